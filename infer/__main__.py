@@ -1,0 +1,5 @@
+"""`python -m infer`."""
+
+from infer.cli import main
+
+main()

@@ -1,0 +1,65 @@
+"""The command line of the nightly job: parse, call, exit. README.md lists the exit codes."""
+
+import datetime as dt
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infer import __version__
+from infer.errors import LymphoError
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("patients", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--annotations", type=click.Path(path_type=Path), help="The table, if it is not in PATIENTS.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: the one that ships]")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", help="Where the networks run.")
+@click.option("--operating-point", default="balanced", help="balanced, sensitivity-95 or sensitivity-98.")
+@click.option(
+    "--reference-date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Ages are taken at SAMPLE_DATE, without it at this day.  [default: today]",
+)
+@click.option("--date-format", help="strptime format of all dates in the table, for example %d/%m/%Y.")
+@click.option(
+    "--max-refused", type=click.FloatRange(0, 1), default=0.5, help="Exit 3 if a larger share of patients is refused."
+)
+@click.option("--batch-size", type=click.IntRange(1, 1024), default=32, help="Pictures a batch.")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Decoding threads; 0 is one for each processor.")
+@click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
+@click.option("--fresh", is_flag=True, help="Start over. Every run does so far; going on after a cut is not built yet.")
+@click.version_option(__version__, prog_name="lympho")
+def command(reference_date: dt.datetime | None, bundle: Path | None, fresh: bool, **options: Any) -> int:
+    """Score the folder PATIENTS and write predictions.csv, images.csv, run.json and run.log to OUT.
+
+    PATIENTS holds clinical_annotation.csv and one folder of pictures a patient. Not a medical device.
+    """
+    from infer.bundle import REFERENCE
+    from infer.run import Options, run  # heavy imports only when there is something to run
+
+    date = reference_date.date() if reference_date else None
+    return run(Options(reference_date=date, bundle=bundle or REFERENCE, **options))
+
+
+def main() -> None:
+    """Run the command line and exit with the code that says how it ended."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = INTERRUPTED
+    except LymphoError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)

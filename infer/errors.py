@@ -1,0 +1,55 @@
+"""What can go wrong, as a small tree: each error knows the exit code it ends the program with.
+
+The codes are a contract with whatever schedules the program; README.md lists them.
+"""
+
+
+class LymphoError(Exception):
+    """Base of every expected failure. The message names the file, row or patient, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(LymphoError):
+    """Options that do not fit together or do not fit the data."""
+
+    exit_code = 2
+
+
+class CohortError(LymphoError):
+    """The folder of patients or its table cannot be read, or is empty."""
+
+    exit_code = 4
+
+
+class BundleError(LymphoError):
+    """The bundle is damaged, incomplete, too new, or does not compute what it says it computes."""
+
+    exit_code = 5
+
+
+class DeviceError(LymphoError):
+    """The device asked for is not there."""
+
+    exit_code = 6
+
+
+class OutputError(LymphoError):
+    """The results cannot be written."""
+
+    exit_code = 7
+
+
+FINISHED_WITH_FAILURES = 3  # finished, but a patient failed, or none was scored, or too many were refused
+EXIT_MEANING = {
+    0: "finished",
+    1: "a bug in the program",
+    2: "wrong usage",
+    FINISHED_WITH_FAILURES: "finished, but a patient failed, or none was scored, or too many were refused",
+    4: "the cohort cannot be read, or is empty",
+    5: "the bundle is bad",
+    6: "the device asked for is not there",
+    7: "the results cannot be written",
+    130: "stopped by SIGINT",
+    143: "stopped by SIGTERM",
+}

@@ -1,0 +1,136 @@
+"""Lists a patient's pictures and turns each into the networks' input: the central crop as uint8 RGB.
+
+One function for training and scoring alike. A picture that cannot be used is rejected with a reason, never repaired.
+"""
+
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, whatever the suffix says
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 64 * 10**6  # a 224 x 224 picture has 50,176; a bomb has 4 * 10^8
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"})
+TIFF_BITS_PER_SAMPLE = 258
+
+# Pillow only warns of pictures between one and two times its own limit; a nightly job must not decode them.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a patient's folder."""
+
+    names: tuple[str, ...]  # pictures by their suffix, sorted
+    ignored: int  # anything else
+
+
+class RejectedImage(Exception):
+    """A picture that cannot be used; the message is "code: sentence"."""
+
+
+def list_images(folder: Path) -> Listing:
+    """The pictures of a patient's folder, sorted by name.
+
+    Raises:
+        OSError: the folder is missing or cannot be read.
+    """
+    names = os.listdir(folder)
+    pictures = sorted(name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
+    return Listing(tuple(pictures), len(names) - len(pictures))
+
+
+def leaves(path: Path, root: Path) -> bool:
+    """Whether a path, its links followed, ends outside `root` (itself resolved)."""
+    return not Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def read_crop(path: Path, root: Path, size: int) -> npt.NDArray[np.uint8]:
+    """The central `size` x `size` pixels of a picture: (size, size, 3) uint8 RGB.
+
+    Args:
+        root: the cohort's resolved folder; a link that leads out of it is not followed.
+
+    Raises:
+        RejectedImage: it cannot be used, with the reason.
+    """
+    if leaves(path, root):
+        raise RejectedImage("outside: the link leads out of the cohort")
+    data = _read(path)
+    try:
+        return _decode(data, size)
+    except RejectedImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise RejectedImage("not_an_image: the content is not JPEG, PNG, TIFF or BMP") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RejectedImage("too_many_pixels: the picture is far larger than an analyser's") from error
+    except Exception as error:  # Pillow's decoders raise whatever their parsing runs into on broken bytes
+        raise RejectedImage("undecodable: the file is truncated or damaged") from error
+
+
+def centre_crop(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """The central `size` x `size` of (height, width, 3); with an odd margin the extra row or column is cut last."""
+    height, width = pixels.shape[:2]
+    top, left = (height - size) // 2, (width - size) // 2
+    return np.ascontiguousarray(pixels[top : top + size, left : left + size])
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes. Opened without waiting, so that a pipe named x.jpg cannot hang the night."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise RejectedImage(f"unreadable: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise RejectedImage("not_a_file: not a regular file")
+        if status.st_size == 0:
+            raise RejectedImage("empty: the file has no bytes")
+        if status.st_size > MAX_FILE_BYTES:
+            raise RejectedImage("too_large: the file is larger than 64 MiB")
+        try:
+            return file.read(MAX_FILE_BYTES)
+        except OSError as error:
+            raise RejectedImage(f"unreadable: {error.strerror}") from error
+
+
+def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width < size or height < size:
+            raise RejectedImage(f"too_small: {width} x {height}, at least {size} x {size} is needed")
+        if width * height > MAX_PIXELS:
+            raise RejectedImage("too_many_pixels: the picture is far larger than an analyser's")
+        if getattr(image, "n_frames", 1) > 1:
+            raise RejectedImage("several_frames: the file holds more than one picture")
+        if image.mode not in EIGHT_BIT_MODES or _bits(image, data) > 8:
+            raise RejectedImage("not_8_bit: more than 8 bits a channel")
+        return centre_crop(np.asarray(image if image.mode == "RGB" else _to_rgb(image)), size)
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits a channel as the file states them: Pillow opens 16-bit colour PNGs as 8-bit RGB without a word."""
+    if image.format == "PNG":
+        return data[24]  # the ninth byte of IHDR's content
+    if image.format == "TIFF":
+        tags: dict[int, tuple[int, ...]] = getattr(image, "tag_v2", {})
+        return max(tags.get(TIFF_BITS_PER_SAMPLE, (8,)))
+    return 8
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
+        if not opaque:
+            raise RejectedImage("transparent: the picture has transparent pixels")
+    return image.convert("RGB")

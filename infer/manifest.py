@@ -1,0 +1,173 @@
+"""The manifest of a bundle: everything a bundle knows beside its graphs. export writes it, infer reads it.
+
+Decoding is strict (msgspec): an unknown field, a missing one, a wrong type or a NaN is an error that names its path.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from infer.errors import BundleError
+
+SCHEMA = 1  # raised whenever a reader of the previous schema would misread the bundle
+MANIFEST = "manifest.json"
+
+GRAPHS = ("baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx")
+MEMBERS = ("baseline", "scan", "moe")
+
+Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a bundle comes from."""
+
+    code_version: str
+    created: str  # ISO date
+    recipe: str
+    seed: int
+    reference_date: str  # ISO date at which ages were taken, or "SAMPLE_DATE"
+    data_summary: dict[str, int]  # patients, malignant, reactive, images
+    options: dict[str, str]
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Plausible values, both ends included."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+class Plausible(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Outside these a patient is refused."""
+
+    age_years: Range
+    lymph_count: Range  # 10^9/L; the low end itself is excluded, a count is above 0
+    minimum_images: int
+
+
+class NaiveBayes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Gaussian naive Bayes on 21 min-max scaled features (infer.features). Row 0 is reactive, row 1 malignant."""
+
+    quantiles: list[float]  # (20,) the 90th training percentile of each feature but the last
+    feature_low: list[float]  # (21,) training minimum
+    feature_range: list[float]  # (21,) training maximum - minimum, 1 where they agree
+    prior: list[float]  # (2,)
+    mean: list[list[float]]  # (2, 21)
+    variance: list[list[float]]  # (2, 21)
+
+
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """p -> sigmoid(slope * logit(p) + intercept), with p first kept off 0 and 1 by `clip` (Platt 1999)."""
+
+    slope: float
+    intercept: float
+    clip: float = 1e-6
+
+
+class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Below `refer_low` reactive, from `refer_high` on malignant, between them refer."""
+
+    refer_low: Probability
+    refer_high: Probability
+
+
+class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the members' probabilities become one."""
+
+    calibration: dict[str, Calibration]
+    weights: dict[str, Probability]
+    operating_points: dict[str, OperatingPoint]
+
+
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Colour of the training pictures: mean and standard deviation over patients of a patient's mean crop colour."""
+
+    rgb_mean: list[float]  # (3,) 0..255
+    rgb_std: list[float]  # (3,)
+
+
+class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Generated pictures and what the graphs make of them; no real picture is stored."""
+
+    seed: int
+    images: int
+    clinical: list[list[float]]  # (images, 3)
+    expected: dict[str, list[float]]  # output name -> flat values, picture after picture
+    tolerance: dict[str, float]  # provider -> largest absolute difference allowed
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of it."""
+
+    schema: int
+    provenance: Provenance
+    graphs: dict[str, str]  # file name -> SHA-256
+    opset: int
+    crop_size: int  # pixels, square
+    class_fusion: list[int]  # (20,) SCAN class -> class after fusion, 0..14
+    naive_bayes: NaiveBayes
+    ensemble: Ensemble
+    plausible: Plausible
+    drift: Drift
+    self_test: SelfTest
+
+
+class _SchemaOnly(msgspec.Struct):
+    schema: int
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON with sorted keys, so that a diff can be read."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
+
+
+def decode(data: bytes, path: str) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        BundleError: not JSON, of another schema, or a field is missing, unknown, of a wrong type, size or value.
+    """
+    try:
+        schema = msgspec.json.decode(data, type=_SchemaOnly).schema
+        if schema != SCHEMA:
+            raise BundleError(f"{path}: schema {schema}, this program reads schema {SCHEMA}: use the matching version")
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path}: {error}. Export the bundle again") from error
+    problems = _problems(manifest)
+    if problems:
+        raise BundleError(f"{path}: {'; '.join(problems)}. Export the bundle again")
+    return manifest
+
+
+def _problems(manifest: Manifest) -> list[str]:
+    """What types cannot say: sizes, sums, orders."""
+    bayes, ensemble, test = manifest.naive_bayes, manifest.ensemble, manifest.self_test
+    classes = max(manifest.class_fusion, default=-1) + 1
+    features = classes + 6
+    checks = {
+        f"graphs are not {', '.join(GRAPHS)}": set(manifest.graphs) == set(GRAPHS),
+        "class_fusion must number the classes from 0 without gaps": set(manifest.class_fusion) == set(range(classes))
+        and classes > 0,
+        f"naive_bayes must describe {features} features": len(bayes.quantiles) == features - 1
+        and len(bayes.prior) == len(bayes.mean) == len(bayes.variance) == 2
+        and all(len(row) == features for row in (bayes.feature_low, bayes.feature_range, *bayes.mean, *bayes.variance)),
+        "naive_bayes has a prior, variance or range that is not above 0": min(bayes.prior) > 0
+        and min(min(row) for row in (*bayes.variance, bayes.feature_range)) > 0,
+        f"ensemble must calibrate and weigh {', '.join(MEMBERS)}": set(ensemble.calibration)
+        == set(ensemble.weights)
+        == set(MEMBERS),
+        "ensemble weights must sum to 1": abs(sum(ensemble.weights.values()) - 1.0) < 1e-6,
+        "ensemble lacks the operating point balanced": "balanced" in ensemble.operating_points,
+        "an operating point's refer_low lies above its refer_high": all(
+            point.refer_low <= point.refer_high for point in ensemble.operating_points.values()
+        ),
+        "drift must give three colours": len(manifest.drift.rgb_mean) == len(manifest.drift.rgb_std) == 3,
+        "self_test must hold clinical values and expected outputs for each image": len(test.clinical) == test.images
+        and all(len(row) == 3 for row in test.clinical)
+        and all(values and len(values) % test.images == 0 for values in test.expected.values()),
+    }
+    return [problem for problem, holds in checks.items() if not holds]

@@ -1,0 +1,141 @@
+"""The networks of a bundle, checked and ready: batches of crops in, each member's raw outputs out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from infer.bundle import Bundle
+from infer.errors import BundleError
+from infer.manifest import GRAPHS
+from infer.sessions import Device, Graph
+
+Floats = npt.NDArray[np.floating]
+Images = npt.NDArray[np.uint8]
+
+# Input -> (type, axes after the batch). Outputs by name; graphs.py in export promises the same.
+CLINICAL = ("tensor(float)", (3,))
+FEATURE_MAPS = (256, 3, 3)
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What the networks say of single pictures."""
+
+    baseline: Floats  # (N,)
+    classes: Floats  # (N, 20) probabilities before fusion
+    maps: Floats  # (N, 256, 3, 3)
+
+
+@dataclass(frozen=True)
+class BagScores:
+    """What the mixture of experts says of one patient; raw, not calibrated."""
+
+    probability: float
+    image: float
+    clinical: float
+    gate: float  # share of the image expert
+
+
+class Networks:
+    """The four graphs. Pictures always go through in batches of one fixed size, the last one padded.
+
+    A second batch shape would enlarge onnxruntime's memory arena for good, and a score must not depend on how many
+    other pictures happen to share its batch.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device, batch_size: int, threads: int) -> None:
+        """Load and check the graphs.
+
+        Raises:
+            BundleError: a graph's inputs or outputs are not what this program feeds and reads.
+        """
+        self.device = device
+        self.batch_size = batch_size
+        graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in GRAPHS}
+        size = bundle.manifest.crop_size
+        pictures = ("tensor(uint8)", (size, size, 3))
+        _check(graphs["baseline.onnx"], {"images": pictures, "clinical": CLINICAL}, ("probability",))
+        _check(graphs["scan.onnx"], {"images": pictures}, ("probabilities", "embedding"))
+        _check(graphs["moe_encoder.onnx"], {"images": pictures}, ("maps",))
+        bags = ("tensor(float)", FEATURE_MAPS)
+        head_outputs = ("probability", "image_probability", "clinical_probability", "gate")
+        _check(graphs["moe_head.onnx"], {"bags": bags, "clinical": CLINICAL}, head_outputs)
+        self._baseline, self._scan = graphs["baseline.onnx"], graphs["scan.onnx"]
+        self._encoder, self._head = graphs["moe_encoder.onnx"], graphs["moe_head.onnx"]
+
+    def score_images(self, images: Images, clinical: Floats) -> ImageScores:
+        """Score up to `batch_size` pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3)."""
+        number = len(images)
+        if number < self.batch_size:
+            padding = self.batch_size - number
+            images = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)])
+            clinical = np.concatenate([clinical, np.ones((padding, 3), np.float32)])
+        baseline = self._baseline.run(images=images, clinical=clinical.astype(np.float32))
+        return ImageScores(
+            baseline=baseline["probability"][:number],
+            classes=self._scan.run(images=images)["probabilities"][:number],
+            maps=self._encoder.run(images=images)["maps"][:number],
+        )
+
+    def score_bag(self, mean_maps: Floats, clinical: Floats) -> BagScores:
+        """Score one patient: the mean over its pictures' maps (256, 3, 3) and its clinical values (3,)."""
+        inputs = {"bags": mean_maps[None].astype(np.float32), "clinical": clinical[None].astype(np.float32)}
+        out = {name: float(values[0]) for name, values in self._head.run(**inputs).items()}
+        return BagScores(out["probability"], out["image_probability"], out["clinical_probability"], out["gate"])
+
+
+def self_test_images(seed: int, number: int, size: int) -> Images:
+    """Generated pictures, the same on every machine and NumPy: (number, size, size, 3).
+
+    RandomState's stream is frozen by NumPy's policy, default_rng's is not.
+    """
+    blocks = np.random.RandomState(seed).randint(0, 256, size=(number, 14, 14, 3)).astype(np.uint8)
+    scale = -(-size // 14)
+    return np.ascontiguousarray(blocks.repeat(scale, axis=1).repeat(scale, axis=2)[:, :size, :size])
+
+
+def self_test_outputs(networks: Networks, images: Images, clinical: Floats) -> dict[str, Floats]:
+    """What the self-test compares, each flat: every picture alone, and as a bag of one."""
+    scores = networks.score_images(images, clinical)
+    bags = [networks.score_bag(maps, row) for maps, row in zip(scores.maps, clinical, strict=True)]
+    return {
+        "baseline": scores.baseline,
+        "scan": scores.classes.ravel(),
+        "moe": np.array([bag.probability for bag in bags]),
+        "moe_image": np.array([bag.image for bag in bags]),
+        "moe_clinical": np.array([bag.clinical for bag in bags]),
+        "moe_gate": np.array([bag.gate for bag in bags]),
+    }
+
+
+def self_test(networks: Networks, bundle: Bundle) -> None:
+    """Compare the graphs' outputs on this machine with those the bundle was exported with.
+
+    Raises:
+        BundleError: an output differs by more than the bundle allows for this provider.
+    """
+    test = bundle.manifest.self_test
+    provider = networks.device.provider
+    if provider not in test.tolerance:
+        raise BundleError(f"{bundle.folder}: states no tolerance for {provider}. Use another --device")
+    images = self_test_images(test.seed, test.images, bundle.manifest.crop_size)
+    found = self_test_outputs(networks, images, np.array(test.clinical, dtype=np.float32))
+    for name, values in found.items():
+        expected = np.array(test.expected.get(name, ()))
+        if expected.shape != values.shape:
+            raise BundleError(f"{bundle.folder}: the self-test lacks values for {name}. Export the bundle again")
+        difference = float(np.max(np.abs(values - expected)))
+        if not difference <= test.tolerance[provider]:  # so that NaN fails too
+            raise BundleError(
+                f"{bundle.folder}: self-test failed on {provider}: {name} differs by {difference:.2g}, "
+                f"{test.tolerance[provider]:.2g} is allowed. Do not use this bundle on this machine"
+            )
+
+
+def _check(graph: Graph, inputs: dict[str, tuple[str, tuple[int, ...]]], outputs: tuple[str, ...]) -> None:
+    found = {name: (kind, shape[1:]) for name, (kind, shape) in graph.inputs.items()}
+    if found != inputs:
+        raise BundleError(f"{graph.name}: takes {found}, this program feeds {inputs}. Export the bundle again")
+    if graph.outputs != outputs:
+        raise BundleError(f"{graph.name}: gives {graph.outputs}, this program reads {outputs}. Export again")

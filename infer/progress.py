@@ -1,0 +1,34 @@
+"""Tells how far a run is: one rewritten line on a terminal, a log line now and then otherwise."""
+
+import logging
+import sys
+import time
+
+LOG = logging.getLogger("lympho")
+TERMINAL_SECONDS = 0.2
+LOG_SECONDS = 30.0
+
+
+class Progress:
+    """Patients done of all, and pictures a second."""
+
+    def __init__(self, patients: int) -> None:
+        self._patients, self._done, self._images = patients, 0, 0
+        self._terminal = sys.stderr.isatty()
+        self._start = self._shown = time.monotonic()
+
+    def advance(self, images: int) -> None:
+        """One more patient is done, with that many pictures."""
+        self._done, self._images = self._done + 1, self._images + images
+        now = time.monotonic()
+        last = self._done == self._patients
+        if not last and now - self._shown < (TERMINAL_SECONDS if self._terminal else LOG_SECONDS):
+            return
+        self._shown = now
+        speed = self._images / max(now - self._start, 1e-9)
+        text = f"{self._done} of {self._patients} patients, {self._images} pictures, {speed:.0f} pictures/s"
+        if self._terminal:
+            sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if last else ""))
+            sys.stderr.flush()
+        else:
+            LOG.info(text)

@@ -1,0 +1,308 @@
+"""The main job: patients in, one result a patient out, in the table's order and in bounded memory.
+
+table -> folders -> crops (decoded ahead by threads) -> batches filled across patients -> networks -> one probability.
+A patient's sums are taken picture by picture in double precision, so its result does not depend on how its pictures
+fell into batches.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from infer.cohort import Clinical, Cohort, Patient, Verdict
+from infer.ensemble import calibrated, decide, weighted
+from infer.features import base_features
+from infer.images import RejectedImage, leaves, list_images, read_crop
+from infer.manifest import Drift, Manifest
+from infer.models import Networks
+from infer.naive_bayes import malignant_probability
+
+Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
+COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
+
+
+@dataclass
+class ImageResult:
+    """A row of images.csv."""
+
+    image: str
+    reason: str = ""  # why rejected; empty while the picture is good
+    baseline_probability: float | None = None  # raw: calibration is for patients
+    cell_class: int | None = None
+    cell_class_confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A patient's probabilities; the members' are calibrated."""
+
+    probability: float
+    decision: str
+    members: dict[str, float]
+    gate: float
+
+    @property
+    def disagreement(self) -> float:
+        """Largest minus smallest of the members."""
+        return max(self.members.values()) - min(self.members.values())
+
+
+@dataclass(frozen=True)
+class PatientResult:
+    """A row of predictions.csv with its rows of images.csv."""
+
+    patient_id: str
+    status: str  # scored, refused, failed
+    reason: str
+    age_years: float | None
+    scores: Scores | None
+    images: tuple[ImageResult, ...]
+    ignored_files: int = 0
+    unusual_colour: bool = False  # far from the training patients' stain
+
+    @property
+    def rejected(self) -> int:
+        """Pictures that could not be used."""
+        return sum(bool(image.reason) for image in self.images)
+
+
+@dataclass
+class Bag:
+    """A patient on its way through the pipeline."""
+
+    patient: Patient
+    folder: Path
+    verdict: Verdict | None
+    images: list[ImageResult] = field(default_factory=list)
+    ignored_files: int = 0
+    waiting: list[tuple[int, Crop]] = field(default_factory=list)  # held back until there are enough to score at all
+    used: int = 0
+    scored: int = 0
+    closed: bool = False
+    baseline_sum: float = 0.0
+    maps_sum: npt.NDArray[np.float64] | None = None
+    colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    cell_classes: list[int] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is under way any more."""
+        return self.closed and (self.verdict is not None or self.scored == self.used)
+
+    @property
+    def clinical(self) -> Clinical:
+        """Complete for every bag whose pictures are scored."""
+        if self.patient.clinical is None:
+            raise ValueError(f"{self.patient.patient_id}: has no clinical values")
+        return self.patient.clinical
+
+
+class Mark(Enum):
+    """Where a patient begins and ends in the stream of pictures."""
+
+    OPENED = "opened"
+    CLOSED = "closed"
+
+
+# A mark, or a picture's place in its bag with its crop or why it has none.
+Event = tuple[Bag, "int | Mark", "Crop | RejectedImage | None"]
+
+
+def score_cohort(
+    cohort: Cohort, networks: Networks | None, manifest: Manifest, point: str, workers: int
+) -> Iterator[PatientResult]:
+    """Score a cohort, one result a patient in the table's order.
+
+    Args:
+        networks: None for a dry run: everything is read and checked, nothing is scored (`Scores` stay None).
+        point: operating point, a key of the manifest's.
+        workers: decoding threads.
+    """
+    minimum = manifest.plausible.minimum_images
+    batch = _Batch(networks, manifest)
+    under_way: deque[Bag] = deque()
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode") as pool:
+        for bag, position, crop in _decoded(cohort, manifest.crop_size, pool, ahead=2 * batch.size):
+            if position is Mark.OPENED:
+                under_way.append(bag)
+            elif crop is None or isinstance(position, Mark):
+                _close(bag, minimum)
+            else:
+                _take(bag, position, crop, minimum, batch)
+            while under_way and under_way[0].done:
+                yield _result(under_way.popleft(), networks, manifest, point)
+        batch.flush()
+    while under_way:
+        yield _result(under_way.popleft(), networks, manifest, point)
+
+
+def _decoded(cohort: Cohort, size: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Event]:
+    """The cohort as events, in order. Decoding runs up to `ahead` events before the reader."""
+    root = cohort.folder.resolve()
+    events: deque[tuple[Bag, int | Mark, Future[Crop | RejectedImage] | None]] = deque()
+
+    def settled() -> Event:
+        bag, position, future = events.popleft()
+        return bag, position, future.result() if future else None
+
+    for patient in cohort.patients:
+        bag = _open(cohort.folder, root, patient)
+        events.append((bag, Mark.OPENED, None))
+        for index, image in enumerate(bag.images):
+            events.append((bag, index, pool.submit(_try_crop, bag.folder / image.image, root, size)))
+            if len(events) > ahead:
+                yield settled()
+        events.append((bag, Mark.CLOSED, None))
+        while len(events) > ahead:
+            yield settled()
+    while events:
+        yield settled()
+
+
+def _try_crop(path: Path, root: Path, size: int) -> Crop | RejectedImage:
+    try:
+        return read_crop(path, root, size)
+    except RejectedImage as error:
+        return error
+
+
+def _open(folder: Path, root: Path, patient: Patient) -> Bag:
+    path = folder / patient.patient_id
+    bag = Bag(patient, path, patient.verdict)
+    if bag.verdict:
+        return bag
+    try:
+        if leaves(path, root):
+            bag.verdict = Verdict("failed", "folder_outside: the patient's folder is a link out of the cohort")
+            return bag
+        listing = list_images(path)
+    except (FileNotFoundError, NotADirectoryError):
+        bag.verdict = Verdict("failed", "folder_missing: the cohort has no folder of this name")
+        return bag
+    except OSError as error:
+        bag.verdict = Verdict("failed", f"folder_unreadable: {error.strerror}")
+        return bag
+    bag.ignored_files = listing.ignored
+    bag.images = [ImageResult(name) for name in listing.names]
+    return bag
+
+
+def _take(bag: Bag, index: int, crop: Crop | RejectedImage, minimum: int, batch: "_Batch") -> None:
+    if isinstance(crop, RejectedImage):
+        bag.images[index].reason = str(crop)
+        return
+    bag.used += 1
+    bag.waiting.append((index, crop))
+    if bag.used >= minimum:
+        for waiting_index, waiting_crop in bag.waiting:
+            batch.add(bag, waiting_index, waiting_crop)
+        bag.waiting.clear()
+
+
+def _close(bag: Bag, minimum: int) -> None:
+    """All pictures have been looked at: is there enough to score?"""
+    bag.closed = True
+    if bag.verdict:
+        return
+    if not bag.images:
+        bag.verdict = Verdict("failed", "folder_empty: the patient's folder holds no picture")
+    elif bag.used == 0:
+        bag.verdict = Verdict("failed", "no_usable_image: none of the patient's pictures can be used")
+    elif bag.used < minimum:
+        bag.verdict = Verdict("refused", f"too_few_images: fewer than {minimum} pictures can be used")
+        for index, _ in bag.waiting:
+            bag.images[index].reason = "patient_refused: usable, but the patient has too few such pictures"
+        bag.waiting.clear()
+
+
+class _Batch:
+    """Crops of several patients on their way through the networks together."""
+
+    def __init__(self, networks: Networks | None, manifest: Manifest) -> None:
+        self._networks = networks
+        self.size = networks.batch_size if networks else 64
+        fusion = np.array(manifest.class_fusion)
+        self._fusion = np.eye(fusion.max() + 1)[fusion]  # (20, 15)
+        self._items: list[tuple[Bag, int, Crop]] = []
+
+    def add(self, bag: Bag, index: int, crop: Crop) -> None:
+        self._items.append((bag, index, crop))
+        if len(self._items) == self.size:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._items:
+            return
+        items, self._items = self._items, []
+        if self._networks is None:
+            for bag, _, _ in items:
+                bag.scored += 1
+            return
+        images = np.stack([crop for _, _, crop in items])
+        clinical = np.stack([bag.clinical.vector() for bag, _, _ in items])
+        scores = self._networks.score_images(images, clinical)
+        fused = scores.classes.astype(np.float64) @ self._fusion  # (n, 15)
+        colours = images.mean(axis=(1, 2), dtype=np.float64)  # (n, 3)
+        for row, (bag, index, _) in enumerate(items):
+            image = bag.images[index]
+            image.baseline_probability = float(scores.baseline[row])
+            image.cell_class = int(fused[row].argmax())
+            image.cell_class_confidence = float(fused[row, image.cell_class])
+            bag.cell_classes.append(image.cell_class)
+            bag.baseline_sum += float(scores.baseline[row])
+            bag.colour_sum += colours[row]
+            maps = scores.maps[row].astype(np.float64)
+            bag.maps_sum = maps if bag.maps_sum is None else bag.maps_sum + maps
+            bag.scored += 1
+
+
+def _result(bag: Bag, networks: Networks | None, manifest: Manifest, point: str) -> PatientResult:
+    patient = bag.patient
+    scores = None if bag.verdict or networks is None else _score(bag, networks, manifest, point)
+    if scores and not np.isfinite([scores.probability, *scores.members.values()]).all():
+        bag.verdict, scores = Verdict("failed", "not_finite: a network gave no number for this patient"), None
+    return PatientResult(
+        patient_id=patient.patient_id,
+        status=bag.verdict.status if bag.verdict else "scored",
+        reason=bag.verdict.reason if bag.verdict else "",
+        age_years=patient.clinical.age_years if patient.clinical and not bag.verdict else None,
+        scores=scores,
+        images=tuple(bag.images),
+        ignored_files=bag.ignored_files,
+        unusual_colour=scores is not None and _unusual(bag.colour_sum / bag.used, manifest.drift),
+    )
+
+
+def _score(bag: Bag, networks: Networks, manifest: Manifest, point: str) -> Scores:
+    """All pictures of the patient have been through the networks: make one probability of them."""
+    if bag.maps_sum is None:
+        raise ValueError(f"{bag.patient.patient_id}: no picture was scored")
+    clinical = bag.clinical.vector()
+    mixture = networks.score_bag(bag.maps_sum / bag.used, clinical)
+    classes = max(manifest.class_fusion) + 1
+    base = base_features(clinical, np.array(bag.cell_classes), classes)
+    raw = {
+        "baseline": bag.baseline_sum / bag.used,
+        "scan": float(malignant_probability(base, manifest.naive_bayes)),
+        "moe": mixture.probability,
+    }
+    ensemble = manifest.ensemble
+    members = {name: calibrated(np.array(value), ensemble.calibration[name]) for name, value in raw.items()}
+    probability = float(weighted(members, ensemble))
+    return Scores(
+        probability=probability,
+        decision=decide(probability, ensemble.operating_points[point]),
+        members={name: float(value) for name, value in members.items()},
+        gate=mixture.gate,
+    )
+
+
+def _unusual(colour: npt.NDArray[np.float64], drift: Drift) -> bool:
+    deviation = np.abs(colour - np.array(drift.rgb_mean)) / np.array(drift.rgb_std)
+    return bool(deviation.max() > COLOUR_LIMIT)

@@ -1,0 +1,112 @@
+"""onnxruntime sessions that know which provider they really got.
+
+A missing CUDA library gives a CPU session without an error, and get_available_providers() goes on listing CUDA. Only
+the session's own first provider, after it was made, tells.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from infer.errors import BundleError, DeviceError
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+# One fixed algorithm and no TF32: the same picture has to give the same number tomorrow.
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where graphs run, and why there."""
+
+    provider: str
+    note: str  # for run.json
+
+
+def choose_device(asked: str, probe: bytes) -> Device:
+    """The provider for `auto`, `cuda` or `cpu`, proven by a session on a graph.
+
+    Args:
+        probe: any graph of the bundle.
+
+    Raises:
+        DeviceError: cuda was asked for and a session does not end up there.
+    """
+    if asked == "cpu":
+        return Device(CPU, "cpu asked for")
+    problem = _cuda_problem(probe)
+    if problem is None:
+        return Device(CUDA, f"{asked} asked for, cuda found")
+    if asked == "cuda":
+        raise DeviceError(f"--device cuda: {problem}. Use --device cpu or auto, or repair the driver")
+    return Device(CPU, f"auto asked for, cuda not used: {problem}")
+
+
+class Graph:
+    """One graph of the bundle, ready to run on one provider."""
+
+    def __init__(self, name: str, data: bytes, device: Device, threads: int) -> None:
+        """Load a graph.
+
+        Raises:
+            BundleError: onnxruntime does not take it.
+            DeviceError: it ended up on another provider than the device's.
+        """
+        self.name = name
+        self._session = _session(name, data, device.provider, threads)
+        got = self._session.get_providers()[0]
+        if got != device.provider:
+            raise DeviceError(f"{name}: runs on {got} instead of {device.provider}")
+        self.inputs = {value.name: (value.type, tuple(value.shape)) for value in self._session.get_inputs()}
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
+        """All outputs by name."""
+        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))
+
+
+def available_cpus() -> int:
+    """Processors this process may use; onnxruntime itself does not look at the affinity mask."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; what matters comes back as an exception
+    providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if provider == CUDA else []
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=[*providers, CPU])
+    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        raise BundleError(f"{name}: onnxruntime cannot load this graph ({error}). Export the bundle again") from error
+    session.disable_fallback()  # else a failed run is tried again on the CPU, announced by a print
+    return session
+
+
+def _cuda_problem(probe: bytes) -> str | None:
+    """Why CUDA cannot be used, or None."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return "this onnxruntime is built without CUDA"
+    if not _cuda_devices():
+        return "no CUDA driver or device"
+    onnxruntime.preload_dlls()
+    if _session("the probe graph", probe, CUDA, 1).get_providers()[0] != CUDA:
+        return "a CUDA library is missing, onnxruntime fell back to the CPU"
+    return None
+
+
+def _cuda_devices() -> int:
+    """Devices the driver knows. Asked before onnxruntime, which would write its failure to the terminal."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value
