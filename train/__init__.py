@@ -1,0 +1,1 @@
+"""Trains lympho's three models and their ensemble on labelled patients."""

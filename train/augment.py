@@ -1,0 +1,65 @@
+"""Augmentation of whole batches on the training device: no per-image Python.
+
+Labelled training sees flips and quarter turns (a smear has no up). SimCLR also sees crops, and a mild stain jitter,
+so that what stays the same between two views is the cell's shape and not its stain.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What SimCLR's two views may differ by; each can be switched off."""
+
+    crop: float = 0.6  # smallest side of the random crop, as a share of the picture's; 1 switches off
+    turns: bool = True  # flips and quarter turns
+    gain: float = 0.15  # of each colour channel, uniform in 1 +- gain
+    offset: float = 0.15  # of brightness, in standard deviations
+    saturation: tuple[float, float] = (0.4, 1.2)  # 0 is grey, 1 leaves the picture alone
+
+
+def turn_and_flip(images: Tensor) -> Tensor:
+    """Each picture in one of its eight orientations, at random: (N, H, W, C) with H = W -> the same shape."""
+    orientation = torch.randint(0, 8, (len(images),), device=images.device)
+    result = torch.empty_like(images)
+    for code in range(8):
+        chosen = (orientation == code).nonzero().squeeze(1)
+        turned = torch.rot90(images[chosen], code % 4, (1, 2))
+        result[chosen] = turned.flip(2) if code >= 4 else turned
+    return result
+
+
+def random_view(pixels: Tensor, options: ViewOptions) -> Tensor:
+    """A random view of each normalised picture: (N, 3, H, W) -> the same shape."""
+    return _jitter_stain(_crop_and_turn(pixels, options), options)
+
+
+def _crop_and_turn(pixels: Tensor, options: ViewOptions) -> Tensor:
+    """Crop, flip and turn in one bilinear resampling."""
+    number, device = len(pixels), pixels.device
+    side = torch.empty(number, device=device).uniform_(options.crop, 1.0)
+    centre = (torch.rand(number, 2, device=device) * 2 - 1) * (1 - side)[:, None]  # (N, 2), keeps the crop inside
+    linear = torch.eye(2, device=device).expand(number, 2, 2)
+    if options.turns:
+        quarter = torch.randint(0, 4, (number,), device=device)
+        cosine = torch.tensor([1.0, 0.0, -1.0, 0.0], device=device)[quarter]
+        sine = torch.tensor([0.0, 1.0, 0.0, -1.0], device=device)[quarter]
+        mirror = torch.randint(0, 2, (number,), device=device) * 2.0 - 1.0
+        rows = [torch.stack([cosine * mirror, -sine], 1), torch.stack([sine * mirror, cosine], 1)]
+        linear = torch.stack(rows, dim=1)  # (N, 2, 2)
+    affine = torch.cat([linear * side[:, None, None], centre[:, :, None]], dim=2)  # (N, 2, 3)
+    grid = functional.affine_grid(affine, list(pixels.shape), align_corners=False)
+    return functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+
+
+def _jitter_stain(pixels: Tensor, options: ViewOptions) -> Tensor:
+    number, device = len(pixels), pixels.device
+    saturation = torch.empty(number, 1, 1, 1, device=device).uniform_(*options.saturation)
+    gain = torch.empty(number, 3, 1, 1, device=device).uniform_(1 - options.gain, 1 + options.gain)
+    offset = torch.empty(number, 1, 1, 1, device=device).uniform_(-options.offset, options.offset)
+    grey = pixels.mean(dim=1, keepdim=True)
+    return (grey + (pixels - grey) * saturation) * gain + offset

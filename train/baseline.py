@@ -1,0 +1,142 @@
+"""The report's baseline: a small CNN on single pictures, the clinical values joined to its features.
+
+A patient's probability is the mean over its pictures.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.augment import turn_and_flip
+from train.checkpoint import load_dimensions, load_weights, save_network
+from train.crops import Bags, in_batches
+from train.fitting import fit
+from train.inputs import Normalise, ScaleClinical
+from train.out_of_fold import Trainee, batches_of, class_weights, cross_predict
+from train.protocols import seeded
+from train.recipes import BaselineRecipe
+
+
+@dataclass(frozen=True)
+class BaselineDimensions:
+    """Sizes a checkpoint needs to rebuild its network."""
+
+    channels: tuple[int, int] = (6, 16)
+    hidden: tuple[int, int] = (120, 84)
+    log_count: bool = False
+
+
+class Baseline(nn.Module):
+    """uint8 (N, 112, 112, 3) and raw clinical values (N, 3) -> logits (N, 2)."""
+
+    def __init__(self, dimensions: BaselineDimensions) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        first, second = dimensions.channels
+        self.normalise = Normalise()
+        self.scale = ScaleClinical(dimensions.log_count)
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(3, first, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2),  # 112 -> 108 -> 54
+            nn.Conv2d(first, second, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2),  # 54 -> 50 -> 25
+        )  # fmt: skip
+        self.classifier = nn.Sequential(
+            nn.Linear(second * 25 * 25 + 3, dimensions.hidden[0]),
+            nn.ReLU(inplace=True),
+            nn.Linear(dimensions.hidden[0], dimensions.hidden[1]),
+            nn.ReLU(inplace=True),
+            nn.Linear(dimensions.hidden[1], 2),
+        )
+
+    def forward(self, images: Tensor, clinical: Tensor) -> Tensor:
+        maps = self.convolutions(self.normalise(images))  # (N, 16, 25, 25)
+        return self.classifier(torch.cat([maps.flatten(1), self.scale(clinical)], dim=1))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class BaselineBatch:
+    """Pictures with their patients' clinical values and labels."""
+
+    images: Tensor
+    clinical: Tensor
+    labels: Tensor
+
+
+def train_baseline(
+    bags: Bags, folds: npt.NDArray[np.int64], run: Path, recipe: BaselineRecipe, seed: int, device: torch.device
+) -> pd.DataFrame:
+    """Train what is missing in RUN/baseline and return the out-of-fold predictions, a row a patient."""
+
+    def train(patients: npt.NDArray[np.int64], path: Path) -> None:
+        rng = seeded(seed, f"baseline {path.stem}")
+        network = Baseline(BaselineDimensions(log_count=recipe.log_count)).to(device)
+        network.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
+        weights = class_weights(device)
+        trained = fit(
+            network,
+            lambda epoch: _epoch(bags, patients, recipe, rng, device),
+            lambda net, batch: functional.cross_entropy(net(batch.images, batch.clinical), batch.labels, weights),
+            recipe.fit,
+            f"baseline {path.stem}",
+            path.with_suffix(".history.csv"),
+        )
+        save_network(path, trained.cpu(), trained.dimensions)
+
+    return cross_predict(
+        bags, folds, run / "baseline", Trainee(train, lambda path, of: predict(path, bags, of, device))
+    )
+
+
+def load_baseline(path: Path) -> Baseline:
+    """The network of a checkpoint, in evaluation mode."""
+    network = Baseline(BaselineDimensions(**load_dimensions(path)))
+    load_weights(path, network)
+    return network
+
+
+def predict(
+    path: Path, bags: Bags, patients: npt.NDArray[np.int64], device: torch.device
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Score patients on all their pictures: probability, and pictures_only with everybody's clinical values alike.
+
+    For pictures_only the clinical values are the median of the scored patients, which no label enters.
+    """
+    network = load_baseline(path).to(device)
+    typical = np.median(bags.clinical[patients], axis=0)
+    rows = []
+    for patient in patients:
+        crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+        rows.append([_mean_probability(network, crops, row, device) for row in (bags.clinical[patient], typical)])
+    table = np.array(rows)
+    return {"probability": table[:, 0], "pictures_only": table[:, 1]}
+
+
+def _mean_probability(
+    network: Baseline, crops: Tensor, clinical: npt.NDArray[np.float32], device: torch.device
+) -> float:
+    total = 0.0
+    with torch.inference_mode():
+        for images in in_batches(crops):
+            rows = torch.from_numpy(clinical).to(device).expand(len(images), 3)
+            total += network(images.to(device), rows).softmax(1)[:, 1].double().sum().item()
+    return total / len(crops)
+
+
+def _epoch(
+    bags: Bags, patients: npt.NDArray[np.int64], recipe: BaselineRecipe, rng: np.random.Generator, device: torch.device
+) -> Iterator[BaselineBatch]:
+    chosen = np.concatenate(bags.sample(patients, recipe.images_per_patient, rng))
+    owner = bags.patient_of_image()
+    for indices in batches_of(rng.permutation(chosen), recipe.batch_images):
+        of = owner[indices]
+        yield BaselineBatch(
+            turn_and_flip(bags.crops[torch.from_numpy(indices)].to(device)),
+            torch.from_numpy(bags.clinical[of]).to(device),
+            torch.from_numpy(bags.labels[of]).to(device),
+        )

@@ -1,0 +1,187 @@
+"""The command line of training: parse, call, exit. Exit codes 0, 1 (it failed), 2 (wrong usage)."""
+
+import datetime as dt
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from infer.errors import LymphoError, UsageError
+from train import baseline, crops, ensemble, moe, naive_bayes
+from train.checkpoint import write_text
+from train.protocols import assign_folds
+from train.recipes import RECIPES, Recipe, adapted
+from train.scan import stages
+
+LOG = logging.getLogger("lympho")
+
+
+class Run:
+    """One call's patients, run folder and options."""
+
+    def __init__(self, patients: Path, folder: Path, options: dict[str, Any]) -> None:
+        self.folder = folder
+        self.seed: int = options["seed"]
+        self.device = choose_device(options["device"])
+        self.recipe: Recipe = adapted(RECIPES[options["recipe"]], options["epochs"], options["images_per_patient"])
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claim()
+        reference: dt.datetime | None = options["reference_date"]
+        self.bags = crops.cache_crops(patients, folder, reference and reference.date(), options["date_format"])
+
+    @property
+    def folds(self) -> npt.NDArray[np.int64]:
+        return assign_folds(self.bags, self.folder, self.seed)
+
+    def _claim(self) -> None:
+        """Write down what makes this run, or refuse to mix two recipes in one folder."""
+        path = self.folder / "options.json"
+        mine = {"seed": self.seed, "recipe": asdict(self.recipe)}
+        if not path.exists():
+            write_text(path, json.dumps(mine, indent=1))
+        elif json.loads(path.read_text()) != json.loads(json.dumps(mine)):
+            raise UsageError(f"{self.folder}: was begun with another seed or recipe. Choose another run folder")
+
+
+def choose_device(name: str) -> torch.device:
+    """cuda where asked for or, with auto, where there.
+
+    Raises:
+        UsageError: cuda was asked for and is not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@click.group()
+def cli() -> None:
+    """Train lympho's models on a folder of labelled patients."""
+
+
+def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command with the options that all stages share."""
+    options = [
+        click.argument("patients", type=click.Path(path_type=Path, exists=True, file_okay=False)),
+        click.argument("run", type=click.Path(path_type=Path, file_okay=False)),
+        click.option("--reference-date", type=click.DateTime(["%Y-%m-%d"]), help="Ages are taken at this day."),
+        click.option("--date-format", help="strptime format of all dates in the table."),
+        click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True),
+        click.option("--recipe", type=click.Choice(list(RECIPES)), default="full", show_default=True),
+        click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's."),
+        click.option("--images-per-patient", type=click.IntRange(0), help="A patient and epoch at most; 0 is all."),
+        click.option("--seed", type=int, default=0, show_default=True),
+    ]
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        for option in reversed(options):
+            function = option(function)
+        return cli.command(name, help=help_text)(function)
+
+    return decorate
+
+
+@stage("crops", "Decode all pictures once into the run folder.")
+def crops_command(patients: Path, run: Path, **options: Any) -> None:
+    bags = Run(patients, run, options).bags
+    click.echo(f"{len(bags)} patients, {len(bags.crops)} pictures")
+
+
+@stage("baseline", "Train the baseline CNN: 5 folds and all patients.")
+def baseline_command(patients: Path, run: Path, **options: Any) -> None:
+    _train_baseline(Run(patients, run, options))
+
+
+@stage("scan", "Train the unsupervised cell classes: pretext, neighbours, clustering, self-labelling, fusion.")
+def scan_command(patients: Path, run: Path, **options: Any) -> None:
+    _train_scan(Run(patients, run, options))
+
+
+@stage("naive-bayes", "Fit Gaussian naive Bayes on the patients' cell classes.")
+@click.option(
+    "--cell-classes",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV of patient_id, image, cell_class (0 to 14), instead of SCAN's classes.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["report", "honest"]),
+    default="honest",
+    show_default=True,
+    help="report: quantiles and scaling over all patients before the split, as the report did (optimistic).",
+)
+def naive_bayes_command(patients: Path, run: Path, cell_classes: Path | None, protocol: str, **options: Any) -> None:
+    _train_naive_bayes(Run(patients, run, options), cell_classes, protocol)
+
+
+@stage("moe", "Train the mixture of experts: 5 folds and all patients.")
+def moe_command(patients: Path, run: Path, **options: Any) -> None:
+    _train_moe(Run(patients, run, options))
+
+
+@stage("ensemble", "Fit calibration, weights and thresholds on the members' out-of-fold predictions.")
+def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
+    _train_ensemble(Run(patients, run, options))
+
+
+@stage("all", "Everything, in order; what an earlier call finished is kept.")
+def all_command(patients: Path, run: Path, **options: Any) -> None:
+    this = Run(patients, run, options)
+    _train_baseline(this)
+    _train_scan(this)
+    _train_naive_bayes(this, None, "honest")
+    _train_moe(this)
+    _train_ensemble(this)
+
+
+def _train_baseline(run: Run) -> None:
+    baseline.train_baseline(run.bags, run.folds, run.folder, run.recipe.baseline, run.seed, run.device)
+
+
+def _train_scan(run: Run) -> None:
+    stages.train_scan(run.bags, run.folder, run.recipe.scan, run.seed, run.device)
+
+
+def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str) -> None:
+    path = cell_classes or run.folder / "scan" / "classes.csv"
+    if not path.exists():
+        raise UsageError(f"{run.folder}: has no cell classes. Run `python -m train scan` or name --cell-classes")
+    classes = naive_bayes.read_cell_classes(path, run.bags)
+    naive_bayes.train_naive_bayes(run.bags, classes, run.folds, run.folder, run.recipe.bayes)
+    base = naive_bayes.patient_features(run.bags, classes)
+    figures = naive_bayes.evaluate_naive_bayes(base, run.bags.labels, protocol)
+    text = json.dumps(asdict(figures), indent=1)
+    write_text(run.folder / "naive_bayes" / "metrics.json", text)
+    click.echo(text)
+
+
+def _train_moe(run: Run) -> None:
+    moe.train_moe(run.bags, run.folds, run.folder, run.recipe.moe, run.seed, run.device)
+
+
+def _train_ensemble(run: Run) -> None:
+    figures = ensemble.train_ensemble(run.bags, run.folds, run.folder)
+    click.echo(f"out of fold, recipe {run.recipe.name}, seed {run.seed}:")
+    for name, values in figures.items():
+        click.echo(f"  {name:24}" + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))
+
+
+def main() -> None:
+    """Run the command line and exit with 0, 1 or 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        cli.main(standalone_mode=True)
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(UsageError.exit_code)
+    except LymphoError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

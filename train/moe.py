@@ -1,0 +1,124 @@
+"""Trains the mixture of experts: one network a fold for out-of-fold predictions, one on all patients for the bundle."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from train.augment import turn_and_flip
+from train.checkpoint import load_dimensions, load_weights, save_network
+from train.crops import Bags, in_batches
+from train.fitting import fit, mixed_precision
+from train.moe_network import MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
+from train.out_of_fold import Trainee, batches_of, class_weights, cross_predict
+from train.protocols import seeded
+from train.recipes import MoeRecipe
+
+OUTPUTS = ("probability", "image", "clinical", "gate")
+
+
+@dataclass(frozen=True)
+class MoeBatch:
+    """Some patients of an epoch; shapes as MixtureOfExperts.forward takes them."""
+
+    images: Tensor
+    patient: Tensor
+    clinical: Tensor
+    labels: Tensor  # (P,)
+
+
+def train_moe(
+    bags: Bags, folds: npt.NDArray[np.int64], run: Path, recipe: MoeRecipe, seed: int, device: torch.device
+) -> pd.DataFrame:
+    """Train what is missing in RUN/moe and return the out-of-fold predictions, a row a patient."""
+
+    def train(patients: npt.NDArray[np.int64], path: Path) -> None:
+        rng = seeded(seed, f"moe {path.stem}")
+        network = MixtureOfExperts(MoeDimensions(log_count=recipe.log_count)).to(device)
+        network.head.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
+        clinical_side = [*network.head.clinical_expert.parameters(), *network.head.gate.parameters()]
+        fast = {id(parameter) for parameter in clinical_side}
+        groups: list[dict[str, object]] = [
+            {"params": [parameter for parameter in network.parameters() if id(parameter) not in fast]},
+            {"params": clinical_side, "lr": recipe.fit.learning_rate * recipe.clinical_rate},
+        ]
+        trained = fit(
+            network,
+            lambda epoch: _epoch(bags, patients, recipe, rng, device),
+            lambda net, batch: moe_loss(_forward(net, batch, device), batch.labels, recipe.expert_loss),
+            recipe.fit,
+            f"moe {path.stem}",
+            path.with_suffix(".history.csv"),
+            groups,
+        )
+        save_network(path, trained.cpu(), trained.dimensions)
+
+    return cross_predict(bags, folds, run / "moe", Trainee(train, lambda path, of: predict(path, bags, of, device)))
+
+
+def load_moe(path: Path) -> MixtureOfExperts:
+    """The network of a checkpoint, in evaluation mode."""
+    network = MixtureOfExperts(MoeDimensions(**load_dimensions(path)))
+    load_weights(path, network)
+    return network
+
+
+def moe_loss(output: MoeOutput, labels: Tensor, expert_loss: float) -> Tensor:
+    """Cross-entropy of the mixture, malignant weighing 2, plus `expert_loss` times that of each expert alone."""
+    total = weighted_cross_entropy(output.probability, labels)
+    if expert_loss:
+        experts = weighted_cross_entropy(output.image, labels) + weighted_cross_entropy(output.clinical, labels)
+        total = total + expert_loss * experts
+    return total
+
+
+def weighted_cross_entropy(probability: Tensor, labels: Tensor) -> Tensor:
+    """torch's weighted cross-entropy from P(malignant) instead of logits, which a mixture does not have: scalar."""
+    weights = class_weights(labels.device)[labels]
+    # A float32 softmax can reach 0 exactly; the logarithm must stay finite.
+    likelihood = torch.where(labels == 1, probability, 1 - probability).clamp_min(1e-7)
+    return -(weights * likelihood.log()).sum() / weights.sum()
+
+
+def predict(
+    path: Path, bags: Bags, patients: npt.NDArray[np.int64], device: torch.device
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Score patients on all their pictures: OUTPUTS, each (len(patients),), and the image expert as pictures_only."""
+    network = load_moe(path).to(device)
+    rows = []
+    with torch.inference_mode():
+        for patient in patients:
+            start, stop = int(bags.offsets[patient]), int(bags.offsets[patient + 1])
+            maps = torch.cat([network.encoder(part.to(device)) for part in in_batches(bags.crops[start:stop])])
+            mean = maps.mean(dim=0, keepdim=True)  # (1, 256, 3, 3)
+            output = network.head(mean, torch.from_numpy(bags.clinical[patient : patient + 1]).to(device))
+            rows.append([getattr(output, name).item() for name in OUTPUTS])
+    table = np.array(rows)
+    result = {name: table[:, column] for column, name in enumerate(OUTPUTS)}
+    return {**result, "pictures_only": result["image"]}
+
+
+def _epoch(
+    bags: Bags, patients: npt.NDArray[np.int64], recipe: MoeRecipe, rng: np.random.Generator, device: torch.device
+) -> Iterator[MoeBatch]:
+    for group in batches_of(rng.permutation(patients), recipe.batch_patients):
+        chosen = bags.sample(group, recipe.images_per_patient, rng)
+        images = bags.crops[torch.from_numpy(np.concatenate(chosen))].to(device)
+        patient = np.repeat(np.arange(len(group)), [len(part) for part in chosen])
+        yield MoeBatch(
+            turn_and_flip(images),
+            torch.from_numpy(patient).to(device),
+            torch.from_numpy(bags.clinical[group]).to(device),
+            torch.from_numpy(bags.labels[group]).to(device),
+        )
+
+
+def _forward(network: MixtureOfExperts, batch: MoeBatch, device: torch.device) -> MoeOutput:
+    with mixed_precision(device):
+        maps = network.encoder(batch.images)
+    return network.head(bag_means(maps.float(), batch.patient, len(batch.labels)), batch.clinical)  # type: ignore[no-any-return]

@@ -1,0 +1,160 @@
+"""Gaussian naive Bayes on 21 features a patient, from the cell classes that SCAN gave or that a file names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.naive_bayes import GaussianNB
+
+from infer.errors import LymphoError, UsageError
+from infer.features import OUTLIER_QUANTILE, base_features, with_outliers
+from infer.manifest import NaiveBayes
+from infer.naive_bayes import malignant_probability
+from train.checkpoint import write_text
+from train.crops import Bags
+from train.out_of_fold import write_table
+from train.recipes import BayesRecipe
+
+CLASSES = 15
+REPORT_SEED = 42
+
+
+class CellClassError(LymphoError):
+    """A file of cell classes that does not fit the cohort."""
+
+
+def read_cell_classes(path: Path, bags: Bags) -> npt.NDArray[np.int64]:
+    """The class of each picture, in the bags' order: (N,) 0 to 14.
+
+    Args:
+        path: CSV with patient_id, image (the file's name, or patient folder and name) and cell_class.
+
+    Raises:
+        CellClassError: the file cannot be read, or lacks a picture, or has a class that is not 0 to 14.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"patient_id": str, "image": str}, keep_default_na=False)
+        names = table["image"].str.rsplit("/", n=1).str[-1]
+        classes = pd.Series(
+            table["cell_class"].to_numpy(), index=pd.MultiIndex.from_arrays([table["patient_id"], names])
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise CellClassError(f"{path}: no table of patient_id, image, cell_class ({error})") from error
+    owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
+    wanted = pd.MultiIndex.from_arrays([owner, bags.image_names])
+    if classes.index.has_duplicates:
+        twice = classes.index[classes.index.duplicated()][0]
+        raise CellClassError(f"{path}: {'/'.join(twice)} has two classes")
+    found = classes.reindex(wanted)
+    if found.isna().any():
+        patient, image = wanted[int(found.isna().to_numpy().argmax())]
+        raise CellClassError(f"{path}: has no class for {patient}/{image}")
+    values = found.to_numpy()
+    if not np.isin(values, np.arange(CLASSES)).all():
+        raise CellClassError(f"{path}: a cell_class is not a whole number from 0 to {CLASSES - 1}")
+    return values.astype(np.int64)
+
+
+def patient_features(bags: Bags, cell_classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """All features but the outlier count, which needs training quantiles: (P, 20)."""
+    rows = [base_features(bags.clinical[p], cell_classes[a:b], CLASSES) for p, (a, b) in enumerate(bags.ranges())]
+    return np.stack(rows)
+
+
+def fit_naive_bayes(base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], recipe: BayesRecipe) -> NaiveBayes:
+    """Quantiles, scaling and Gaussians of training patients: (P, 20), (P,)."""
+    quantiles = np.quantile(base, OUTLIER_QUANTILE, axis=0)
+    features = with_outliers(base, quantiles)
+    low, spread = _minimum_and_range(features)
+    model = GaussianNB(var_smoothing=recipe.smoothing).fit((features - low) / spread, labels)
+    return NaiveBayes(
+        quantiles=quantiles.tolist(),
+        feature_low=low.tolist(),
+        feature_range=spread.tolist(),
+        prior=model.class_prior_.tolist(),
+        mean=model.theta_.tolist(),
+        variance=model.var_.tolist(),
+    )
+
+
+def train_naive_bayes(
+    bags: Bags, cell_classes: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], run: Path, recipe: BayesRecipe
+) -> pd.DataFrame:
+    """Out-of-fold predictions (quantiles and scaling fitted inside the fold) and RUN/naive_bayes/full.json.
+
+    `pictures_only` comes from the same features without sex, count and age.
+    """
+    folder = run / "naive_bayes"
+    folder.mkdir(parents=True, exist_ok=True)
+    base = patient_features(bags, cell_classes)
+    probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
+    for fold in np.unique(folds):
+        training, held_out = folds != fold, folds == fold
+        for result, columns in ((probability, slice(None)), (pictures_only, slice(3, None))):
+            model = fit_naive_bayes(base[training, columns], bags.labels[training], recipe)
+            result[held_out] = malignant_probability(base[held_out, columns], model)
+    full = fit_naive_bayes(base, bags.labels, recipe)
+    write_text(folder / "full.json", msgspec.json.format(msgspec.json.encode(full)).decode())
+    facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels}
+    table = pd.DataFrame({**facts, "probability": probability, "pictures_only": pictures_only})
+    write_table(folder / "out_of_fold.csv", table)
+    return table
+
+
+def load_naive_bayes(run: Path) -> NaiveBayes:
+    """The model fitted on all patients.
+
+    Raises:
+        UsageError: `python -m train naive-bayes` has not run there.
+    """
+    path = run / "naive_bayes" / "full.json"
+    if not path.exists():
+        raise UsageError(f"{run}: has no naive Bayes yet. Run `python -m train naive-bayes` first")
+    return msgspec.json.decode(path.read_bytes(), type=NaiveBayes)
+
+
+@dataclass(frozen=True)
+class BayesFigures:
+    """Balanced accuracies of one protocol."""
+
+    protocol: str
+    training_balanced_accuracy: float
+    validation_balanced_accuracy: float
+    fold_balanced_accuracy: list[float]
+
+
+def evaluate_naive_bayes(base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], protocol: str) -> BayesFigures:
+    """Balanced accuracies on the report's split and folds (seed 42, annotation file's order).
+
+    `report` takes quantiles and scaling from all patients before the split, as the report's authors did, so its
+    figures are optimistic; `honest` takes them from the training patients.
+    """
+    recipe = BayesRecipe()
+    everyone = np.arange(len(labels))
+
+    def accuracies(training: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> tuple[float, float]:
+        seen = everyone if protocol == "report" else training
+        quantiles = np.quantile(base[seen], OUTLIER_QUANTILE, axis=0)
+        features = with_outliers(base, quantiles)
+        low, spread = _minimum_and_range(features[seen])
+        scaled = (features - low) / spread
+        model = GaussianNB(var_smoothing=recipe.smoothing).fit(scaled[training], labels[training])
+        return tuple(
+            float(balanced_accuracy_score(labels[part], model.predict(scaled[part]))) for part in (training, held_out)
+        )  # type: ignore[return-value]
+
+    split = train_test_split(everyone, test_size=0.2, random_state=REPORT_SEED, stratify=labels)
+    training, validation = accuracies(*split)
+    folds = StratifiedKFold(5, shuffle=True, random_state=REPORT_SEED).split(base, labels)
+    return BayesFigures(protocol, training, validation, [accuracies(*fold)[1] for fold in folds])
+
+
+def _minimum_and_range(features: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    low = features.min(axis=0)
+    spread = features.max(axis=0) - low
+    return low, np.where(spread > 0, spread, 1.0)

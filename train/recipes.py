@@ -1,0 +1,140 @@
+"""Every number that decides a training, by recipe: `full` is the report's (for a GPU), `small` is for two cores.
+
+Frozen and written into the run folder, the bundle and the model card, so that a figure can be had again.
+"""
+
+from dataclasses import dataclass, replace
+
+ALL_IMAGES = 0  # for images_per_patient: every picture in every epoch
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """How one network is fitted."""
+
+    epochs: int
+    learning_rate: float
+    decay: float = 0.975  # learning rate x decay after each epoch (report, section 3.2)
+    weight_decay: float = 5e-4  # report
+    averaged_share: float = 0.25  # weights are averaged over this last share of the epochs; none is picked
+
+
+@dataclass(frozen=True)
+class BaselineRecipe:
+    """The report's CNN on single pictures."""
+
+    fit: FitRecipe
+    batch_images: int = 128  # report, table 1
+    images_per_patient: int = ALL_IMAGES
+    log_count: bool = False
+
+
+@dataclass(frozen=True)
+class MoeRecipe:
+    """The mixture of experts."""
+
+    fit: FitRecipe
+    batch_patients: int = 8  # report, table 1
+    images_per_patient: int = ALL_IMAGES
+    expert_loss: float = 0.0  # weight of each expert's own cross-entropy beside the mixture's
+    clinical_rate: float = 1.0  # learning rate of clinical expert and gate, as a multiple of the encoder's
+    log_count: bool = False
+
+
+@dataclass(frozen=True)
+class ScanRecipe:
+    """SimCLR pretext, SCAN clustering, self-labelling, fusion."""
+
+    pretext: FitRecipe
+    clustering: FitRecipe
+    self_labelling: FitRecipe
+    batch_images: int = 256
+    temperature: float = 0.2  # of NT-Xent
+    neighbours: int = 20  # SCAN, section 3
+    own_patient_excluded: bool = True  # neighbours never from the cell's own patient: stain would be the likeness
+    clusters: int = 20  # report
+    fused: int = 15  # report
+    heads: int = 5  # the one with the lowest loss is kept
+    entropy_weight: float = 5.0  # SCAN, equation 2
+    confidence: float = 0.9  # of pictures whose class self-labelling trusts
+
+
+@dataclass(frozen=True)
+class BayesRecipe:
+    """Gaussian naive Bayes on the patients' class shares."""
+
+    smoothing: float = 1e-9  # of the largest variance, added to all: scikit-learn's default, the report's
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    name: str
+    baseline: BaselineRecipe
+    moe: MoeRecipe
+    scan: ScanRecipe
+    bayes: BayesRecipe
+
+
+FULL = Recipe(
+    name="full",
+    baseline=BaselineRecipe(FitRecipe(epochs=200, learning_rate=1e-3)),
+    moe=MoeRecipe(FitRecipe(epochs=200, learning_rate=1e-4)),
+    scan=ScanRecipe(
+        pretext=FitRecipe(epochs=200, learning_rate=1e-3),
+        clustering=FitRecipe(epochs=50, learning_rate=1e-4),
+        self_labelling=FitRecipe(epochs=50, learning_rate=1e-4),
+    ),
+    bayes=BayesRecipe(),
+)
+
+# Fewer pictures, fewer and larger steps. The count's logarithm, an own loss for each expert and a smoothed variance
+# were set beforehand, not picked on the patients whose figures are reported.
+SMALL = Recipe(
+    name="small",
+    baseline=BaselineRecipe(
+        FitRecipe(epochs=15, learning_rate=1e-3, decay=0.85), images_per_patient=32, log_count=True
+    ),
+    moe=MoeRecipe(
+        FitRecipe(epochs=30, learning_rate=1e-3, decay=0.92),
+        images_per_patient=32,
+        expert_loss=1.0,
+        clinical_rate=10.0,
+        log_count=True,
+    ),
+    scan=ScanRecipe(
+        pretext=FitRecipe(epochs=20, learning_rate=1e-3, decay=0.9),
+        clustering=FitRecipe(epochs=6, learning_rate=3e-4, decay=0.8),
+        self_labelling=FitRecipe(epochs=3, learning_rate=1e-4),
+    ),
+    bayes=BayesRecipe(smoothing=1e-2),
+)
+
+RECIPES = {recipe.name: recipe for recipe in (FULL, SMALL)}
+
+
+def adapted(recipe: Recipe, epochs: int | None, images_per_patient: int | None) -> Recipe:
+    """A recipe with other epochs (no stage of SCAN grows) and pictures a patient and epoch; the name says so."""
+    if epochs is not None:
+        scan = recipe.scan
+        recipe = replace(
+            recipe,
+            name=f"{recipe.name}, epochs {epochs}",
+            baseline=replace(recipe.baseline, fit=replace(recipe.baseline.fit, epochs=epochs)),
+            moe=replace(recipe.moe, fit=replace(recipe.moe.fit, epochs=epochs)),
+            scan=replace(
+                scan,
+                pretext=replace(scan.pretext, epochs=min(scan.pretext.epochs, epochs)),
+                clustering=replace(scan.clustering, epochs=min(scan.clustering.epochs, epochs)),
+                self_labelling=replace(scan.self_labelling, epochs=min(scan.self_labelling.epochs, epochs)),
+            ),
+        )
+    if images_per_patient is not None:
+        recipe = replace(
+            recipe,
+            name=f"{recipe.name}, {images_per_patient or 'all'} images a patient",
+            baseline=replace(recipe.baseline, images_per_patient=images_per_patient),
+            moe=replace(recipe.moe, images_per_patient=images_per_patient),
+        )
+    return recipe

@@ -1,0 +1,1 @@
+"""SCAN: unsupervised cell classes (Van Gansbeke et al. 2020), written from the paper."""
