@@ -1,0 +1,35 @@
+"""`python -m export RUN BUNDLE`."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from export.bundle import export_bundle
+from infer.errors import LymphoError, UsageError
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("bundle", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--replace", is_flag=True, help="Replace BUNDLE if it is not empty.")
+def command(run: Path, bundle: Path, replace: bool) -> None:
+    """Export the finished training in RUN to the checked bundle BUNDLE."""
+    made = export_bundle(run, bundle, replace=replace)
+    size = sum(len(data) for data in made.graphs.values()) / 1e6
+    click.echo(f"{bundle}: bundle {made.bundle_id}, {size:.1f} MB of graphs")
+
+
+def main() -> None:
+    """Run the command line and exit with 0, 1 or 2."""
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        command.main()
+    except LymphoError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(UsageError.exit_code if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    main()

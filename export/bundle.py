@@ -1,0 +1,153 @@
+"""Packs a run folder into a bundle: graphs, manifest, card, checksums; written whole or not at all."""
+
+import datetime as dt
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.card import write_card
+from export.graphs import OPSET, export_graph, plan_graphs
+from export.parity import check_parity
+from infer import __version__
+from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
+from infer.errors import UsageError
+from infer.manifest import (
+    MANIFEST,
+    SCHEMA,
+    Drift,
+    Ensemble,
+    Manifest,
+    Provenance,
+    SelfTest,
+    encode,
+)
+from infer.models import Networks, self_test, self_test_images, self_test_outputs
+from infer.sessions import CPU, CUDA, Device, available_cpus
+from train.baseline import load_baseline
+from train.crops import CROP_SIZE, PLAUSIBLE, Bags, load_crops
+from train.moe import load_moe
+from train.naive_bayes import load_naive_bayes
+from train.scan.stages import load_fusion, load_scan
+
+SELF_TEST_SEED = 20190701
+SELF_TEST_IMAGES = 4
+# Between processors convolutions round differently; a wrong graph or a broken kernel is off by far more.
+SELF_TEST_TOLERANCE = {CPU: 1e-4, CUDA: 1e-3}
+
+
+def export_bundle(run: Path, folder: Path, *, replace: bool) -> Bundle:
+    """Export a finished run.
+
+    Raises:
+        UsageError: the run is not finished, or the folder is not empty and may not be replaced.
+        ParityError: a graph does not compute what its network computes.
+    """
+    if folder.exists() and any(folder.iterdir()) and not replace:
+        raise UsageError(f"{folder}: is not empty. Name another folder, or --replace it")
+    for name in (
+        "ensemble/ensemble.json",
+        "scan/scan.safetensors",
+        "moe/full.safetensors",
+        "baseline/full.safetensors",
+    ):
+        if not (run / name).exists():
+            raise UsageError(f"{run}: has no {name}. Run `python -m train all` first")
+    bags = load_crops(run)
+    baseline, moe = load_baseline(run / "baseline/full.safetensors"), load_moe(run / "moe/full.safetensors")
+    plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head)
+    graphs = {plan.name: export_graph(plan) for plan in plans}
+    parity = check_parity(plans, graphs, parity_inputs(bags, moe.encoder))
+    manifest = _manifest(run, bags, graphs)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    manifest = _with_expected_outputs(manifest, graphs)
+    data = encode(manifest)
+    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity).encode()}
+    for name, content in {**files, CHECKSUMS: checksums(files)}.items():
+        (part / name).write_bytes(content)
+    bundle = load_bundle(part)
+    self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus()), bundle)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(part, folder)
+    return load_bundle(folder)
+
+
+def parity_inputs(bags: Bags, encoder: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
+    """64 of the run's own pictures, spread over its patients, and their patients' clinical values."""
+    chosen = np.linspace(0, len(bags.crops) - 1, 64).astype(np.int64)
+    images = bags.crops[torch.from_numpy(chosen)]
+    clinical = torch.from_numpy(bags.clinical[bags.patient_of_image()[chosen]])
+    with torch.inference_mode():
+        maps = encoder(images)
+    return {
+        "baseline.onnx": {"images": images, "clinical": clinical},
+        "scan.onnx": {"images": images},
+        "moe_encoder.onnx": {"images": images},
+        "moe_head.onnx": {"bags": maps, "clinical": clinical},
+    }
+
+
+def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
+    options = json.loads((run / "options.json").read_text())
+    colours = bags.mean_colours()
+    return Manifest(
+        schema=SCHEMA,
+        provenance=Provenance(
+            code_version=__version__,
+            created=dt.datetime.now(dt.UTC).date().isoformat(),
+            recipe=options["recipe"]["name"],
+            seed=options["seed"],
+            reference_date=bags.facts["reference_date"],
+            data_summary={
+                "patients": len(bags),
+                "malignant": int(bags.labels.sum()),
+                "reactive": int((bags.labels == 0).sum()),
+                "images": len(bags.crops),
+            },
+            options=_flat(options["recipe"]),
+        ),
+        graphs={name: checksums({name: data}).decode().split()[0] for name, data in graphs.items()},
+        opset=OPSET,
+        crop_size=CROP_SIZE,
+        class_fusion=load_fusion(run),
+        naive_bayes=load_naive_bayes(run),
+        ensemble=msgspec.json.decode((run / "ensemble/ensemble.json").read_bytes(), type=Ensemble),
+        plausible=PLAUSIBLE,
+        drift=Drift(colours.mean(axis=0).tolist(), colours.std(axis=0, ddof=1).tolist()),
+        self_test=SelfTest(
+            seed=SELF_TEST_SEED,
+            images=SELF_TEST_IMAGES,
+            clinical=[[0.0, 4.5, 40.0], [1.0, 7.5, 60.0], [0.0, 20.0, 75.0], [1.0, 120.0, 85.0]],
+            expected={},
+            tolerance=SELF_TEST_TOLERANCE,
+        ),
+    )
+
+
+def _with_expected_outputs(manifest: Manifest, graphs: dict[str, bytes]) -> Manifest:
+    test = manifest.self_test
+    bundle = Bundle(Path(), "", manifest, graphs)
+    networks = Networks(bundle, Device(CPU, "export"), test.images, available_cpus())
+    images = self_test_images(test.seed, test.images, manifest.crop_size)
+    outputs = self_test_outputs(networks, images, np.array(test.clinical, dtype=np.float32))
+    expected = {name: [float(value) for value in values] for name, values in outputs.items()}
+    return msgspec.structs.replace(manifest, self_test=msgspec.structs.replace(test, expected=expected))
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = str(value)
+    return flat

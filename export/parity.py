@@ -1,0 +1,57 @@
+"""Graph against network on pictures of cells, at several batch sizes: a difference is an error, not a warning."""
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from export.graphs import GraphPlan
+from infer.errors import LymphoError
+
+BATCH_SIZES = (1, 2, 7, 64)
+TOLERANCE = 1e-5  # absolute, of probabilities
+MAPS_TOLERANCE = 1e-4  # relative to the largest value, of embeddings and feature maps, which are not bounded by 1
+UNBOUNDED = frozenset({"embedding", "maps"})
+
+
+class ParityError(LymphoError):
+    """A graph does not compute what its network computes."""
+
+
+def check_parity(plans: list[GraphPlan], graphs: dict[str, bytes], inputs: dict[str, dict[str, Tensor]]) -> float:
+    """Compare all graphs with their networks and return the largest difference of a probability.
+
+    Args:
+        inputs: graph name -> input name -> at least 64 rows.
+
+    Raises:
+        ParityError: naming every graph, output and batch size that differs.
+    """
+    failures, largest = [], 0.0
+    for plan in plans:
+        session = onnxruntime.InferenceSession(graphs[plan.name], providers=["CPUExecutionProvider"])
+        for size in BATCH_SIZES:
+            batch = {name: values[:size] for name, values in inputs[plan.name].items()}
+            with torch.inference_mode():
+                expected = plan.module(*batch.values())
+            found = session.run(list(plan.outputs), {name: values.numpy() for name, values in batch.items()})
+            for name, wanted, got in zip(plan.outputs, _as_tuple(expected), found, strict=True):
+                difference, allowed = _difference(name, wanted.numpy(), got)
+                if name not in UNBOUNDED:
+                    largest = max(largest, difference)
+                if not difference <= allowed:  # so that NaN fails too
+                    failures.append(f"{plan.name} {name}, batch {size}: {difference:.2g}, {allowed:.2g} is allowed")
+    if failures:
+        raise ParityError("graphs differ from their networks:\n  " + "\n  ".join(failures))
+    return largest
+
+
+def _difference(name: str, wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
+    if wanted.shape != got.shape:
+        return float("inf"), 0.0
+    difference = float(np.max(np.abs(wanted - got)))
+    return difference, MAPS_TOLERANCE * float(np.max(np.abs(wanted))) if name in UNBOUNDED else TOLERANCE
+
+
+def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
