@@ -1,12 +1,12 @@
 """Graph against network on pictures of cells, at several batch sizes: a difference is an error, not a warning."""
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
 from export.graphs import GraphPlan
 from infer.errors import LymphoError
+from infer.sessions import CPU, Device, Graph, available_cpus
 
 BATCH_SIZES = (1, 2, 7, 64)
 TOLERANCE = 1e-5  # absolute, of probabilities
@@ -29,14 +29,14 @@ def check_parity(plans: list[GraphPlan], graphs: dict[str, bytes], inputs: dict[
     """
     failures, largest = [], 0.0
     for plan in plans:
-        session = onnxruntime.InferenceSession(graphs[plan.name], providers=["CPUExecutionProvider"])
+        graph = Graph(plan.name, graphs[plan.name], Device(CPU, "parity"), available_cpus())
         for size in BATCH_SIZES:
             batch = {name: values[:size] for name, values in inputs[plan.name].items()}
             with torch.inference_mode():
                 expected = plan.module(*batch.values())
-            found = session.run(list(plan.outputs), {name: values.numpy() for name, values in batch.items()})
-            for name, wanted, got in zip(plan.outputs, _as_tuple(expected), found, strict=True):
-                difference, allowed = _difference(name, wanted.numpy(), got)
+            found = graph.run(**{name: values.numpy() for name, values in batch.items()})
+            for name, wanted in zip(plan.outputs, _as_tuple(expected), strict=True):
+                difference, allowed = _difference(name, wanted.numpy(), found[name])
                 if name not in UNBOUNDED:
                     largest = max(largest, difference)
                 if not difference <= allowed:  # so that NaN fails too

@@ -64,6 +64,9 @@ class Networks:
         self._baseline, self._scan = graphs["baseline.onnx"], graphs["scan.onnx"]
         self._encoder, self._head = graphs["moe_encoder.onnx"], graphs["moe_head.onnx"]
 
+    def __str__(self) -> str:
+        return f"{self.device.provider} ({self.device.note})"
+
     def score_images(self, images: Images, clinical: Floats) -> ImageScores:
         """Score up to `batch_size` pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3)."""
         number = len(images)
@@ -97,11 +100,13 @@ def self_test_images(seed: int, number: int, size: int) -> Images:
 
 def self_test_outputs(networks: Networks, images: Images, clinical: Floats) -> dict[str, Floats]:
     """What the self-test compares, each flat: every picture alone, and as a bag of one."""
-    scores = networks.score_images(images, clinical)
-    bags = [networks.score_bag(maps, row) for maps, row in zip(scores.maps, clinical, strict=True)]
+    size = networks.batch_size
+    parts = [networks.score_images(images[i : i + size], clinical[i : i + size]) for i in range(0, len(images), size)]
+    maps = np.concatenate([part.maps for part in parts])
+    bags = [networks.score_bag(one, row) for one, row in zip(maps, clinical, strict=True)]
     return {
-        "baseline": scores.baseline,
-        "scan": scores.classes.ravel(),
+        "baseline": np.concatenate([part.baseline for part in parts]),
+        "scan": np.concatenate([part.classes for part in parts]).ravel(),
         "moe": np.array([bag.probability for bag in bags]),
         "moe_image": np.array([bag.image for bag in bags]),
         "moe_clinical": np.array([bag.clinical for bag in bags]),

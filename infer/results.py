@@ -101,7 +101,7 @@ class Results:
         self.folder = folder
         self._short_id = short_id
         self._stack = contextlib.ExitStack()
-        with _output_errors(folder):
+        with _output_errors(folder), self._removing_parts():
             folder.mkdir(parents=True, exist_ok=True)
             self._log = logging.StreamHandler(self._open(LOG_FILE))
             self._predictions = csv.writer(self._open(PREDICTIONS), lineterminator="\n")
@@ -120,10 +120,7 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         logging.getLogger("lympho").removeHandler(self._log)
-        with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
-            self._stack.close()
-        for name in NAMES:
-            _part(self.folder, name).unlink(missing_ok=True)
+        self._remove_parts()
 
     def write(self, result: PatientResult) -> None:
         """Add a patient's rows.
@@ -147,6 +144,21 @@ class Results:
             self._stack.close()
             for name in (PREDICTIONS, IMAGES, LOG_FILE, RECORD):
                 os.replace(_part(self.folder, name), self.folder / name)
+
+    @contextlib.contextmanager
+    def _removing_parts(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._remove_parts()
+            raise
+
+    def _remove_parts(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
+            self._stack.close()
+        for name in NAMES:
+            with contextlib.suppress(OSError):
+                _part(self.folder, name).unlink(missing_ok=True)
 
     def _open(self, name: str) -> IO[str]:
         def opener(path: str, flags: int) -> int:

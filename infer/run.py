@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from infer import __version__
 from infer.bundle import REFERENCE, Bundle, load_bundle
@@ -19,7 +18,7 @@ from infer.models import Networks, self_test
 from infer.progress import Progress
 from infer.results import Results, Tally
 from infer.scoring import PatientResult, score_cohort
-from infer.sessions import Device, available_cpus, choose_device
+from infer.sessions import ONNXRUNTIME_VERSION, Device, available_cpus, choose_device
 
 LOG = logging.getLogger("lympho")
 
@@ -68,7 +67,6 @@ def run(options: Options) -> int:
     device = choose_device(options.device, bundle.graphs["moe_head.onnx"])
     networks = Networks(bundle, device, options.batch_size, available_cpus())
     self_test(networks, bundle)
-    LOG.info("bundle %s, %d patients, %s (%s)", bundle.short_id, len(cohort.patients), device.provider, device.note)
     tally = Tally()
     if options.dry_run:
         _check_writable(options.out)
@@ -101,7 +99,7 @@ def run_record(
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     return {
         "program": {"name": "lympho", "version": __version__, "python": platform.python_version()},
-        "libraries": {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
+        "libraries": {"onnxruntime": ONNXRUNTIME_VERSION, "numpy": np.__version__},
         "options": asked | {"reference_date": date.isoformat()},
         "cohort": {"table": str(cohort.table), "table_sha256": cohort.table_sha256, "rows": len(cohort.patients)},
         "bundle": {"id": bundle.bundle_id, "folder": str(bundle.folder), "schema": bundle.manifest.schema},
@@ -117,6 +115,7 @@ def run_record(
 def _counted(
     cohort: Cohort, networks: Networks | None, bundle: Bundle, options: Options, tally: Tally
 ) -> Iterator[PatientResult]:
+    LOG.info("bundle %s, %d patients, %s", bundle.short_id, len(cohort.patients), networks or "dry run")
     progress = Progress(len(cohort.patients))
     workers = options.workers or available_cpus()
     for result in score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers):

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
+import onnxruntime  # here alone; infer/__init__.py has switched its telemetry off by now
 
 from infer.errors import BundleError, DeviceError
 
+ONNXRUNTIME_VERSION: str = onnxruntime.__version__
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 # One fixed algorithm and no TF32: the same picture has to give the same number tomorrow.

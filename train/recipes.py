@@ -94,10 +94,10 @@ FULL = Recipe(
 SMALL = Recipe(
     name="small",
     baseline=BaselineRecipe(
-        FitRecipe(epochs=15, learning_rate=1e-3, decay=0.85), images_per_patient=32, log_count=True
+        FitRecipe(epochs=12, learning_rate=1e-3, decay=0.85), images_per_patient=32, log_count=True
     ),
     moe=MoeRecipe(
-        FitRecipe(epochs=30, learning_rate=1e-3, decay=0.92),
+        FitRecipe(epochs=24, learning_rate=1e-3, decay=0.92),
         images_per_patient=32,
         expert_loss=1.0,
         clinical_rate=10.0,
