@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -14,9 +15,14 @@ from infer.errors import LymphoError, UsageError
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("bundle", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--replace", is_flag=True, help="Replace BUNDLE if it is not empty.")
-def command(run: Path, bundle: Path, replace: bool) -> None:
+@click.option(
+    "--about",
+    type=click.File(encoding="utf-8"),
+    help="Text for the card: centre, stain, analyser, and how many recipes were tried.",
+)
+def command(run: Path, bundle: Path, replace: bool, about: TextIO | None) -> None:
     """Export the finished training in RUN to the checked bundle BUNDLE."""
-    made = export_bundle(run, bundle, replace=replace)
+    made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "")
     size = sum(len(data) for data in made.graphs.values()) / 1e6
     click.echo(f"{bundle}: bundle {made.bundle_id}, {size:.1f} MB of graphs")
 

@@ -19,6 +19,7 @@ from infer import __version__
 from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
 from infer.errors import UsageError
 from infer.manifest import (
+    GRAPHS,
     MANIFEST,
     SCHEMA,
     Drift,
@@ -32,6 +33,7 @@ from infer.models import Networks, self_test, self_test_images, self_test_output
 from infer.sessions import CPU, CUDA, Device, available_cpus
 from train.baseline import load_baseline
 from train.crops import CROP_SIZE, PLAUSIBLE, Bags, load_crops
+from train.ensemble import input_digests
 from train.moe import load_moe
 from train.naive_bayes import load_naive_bayes
 from train.scan.stages import load_fusion, load_scan
@@ -42,23 +44,19 @@ SELF_TEST_IMAGES = 4
 SELF_TEST_TOLERANCE = {CPU: 1e-4, CUDA: 1e-3}
 
 
-def export_bundle(run: Path, folder: Path, *, replace: bool) -> Bundle:
+def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "") -> Bundle:
     """Export a finished run.
+
+    Args:
+        about: what the exporter knows of the data and the recipe and this program cannot; it goes into the card.
 
     Raises:
         UsageError: the run is not finished, or the folder is not empty and may not be replaced.
         ParityError: a graph does not compute what its network computes.
     """
-    if folder.exists() and any(folder.iterdir()) and not replace:
-        raise UsageError(f"{folder}: is not empty. Name another folder, or --replace it")
-    for name in (
-        "ensemble/ensemble.json",
-        "scan/scan.safetensors",
-        "moe/full.safetensors",
-        "baseline/full.safetensors",
-    ):
-        if not (run / name).exists():
-            raise UsageError(f"{run}: has no {name}. Run `python -m train all` first")
+    folder = folder.resolve()
+    _check_target(folder, replace)
+    _check_finished(run)
     bags = load_crops(run)
     baseline, moe = load_baseline(run / "baseline/full.safetensors"), load_moe(run / "moe/full.safetensors")
     plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head)
@@ -70,15 +68,41 @@ def export_bundle(run: Path, folder: Path, *, replace: bool) -> Bundle:
     part.mkdir(parents=True)
     manifest = _with_expected_outputs(manifest, graphs)
     data = encode(manifest)
-    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity).encode()}
+    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity, about).encode()}
     for name, content in {**files, CHECKSUMS: checksums(files)}.items():
         (part / name).write_bytes(content)
     bundle = load_bundle(part)
     self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus()), bundle)
     if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(part, folder)
+        old = folder.with_name(f".{folder.name}.old")
+        os.replace(folder, old)
+        os.replace(part, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(part, folder)
     return load_bundle(folder)
+
+
+def _check_target(folder: Path, replace: bool) -> None:
+    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if held and not replace:
+        raise UsageError(f"{folder}: is not empty. Name another folder, or --replace it")
+    foreign = held - {*GRAPHS, MANIFEST, CARD, CHECKSUMS}
+    if foreign:
+        raise UsageError(f"{folder}: holds {min(foreign)}, which belongs to no bundle. Name another folder")
+
+
+def _check_finished(run: Path) -> None:
+    """The ensemble must have been fitted on exactly the members that lie beside it."""
+    path = run / "ensemble" / "inputs.json"
+    if not path.exists():
+        raise UsageError(f"{run}: has no ensemble. Run `python -m train all` first")
+    fitted_on = json.loads(path.read_text())
+    changed = [name for name, digest in input_digests(run).items() if fitted_on.get(name) != digest]
+    if changed:
+        raise UsageError(
+            f"{run}: {', '.join(changed)} changed after the ensemble. Run `python -m train ensemble` again"
+        )
 
 
 def parity_inputs(bags: Bags, encoder: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
@@ -107,6 +131,7 @@ def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
             recipe=options["recipe"]["name"],
             seed=options["seed"],
             reference_date=bags.facts["reference_date"],
+            table_sha256=bags.facts["table_sha256"],
             data_summary={
                 "patients": len(bags),
                 "malignant": int(bags.labels.sum()),

@@ -12,6 +12,7 @@ import click
 from infer import __version__
 from infer.errors import LymphoError
 
+OPERATING_POINTS = ("balanced", "sensitivity-95", "sensitivity-98")
 INTERRUPTED, TERMINATED = 130, 143
 
 
@@ -21,7 +22,7 @@ INTERRUPTED, TERMINATED = 130, 143
 @click.option("--annotations", type=click.Path(path_type=Path), help="The table, if it is not in PATIENTS.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: the one that ships]")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", help="Where the networks run.")
-@click.option("--operating-point", default="balanced", help="balanced, sensitivity-95 or sensitivity-98.")
+@click.option("--operating-point", type=click.Choice(OPERATING_POINTS), default="balanced", help="What decides.")
 @click.option(
     "--reference-date",
     type=click.DateTime(["%Y-%m-%d"]),

@@ -7,6 +7,7 @@ and AGE. Values never appear in messages that may reach a log; IDs, lines and co
 import csv
 import datetime as dt
 import hashlib
+import io
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from infer.dates import age_in_years, parse_column
+from infer.dates import age_in_years, check_date_format, parse_column
 from infer.errors import CohortError
 from infer.manifest import Plausible
 
@@ -94,8 +95,11 @@ def read_cohort(
         date_format: strptime format of all dates in the table.
 
     Raises:
+        UsageError: the date format gives no dates.
         CohortError: the table is missing, unreadable, ragged, lacks a column, has no row, or its dates are in doubt.
     """
+    if date_format is not None:
+        check_date_format(date_format)
     table = annotations or folder / TABLE
     if not folder.is_dir():
         raise CohortError(f"{folder}: no such folder of patients")
@@ -129,7 +133,7 @@ def _parse(data: bytes, table: Path) -> tuple[list[str], list[_Row]]:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise CohortError(f"{table}, line {line}: not UTF-8 text. Save the table as CSV in UTF-8") from error
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         columns = _check_header(header, table)
@@ -207,7 +211,7 @@ def _patient(row: _Row, age: float | Verdict, times: int, plausible: Plausible) 
 def _bad_id(patient_id: str, line: int, times: int) -> Verdict | None:
     if not patient_id:
         return Verdict("failed", f"id_missing: ID in line {line} is empty")
-    if patient_id in (".", "..") or any(character in patient_id for character in "/\\\0"):
+    if patient_id in (".", "..") or not patient_id.isprintable() or "/" in patient_id or "\\" in patient_id:
         return Verdict("failed", f"id_unusable: ID in line {line} cannot be the name of a folder")
     if times > 1:
         return Verdict("failed", f"id_duplicate: the ID stands {times} times in the table")

@@ -8,11 +8,12 @@ import datetime as dt
 import re
 from collections.abc import Sequence
 
-from infer.errors import CohortError
+from infer.errors import CohortError, UsageError
 
 DAYS_PER_YEAR = 365.25
 
 _SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
+_LIKE_SLASHES = re.compile(r"\d+\s*/\s*\d+\s*/\s*\d+")  # a date, though perhaps none in m/d/Y; N/A is not one
 _DAY_FIRST = re.compile(r"(\d{1,2})-(\d{1,2})-(\d{4})", re.ASCII)
 _YEAR_FIRST = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)
 
@@ -20,6 +21,17 @@ _YEAR_FIRST = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)
 def age_in_years(birth: dt.date, at: dt.date) -> float:
     """Age in years of 365.25 days; negative if `at` lies before `birth`."""
     return (at - birth).days / DAYS_PER_YEAR
+
+
+def check_date_format(date_format: str) -> None:
+    """Refuse a format that cannot give a date back.
+
+    Raises:
+        UsageError: it is no strptime format, or leaves out day, month or year.
+    """
+    probe = dt.date(1987, 12, 31)
+    if _by_format(probe.strftime(date_format), date_format) != probe:
+        raise UsageError(f"--date-format {date_format}: must give day, month and year, for example %d/%m/%Y")
 
 
 def parse_column(
@@ -40,7 +52,7 @@ def parse_column(
     dates: list[dt.date | None] = []
     for cell, row in zip(cells, rows, strict=True):
         date = _by_rule(cell)
-        if date is None and "/" in cell:
+        if date is None and _LIKE_SLASHES.fullmatch(cell):
             raise CohortError(
                 f"{path}, line {row}, column {column}: a date with slashes that is not month/day/four-digit year. "
                 f"No date in this column can be trusted: say how they are written, for example "

@@ -3,6 +3,7 @@
 One function for training and scoring alike. A picture that cannot be used is rejected with a reason, never repaired.
 """
 
+import errno
 import io
 import os
 import stat
@@ -17,7 +18,9 @@ from PIL import Image, UnidentifiedImageError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, whatever the suffix says
 MAX_FILE_BYTES = 64 * 2**20
-MAX_PIXELS = 64 * 10**6  # a 224 x 224 picture has 50,176; a bomb has 4 * 10^8
+MAX_PIXELS = 25 * 10**6  # a 224 x 224 picture has 50,176; a bomb has 4 * 10^8
+# Failures to open that say something of this file; any other says something of the disk or the network.
+THIS_FILE_ALONE = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"})
 TIFF_BITS_PER_SAMPLE = 258
 
@@ -61,13 +64,14 @@ def read_crop(path: Path, root: Path, size: int) -> npt.NDArray[np.uint8]:
 
     Raises:
         RejectedImage: it cannot be used, with the reason.
+        OSError: reading broke off; the disk or the network failed, the picture may be good.
     """
     if leaves(path, root):
         raise RejectedImage("outside: the link leads out of the cohort")
     data = _read(path)
     try:
         return _decode(data, size)
-    except RejectedImage:
+    except (RejectedImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise RejectedImage("not_an_image: the content is not JPEG, PNG, TIFF or BMP") from error
@@ -89,8 +93,10 @@ def _read(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
+        if error.errno not in THIS_FILE_ALONE:
+            raise
         raise RejectedImage(f"unreadable: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise RejectedImage("not_a_file: not a regular file")
@@ -98,10 +104,10 @@ def _read(path: Path) -> bytes:
             raise RejectedImage("empty: the file has no bytes")
         if status.st_size > MAX_FILE_BYTES:
             raise RejectedImage("too_large: the file is larger than 64 MiB")
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_BYTES)
-        except OSError as error:
-            raise RejectedImage(f"unreadable: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:

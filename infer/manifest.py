@@ -25,7 +25,8 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: str  # ISO date
     recipe: str
     seed: int
-    reference_date: str  # ISO date at which ages were taken, or "SAMPLE_DATE"
+    reference_date: str  # at which ages were taken: an ISO date, SAMPLE_DATE, or one where the other is missing
+    table_sha256: str  # of the cohort's table
     data_summary: dict[str, int]  # patients, malignant, reactive, images
     options: dict[str, str]
 
@@ -155,8 +156,16 @@ def _problems(manifest: Manifest) -> list[str]:
         f"naive_bayes must describe {features} features": len(bayes.quantiles) == features - 1
         and len(bayes.prior) == len(bayes.mean) == len(bayes.variance) == 2
         and all(len(row) == features for row in (bayes.feature_low, bayes.feature_range, *bayes.mean, *bayes.variance)),
-        "naive_bayes has a prior, variance or range that is not above 0": min(bayes.prior) > 0
-        and min(min(row) for row in (*bayes.variance, bayes.feature_range)) > 0,
+        "naive_bayes has a prior, variance or range that is not above 0": all(
+            value > 0 for row in (bayes.prior, bayes.feature_range, *bayes.variance) for value in row
+        ),
+        "a calibration does not rise, or its clip is not between 0 and .5": all(
+            one.slope > 0 and 0 < one.clip < 0.5 for one in ensemble.calibration.values()
+        ),
+        "a plausible range is empty, or minimum_images is below 1": (
+            manifest.plausible.minimum_images >= 1
+            and all(span.low < span.high for span in (manifest.plausible.age_years, manifest.plausible.lymph_count))
+        ),
         f"ensemble must calibrate and weigh {', '.join(MEMBERS)}": set(ensemble.calibration)
         == set(ensemble.weights)
         == set(MEMBERS),
@@ -165,8 +174,9 @@ def _problems(manifest: Manifest) -> list[str]:
         "an operating point's refer_low lies above its refer_high": all(
             point.refer_low <= point.refer_high for point in ensemble.operating_points.values()
         ),
-        "drift must give three colours": len(manifest.drift.rgb_mean) == len(manifest.drift.rgb_std) == 3,
-        "self_test must hold clinical values and expected outputs for each image": len(test.clinical) == test.images
+        "drift must give three colours": len(manifest.drift.rgb_mean) == len(manifest.drift.rgb_std) == 3
+        and all(value > 0 for value in manifest.drift.rgb_std),
+        "self_test must hold clinical values and expected outputs for each image": len(test.clinical) == test.images > 0
         and all(len(row) == 3 for row in test.clinical)
         and all(values and len(values) % test.images == 0 for values in test.expected.values()),
     }

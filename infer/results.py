@@ -139,18 +139,22 @@ class Results:
             OutputError: the disk is full or gone.
         """
         logging.getLogger("lympho").removeHandler(self._log)
-        with _output_errors(self.folder):
+        with _output_errors(self.folder), self._removing_parts(*NAMES):
             self._open(RECORD).write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
             self._stack.close()
             for name in (PREDICTIONS, IMAGES, LOG_FILE, RECORD):
                 os.replace(_part(self.folder, name), self.folder / name)
 
     @contextlib.contextmanager
-    def _removing_parts(self) -> Iterator[None]:
+    def _removing_parts(self, *also: str) -> Iterator[None]:
+        """Leave nothing half-written if what is inside fails."""
         try:
             yield
         except BaseException:
             self._remove_parts()
+            for name in also:
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink(missing_ok=True)
             raise
 
     def _remove_parts(self) -> None:
@@ -164,7 +168,9 @@ class Results:
         def opener(path: str, flags: int) -> int:
             return os.open(path, flags, MODE)
 
-        file = open(_part(self.folder, name), "w", encoding="utf-8", newline="", opener=opener)  # noqa: SIM115
+        path = _part(self.folder, name)
+        # File names need not be UTF-8; one that is not must not cost the others their results.
+        file = open(path, "w", encoding="utf-8", errors="backslashreplace", newline="", opener=opener)  # noqa: SIM115
         self._stack.callback(_close_synced, file)
         return file
 

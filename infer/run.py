@@ -2,6 +2,7 @@
 
 import datetime as dt
 import logging
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from infer.scoring import PatientResult, score_cohort
 from infer.sessions import ONNXRUNTIME_VERSION, Device, available_cpus, choose_device
 
 LOG = logging.getLogger("lympho")
+MOST_WORKERS = 16  # decoding threads by default: each may hold a picture of 25 million pixels
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ def run(options: Options) -> int:
     date = options.reference_date or started.date()
     if options.out.resolve().is_relative_to(options.patients.resolve()):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
+    for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
+        if path is not None and path.resolve().is_relative_to(options.out.resolve()):
+            raise UsageError(f"{name} {path}: lies in {options.out}, which this run would overwrite")
     bundle = load_bundle(options.bundle)
     points = bundle.manifest.ensemble.operating_points
     if options.operating_point not in points:
@@ -72,16 +77,12 @@ def run(options: Options) -> int:
         _check_writable(options.out)
         for _ in _counted(cohort, None, bundle, options, tally):
             pass
-    else:
-        with Results(options.out, bundle.short_id) as results:
-            for result in _counted(cohort, networks, bundle, options, tally):
-                results.write(result)
-            code = tally.exit_code(options.max_refused)
-            _log_end(tally, code)
-            results.finish(run_record(options, cohort, bundle, device, date, started, tally, code))
-    code = tally.exit_code(options.max_refused)
-    if options.dry_run:
-        _log_end(tally, code)
+        return _end(tally, options)
+    with Results(options.out, bundle.short_id) as results:
+        for result in _counted(cohort, networks, bundle, options, tally):
+            results.write(result)
+        code = _end(tally, options)
+        results.finish(run_record(options, cohort, bundle, device, date, started, tally, code))
     return code
 
 
@@ -101,7 +102,7 @@ def run_record(
         "program": {"name": "lympho", "version": __version__, "python": platform.python_version()},
         "libraries": {"onnxruntime": ONNXRUNTIME_VERSION, "numpy": np.__version__},
         "options": asked | {"reference_date": date.isoformat()},
-        "cohort": {"table": str(cohort.table), "table_sha256": cohort.table_sha256, "rows": len(cohort.patients)},
+        "cohort": {"table": str(cohort.table), "table_sha256": cohort.table_sha256, "patients": len(cohort.patients)},
         "bundle": {"id": bundle.bundle_id, "folder": str(bundle.folder), "schema": bundle.manifest.schema},
         "device": {"asked": options.device, "provider": device.provider, "note": device.note},
         "started": started.isoformat(timespec="seconds"),
@@ -117,7 +118,7 @@ def _counted(
 ) -> Iterator[PatientResult]:
     LOG.info("bundle %s, %d patients, %s", bundle.short_id, len(cohort.patients), networks or "dry run")
     progress = Progress(len(cohort.patients))
-    workers = options.workers or available_cpus()
+    workers = options.workers or min(available_cpus(), MOST_WORKERS)
     for result in score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers):
         tally.add(result)
         if result.reason:
@@ -128,17 +129,15 @@ def _counted(
         yield result
 
 
-def _log_end(tally: Tally, code: int) -> None:
+def _end(tally: Tally, options: Options) -> int:
+    code = tally.exit_code(options.max_refused)
     counts = ", ".join(f"{tally.patients[status]} {status}" for status in ("scored", "refused", "failed"))
     LOG.info("%s; exit code %d: %s", counts, code, EXIT_MEANING[code])
+    return code
 
 
 def _check_writable(folder: Path) -> None:
-    """For a dry run: could results be written there? Leaves nothing behind."""
+    """For a dry run: could results be written there?"""
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    probe = existing / ".lympho-write-test"
-    try:
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"{existing}: cannot be written ({error.strerror})") from error
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{existing}: cannot be written")

@@ -111,7 +111,7 @@ class Mark(Enum):
 
 
 # A mark, or a picture's place in its bag with its crop or why it has none.
-Event = tuple[Bag, "int | Mark", "Crop | RejectedImage | None"]
+Event = tuple[Bag, "int | Mark", "Crop | RejectedImage | OSError | None"]
 
 
 def score_cohort(
@@ -135,6 +135,8 @@ def score_cohort(
                 _close(bag, minimum)
             else:
                 _take(bag, position, crop, minimum, batch)
+            if len(under_way) > 4 * batch.size:  # a half-full batch must not hold back a queue of refused patients
+                batch.flush()
             while under_way and under_way[0].done:
                 yield _result(under_way.popleft(), networks, manifest, point)
         batch.flush()
@@ -145,7 +147,7 @@ def score_cohort(
 def _decoded(cohort: Cohort, size: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Event]:
     """The cohort as events, in order. Decoding runs up to `ahead` events before the reader."""
     root = cohort.folder.resolve()
-    events: deque[tuple[Bag, int | Mark, Future[Crop | RejectedImage] | None]] = deque()
+    events: deque[tuple[Bag, int | Mark, Future[Crop | RejectedImage | OSError] | None]] = deque()
 
     def settled() -> Event:
         bag, position, future = events.popleft()
@@ -165,10 +167,10 @@ def _decoded(cohort: Cohort, size: int, pool: ThreadPoolExecutor, ahead: int) ->
         yield settled()
 
 
-def _try_crop(path: Path, root: Path, size: int) -> Crop | RejectedImage:
+def _try_crop(path: Path, root: Path, size: int) -> Crop | RejectedImage | OSError:
     try:
         return read_crop(path, root, size)
-    except RejectedImage as error:
+    except (RejectedImage, OSError) as error:
         return error
 
 
@@ -193,9 +195,13 @@ def _open(folder: Path, root: Path, patient: Patient) -> Bag:
     return bag
 
 
-def _take(bag: Bag, index: int, crop: Crop | RejectedImage, minimum: int, batch: "_Batch") -> None:
+def _take(bag: Bag, index: int, crop: Crop | RejectedImage | OSError, minimum: int, batch: "_Batch") -> None:
     if isinstance(crop, RejectedImage):
         bag.images[index].reason = str(crop)
+        return
+    if isinstance(crop, OSError):  # part of a patient's pictures would give a number that looks right
+        bag.verdict = Verdict("failed", f"reading_broke_off: {crop.strerror}")
+        bag.images[index].reason = bag.verdict.reason
         return
     bag.used += 1
     bag.waiting.append((index, crop))

@@ -97,7 +97,11 @@ def _cuda_problem(probe: bytes) -> str | None:
     if not _cuda_devices():
         return "no CUDA driver or device"
     onnxruntime.preload_dlls()
-    if _session("the probe graph", probe, CUDA, 1).get_providers()[0] != CUDA:
+    try:
+        got = _session("the probe graph", probe, CUDA, 1).get_providers()[0]
+    except BundleError as error:  # the graph is sound, it has been checked: the device is not
+        return str(error)
+    if got != CUDA:
         return "a CUDA library is missing, onnxruntime fell back to the CPU"
     return None
 

@@ -32,10 +32,9 @@ class Run:
         self.seed: int = options["seed"]
         self.device = choose_device(options["device"])
         self.recipe: Recipe = adapted(RECIPES[options["recipe"]], options["epochs"], options["images_per_patient"])
-        folder.mkdir(parents=True, exist_ok=True)
-        self._claim()
         reference: dt.datetime | None = options["reference_date"]
         self.bags = crops.cache_crops(patients, folder, reference and reference.date(), options["date_format"])
+        self._claim()
 
     @property
     def folds(self) -> npt.NDArray[np.int64]:
@@ -155,11 +154,14 @@ def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str) -> No
     if not path.exists():
         raise UsageError(f"{run.folder}: has no cell classes. Run `python -m train scan` or name --cell-classes")
     classes = naive_bayes.read_cell_classes(path, run.bags)
-    naive_bayes.train_naive_bayes(run.bags, classes, run.folds, run.folder, run.recipe.bayes)
+    # Classes from a file are not what the run's SCAN network gives: such a model must never reach a bundle.
+    name = naive_bayes.FOLDER if cell_classes is None else naive_bayes.GIVEN_CLASSES_FOLDER
+    naive_bayes.train_naive_bayes(run.bags, classes, run.folds, run.folder / name, run.recipe.bayes)
     base = naive_bayes.patient_features(run.bags, classes)
-    figures = naive_bayes.evaluate_naive_bayes(base, run.bags.labels, protocol)
+    figures = naive_bayes.evaluate_naive_bayes(base, run.bags.labels, protocol, run.recipe.bayes)
     text = json.dumps(asdict(figures), indent=1)
-    write_text(run.folder / "naive_bayes" / "metrics.json", text)
+    (run.folder / naive_bayes.FOLDER).mkdir(exist_ok=True)
+    write_text(run.folder / naive_bayes.FOLDER / "metrics.json", text)
     click.echo(text)
 
 

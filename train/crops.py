@@ -5,6 +5,7 @@ patients' data: a run folder stays where the cohort may stay.
 """
 
 import datetime as dt
+import hashlib
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from infer.manifest import Plausible, Range
 LOG = logging.getLogger("lympho")
 
 CROP_SIZE = 112  # pixels; the report's
+Job = tuple[Patient, str]  # a picture by its patient and file name
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
 
 
@@ -83,24 +85,29 @@ def cache_crops(patients: Path, run: Path, reference_date: dt.date | None, date_
         CohortError: the table or a labelled patient cannot be used; every such patient is named.
         UsageError: no date to take ages at, or the run folder was made from other data or another date.
     """
+    if run.resolve().is_relative_to(patients.resolve()):
+        raise UsageError(f"{run}: lies inside the cohort, which is never written to. Choose another run folder")
     cohort = read_cohort(patients, PLAUSIBLE, reference_date=reference_date, date_format=date_format)
     if reference_date is None and not cohort.has_sample_dates:
         raise UsageError(
             f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at)"
         )
+    labelled = _labelled(cohort)
+    jobs = _list_pictures(cohort, labelled)
     facts = {
         "table_sha256": cohort.table_sha256,
-        "reference_date": reference_date.isoformat() if reference_date else "SAMPLE_DATE",
+        "pictures_sha256": _digest(cohort.folder, jobs),
+        "reference_date": _age_rule(cohort, reference_date),
+        "date_format": date_format or "",
     }
     folder = run / "crops"
     if (folder / "cohort.json").exists():
         bags = load_crops(run)
         if bags.facts != facts:
-            raise UsageError(f"{run}: was made from another table or reference date. Choose another run folder")
+            raise UsageError(f"{run}: was made from another table, other pictures or dates. Choose another run folder")
         return bags
-    labelled = _labelled(cohort)
     folder.mkdir(parents=True, exist_ok=True)
-    _decode_all(cohort, labelled, folder)
+    _decode_all(cohort, labelled, jobs, folder)
     (folder / "cohort.json").write_text(json.dumps(facts, indent=1))  # last: its presence says that the rest is whole
     return load_crops(run)
 
@@ -136,7 +143,9 @@ def _labelled(cohort: Cohort) -> list[Patient]:
     problems = []
     labelled = []
     for patient in cohort.patients:
-        if patient.label not in ("0", "1", "-1"):
+        if patient.verdict and patient.verdict.reason.startswith("id_duplicate"):
+            problems.append(f"line {patient.line} ({patient.patient_id}): {patient.verdict.reason}")
+        elif patient.label not in ("0", "1", "-1"):
             problems.append(f"line {patient.line} ({patient.patient_id}): LABEL is none of 1, 0, -1")
         elif patient.label != "-1" and patient.verdict:
             problems.append(f"line {patient.line} ({patient.patient_id}): {patient.verdict.reason}")
@@ -151,16 +160,43 @@ def _labelled(cohort: Cohort) -> list[Patient]:
     return labelled
 
 
-def _decode_all(cohort: Cohort, patients: list[Patient], folder: Path) -> None:
+def _age_rule(cohort: Cohort, reference_date: dt.date | None) -> str:
+    """At which date ages were taken, in words."""
+    if reference_date is None:
+        return "SAMPLE_DATE"
+    return f"SAMPLE_DATE, else {reference_date}" if cohort.has_sample_dates else reference_date.isoformat()
+
+
+def _list_pictures(cohort: Cohort, patients: list[Patient]) -> list[Job]:
     root = cohort.folder.resolve()
     jobs = [(patient, name) for patient in patients for name in _pictures(cohort.folder, root, patient)]
+    if not jobs:
+        raise CohortError(f"{cohort.folder}: no labelled patient has a picture")
+    return jobs
 
-    def decode(job: tuple[Patient, str]) -> npt.NDArray[np.uint8] | str:
+
+def _digest(folder: Path, jobs: list[Job]) -> str:
+    """Changes whenever a picture is added, taken away or written: SHA-256 over names, sizes and times."""
+    digest = hashlib.sha256()
+    for patient, name in jobs:
+        status = (folder / patient.patient_id / name).lstat()
+        line = f"{patient.patient_id}/{name} {status.st_size} {status.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _decode_all(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Path) -> None:
+    root = cohort.folder.resolve()
+
+    def decode(job: Job) -> npt.NDArray[np.uint8] | str:
         patient, name = job
+        path = cohort.folder / patient.patient_id / name
         try:
-            return read_crop(cohort.folder / patient.patient_id / name, root, CROP_SIZE)
+            return read_crop(path, root, CROP_SIZE)
         except RejectedImage as error:
             return str(error)
+        except OSError as error:
+            raise CohortError(f"{path}: reading broke off ({error.strerror}). Try again") from error
 
     crops = np.lib.format.open_memmap(
         folder / "crops.part.npy", mode="w+", dtype=np.uint8, shape=(len(jobs), CROP_SIZE, CROP_SIZE, 3)
@@ -181,8 +217,9 @@ def _decode_all(cohort: Cohort, patients: list[Patient], folder: Path) -> None:
     else:
         os.replace(folder / "crops.part.npy", folder / "crops.npy")
     columns = ["patient_id", "image"]
-    pd.DataFrame(used, columns=columns).to_csv(folder / "images.csv", index=False)
-    pd.DataFrame(rejected, columns=[*columns, "reason"]).to_csv(folder / "rejected.csv", index=False)
+    pd.DataFrame(used, columns=columns).to_csv(folder / "images.csv", index=False, errors="backslashreplace")
+    refused = pd.DataFrame(rejected, columns=[*columns, "reason"])
+    refused.to_csv(folder / "rejected.csv", index=False, errors="backslashreplace")
     _write_patients(patients, pd.Series([row["patient_id"] for row in used]), folder)
     LOG.info("crops: %d pictures of %d patients, %d rejected", len(used), len(patients), len(rejected))
 

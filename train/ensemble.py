@@ -1,6 +1,8 @@
 """Fits the ensemble on out-of-fold predictions alone: calibration, weights, operating points and the refer band."""
 
+import hashlib
 import json
+import logging
 from pathlib import Path
 
 import msgspec
@@ -13,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.naive_bayes import GaussianNB
 
-from infer.ensemble import calibrated, weighted
+from infer.ensemble import calibrated, decide, weighted
 from infer.errors import UsageError
 from infer.manifest import MEMBERS, Calibration, Ensemble, OperatingPoint
 from train.checkpoint import write_text
@@ -24,7 +26,10 @@ from train.out_of_fold import write_table
 FOLDERS = {"baseline": "baseline", "scan": "naive_bayes", "moe": "moe"}
 EQUALITY = 0.5  # strength of the pull of the weights towards equal ones; 130 patients cannot tell weights finely
 TRUSTED_ACCURACY = 0.95  # balanced accuracy wanted of the patients the ensemble decides alone
+SMALLEST_SLOPE = 1e-3
 LARGEST_REFERRED = 0.25  # share of patients the balanced point refers at most
+
+LOG = logging.getLogger("lympho")
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -54,21 +59,27 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     """Fit on all out-of-fold predictions into RUN/ensemble, and return the figures of members and ensemble.
 
     The ensemble's own figures are cross-fitted: calibration and weights that score a patient come from patients of
-    other folds.
+    other folds; so do the operating points that decide about it.
     """
     tables = load_out_of_fold(run, bags)
     members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in MEMBERS])  # (3, P)
     ensemble = fit_ensemble(members, bags.labels)
     crossed = np.empty(len(bags))
+    decisions = {name: np.empty(len(bags), dtype=object) for name in ensemble.operating_points}
     for fold in np.unique(folds):
         held_out = folds == fold
         fitted = fit_ensemble(members[:, ~held_out], bags.labels[~held_out])
         crossed[held_out] = combine(members[:, held_out], fitted)
+        for name, point in fitted.operating_points.items():
+            decisions[name][held_out] = [decide(float(value), point) for value in crossed[held_out]]
     count = bags.clinical[:, 1]
     scores = {name: tables[name]["probability"].to_numpy() for name in MEMBERS}
     scores |= {f"{name}, pictures only": tables[name]["pictures_only"].to_numpy() for name in MEMBERS}
     scores |= {"ensemble": crossed, "clinical GaussianNB": clinical_naive_bayes(bags, folds)}
     figures = {name: summary(bags.labels, score, count) for name, score in scores.items()}
+    for name, decided in decisions.items():
+        figures[f"operating point {name}"] = decision_figures(decided, bags.labels)
+    figures["influence"] = {name: _influence(row, ensemble, name) for name, row in zip(MEMBERS, members, strict=True)}
     gate = tables["moe"]["gate"]
     figures["moe gate"] = {f"quantile_{q:02d}": float(gate.quantile(q / 100)) for q in (5, 25, 50, 75, 95)}
 
@@ -77,8 +88,38 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels, "probability": crossed}
     write_table(folder / "out_of_fold.csv", pd.DataFrame(facts))
     write_text(folder / "metrics.json", json.dumps(figures, indent=1))
+    write_text(folder / "inputs.json", json.dumps(input_digests(run), indent=1))
     write_text(folder / "ensemble.json", msgspec.json.format(msgspec.json.encode(ensemble)).decode())
     return figures
+
+
+def input_digests(run: Path) -> dict[str, str]:
+    """SHA-256 of every file the ensemble was fitted on and of those trained beside it: export refuses a mixture."""
+    names = [f"{folder}/out_of_fold.csv" for folder in FOLDERS.values()]
+    names += ["naive_bayes/full.json", "scan/fusion.json", "scan/scan.safetensors"]
+    names += ["baseline/full.safetensors", "moe/full.safetensors"]
+    missing = [name for name in names if not (run / name).exists()]
+    if missing:
+        raise UsageError(f"{run}: has no {', '.join(missing)}. Run `python -m train all` first")
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in names}
+
+
+def decision_figures(decisions: npt.NDArray[np.object_], labels: Labels) -> dict[str, float]:
+    """Shares at an operating point; a referred patient counts as neither right nor wrong: (P,) decisions, (P,)."""
+    malignant, reactive = decisions[labels == 1], decisions[labels == 0]
+    return {
+        "referred": float(np.mean(decisions == "refer")),
+        "malignant_called_malignant": float(np.mean(malignant == "malignant")),
+        "malignant_called_reactive": float(np.mean(malignant == "reactive")),
+        "reactive_called_reactive": float(np.mean(reactive == "reactive")),
+        "reactive_called_malignant": float(np.mean(reactive == "malignant")),
+    }
+
+
+def _influence(probability: Floats, ensemble: Ensemble, name: str) -> float:
+    """By how much a member moves the ensemble between its 5% and 95% quantile: a weight alone says little."""
+    low, high = np.quantile(calibrated(probability, ensemble.calibration[name]), [0.05, 0.95])
+    return float(ensemble.weights[name] * (high - low))
 
 
 def fit_ensemble(members: Floats, labels: Labels) -> Ensemble:
@@ -106,7 +147,11 @@ def fit_calibration(probability: Floats, labels: Labels) -> Calibration:
     scores = logit(np.clip(probability, clip, 1 - clip))[:, None]
     spread = float(scores.std()) or 1.0
     model = LogisticRegression(C=10.0).fit(scores / spread, labels)
-    return Calibration(slope=float(model.coef_[0, 0]) / spread, intercept=float(model.intercept_[0]), clip=clip)
+    slope, intercept = float(model.coef_[0, 0]) / spread, float(model.intercept_[0])
+    if slope < SMALLEST_SLOPE:  # worse than chance: hold it nearly constant, never turn it round
+        LOG.warning("ensemble: a member ranks patients no better than chance; it is kept almost without influence")
+        slope, intercept = SMALLEST_SLOPE, float(logit(labels.mean()) - SMALLEST_SLOPE * scores.mean())
+    return Calibration(slope=slope, intercept=intercept, clip=clip)
 
 
 def fit_weights(members: Floats, labels: Labels) -> Floats:

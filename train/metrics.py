@@ -11,7 +11,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def summary(labels: Labels, probability: Floats, count: Floats, seed: int = 0) -> dict[str, float]:
-    """Figures of one set of predictions.
+    """Figures of one set of predictions; those of the grey zone are left out where it lacks a class.
 
     Args:
         labels: (P,) 1 malignant.
@@ -21,17 +21,22 @@ def summary(labels: Labels, probability: Floats, count: Floats, seed: int = 0) -
     """
     grey = count <= GREY_ZONE_COUNT
     low, high = auc_interval(labels, probability, seed=seed)
-    grey_low, grey_high = auc_interval(labels[grey], probability[grey], seed=seed)
-    return {
+    figures = {
         "balanced_accuracy": float(balanced_accuracy_score(labels, probability >= 0.5)),
         "auc": float(roc_auc_score(labels, probability)),
         "auc_low": low,
         "auc_high": high,
-        "grey_zone_auc": float(roc_auc_score(labels[grey], probability[grey])),
-        "grey_zone_auc_low": grey_low,
-        "grey_zone_auc_high": grey_high,
         "grey_zone_patients": int(grey.sum()),
+        "grey_zone_malignant": int(labels[grey].sum()),
     }
+    if len(np.unique(labels[grey])) == 2:
+        grey_low, grey_high = auc_interval(labels[grey], probability[grey], seed=seed)
+        figures |= {
+            "grey_zone_auc": float(roc_auc_score(labels[grey], probability[grey])),
+            "grey_zone_auc_low": grey_low,
+            "grey_zone_auc_high": grey_high,
+        }
+    return figures
 
 
 def auc_interval(labels: Labels, probability: Floats, *, seed: int, repeats: int = 2000) -> tuple[float, float]:

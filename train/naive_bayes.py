@@ -20,6 +20,7 @@ from train.crops import Bags
 from train.out_of_fold import write_table
 from train.recipes import BayesRecipe
 
+FOLDER, GIVEN_CLASSES_FOLDER = "naive_bayes", "naive_bayes_on_given_classes"
 CLASSES = 15
 REPORT_SEED = 42
 
@@ -83,13 +84,12 @@ def fit_naive_bayes(base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
 
 
 def train_naive_bayes(
-    bags: Bags, cell_classes: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], run: Path, recipe: BayesRecipe
+    bags: Bags, cell_classes: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], folder: Path, recipe: BayesRecipe
 ) -> pd.DataFrame:
-    """Out-of-fold predictions (quantiles and scaling fitted inside the fold) and RUN/naive_bayes/full.json.
+    """Out-of-fold predictions (quantiles and scaling fitted inside the fold) and the model of all patients, full.json.
 
     `pictures_only` comes from the same features without sex, count and age.
     """
-    folder = run / "naive_bayes"
     folder.mkdir(parents=True, exist_ok=True)
     base = patient_features(bags, cell_classes)
     probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
@@ -112,7 +112,7 @@ def load_naive_bayes(run: Path) -> NaiveBayes:
     Raises:
         UsageError: `python -m train naive-bayes` has not run there.
     """
-    path = run / "naive_bayes" / "full.json"
+    path = run / FOLDER / "full.json"
     if not path.exists():
         raise UsageError(f"{run}: has no naive Bayes yet. Run `python -m train naive-bayes` first")
     return msgspec.json.decode(path.read_bytes(), type=NaiveBayes)
@@ -128,13 +128,16 @@ class BayesFigures:
     fold_balanced_accuracy: list[float]
 
 
-def evaluate_naive_bayes(base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], protocol: str) -> BayesFigures:
+def evaluate_naive_bayes(
+    base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], protocol: str, recipe: BayesRecipe
+) -> BayesFigures:
     """Balanced accuracies on the report's split and folds (seed 42, annotation file's order).
 
-    `report` takes quantiles and scaling from all patients before the split, as the report's authors did, so its
-    figures are optimistic; `honest` takes them from the training patients.
+    `report` takes quantiles and scaling from all patients before the split and scikit-learn's default smoothing, as
+    the report's authors did, so its figures are optimistic; `honest` takes them from the training patients, and the
+    smoothing from the recipe.
     """
-    recipe = BayesRecipe()
+    smoothing = BayesRecipe().smoothing if protocol == "report" else recipe.smoothing
     everyone = np.arange(len(labels))
 
     def accuracies(training: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> tuple[float, float]:
@@ -143,7 +146,7 @@ def evaluate_naive_bayes(base: npt.NDArray[np.float64], labels: npt.NDArray[np.i
         features = with_outliers(base, quantiles)
         low, spread = _minimum_and_range(features[seen])
         scaled = (features - low) / spread
-        model = GaussianNB(var_smoothing=recipe.smoothing).fit(scaled[training], labels[training])
+        model = GaussianNB(var_smoothing=smoothing).fit(scaled[training], labels[training])
         return tuple(
             float(balanced_accuracy_score(labels[part], model.predict(scaled[part]))) for part in (training, held_out)
         )  # type: ignore[return-value]
