@@ -104,6 +104,8 @@ def read_cohort(
     if not folder.is_dir():
         raise CohortError(f"{folder}: no such folder of patients")
     try:
+        if table.exists() and not table.is_file():  # a pipe would keep the night waiting
+            raise CohortError(f"{table}: is no file. Name the table with --annotations")
         data = table.read_bytes()
     except OSError as error:
         raise CohortError(f"{table}: cannot be read ({error.strerror}). Name the table with --annotations") from error

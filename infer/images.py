@@ -121,7 +121,7 @@ def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
             raise RejectedImage("several_frames: the file holds more than one picture")
         if image.mode not in EIGHT_BIT_MODES or _bits(image, data) > 8:
             raise RejectedImage("not_8_bit: more than 8 bits a channel")
-        return centre_crop(np.asarray(image if image.mode == "RGB" else _to_rgb(image)), size)
+        return centre_crop(np.asarray(_to_rgb(image)), size)
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
@@ -135,6 +135,8 @@ def _bits(image: Image.Image, data: bytes) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.has_transparency_data:
         opaque = image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
         if not opaque:

@@ -13,6 +13,7 @@ SCHEMA = 1  # raised whenever a reader of the previous schema would misread the 
 MANIFEST = "manifest.json"
 
 GRAPHS = ("baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx")
+CLUSTERS = 20  # SCAN's classes before fusion
 MEMBERS = ("baseline", "scan", "moe")
 
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -136,7 +137,7 @@ def decode(data: bytes, path: str) -> Manifest:
         if schema != SCHEMA:
             raise BundleError(f"{path}: schema {schema}, this program reads schema {SCHEMA}: use the matching version")
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: {error}. Export the bundle again") from error
     problems = _problems(manifest)
     if problems:
@@ -151,8 +152,9 @@ def _problems(manifest: Manifest) -> list[str]:
     features = classes + 6
     checks = {
         f"graphs are not {', '.join(GRAPHS)}": set(manifest.graphs) == set(GRAPHS),
-        "class_fusion must number the classes from 0 without gaps": set(manifest.class_fusion) == set(range(classes))
-        and classes > 0,
+        f"class_fusion must give {CLUSTERS} classes numbers from 0 without gaps": (
+            len(manifest.class_fusion) == CLUSTERS and set(manifest.class_fusion) == set(range(classes))
+        ),
         f"naive_bayes must describe {features} features": len(bayes.quantiles) == features - 1
         and len(bayes.prior) == len(bayes.mean) == len(bayes.variance) == 2
         and all(len(row) == features for row in (bayes.feature_low, bayes.feature_range, *bayes.mean, *bayes.variance)),

@@ -202,6 +202,9 @@ def _take(bag: Bag, index: int, crop: Crop | RejectedImage | OSError, minimum: i
     if isinstance(crop, OSError):  # part of a patient's pictures would give a number that looks right
         bag.verdict = Verdict("failed", f"reading_broke_off: {crop.strerror}")
         bag.images[index].reason = bag.verdict.reason
+        bag.waiting.clear()
+        return
+    if bag.verdict:
         return
     bag.used += 1
     bag.waiting.append((index, crop))
@@ -222,8 +225,6 @@ def _close(bag: Bag, minimum: int) -> None:
         bag.verdict = Verdict("failed", "no_usable_image: none of the patient's pictures can be used")
     elif bag.used < minimum:
         bag.verdict = Verdict("refused", f"too_few_images: fewer than {minimum} pictures can be used")
-        for index, _ in bag.waiting:
-            bag.images[index].reason = "patient_refused: usable, but the patient has too few such pictures"
         bag.waiting.clear()
 
 
@@ -273,6 +274,9 @@ def _result(bag: Bag, networks: Networks | None, manifest: Manifest, point: str)
     scores = None if bag.verdict or networks is None else _score(bag, networks, manifest, point)
     if scores and not np.isfinite([scores.probability, *scores.members.values()]).all():
         bag.verdict, scores = Verdict("failed", "not_finite: a network gave no number for this patient"), None
+    if bag.verdict:
+        for image in bag.images:
+            image.reason = image.reason or f"patient_{bag.verdict.status}: usable, but the patient has no probability"
     return PatientResult(
         patient_id=patient.patient_id,
         status=bag.verdict.status if bag.verdict else "scored",

@@ -56,6 +56,8 @@ def train_moe(
             path.with_suffix(".history.csv"),
             groups,
         )
+        if recipe.late_steps:
+            fit_clinical_side(trained, bags, patients, recipe, device)
         save_network(path, trained.cpu(), trained.dimensions)
 
     return cross_predict(bags, folds, run / "moe", Trainee(train, lambda path, of: predict(path, bags, of, device)))
@@ -85,6 +87,45 @@ def weighted_cross_entropy(probability: Tensor, labels: Tensor) -> Tensor:
     return -(weights * likelihood.log()).sum() / weights.sum()
 
 
+def fit_clinical_side(
+    network: MixtureOfExperts, bags: Bags, patients: npt.NDArray[np.int64], recipe: MoeRecipe, device: torch.device
+) -> None:
+    """Fit the clinical expert, then the gate, once more on the finished encoder and image expert, in place.
+
+    Trained together, the image expert soon explains the training patients better than sex, count and age can, and the
+    gate turns to it for everybody: it learns who has been memorised, not who can be judged by pictures. So the
+    clinical expert first converges on a loss of its own, and the gate is drawn to one half.
+    """
+    network.eval()
+    head = network.head
+    with torch.no_grad():
+        means = torch.cat([mean_maps(network, bags, patient, device) for patient in patients])  # (P, 256, 3, 3)
+    clinical = torch.from_numpy(bags.clinical[patients]).to(device)
+    labels = torch.from_numpy(bags.labels[patients]).to(device)
+
+    def clinical_loss() -> Tensor:
+        return weighted_cross_entropy(head(means, clinical).clinical, labels)
+
+    def gate_loss() -> Tensor:
+        output: MoeOutput = head(means, clinical)
+        pull = recipe.gate_pull * ((output.gate - 0.5) ** 2).mean()
+        return weighted_cross_entropy(output.probability, labels) + pull
+
+    for part, loss in ((head.clinical_expert, clinical_loss), (head.gate, gate_loss)):
+        optimizer = torch.optim.Adam(part.parameters(), lr=0.05, weight_decay=recipe.fit.weight_decay)
+        for _ in range(recipe.late_steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+def mean_maps(network: MixtureOfExperts, bags: Bags, patient: int, device: torch.device) -> Tensor:
+    """Mean of the encoder's maps over all pictures of a patient: (1, 256, 3, 3)."""
+    start, stop = int(bags.offsets[patient]), int(bags.offsets[patient + 1])
+    maps: Tensor = torch.cat([network.encoder(part.to(device)) for part in in_batches(bags.crops[start:stop])])
+    return maps.mean(dim=0, keepdim=True)
+
+
 def predict(
     path: Path, bags: Bags, patients: npt.NDArray[np.int64], device: torch.device
 ) -> dict[str, npt.NDArray[np.float64]]:
@@ -93,9 +134,7 @@ def predict(
     rows = []
     with torch.inference_mode():
         for patient in patients:
-            start, stop = int(bags.offsets[patient]), int(bags.offsets[patient + 1])
-            maps = torch.cat([network.encoder(part.to(device)) for part in in_batches(bags.crops[start:stop])])
-            mean = maps.mean(dim=0, keepdim=True)  # (1, 256, 3, 3)
+            mean = mean_maps(network, bags, patient, device)
             output = network.head(mean, torch.from_numpy(bags.clinical[patient : patient + 1]).to(device))
             rows.append([getattr(output, name).item() for name in OUTPUTS])
     table = np.array(rows)

@@ -38,6 +38,8 @@ class MoeRecipe:
     images_per_patient: int = ALL_IMAGES
     expert_loss: float = 0.0  # weight of each expert's own cross-entropy beside the mixture's
     clinical_rate: float = 1.0  # learning rate of clinical expert and gate, as a multiple of the encoder's
+    late_steps: int = 0  # clinical expert and gate are fitted once more, that many steps, on the finished encoder
+    gate_pull: float = 1.0  # in the late fit: weight of the gate's squared distance from one half
     log_count: bool = False
 
 
@@ -101,6 +103,7 @@ SMALL = Recipe(
         images_per_patient=32,
         expert_loss=1.0,
         clinical_rate=10.0,
+        late_steps=500,
         log_count=True,
     ),
     scan=ScanRecipe(
