@@ -1,0 +1,213 @@
+"""The image named by LYMPHO_IMAGE, run as a hospital runs it: no network, read-only, no privileges, not root."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from infer.bundle import REFERENCE
+from tests.synthetic import make_patients, write_cohort
+
+IMAGE = os.environ.get("LYMPHO_IMAGE", "")
+REAL = os.environ.get("LYMPHO_REAL_PATIENTS", "")
+TABLE = "clinical_annotation.csv"
+DATE = ("--reference-date", "2019-07-01")
+LOCKED = ("--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
+# Results are readable for their group: the caller's own, so that the tests need not be root to read them.
+GROUP = os.getgid()
+RESULTS = ["images.csv", "predictions.csv", "run.json", "run.log"]
+
+real_patients = pytest.mark.skipif(not REAL, reason="LYMPHO_REAL_PATIENTS names no cohort")
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=600, check=False)
+
+
+def score(
+    patients: Path, out: Path, *options: str, uid: int = 1234, mode: str = "rw", mounts: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    volumes = [f"{patients}:/data/patients:ro", f"{out}:/out:{mode}", *mounts]
+    flags = [part for volume in volumes for part in ("-v", volume)]
+    user = f"--user={uid}:{GROUP}"
+    return docker("run", "--rm", *LOCKED, user, *flags, IMAGE, "/data/patients", "/out", *options)
+
+
+def in_the_image(program: str) -> str:
+    """What a program prints that the image's own Python runs, as the image's own user."""
+    done = docker("run", "--rm", *LOCKED, "--entrypoint=python3", IMAGE, "-c", program)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def csv_bytes(out: Path) -> list[bytes]:
+    return [(out / name).read_bytes() for name in ("predictions.csv", "images.csv")]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def new_folder(path: Path) -> Path:
+    """Writable for every user."""
+    path.mkdir()
+    path.chmod(0o777)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _image_is_there() -> None:
+    """A missing engine or image is a failure: these tests were asked for by name."""
+    if shutil.which("docker") is None:
+        pytest.fail("there is no docker command")
+    found = docker("image", "inspect", IMAGE)
+    if found.returncode:
+        pytest.fail(f"docker has no image {IMAGE}: {found.stderr.strip()}")
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort") / "patients"
+    write_cohort(folder, make_patients(4, seed=11, images=(12, 15)), seed=11, labels=False, size=128)
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return new_folder(tmp_path / "out")
+
+
+def test_a_cohort_is_scored_to_the_same_bytes_by_any_user(patients: Path, out: Path, tmp_path: Path) -> None:
+    done = score(patients, out, *DATE)
+    assert done.returncode == 0, done.stderr
+    assert names(out) == RESULTS
+    scored = rows(out / "predictions.csv")
+    assert [row["patient_id"] for row in scored] == ["S001", "S002", "S003", "S004"]
+    assert {row["status"] for row in scored} == {"scored"}
+    first = csv_bytes(out)
+    assert score(patients, out, *DATE).returncode == 0
+    assert csv_bytes(out) == first
+    other = new_folder(tmp_path / "other")
+    assert score(patients, other, *DATE, uid=4321).returncode == 0
+    assert csv_bytes(other) == first
+    assert {path.stat().st_uid for path in other.iterdir()} == {4321}
+
+
+def test_the_image_holds_no_training_library() -> None:
+    looked_for = ["torch", "torchvision", "sklearn", "scipy", "pandas", "onnx", "train", "export", "tests", "pip"]
+    program = (
+        f"import importlib.util as u; print([n for n in {looked_for} if u.find_spec(n)], bool(u.find_spec('infer')))"
+    )
+    assert in_the_image(program) == "[] True"
+
+
+def test_the_image_is_not_root_by_itself() -> None:
+    assert in_the_image("import os; print(os.getuid() > 0, os.getgid() > 0)") == "True True"
+
+
+def test_the_image_can_write_nowhere_of_its_own() -> None:
+    program = "import os; print([p for p in ('/', '/app', '/app/infer', '/opt/lympho') if os.access(p, os.W_OK)])"
+    done = docker("run", "--rm", "--network=none", "--entrypoint=python3", IMAGE, "-c", program)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_changed_byte_of_a_mounted_bundle_is_5(patients: Path, out: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(REFERENCE, bundle)
+    mounts = (f"{bundle}:/bundle:ro",)
+    whole = score(patients, out, *DATE, "--bundle", "/bundle", "--dry-run", mounts=mounts)
+    assert whole.returncode == 0, whole.stderr
+    data = bytearray((bundle / "moe_head.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / "moe_head.onnx").write_bytes(data)
+    done = score(patients, out, *DATE, "--bundle", "/bundle", mounts=mounts)
+    assert done.returncode == 5
+    assert "/bundle/moe_head.onnx" in done.stderr
+    assert names(out) == []
+
+
+def test_a_missing_cohort_is_4(out: Path) -> None:
+    done = docker("run", "--rm", *LOCKED, "-v", f"{out}:/out", IMAGE, "/data/patients", "/out")
+    assert done.returncode == 4
+    assert done.stderr == "Error: /data/patients: no such folder of patients\n"
+
+
+def test_a_gpu_that_is_not_there_is_6(patients: Path, out: Path) -> None:
+    done = score(patients, out, *DATE, "--device", "cuda")
+    assert done.returncode == 6
+    assert "--device cuda: " in done.stderr
+    assert names(out) == []
+
+
+def test_out_that_cannot_be_written_is_7(patients: Path, out: Path) -> None:
+    done = score(patients, out, *DATE, mode="ro")
+    assert done.returncode == 7
+    assert "/out" in done.stderr
+    assert score(patients, out, *DATE, "--dry-run", mode="ro").returncode == 7
+
+
+def test_wrong_usage_is_2() -> None:
+    assert docker("run", "--rm", *LOCKED, IMAGE, "--unknown").returncode == 2
+
+
+@real_patients
+def test_real_patients_are_all_scored_in_order_to_the_same_bytes(out: Path, tmp_path: Path) -> None:
+    done = score(Path(REAL), out, *DATE)
+    assert done.returncode == 0, done.stderr
+    scored = rows(out / "predictions.csv")
+    assert len(scored) == 24
+    assert [row["patient_id"] for row in scored] == [row["ID"] for row in rows(Path(REAL) / TABLE)]
+    assert {row["status"] for row in scored} == {"scored"}
+    assert {row["status"] for row in rows(out / "images.csv")} == {"used"}
+    again = new_folder(tmp_path / "again")
+    assert score(Path(REAL), again, *DATE).returncode == 0
+    assert csv_bytes(again) == csv_bytes(out)
+
+
+@real_patients
+def test_what_goes_wrong_with_real_patients_is_told_apart(out: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "patients"
+    shutil.copytree(REAL, cohort)
+    ids = [row["ID"] for row in rows(cohort / TABLE)]
+    without_folder, without_count, with_cut_picture, with_text = ids[0], ids[5], ids[10], ids[-1]
+    shutil.move(cohort / without_folder, tmp_path / "away")
+    lines = (cohort / TABLE).read_text(encoding="utf-8").splitlines()
+    header = lines[0].split(",")
+    cells = lines[6].split(",")
+    assert cells[header.index("ID")] == without_count
+    cells[header.index("LYMPH_COUNT")] = ""
+    lines[6] = ",".join(cells)
+    (cohort / TABLE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    cut = sorted((cohort / with_cut_picture).iterdir())[0]
+    cut.write_bytes(cut.read_bytes()[:-1024])
+    (cohort / with_text / "x.jpg").write_text("no picture")
+
+    done = score(cohort, out, *DATE)
+    assert done.returncode == 3, done.stderr
+    found = {row["patient_id"]: row for row in rows(out / "predictions.csv")}
+    assert list(found) == ids
+    told = {key: (row["status"], row["reason"].partition(":")[0]) for key, row in found.items() if row["reason"]}
+    assert told == {without_folder: ("failed", "folder_missing"), without_count: ("refused", "count_missing")}
+    rejected = [row for row in rows(out / "images.csv") if row["status"] == "rejected"]
+    assert {(row["patient_id"], row["image"], row["reason"].partition(":")[0]) for row in rejected} == {
+        (with_cut_picture, cut.name, "undecodable"),
+        (with_text, "x.jpg", "not_an_image"),
+    }
+    for patient_id in (with_cut_picture, with_text):
+        assert (found[patient_id]["status"], found[patient_id]["images_rejected"]) == ("scored", "1")
+    assert json.loads((out / "run.json").read_text())["exit_code"] == 3
+
+    shutil.move(tmp_path / "away", cohort / without_folder)
+    assert score(cohort, out, *DATE).returncode == 0
+    assert {row["patient_id"]: row["status"] for row in rows(out / "predictions.csv") if row["status"] != "scored"} == {
+        without_count: "refused"
+    }

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from infer.bundle import REFERENCE, Bundle, load_bundle
+from infer.models import Networks
+from infer.sessions import CPU, Device
+from tests.infer.runs import Outcome, link_cohort, score
+from tests.synthetic import make_patients, write_cohort
+
+PATIENTS = 6
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    return load_bundle(REFERENCE)
+
+
+@pytest.fixture(scope="session")
+def networks(bundle: Bundle) -> Networks:
+    """Batches of eight on one thread."""
+    return Networks(bundle, Device(CPU, "test"), 8, 1)
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort that nobody may change: S001 to S006, 12 to 15 pictures each."""
+    folder = tmp_path_factory.mktemp("pristine") / "patients"
+    write_cohort(folder, make_patients(PATIENTS, seed=3, images=(12, 15)), seed=3, labels=False, size=128)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The pristine cohort, scored once."""
+    return score(pristine, tmp_path_factory.mktemp("plain") / "out")
+
+
+@pytest.fixture
+def cohort(pristine: Path, tmp_path: Path) -> Path:
+    """The same cohort, to be changed."""
+    return link_cohort(pristine, tmp_path / "patients")

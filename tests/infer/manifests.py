@@ -1,0 +1,87 @@
+"""A small valid manifest, and the same with something wrong in it."""
+
+import json
+from typing import Any
+
+from infer.manifest import (
+    GRAPHS,
+    MEMBERS,
+    SCHEMA,
+    Calibration,
+    Drift,
+    Ensemble,
+    Manifest,
+    NaiveBayes,
+    OperatingPoint,
+    Plausible,
+    Provenance,
+    Range,
+    SelfTest,
+    encode,
+)
+
+CLASSES = 15
+FEATURES = CLASSES + 6
+PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
+
+
+def make_manifest() -> Manifest:
+    """Every field filled; the numbers mean nothing."""
+    return Manifest(
+        schema=SCHEMA,
+        provenance=Provenance(
+            code_version="0.1.0",
+            created="2026-01-02",
+            recipe="test",
+            seed=3,
+            reference_date="2019-07-01",
+            table_sha256="0" * 64,
+            data_summary={"patients": 2, "malignant": 1, "reactive": 1, "images": 20},
+            options={"epochs": "1"},
+        ),
+        graphs={name: f"{number:064x}" for number, name in enumerate(GRAPHS)},
+        opset=20,
+        crop_size=112,
+        class_fusion=[min(number, CLASSES - 1) for number in range(20)],
+        naive_bayes=make_naive_bayes(),
+        ensemble=Ensemble(
+            calibration={member: Calibration(slope=1.5, intercept=-0.25) for member in MEMBERS},
+            weights={"baseline": 0.5, "scan": 0.25, "moe": 0.25},
+            operating_points={"balanced": OperatingPoint(refer_low=0.4, refer_high=0.6)},
+        ),
+        plausible=PLAUSIBLE,
+        drift=Drift(rgb_mean=[200.0, 180.0, 190.0], rgb_std=[5.0, 6.0, 7.0]),
+        self_test=SelfTest(
+            seed=1,
+            images=2,
+            clinical=[[0.0, 4.5, 40.0], [1.0, 7.5, 60.0]],
+            expected={"baseline": [0.25, 0.75], "scan": [0.05] * 40},
+            tolerance={"CPUExecutionProvider": 1e-4},
+        ),
+    )
+
+
+def make_naive_bayes() -> NaiveBayes:
+    """Two classes half a unit apart in every scaled feature."""
+    return NaiveBayes(
+        quantiles=[0.9] * (FEATURES - 1),
+        feature_low=[0.0] * FEATURES,
+        feature_range=[1.0] * FEATURES,
+        prior=[0.5, 0.5],
+        mean=[[0.25] * FEATURES, [0.75] * FEATURES],
+        variance=[[0.1] * FEATURES, [0.2] * FEATURES],
+    )
+
+
+def altered(path: str, value: Any) -> bytes:
+    """The manifest as JSON with one field, named as in `a.b.c`, set to a value or taken away by `None`."""
+    document: dict[str, Any] = json.loads(encode(make_manifest()))
+    *parents, last = path.split(".")
+    place = document
+    for name in parents:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return json.dumps(document).encode()

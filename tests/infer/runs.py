@@ -1,0 +1,107 @@
+"""Small cohorts, and what a run makes of them."""
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infer.run import Options, run
+from tests.synthetic import REFERENCE_DATE
+
+TABLE = "clinical_annotation.csv"
+RESULT_FILES = ["images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
+CSV_FILES = ("predictions.csv", "images.csv")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit code and output folder of a run."""
+
+    code: int
+    out: Path
+
+    @property
+    def predictions(self) -> dict[str, dict[str, str]]:
+        """Rows by patient, in the file's order."""
+        return {row["patient_id"]: row for row in rows(self.out / "predictions.csv")}
+
+    @property
+    def images(self) -> list[dict[str, str]]:
+        return rows(self.out / "images.csv")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.out / "run.json").read_text(encoding="utf-8"))
+        return record
+
+    @property
+    def csv_bytes(self) -> dict[str, bytes]:
+        return {name: (self.out / name).read_bytes() for name in CSV_FILES}
+
+    def images_of(self, patient_id: str) -> dict[str, tuple[str, str]]:
+        """Status and reason's code of each of a patient's pictures."""
+        of_patient = [row for row in self.images if row["patient_id"] == patient_id]
+        return {row["image"]: (row["status"], row["reason"].partition(":")[0]) for row in of_patient}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def score(patients: Path, out: Path, **options: Any) -> Outcome:
+    """A run in this process, on the processor, at the synthetic cohort's date."""
+    options = {"device": "cpu", "reference_date": REFERENCE_DATE, "workers": 2, **options}
+    return Outcome(run(Options(patients, out, **options)), out)
+
+
+def verdict(row: dict[str, str]) -> tuple[str, str]:
+    """Status and reason's code of a row of predictions.csv."""
+    return row["status"], row["reason"].partition(":")[0]
+
+
+def link_cohort(source: Path, folder: Path) -> Path:
+    """A copy whose pictures are hard links: replace them, never write into them. The table is a real copy."""
+    for path in sorted(source.rglob("*")):
+        target = folder / path.relative_to(source)
+        if path.is_dir():
+            target.mkdir(parents=True)
+        elif path.name == TABLE:
+            target.write_bytes(path.read_bytes())
+        else:
+            os.link(path, target)
+    return folder
+
+
+def cell(cohort: Path, patient_id: str, column: str) -> str:
+    (value,) = [row[column] for row in rows(cohort / TABLE) if row["ID"] == patient_id]
+    return value
+
+
+def set_count(cohort: Path, patient_id: str, count: str) -> None:
+    """LYMPH_COUNT is the last column."""
+    lines = (cohort / TABLE).read_text(encoding="utf-8").splitlines()
+    changed = [",".join([*line.split(",")[:-1], count]) if line.split(",")[1] == patient_id else line for line in lines]
+    assert changed != lines
+    (cohort / TABLE).write_text("\n".join(changed) + "\n", encoding="utf-8")
+
+
+def keep_patients(cohort: Path, *patient_ids: str) -> Path:
+    """Leave only these in the table; a patient's row does not depend on the others."""
+    header, *lines = (cohort / TABLE).read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.split(",")[1] in patient_ids]
+    assert len(kept) == len(patient_ids)
+    (cohort / TABLE).write_text("".join([header, *kept]), encoding="utf-8")
+    return cohort
+
+
+def replace_picture(path: Path, data: bytes) -> None:
+    """Without writing through a hard link."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,300 @@
+import csv
+import datetime as dt
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infer.cohort import Clinical, Cohort, Patient, read_cohort
+from infer.errors import CohortError
+from tests.infer.manifests import PLAUSIBLE
+
+DAY = dt.date(2019, 7, 1)
+HEADER = "ID,GENDER,DOB,LYMPH_COUNT"
+GOOD = "P1,F,7/1/1950,11.2"
+AGE = 25202 / 365.25  # of 7/1/1950 on 7/1/2019
+
+
+def read(folder: Path, table: str | bytes, day: dt.date | None = DAY, date_format: str | None = None) -> Cohort:
+    (folder / "clinical_annotation.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    return read_cohort(folder, PLAUSIBLE, reference_date=day, date_format=date_format)
+
+
+def read_one(folder: Path, row: str, header: str = HEADER, day: dt.date | None = DAY) -> Patient:
+    (patient,) = read(folder, f"{header}\n{row}\n", day).patients
+    return patient
+
+
+def verdict(patient: Patient) -> tuple[str, str]:
+    """Status and code of a patient that has no clinical values."""
+    assert patient.verdict is not None
+    assert patient.clinical is None
+    return patient.verdict.status, patient.verdict.reason.partition(": ")[0]
+
+
+def refusal(folder: Path, table: str | bytes, date_format: str | None = None) -> str:
+    """The message of the table as a whole being refused."""
+    with pytest.raises(CohortError) as caught:
+        read(folder, table, date_format=date_format)
+    assert caught.value.exit_code == 4
+    assert str(folder / "clinical_annotation.csv") in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_row_is_read_by_value(tmp_path: Path) -> None:
+    patient = read_one(tmp_path, GOOD)
+    assert patient == Patient("P1", 2, Clinical(female=True, lymph_count=11.2, age_years=AGE), None)
+    assert patient.clinical is not None
+    np.testing.assert_array_equal(patient.clinical.vector(), np.array([1, 11.2, AGE], np.float32))
+
+
+def test_index_and_unknown_columns_are_ignored_and_order_is_kept(tmp_path: Path) -> None:
+    table = ",ID,WARD,WARD,LABEL,GENDER,DOB,LYMPH_COUNT\n9,P2,x,y,1,m,1-7-1950,5\n3,P10,x,y,-1,f,1950-07-01,6\n"
+    cohort = read(tmp_path, table + "7,P1,,,0,M,7/1/1950,7\n")
+    assert [patient.patient_id for patient in cohort.patients] == ["P2", "P10", "P1"]
+    assert [patient.line for patient in cohort.patients] == [2, 3, 4]
+    assert [patient.label for patient in cohort.patients] == ["1", "-1", "0"]
+    assert [patient.clinical for patient in cohort.patients] == [
+        Clinical(False, 5.0, AGE),
+        Clinical(True, 6.0, AGE),
+        Clinical(False, 7.0, AGE),
+    ]
+    assert cohort.has_labels
+    assert not cohort.has_sample_dates
+    assert cohort.table_sha256 == hashlib.sha256((tmp_path / "clinical_annotation.csv").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        f"{HEADER}\r\n{GOOD}\r\n",
+        f"\ufeff{HEADER}\n{GOOD}\n",
+        f"{HEADER}\n{GOOD}",
+        f"{HEADER}\n\n{GOOD}\n\n,,,\n",
+        "LYMPH_COUNT,DOB,ID,GENDER\n11.2,7/1/1950,P1,F\n",
+        ' ID , GENDER,DOB,LYMPH_COUNT\n P1 ,"F", 7/1/1950 , 11.2\n',
+    ],
+    ids=["crlf", "bom", "no last newline", "empty lines", "other order", "blanks and quotes"],
+)
+def test_the_same_patient_in_other_dress(tmp_path: Path, table: str) -> None:
+    (patient,) = read(tmp_path, table).patients
+    assert (patient.patient_id, patient.clinical) == ("P1", Clinical(True, 11.2, AGE))
+
+
+def test_a_table_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "other.csv").write_text(f"{HEADER}\n{GOOD}\n")
+    cohort = read_cohort(tmp_path / "cohort", PLAUSIBLE, annotations=tmp_path / "other.csv", reference_date=DAY)
+    assert cohort.table == tmp_path / "other.csv"
+    assert [patient.patient_id for patient in cohort.patients] == ["P1"]
+
+
+def test_no_folder_and_no_table(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="nowhere: no such folder") as caught:
+        read_cohort(tmp_path / "nowhere", PLAUSIBLE, reference_date=DAY)
+    assert caught.value.exit_code == 4
+    with pytest.raises(CohortError, match=r"clinical_annotation\.csv: cannot be read .*--annotations"):
+        read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY)
+
+
+def test_missing_columns_are_named(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "ID,GENDER,LYMPH_COUNT\nP1,F,11.2\n")
+    assert "has no column DOB" in message
+    assert "semicolons" not in message
+    assert "has no column ID, GENDER, DOB, LYMPH_COUNT" in refusal(tmp_path, b"")
+
+
+def test_semicolons_are_recognised(tmp_path: Path) -> None:
+    table = f"{HEADER}\n{GOOD}\n".replace(",", ";")
+    assert "semicolons? Save the table with commas" in refusal(tmp_path, table)
+
+
+@pytest.mark.parametrize("row", ["P2,M,7/1/1950", "P2,M,7/1/1950,5,6", "P2,M,7/1/1950,5,2"])
+def test_a_ragged_row_names_its_line(tmp_path: Path, row: str) -> None:
+    assert "line 3: " in refusal(tmp_path, f"{HEADER}\n{GOOD}\n{row}\n{GOOD}\n")
+
+
+def test_a_broken_quote_names_its_line(tmp_path: Path) -> None:
+    assert "line 3: " in refusal(tmp_path, f'{HEADER}\n{GOOD}\n"P2"x,M,7/1/1950,5\n')
+
+
+@pytest.mark.parametrize("table", [f"{HEADER}\n", f"{HEADER}\n\n,,,\n"])
+def test_no_rows(tmp_path: Path, table: str) -> None:
+    assert "has no patient" in refusal(tmp_path, table)
+
+
+def test_not_utf_8_names_the_line(tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"{HEADER}\n{GOOD}\nP\xe9,M,7/1/1950,5\n".encode("latin-1"))
+    assert "line 3: not UTF-8" in message
+    assert "not UTF-8" in refusal(tmp_path, f"{HEADER}\n{GOOD}\n".encode("utf-16"))
+
+
+def test_a_column_twice(tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"{HEADER},DOB\n{GOOD},7/1/1950\n")
+    assert "has the column DOB more than once" in message
+
+
+def test_an_id_twice_is_one_failed_row_at_its_first_place(tmp_path: Path) -> None:
+    cohort = read(tmp_path, f"{HEADER}\n{GOOD}\nP2,M,7/1/1950,5\nP1,M,7/1/1960,6\nP1,M,7/1/1960,6\n")
+    first, second = cohort.patients
+    assert (first.patient_id, first.line, *verdict(first)) == ("P1", 2, "failed", "id_duplicate")
+    assert "3 times" in (first.verdict.reason if first.verdict else "")
+    assert (second.patient_id, second.verdict) == ("P2", None)
+
+
+@pytest.mark.parametrize("character", list("\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
+def test_a_character_that_only_python_takes_for_a_new_line_costs_its_own_row(tmp_path: Path, character: str) -> None:
+    first, second = read(tmp_path, f"{HEADER}\na{character}b,F,7/1/1950,11.2\n{GOOD}\n").patients
+    assert (first.patient_id, first.line, *verdict(first)) == (f"a{character}b", 2, "failed", "id_unusable")
+    assert (second.patient_id, second.line, second.verdict) == ("P1", 3, None)
+
+
+@pytest.mark.parametrize("patient_id", [".", "..", "a/b", "/etc", "..\\x", "a\0b", "a\tb", "a\u202eb"])
+def test_an_id_that_cannot_be_a_folders_name_fails(tmp_path: Path, patient_id: str) -> None:
+    patient = read_one(tmp_path, f"{patient_id},F,7/1/1950,11.2")
+    assert (patient.patient_id, *verdict(patient)) == (patient_id, "failed", "id_unusable")
+
+
+def test_rows_without_an_id_stay_apart(tmp_path: Path) -> None:
+    cohort = read(tmp_path, f"{HEADER}\n,F,7/1/1950,11.2\n{GOOD}\n  ,F,7/1/1950,11.2\n")
+    assert [patient.line for patient in cohort.patients] == [2, 3, 4]
+    assert [verdict(cohort.patients[index]) for index in (0, 2)] == [("failed", "id_missing")] * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ("P1,F,7/1/1950,", "count_missing"),
+        ("P1,F,7/1/1950,  ", "count_missing"),
+        ("P1,F,7/1/1950,high", "count_unreadable"),
+        ("P1,F,7/1/1950,11.2 G/L", "count_unreadable"),
+        ('P1,F,7/1/1950,"11,2"', "count_unreadable"),
+        ("P1,F,7/1/1950,1_1", "count_unreadable"),
+        ("P1,F,7/1/1950,nan", "count_unreadable"),
+        ("P1,F,7/1/1950,inf", "count_unreadable"),
+        ("P1,F,7/1/1950,-inf", "count_unreadable"),
+        ("P1,F,7/1/1950,1e999", "count_unreadable"),
+        ("P1,F,7/1/1950,0", "count_implausible"),
+        ("P1,F,7/1/1950,-0.0", "count_implausible"),
+        ("P1,F,7/1/1950,-3", "count_implausible"),
+        ("P1,F,7/1/1950,1000.1", "count_implausible"),
+        ("P1,F,7/1/1950,11200", "count_implausible"),
+        ("P1,,7/1/1950,11.2", "sex_missing"),
+        ("P1,X,7/1/1950,11.2", "sex_missing"),
+        ("P1,female,7/1/1950,11.2", "sex_missing"),
+        ("P1,F,,11.2", "birth_date_missing"),
+        ("P1,F,1.7.1950,11.2", "birth_date_unreadable"),
+        ("P1,F,31-2-1950,11.2", "birth_date_unreadable"),
+        ("P1,F,7/2/2019,11.2", "age_implausible"),
+        ("P1,F,6/29/1899,11.2", "age_implausible"),
+    ],
+)
+def test_a_patient_is_refused_for_a_reason(tmp_path: Path, row: str, code: str) -> None:
+    patient = read_one(tmp_path, row)
+    assert verdict(patient) == ("refused", code)
+    assert patient.verdict is not None
+    assert "line 2" in patient.verdict.reason
+
+
+def test_a_count_too_large_hints_at_cells_per_microlitre(tmp_path: Path) -> None:
+    reasons = {}
+    for count in ("11200", "1000.1", "0", "-3"):
+        patient = read_one(tmp_path, f"P1,F,7/1/1950,{count}")
+        reasons[count] = patient.verdict.reason if patient.verdict else ""
+    assert [count for count in reasons if "cells per microlitre" in reasons[count]] == ["11200", "1000.1"]
+
+
+@pytest.mark.parametrize(("cell", "count"), [("1000", 1000.0), ("0.001", 0.001), ("1e2", 100.0), ("+5", 5.0)])
+def test_counts_at_the_edges_are_taken(tmp_path: Path, cell: str, count: float) -> None:
+    assert read_one(tmp_path, f"P1,F,7/1/1950,{cell}").clinical == Clinical(True, count, AGE)
+
+
+def test_ages_at_the_edges_are_taken(tmp_path: Path) -> None:
+    assert read_one(tmp_path, "P1,F,7/1/2019,5").clinical == Clinical(True, 5.0, 0.0)
+    assert read_one(tmp_path, "P1,F,6/30/1899,5").clinical == Clinical(True, 5.0, 120.0)
+
+
+def test_a_given_age_is_used_as_it_stands(tmp_path: Path) -> None:
+    header = f"{HEADER},AGE"
+    assert read_one(tmp_path, "P1,F,7/1/1950,5,61.5", header).clinical == Clinical(True, 5.0, 61.5)
+    assert read_one(tmp_path, "P1,F,,5,61.5", header).clinical == Clinical(True, 5.0, 61.5)
+    assert read_one(tmp_path, "P1,F,7/1/1950,5,", header).clinical == Clinical(True, 5.0, AGE)
+    assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,old", header)) == ("refused", "age_unreadable")
+    assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,nan", header)) == ("refused", "age_unreadable")
+    assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,120.5", header)) == ("refused", "age_implausible")
+    assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,-1", header)) == ("refused", "age_implausible")
+
+
+def test_age_is_taken_at_the_sample_date_and_falls_back_to_the_reference_date(tmp_path: Path) -> None:
+    header = f"{HEADER},SAMPLE_DATE"
+    at_sample = read(tmp_path, f"{header}\nP1,F,7/1/1950,5,7/1/2010\nP2,F,7/1/1950,5,\n")
+    assert at_sample.has_sample_dates
+    ages = [patient.clinical and patient.clinical.age_years for patient in at_sample.patients]
+    assert ages == [21915 / 365.25, AGE]
+    assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,", header, day=None)) == ("refused", "sample_date_missing")
+    unreadable = read_one(tmp_path, "P1,F,7/1/1950,5,yesterday", header)
+    assert verdict(unreadable) == ("refused", "sample_date_unreadable")
+
+
+def test_an_impossible_slash_date_in_either_column_ends_the_run(tmp_path: Path) -> None:
+    table = f"{HEADER},SAMPLE_DATE\n{GOOD},1/2/2019\nP2,M,7/1/1950,5,13/2/2019\n"
+    message = refusal(tmp_path, table)
+    assert "line 3, column SAMPLE_DATE" in message
+    assert "--date-format" in message
+    cohort = read(tmp_path, table.replace("7/1/1950", "1/7/1950"), date_format="%d/%m/%Y")
+    ages = [patient.clinical and patient.clinical.age_years for patient in cohort.patients]
+    assert ages == [(dt.date(2019, 2, day) - dt.date(1950, 7, 1)).days / 365.25 for day in (1, 13)]
+
+
+def test_messages_hold_lines_and_columns_but_no_values(tmp_path: Path) -> None:
+    secrets = ("1951", "77123", "sekret")
+    rows = ["P1,sekret,7/1/1950,5", "P1,F,sekret,5", "P1,F,7/1/1950,sekret", "P1,F,7/1/1950,77123", "P1,F,1-1-2951,5"]
+    reasons = []
+    for row in rows:
+        patient = read_one(tmp_path, row)
+        reasons.append(patient.verdict.reason if patient.verdict else "")
+    messages = [refusal(tmp_path, f"{HEADER}\n{row}\n") for row in ("P1,F,13/13/1951,5", "P1,F,1951", '"sekret"x,F')]
+    assert all(reasons)
+    for text in (*reasons, *messages):
+        assert not [secret for secret in (*secrets, "2951") if secret in text.replace(str(tmp_path), "")]
+        assert "line " in text
+
+
+def in_some_format(date: dt.date, style: int) -> str:
+    return (f"{date.month}/{date.day}/{date.year}", f"{date.day:02}-{date.month:02}-{date.year}", date.isoformat())[
+        style
+    ]
+
+
+IDS = (
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\"), min_size=1, max_size=12)
+    .map(str.strip)
+    .filter(lambda text: text.isprintable() and text not in ("", ".", ".."))
+)
+VALID_ROWS = st.tuples(
+    IDS,
+    st.sampled_from("MFmf"),
+    st.dates(dt.date(1899, 6, 30), DAY),
+    st.floats(0, 1000, exclude_min=True),
+    st.integers(0, 2),
+)
+
+
+@given(rows=st.lists(VALID_ROWS, min_size=1, max_size=8, unique_by=lambda row: row[0]))
+def test_what_csv_writes_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, dt.date, float, int]]
+) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["", *HEADER.split(",")])
+    for index, (patient_id, sex, birth, count, style) in enumerate(rows):
+        writer.writerow([index, patient_id, sex, in_some_format(birth, style), repr(count)])
+    cohort = read(tmp_path_factory.mktemp("cohort"), text.getvalue())
+    assert [(patient.patient_id, patient.clinical) for patient in cohort.patients] == [
+        (patient_id, Clinical(sex in "Ff", count, (DAY - birth).days / 365.25))
+        for patient_id, sex, birth, count, _ in rows
+    ]

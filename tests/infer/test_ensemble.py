@@ -1,0 +1,70 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infer.ensemble import calibrated, decide, weighted
+from infer.manifest import Calibration, Ensemble, OperatingPoint
+
+
+def mapped(probability: float, slope: float, intercept: float, clip: float = 1e-6) -> float:
+    return float(calibrated(np.array(probability), Calibration(slope, intercept, clip)))
+
+
+@given(st.floats(1e-6, 1 - 1e-6))
+def test_slope_one_and_intercept_zero_change_nothing(probability: float) -> None:
+    assert mapped(probability, 1.0, 0.0) == pytest.approx(probability, rel=1e-9)
+
+
+def test_calibration_by_hand() -> None:
+    assert mapped(0.75, 2.0, 0.0) == pytest.approx(0.9, abs=1e-15)  # odds 3 squared
+    assert mapped(0.5, 1.0, math.log(3)) == pytest.approx(0.75, abs=1e-15)  # odds 1 times 3
+    assert mapped(0.9, 0.5, 0.0) == pytest.approx(0.75, abs=1e-15)  # root of the odds 9
+    assert mapped(0.2, 0.0, 0.0) == 0.5
+
+
+def test_certainty_is_kept_off_zero_and_one() -> None:
+    assert mapped(0.0, 1.0, 0.0, clip=0.01) == pytest.approx(0.01, abs=1e-15)
+    assert mapped(1.0, 1.0, 0.0, clip=0.01) == pytest.approx(0.99, abs=1e-15)
+    assert mapped(0.0, 1.0, 0.0) == pytest.approx(1e-6, rel=1e-9)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=20),
+    st.floats(0.01, 5),
+    st.floats(-5, 5),
+)
+def test_calibration_keeps_the_order(probabilities: list[float], slope: float, intercept: float) -> None:
+    found = calibrated(np.sort(probabilities), Calibration(slope, intercept))
+    assert (np.diff(found) >= 0).all()
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_the_weighted_mean_by_hand() -> None:
+    ensemble = Ensemble(calibration={}, weights={"baseline": 0.5, "scan": 0.3, "moe": 0.2}, operating_points={})
+    members = {"moe": np.array([1.0, 0.0]), "scan": np.array([0.5, 0.1]), "baseline": np.array([0.2, 0.6])}
+    np.testing.assert_allclose(weighted(members, ensemble), [0.45, 0.33], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("probability", "decision"),
+    [
+        (0.0, "reactive"),
+        (math.nextafter(0.4, 0), "reactive"),
+        (0.4, "refer"),
+        (0.5, "refer"),
+        (math.nextafter(0.6, 0), "refer"),
+        (0.6, "malignant"),
+        (1.0, "malignant"),
+    ],
+)
+def test_decisions_at_the_edges_of_the_band(probability: float, decision: str) -> None:
+    assert decide(probability, OperatingPoint(refer_low=0.4, refer_high=0.6)) == decision
+
+
+def test_a_band_without_width_never_refers() -> None:
+    point = OperatingPoint(refer_low=0.5, refer_high=0.5)
+    found = [decide(probability, point) for probability in (math.nextafter(0.5, 0), 0.5)]
+    assert found == ["reactive", "malignant"]

@@ -1,0 +1,110 @@
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infer.features import base_features, with_outliers
+from infer.manifest import NaiveBayes
+from infer.naive_bayes import malignant_probability
+from tests.infer.manifests import CLASSES, make_naive_bayes
+
+CLINICAL = np.array([1.0, 11.2, 69.0])
+
+
+def slow_features(clinical: Sequence[float], cell_classes: Sequence[int], classes: int) -> list[float]:
+    """Section 2.2 of the report, written down as it is told."""
+    shares = [sum(1 for cell in cell_classes if cell == wanted) / len(cell_classes) for wanted in range(classes)]
+    entropy = 0.0
+    variety = 0
+    for share in shares:
+        entropy -= share * math.log(share + 1e-3)
+        variety += share > 0
+    return [*clinical, *shares, entropy, variety]
+
+
+def slow_probability(base: Sequence[float], model: NaiveBayes) -> float:
+    """Bayes' rule with the densities multiplied out."""
+    outliers = sum(value > quantile for value, quantile in zip(base, model.quantiles, strict=True))
+    features = [*base, outliers]
+    joint = list(model.prior)
+    for row in (0, 1):
+        for index, value in enumerate(features):
+            scaled = (value - model.feature_low[index]) / model.feature_range[index]
+            mean, variance = model.mean[row][index], model.variance[row][index]
+            joint[row] *= math.exp(-((scaled - mean) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+    return joint[1] / (joint[0] + joint[1])
+
+
+BAGS = st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=60)
+
+
+@given(BAGS)
+def test_features_are_those_of_the_slow_reference(bag: list[int]) -> None:
+    found = base_features(CLINICAL, np.array(bag), CLASSES)
+    np.testing.assert_allclose(found, slow_features(CLINICAL.tolist(), bag, CLASSES), rtol=1e-12)
+
+
+def test_features_by_hand() -> None:
+    found = base_features(np.array([1.0, 5.0, 50.0], np.float32), np.array([0, 0, 0, 2]), 3)
+    entropy = -(0.75 * math.log(0.751) + 0.25 * math.log(0.251))
+    np.testing.assert_allclose(found, [1, 5, 50, 0.75, 0, 0.25, entropy, 2], rtol=1e-15)
+    assert found.dtype == np.float64
+
+
+@given(BAGS, st.integers(0, 2**32 - 1))
+def test_the_order_of_the_pictures_does_not_matter(bag: list[int], seed: int) -> None:
+    shuffled = np.random.default_rng(seed).permutation(bag)
+    np.testing.assert_array_equal(
+        base_features(CLINICAL, np.array(bag), CLASSES), base_features(CLINICAL, shuffled, CLASSES)
+    )
+
+
+def test_outliers_lie_above_their_quantile_not_on_it() -> None:
+    base = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    found = with_outliers(base, np.array([0.5, 2.0, 2.5]))
+    np.testing.assert_array_equal(found, [[1, 2, 3, 2], [0, 0, 0, 0]])
+
+
+def test_naive_bayes_by_hand() -> None:
+    """Scaled features (0.5, 0, 1) lie on the malignant mean and 1.25 squared units from the reactive one."""
+    model = NaiveBayes(
+        quantiles=[0.5, 0.5],
+        feature_low=[0.0, 0.0, 0.0],
+        feature_range=[2.0, 1.0, 1.0],
+        prior=[0.25, 0.75],
+        mean=[[0.0, 0.0, 0.0], [0.5, 0.0, 1.0]],
+        variance=[[1.0] * 3, [1.0] * 3],
+    )
+    malignant = 0.75 / (0.75 + 0.25 * math.exp(-0.625))
+    assert float(malignant_probability(np.array([1.0, 0.0]), model)) == pytest.approx(malignant, abs=1e-14)
+
+
+@given(BAGS)
+def test_naive_bayes_is_that_of_the_slow_reference(bag: list[int]) -> None:
+    model = make_naive_bayes()
+    base = base_features(np.array([1.0, 0.4, 0.7]), np.array(bag), CLASSES)
+    expected = slow_probability(base.tolist(), model)
+    assert float(malignant_probability(base, model)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_patients_are_scored_each_for_itself() -> None:
+    model = make_naive_bayes()
+    bags = [[0, 1, 2], [3] * 9, list(range(15))]
+    rows = [base_features(CLINICAL, np.array(bag), CLASSES) for bag in bags]
+    together = malignant_probability(np.stack(rows), model)
+    np.testing.assert_array_equal(together, [float(malignant_probability(row, model)) for row in rows])
+
+
+@pytest.mark.parametrize("clinical", [[0.0, 1e-6, 0.0], [1.0, 1000.0, 120.0], [0.0, 1e12, -1e12]])
+@pytest.mark.parametrize("variance", [1e-9, 1.0, 1e9])
+def test_extreme_inputs_give_a_finite_probability(clinical: list[float], variance: float) -> None:
+    plain = make_naive_bayes()
+    rows = [[variance] * len(row) for row in plain.variance]
+    model = NaiveBayes(plain.quantiles, plain.feature_low, plain.feature_range, plain.prior, plain.mean, rows)
+    for bag in ([0], [7] * 200, list(range(15)) * 10):
+        base = base_features(np.array(clinical), np.array(bag), CLASSES)
+        assert np.isfinite(base).all()
+        assert 0.0 <= float(malignant_probability(base, model)) <= 1.0

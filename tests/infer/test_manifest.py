@@ -1,0 +1,144 @@
+import json
+from typing import Any
+
+import pytest
+
+from infer.errors import BundleError
+from infer.manifest import SCHEMA, decode, encode
+from tests.infer.manifests import FEATURES, altered, make_manifest
+
+CALIBRATION = {"slope": 1.0, "intercept": 0.0}
+
+
+def problem(data: bytes) -> str:
+    with pytest.raises(BundleError) as caught:
+        decode(data, "bundle/manifest.json")
+    assert caught.value.exit_code == 5
+    assert str(caught.value).startswith("bundle/manifest.json: ")
+    return str(caught.value)
+
+
+def test_round_trip() -> None:
+    manifest = make_manifest()
+    data = encode(manifest)
+    assert decode(data, "x") == manifest
+    assert encode(decode(data, "x")) == data
+    assert data.endswith(b"}\n")
+    keys = list(json.loads(data))
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("path", ["extra", "ensemble.extra", "plausible.extra", "self_test.extra", "drift.extra"])
+def test_an_unknown_field_is_named(path: str) -> None:
+    assert "unknown field `extra`" in problem(altered(path, 1))
+
+
+@pytest.mark.parametrize(
+    "path", ["opset", "class_fusion", "naive_bayes.prior", "ensemble.weights", "plausible.minimum_images", "drift"]
+)
+def test_a_missing_field_is_named(path: str) -> None:
+    assert f"missing required field `{path.split('.')[-1]}`" in problem(altered(path, None))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("crop_size", "112"),
+        ("crop_size", 112.5),
+        ("class_fusion", ["a"]),
+        ("ensemble.weights", {"baseline": "1"}),
+        ("plausible.age_years.low", True),
+        ("graphs", ["a"]),
+        ("naive_bayes.prior", [0.5, "x"]),
+    ],
+)
+def test_a_wrong_type_names_its_path(path: str, value: Any) -> None:
+    message = problem(altered(path, value))
+    assert "Expected `" in message
+    assert f"$.{path.split('.')[0]}" in message
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, SCHEMA - 1, 99])
+def test_another_schema_is_refused_before_anything_else_is_read(schema: int) -> None:
+    data = json.dumps({"schema": schema, "unheard_of": []}).encode()
+    assert f"schema {schema}, this program reads schema {SCHEMA}" in problem(data)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
+def test_what_is_no_finite_number_is_refused(number: bytes) -> None:
+    data = encode(make_manifest())
+    assert data.count(b"200.0") == 1
+    problem(data.replace(b"200.0", number))
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b"null", b"{", encode(make_manifest())[:-3]])
+def test_what_is_no_manifest_is_refused(data: bytes) -> None:
+    problem(data)
+
+
+def test_text_that_is_not_utf_8_is_refused() -> None:
+    problem(encode(make_manifest()).replace(b'"recipe": "test"', b'"recipe": "t\xffst"'))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "part"),
+    [
+        ("graphs", {"baseline.onnx": "0"}, "graphs are not"),
+        ("class_fusion", [0, 2, *[0] * 18], "class_fusion"),
+        ("class_fusion", [], "class_fusion"),
+        ("class_fusion", [-1] * 20, "class_fusion"),
+        ("class_fusion", [min(number, 14) for number in range(19)], "class_fusion"),
+        ("naive_bayes.quantiles", [0.5] * FEATURES, f"naive_bayes must describe {FEATURES} features"),
+        ("naive_bayes.mean", [[0.5] * FEATURES], f"naive_bayes must describe {FEATURES} features"),
+        ("naive_bayes.variance", [[0.5] * FEATURES, [0.5]], f"naive_bayes must describe {FEATURES} features"),
+        ("naive_bayes.variance", [[0.5] * FEATURES, [0.0] * FEATURES], "not above 0"),
+        ("naive_bayes.feature_range", [0.0] * FEATURES, "not above 0"),
+        ("naive_bayes.prior", [0.0, 1.0], "not above 0"),
+        ("naive_bayes.prior", [], "naive_bayes must describe"),
+        ("naive_bayes.variance", [[], []], "naive_bayes must describe"),
+        ("ensemble.weights", {"baseline": 0.5, "scan": 0.25, "moe": 0.2}, "weights must sum to 1"),
+        ("ensemble.weights", {"baseline": 0.75, "scan": 0.25}, "must calibrate and weigh baseline, scan, moe"),
+        ("ensemble.calibration", {"baseline": CALIBRATION}, "must calibrate and weigh baseline, scan, moe"),
+        ("ensemble.operating_points", {}, "lacks the operating point balanced"),
+        ("ensemble.operating_points", {"balanced": {"refer_low": 0.6, "refer_high": 0.4}}, "refer_low lies above"),
+        ("ensemble.operating_points", {"balanced": {"refer_low": -0.1, "refer_high": 0.4}}, ">= 0"),
+        ("ensemble.operating_points", {"balanced": {"refer_low": 0.1, "refer_high": 1.4}}, "<= 1"),
+        ("drift.rgb_std", [1.0, 1.0], "three colours"),
+        ("self_test.clinical", [[0.0, 4.5, 40.0]], "self_test"),
+        ("self_test.clinical", [[0.0, 4.5], [0.0, 4.5]], "self_test"),
+        ("self_test.expected", {"baseline": [0.1, 0.2, 0.3]}, "self_test"),
+        ("self_test.expected", {"baseline": []}, "self_test"),
+    ],
+)
+def test_sizes_sums_and_orders_are_checked(path: str, value: Any, part: str) -> None:
+    assert part in problem(altered(path, value))
+
+
+def test_a_self_test_of_no_picture_is_refused() -> None:
+    document = json.loads(encode(make_manifest()))
+    document["self_test"] |= {"images": 0, "clinical": []}
+    assert "self_test" in problem(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("ensemble.calibration", {member: {"slope": -1.0, "intercept": 0.0} for member in ("baseline", "scan", "moe")}),
+        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.0} for member in ("baseline", "scan", "moe")}),
+        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.6} for member in ("baseline", "scan", "moe")}),
+        ("plausible.age_years", {"low": 120.0, "high": 0.0}),
+        ("drift.rgb_std", [1.0, 0.0, 1.0]),
+    ],
+    ids=["falling calibration", "no clip", "clip above half", "range upside down", "no spread of colour"],
+)
+def test_numbers_that_would_turn_a_score_round_are_refused(path: str, value: Any) -> None:
+    problem(altered(path, value))
+
+
+def test_several_problems_are_told_at_once() -> None:
+    document = json.loads(encode(make_manifest()))
+    document["drift"]["rgb_mean"] = []
+    document["ensemble"]["weights"] = {"baseline": 1.0, "scan": 1.0, "moe": 1.0}
+    message = problem(json.dumps(document).encode())
+    assert "three colours" in message
+    assert "weights must sum to 1" in message

@@ -1,0 +1,159 @@
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from infer.bundle import Bundle
+from infer.errors import BundleError, DeviceError
+from infer.models import ImageScores, Networks, self_test, self_test_images, self_test_outputs
+from infer.sessions import CPU, Device, Graph
+from tests.synthetic import draw_cell
+
+BATCH = 8
+CLINICAL = np.array([[1.0, 5.5, 60.0]], np.float32)
+Crops = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def crops() -> Crops:
+    """(BATCH, 112, 112, 3)"""
+    return np.stack([draw_cell(number % 4, np.random.default_rng([5, number]), 112) for number in range(BATCH)])
+
+
+def clinical_of(number: int) -> npt.NDArray[np.float32]:
+    return np.repeat(CLINICAL, number, axis=0)
+
+
+def assert_same(found: ImageScores, expected: ImageScores, place: int) -> None:
+    """The picture at a place of one batch has, to the last bit, the scores of a batch of its own."""
+    np.testing.assert_array_equal(found.baseline[place], expected.baseline[0])
+    np.testing.assert_array_equal(found.classes[place], expected.classes[0])
+    np.testing.assert_array_equal(found.maps[place], expected.maps[0])
+
+
+def test_shapes_and_ranges(networks: Networks, crops: Crops) -> None:
+    scores = networks.score_images(crops[:3], clinical_of(3))
+    assert scores.baseline.shape == (3,)
+    assert scores.classes.shape == (3, 20)
+    assert scores.maps.shape == (3, 256, 3, 3)
+    assert ((scores.baseline >= 0) & (scores.baseline <= 1)).all()
+    np.testing.assert_allclose(scores.classes.sum(axis=1), 1, atol=1e-5)
+    bag = networks.score_bag(scores.maps.mean(axis=0), CLINICAL[0])
+    assert all(0 <= value <= 1 for value in (bag.probability, bag.image, bag.clinical, bag.gate))
+    mixed = bag.gate * bag.image + (1 - bag.gate) * bag.clinical
+    assert bag.probability == pytest.approx(mixed, abs=1e-6)
+
+
+def test_a_picture_has_the_same_scores_to_the_last_bit_whatever_stands_beside_it(
+    networks: Networks, crops: Crops
+) -> None:
+    alone = networks.score_images(crops[:1], clinical_of(1))
+    for place in range(BATCH):
+        assert_same(networks.score_images(np.roll(crops, place, axis=0), clinical_of(BATCH)), alone, place)
+    for number in range(2, BATCH):
+        assert_same(networks.score_images(crops[:number], clinical_of(number)), alone, 0)
+    for level in (0, 255):
+        beside = np.full_like(crops, level)
+        beside[3] = crops[0]
+        others = np.full((BATCH, 3), 1000.0, np.float32)
+        others[3] = CLINICAL
+        assert_same(networks.score_images(beside, others), alone, 3)
+
+
+def test_different_pictures_and_patients_have_different_scores(networks: Networks, crops: Crops) -> None:
+    """Else the test above would hold for a network that looks at nothing."""
+    scores = networks.score_images(crops, clinical_of(BATCH))
+    assert len(np.unique(scores.maps.reshape(BATCH, -1), axis=0)) == BATCH
+    same_picture = np.repeat(crops[:1], 2, axis=0)
+    patients = np.array([[1, 5.5, 60], [0, 200, 90]], np.float32)
+    baseline = networks.score_images(same_picture, patients).baseline
+    assert baseline[0] != baseline[1]
+
+
+def test_the_self_test_passes_at_any_batch_size(bundle: Bundle) -> None:
+    for batch_size in (1, 3, 32):
+        self_test(Networks(bundle, Device(CPU, "test"), batch_size, 1), bundle)
+
+
+def with_self_test(bundle: Bundle, **changes: object) -> Bundle:
+    test = msgspec.structs.replace(bundle.manifest.self_test, **changes)
+    return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, self_test=test))
+
+
+@pytest.mark.parametrize("name", ["baseline", "scan", "moe", "moe_image", "moe_clinical", "moe_gate"])
+@pytest.mark.parametrize("change", [0.01, -0.01, float("nan")])
+def test_the_self_test_fails_on_any_other_value(networks: Networks, bundle: Bundle, name: str, change: float) -> None:
+    expected = dict(bundle.manifest.self_test.expected)
+    values = list(expected[name])
+    values[-1] += change
+    altered = with_self_test(bundle, expected=expected | {name: values})
+    with pytest.raises(BundleError, match=f"self-test failed on {CPU}: {name} differs") as caught:
+        self_test(networks, altered)
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("name", ["baseline", "scan", "moe", "moe_image", "moe_clinical", "moe_gate"])
+def test_the_self_test_fails_where_a_value_is_missing(networks: Networks, bundle: Bundle, name: str) -> None:
+    expected = dict(bundle.manifest.self_test.expected)
+    shorter = with_self_test(bundle, expected=expected | {name: expected[name][:-1]})
+    without = with_self_test(bundle, expected={key: value for key, value in expected.items() if key != name})
+    for altered in (shorter, without):
+        with pytest.raises(BundleError, match=f"the self-test lacks values for {name}"):
+            self_test(networks, altered)
+
+
+def test_the_self_test_needs_a_tolerance_for_the_provider(networks: Networks, bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=f"states no tolerance for {CPU}"):
+        self_test(networks, with_self_test(bundle, tolerance={"OtherProvider": 1.0}))
+
+
+def test_the_self_test_fails_on_another_clinical_input(networks: Networks, bundle: Bundle) -> None:
+    rows = [[1 - sex, count * 3, age + 30] for sex, count, age in bundle.manifest.self_test.clinical]
+    with pytest.raises(BundleError, match="self-test failed"):
+        self_test(networks, with_self_test(bundle, clinical=rows))
+
+
+def test_the_self_test_compares_every_output(networks: Networks, bundle: Bundle) -> None:
+    test = bundle.manifest.self_test
+    images = self_test_images(test.seed, test.images, 112)
+    outputs = self_test_outputs(networks, images, np.array(test.clinical, np.float32))
+    assert set(outputs) == set(test.expected)
+    assert {name: len(values) for name, values in outputs.items()} == {
+        name: test.images * (20 if name == "scan" else 1) for name in outputs
+    }
+
+
+def test_the_pictures_of_the_self_test_are_frozen() -> None:
+    """Golden value: SHA-256 of the array's bytes, made on 2026-11-23 with NumPy 2.4.6 on x86-64.
+
+    RandomState's stream is promised not to change (NumPy, NEP 19); if this fails, every exported bundle fails too.
+    """
+    images = self_test_images(20190701, 4, 112)
+    assert images.shape == (4, 112, 112, 3)
+    assert images.dtype == np.uint8
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
+    assert digest == "6ca835e79d577f49d6a03260c6158e4938688d43f26a9cd346249fd02eb190f3"
+
+
+def test_a_graph_in_anothers_place_is_refused(bundle: Bundle) -> None:
+    graphs = bundle.graphs | {"baseline.onnx": bundle.graphs["scan.onnx"]}
+    swapped = dataclasses.replace(bundle, graphs=graphs)
+    with pytest.raises(BundleError, match=r"baseline\.onnx: takes "):
+        Networks(swapped, Device(CPU, "test"), 4, 1)
+
+
+def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"x\.onnx: onnxruntime cannot load this graph"):
+        Graph("x.onnx", b"no graph", Device(CPU, "test"), 1)
+
+
+def test_a_session_that_ends_up_elsewhere_is_an_error(bundle: Bundle) -> None:
+    with pytest.raises(
+        DeviceError, match=r"moe_head\.onnx: runs on CPUExecutionProvider instead of Elsewhere"
+    ) as caught:
+        Graph("moe_head.onnx", bundle.graphs["moe_head.onnx"], Device("Elsewhere", "test"), 1)
+    assert caught.value.exit_code == 6

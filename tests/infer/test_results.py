@@ -1,0 +1,247 @@
+import csv
+import errno
+import json
+import logging
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from infer.bundle import REFERENCE, Bundle
+from infer.errors import OutputError
+from infer.models import ImageScores, Networks
+from infer.results import IMAGE_COLUMNS, PREDICTION_COLUMNS, Results, Tally, image_row, prediction_row
+from infer.scoring import ImageResult, PatientResult, Scores
+from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, rows, score, set_count
+
+SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.1000004}, 0.75)
+IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949)
+
+
+def result(patient_id: str = "P1", status: str = "scored", **changes: object) -> PatientResult:
+    scored = {"reason": "", "age_years": 69.0049, "scores": SCORES, "images": (IMAGE, ImageResult("2.jpg", "empty: x"))}
+    return PatientResult(patient_id, status, **(scored | changes))  # type: ignore[arg-type]
+
+
+def without_scores(status: str, reason: str = "count_missing: x") -> PatientResult:
+    return result(status=status, reason=reason, age_years=None, scores=None, images=())
+
+
+def test_columns_are_those_of_the_contract() -> None:
+    assert ",".join(PREDICTION_COLUMNS) == (
+        "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
+        "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle"
+    )
+    assert ",".join(IMAGE_COLUMNS) == (
+        "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence"
+    )
+
+
+def test_a_scored_row_by_value() -> None:
+    row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc"
+    assert prediction_row(result(), "abc") == row.split(",")
+
+
+@pytest.mark.parametrize("status", ["refused", "failed"])
+def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
+    row = prediction_row(without_scores(status), "abc")
+    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc"]
+    assert len(row) == len(PREDICTION_COLUMNS)
+
+
+def test_image_rows_by_value() -> None:
+    patient = result()
+    found = [image_row(patient, image) for image in patient.images]
+    assert found[0] == ["P1", "1.jpg", "used", "", "0.500000", "14", "0.999999"]
+    assert found[1] == ["P1", "2.jpg", "rejected", "empty: x", "", "", ""]
+    assert image_row(without_scores("failed"), IMAGE) == ["P1", "1.jpg", "used", "", "", "", ""]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_cells_that_a_spreadsheet_would_compute_are_guarded(start: str) -> None:
+    patient_id, image = f"{start}1+1", f"{start}cmd.jpg"
+    assert prediction_row(result(patient_id), "abc")[0] == f"'{patient_id}"
+    assert image_row(result(patient_id), ImageResult(image, "empty: x"))[:2] == [f"'{patient_id}", f"'{image}"]
+    assert prediction_row(result(f"P{start}1"), "abc")[0] == f"P{start}1"
+
+
+@pytest.mark.parametrize(
+    ("scored", "refused", "failed", "max_refused", "code"),
+    [
+        (1, 0, 0, 0.5, 0),
+        (5, 5, 0, 0.5, 0),
+        (4, 5, 0, 0.5, 3),
+        (99, 0, 1, 0.5, 3),
+        (99, 0, 1, 1.0, 3),
+        (0, 4, 0, 1.0, 3),
+        (1, 9, 0, 1.0, 0),
+        (9, 1, 0, 0.0, 3),
+        (9, 0, 0, 0.0, 0),
+        (7, 3, 0, 0.3, 0),
+    ],
+)
+def test_the_exit_code_of_a_finished_run(scored: int, refused: int, failed: int, max_refused: float, code: int) -> None:
+    tally = Tally()
+    for status, number in (("scored", scored), ("refused", refused), ("failed", failed)):
+        for _ in range(number):
+            tally.add(result() if status == "scored" else without_scores(status))
+    assert tally.exit_code(max_refused) == code
+
+
+def test_the_tally_by_value() -> None:
+    tally = Tally()
+    tally.add(result(ignored_files=2, unusual_colour=True))
+    tally.add(without_scores("refused"))
+    tally.add(without_scores("failed", "folder_missing: y"))
+    tally.add(without_scores("failed", "folder_missing: z"))
+    assert tally.as_record() == {
+        "patients": {"scored": 1, "refused": 1, "failed": 2},
+        "patient_reasons": {"count_missing": 1, "folder_missing": 2},
+        "decisions": {"malignant": 0, "reactive": 0, "refer": 1},
+        "images": {"used": 1, "rejected": 1},
+        "image_reasons": {"empty": 1},
+        "ignored_files": 2,
+        "patients_with_unusual_colour": 1,
+    }
+
+
+def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with Results(out, "abc") as results:
+        results.write(result())
+        logging.getLogger("lympho").warning("a line")
+        assert not set(RESULT_FILES) & set(names(out))
+        results.finish({"exit_code": 0, "name": "é"})
+        assert names(out) == RESULT_FILES
+    assert names(out) == RESULT_FILES
+    assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1"]
+    assert [row["image"] for row in rows(out / "images.csv")] == ["1.jpg", "2.jpg"]
+    assert json.loads((out / "run.json").read_text(encoding="utf-8")) == {"exit_code": 0, "name": "é"}
+    assert "WARNING a line" in (out / "run.log").read_text()
+    assert {stat.S_IMODE((out / name).stat().st_mode) & 0o007 for name in RESULT_FILES} == {0}
+
+
+def test_nothing_is_left_without_finish(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Results(out, "abc") as results:
+        results.write(result())
+        assert len(names(out)) == 3
+    assert names(out) == []
+
+
+def test_an_earlier_runs_files_are_gone_from_the_start_and_others_stay(tmp_path: Path) -> None:
+    for name in (*RESULT_FILES, "notes.txt"):
+        (tmp_path / name).write_text("earlier")
+    with Results(tmp_path, "abc"):
+        assert not set(RESULT_FILES) & set(names(tmp_path))
+    assert names(tmp_path) == ["notes.txt"]
+
+
+def test_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out" / "predictions.csv").mkdir(parents=True)
+    for out, named in (("file", "file"), ("file/below", "file/below"), ("out", "out/predictions.csv")):
+        with pytest.raises(OutputError, match=re.escape(f"{tmp_path / named}: cannot be written")) as caught:
+            Results(tmp_path / out, "abc")
+        assert caught.value.exit_code == 7
+    assert names(tmp_path / "out") == ["predictions.csv"]
+
+
+@pytest.mark.parametrize("breaks", ["fsync", "replace"])
+def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: str) -> None:
+    works, calls = getattr(os, breaks), []
+
+    def full(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        works(*arguments)
+
+    with Results(tmp_path, "abc") as results:
+        results.write(result())
+        monkeypatch.setattr(os, breaks, full)
+        with pytest.raises(OutputError, match="No space left"):
+            results.finish({})
+    assert names(tmp_path) == []
+
+
+def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
+    assert names(plain.out) == RESULT_FILES
+    for name, columns in (("predictions.csv", PREDICTION_COLUMNS), ("images.csv", IMAGE_COLUMNS)):
+        data = (plain.out / name).read_bytes()
+        assert b"\r" not in data
+        assert next(csv.reader(data.decode().splitlines())) == list(columns)
+    six_digits = re.compile(r"[01]\.\d{6}")
+    for row in plain.predictions.values():
+        numbers = [row[column] for column in PREDICTION_COLUMNS if column.endswith("probability")]
+        numbers += [row["probability_malignant"], row["moe_image_gate"], row["disagreement"]]
+        assert all(six_digits.fullmatch(number) for number in numbers)
+        assert row["decision"] in ("malignant", "reactive", "refer")
+        assert row["bundle"] == bundle.bundle_id[:12]
+
+
+def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
+    record = plain.record
+    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 1}
+    assert record["device"] == {"asked": "cpu", "provider": "CPUExecutionProvider", "note": "cpu asked for"}
+    assert record["cohort"]["patients"] == 6
+    assert record["cohort"]["table"] == str(pristine / TABLE)
+    assert re.fullmatch("[0-9a-f]{64}", record["cohort"]["table_sha256"])
+    assert record["options"]["reference_date"] == "2019-07-01"
+    assert record["options"]["operating_point"] == "balanced"
+    assert record["options"]["batch_size"] == 32
+    assert record["patients"] == {"scored": 6, "refused": 0, "failed": 0}
+    assert sum(record["decisions"].values()) == 6
+    assert record["images"] == {"used": len(plain.images), "rejected": 0}
+    assert (record["exit_code"], record["exit_meaning"]) == (0, "finished")
+    assert record["started"] <= record["ended"]
+
+
+def test_neither_run_json_nor_the_log_hold_a_patients_values(cohort: Path, tmp_path: Path) -> None:
+    for patient_id, count in (("S002", "77123"), ("S003", "sekret"), ("S004", "0.77123")):
+        set_count(cohort, patient_id, count)
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.code == 0
+    values = [row[column] for row in rows(cohort / TABLE) for column in ("DOB", "LYMPH_COUNT")]
+    values += [row["probability_malignant"] for row in outcome.predictions.values() if row["status"] == "scored"]
+    for name in ("run.json", "run.log"):
+        text = (outcome.out / name).read_text()
+        long_enough = [value for value in values if len(value) > 3]  # "5.1" may stand in a time or version
+        assert len(long_enough) > 8
+        assert [value for value in long_enough if value in text] == []
+
+
+def test_no_result_is_left_when_scoring_breaks_midway(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batches succeed: rows have been written by then."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.csv").write_text("earlier")
+    works, calls = Networks.score_images, []
+
+    def breaks(self: Networks, images: object, clinical: object) -> ImageScores:
+        calls.append(names(out))
+        if len(calls) > 8:  # four self-test pictures and some of the cohort's
+            raise RuntimeError("a bug")
+        return works(self, images, clinical)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Networks, "score_images", breaks)
+    with pytest.raises(RuntimeError, match="a bug"):
+        score(pristine, out, batch_size=8)
+    assert names(out) == []
+    assert calls[-1] == sorted([".images.csv.part", ".predictions.csv.part", ".run.log.part"])
+
+
+def test_ids_that_look_like_formulas_are_scored_and_guarded(cohort: Path, tmp_path: Path) -> None:
+    keep_patients(cohort, "S002")
+    (cohort / "S002").rename(cohort / "=1+1")
+    (cohort / "=1+1" / "000000.jpg").rename(cohort / "=1+1" / "@0.jpg")
+    text = (cohort / TABLE).read_text()
+    (cohort / TABLE).write_text(text.replace("S002", "=1+1"))
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.predictions["'=1+1"]["status"] == "scored"
+    assert "'@0.jpg" in outcome.images_of("'=1+1")
+    assert "=1+1" not in outcome.predictions

@@ -1,0 +1,369 @@
+import datetime as dt
+import errno
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infer.bundle import Bundle
+from infer.cohort import Clinical
+from infer.ensemble import calibrated
+from infer.features import base_features
+from infer.images import read_crop
+from infer.models import Networks
+from infer.naive_bayes import malignant_probability
+from tests.infer.runs import Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
+from tests.synthetic import REFERENCE_DATE
+
+MEMBERS = ("baseline", "scan", "moe")
+
+
+def age_of(cohort: Path, patient_id: str) -> float:
+    """In years on the synthetic cohort's date."""
+    month, day, year = (int(part) for part in cell(cohort, patient_id, "DOB").split("/"))
+    return (REFERENCE_DATE - dt.date(year, month, day)).days / 365.25
+
+
+def test_a_plain_cohort_is_scored_in_the_tables_order(plain: Outcome) -> None:
+    assert plain.code == 0
+    assert list(plain.predictions) == [f"S{number:03d}" for number in range(1, 7)]
+    assert {row["status"] for row in plain.predictions.values()} == {"scored"}
+    assert {row["reason"] for row in plain.predictions.values()} == {""}
+
+
+def test_the_probability_is_the_weighted_mean_of_the_members(plain: Outcome, bundle: Bundle) -> None:
+    weights = bundle.manifest.ensemble.weights
+    assert set(weights) == set(MEMBERS)
+    for row in plain.predictions.values():
+        members = {member: float(row[f"{member}_probability"]) for member in MEMBERS}
+        mean = sum(weights[member] * members[member] for member in MEMBERS)
+        assert float(row["probability_malignant"]) == pytest.approx(mean, abs=1.01e-6)  # each is rounded to 6 digits
+        spread = max(members.values()) - min(members.values())
+        assert float(row["disagreement"]) == pytest.approx(spread, abs=1.51e-6)
+
+
+def test_the_decision_follows_from_the_probability(plain: Outcome, bundle: Bundle) -> None:
+    point = bundle.manifest.ensemble.operating_points["balanced"]
+    for row in plain.predictions.values():
+        probability = float(row["probability_malignant"])
+        expected = "refer"
+        if probability >= point.refer_high:
+            expected = "malignant"
+        elif probability < point.refer_low:
+            expected = "reactive"
+        assert row["decision"] == expected
+
+
+def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: Bundle, networks: Networks) -> None:
+    """Picture by picture, each in a batch of its own, by the formulas of the report."""
+    patient_id, row = "S003", plain.predictions["S003"]
+    sex, count = cell(pristine, patient_id, "GENDER"), float(cell(pristine, patient_id, "LYMPH_COUNT"))
+    clinical = Clinical(sex == "F", count, age_of(pristine, patient_id)).vector()
+    manifest = bundle.manifest
+    baseline, maps, classes = [], [], []
+    for path in sorted((pristine / patient_id).iterdir()):
+        scores = networks.score_images(read_crop(path, pristine.resolve(), 112)[None], clinical[None])
+        baseline.append(float(scores.baseline[0]))
+        maps.append(scores.maps[0])
+        fused = [0.0] * (max(manifest.class_fusion) + 1)
+        for cluster, fused_class in enumerate(manifest.class_fusion):
+            fused[fused_class] += float(scores.classes[0, cluster])
+        classes.append(int(np.argmax(fused)))
+    mixture = networks.score_bag(np.mean(maps, axis=0, dtype=np.float64), clinical)
+    features = base_features(clinical, np.array(classes), len(fused))
+    raw = {
+        "baseline": float(np.mean(baseline)),
+        "scan": float(malignant_probability(features, manifest.naive_bayes)),
+        "moe": mixture.probability,
+    }
+    for member, value in raw.items():
+        expected = float(calibrated(np.array(value), manifest.ensemble.calibration[member]))
+        assert float(row[f"{member}_probability"]) == pytest.approx(expected, abs=2e-6)
+    assert float(row["moe_image_gate"]) == pytest.approx(mixture.gate, abs=2e-6)
+    of_patient = [image for image in plain.images if image["patient_id"] == patient_id]
+    assert [int(image["cell_class"]) for image in of_patient] == classes
+    assert [float(image["baseline_probability"]) for image in of_patient] == pytest.approx(baseline, abs=2e-6)
+
+
+def test_ages_are_those_at_the_reference_date(plain: Outcome, pristine: Path) -> None:
+    ages = {patient_id: f"{age_of(pristine, patient_id):.2f}" for patient_id in plain.predictions}
+    assert {patient_id: row["age_years"] for patient_id, row in plain.predictions.items()} == ages
+
+
+def test_two_runs_give_the_same_bytes_and_leave_the_input_alone(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cohort.rglob("*")}
+    assert score(cohort, tmp_path / "out").csv_bytes == plain.csv_bytes
+    assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*")} == before
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (48, 0)])
+def test_neither_batches_nor_threads_change_a_byte(
+    plain: Outcome, pristine: Path, tmp_path: Path, batch_size: int, workers: int
+) -> None:
+    outcome = score(pristine, tmp_path / "out", batch_size=batch_size, workers=workers)
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_a_patient_alone_has_the_same_row(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    outcome = score(keep_patients(cohort, "S004"), tmp_path / "out")
+    assert outcome.predictions == {"S004": plain.predictions["S004"]}
+    assert outcome.images == [row for row in plain.images if row["patient_id"] == "S004"]
+
+
+def test_the_tables_order_is_the_results_order(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    lines = (cohort / "clinical_annotation.csv").read_text().splitlines(keepends=True)
+    (cohort / "clinical_annotation.csv").write_text("".join([lines[0], *reversed(lines[1:])]))
+    outcome = score(cohort, tmp_path / "out")
+    assert list(outcome.predictions) == list(reversed(plain.predictions))
+    assert outcome.predictions == plain.predictions
+
+
+def test_every_picture_has_a_row_in_order(plain: Outcome, pristine: Path) -> None:
+    looked_at = [(row["patient_id"], row["image"]) for row in plain.images]
+    assert looked_at == [(path.parent.name, path.name) for path in sorted(pristine.glob("S*/*"))]
+    for row in plain.images:
+        assert (row["status"], row["reason"]) == ("used", "")
+        assert 0 <= int(row["cell_class"]) <= 14
+        assert 0 < float(row["cell_class_confidence"]) <= 1.000001
+        assert 0 <= float(row["baseline_probability"]) <= 1
+    for patient_id, row in plain.predictions.items():
+        assert int(row["images"]) == len(list((pristine / patient_id).iterdir()))
+        assert row["images_rejected"] == "0"
+
+
+def test_sample_dates_and_ages_in_the_table_are_used(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    lines = (cohort / "clinical_annotation.csv").read_text().splitlines()
+    extra = ["SAMPLE_DATE,AGE", "7/1/2019,", "7/1/2018,", ",", ",55.5", "2019-07-01,", "1-7-2019,"]
+    table = "".join(f"{line},{more}\n" for line, more in zip(lines, extra, strict=True))
+    (cohort / "clinical_annotation.csv").write_text(table)
+    ages = {key: row["age_years"] for key, row in score(cohort, tmp_path / "out").predictions.items()}
+    before = {key: row["age_years"] for key, row in plain.predictions.items()}
+    assert float(ages["S002"]) == pytest.approx(float(before["S002"]) - 365 / 365.25, abs=0.011)
+    assert ages == before | {"S002": ages["S002"], "S004": "55.50"}
+
+
+# What can go wrong with a patient.
+
+
+def remove_the_folder(cohort: Path, patient_id: str) -> None:
+    (cohort / patient_id).rename(cohort.parent / f"away-{patient_id}")
+
+
+def leave_a_file_instead_of_the_folder(cohort: Path, patient_id: str) -> None:
+    remove_the_folder(cohort, patient_id)
+    (cohort / patient_id).write_bytes(b"")
+
+
+def link_the_folder_out_of_the_cohort(cohort: Path, patient_id: str) -> None:
+    remove_the_folder(cohort, patient_id)
+    (cohort / patient_id).symlink_to(cohort.parent / f"away-{patient_id}")
+
+
+def empty_the_folder(cohort: Path, patient_id: str) -> None:
+    remove_the_folder(cohort, patient_id)
+    (cohort / patient_id).mkdir()
+
+
+def leave_only_other_files(cohort: Path, patient_id: str) -> None:
+    empty_the_folder(cohort, patient_id)
+    (cohort / patient_id / "notes.txt").write_text("none yet")
+
+
+def make_every_picture_a_text(cohort: Path, patient_id: str) -> None:
+    for path in (cohort / patient_id).iterdir():
+        replace_picture(path, b"no picture")
+
+
+def keep_nine_pictures(cohort: Path, patient_id: str) -> None:
+    for path in sorted((cohort / patient_id).iterdir())[9:]:
+        path.unlink()
+
+
+def remove_the_count(cohort: Path, patient_id: str) -> None:
+    set_count(cohort, patient_id, "")
+
+
+def give_the_count_per_microlitre(cohort: Path, patient_id: str) -> None:
+    set_count(cohort, patient_id, "11200")
+
+
+def say_the_id_twice(cohort: Path, patient_id: str) -> None:
+    text = (cohort / "clinical_annotation.csv").read_text()
+    (line,) = [line for line in text.splitlines() if f",{patient_id}," in line]
+    (cohort / "clinical_annotation.csv").write_text(f"{text}{line}\n")
+
+
+Change = Callable[[Path, str], None]
+FAILED: dict[str, tuple[Change, str]] = {
+    "S001": (remove_the_folder, "folder_missing"),
+    "S002": (link_the_folder_out_of_the_cohort, "folder_outside"),
+    "S003": (empty_the_folder, "folder_empty"),
+    "S005": (make_every_picture_a_text, "no_usable_image"),
+    "S006": (say_the_id_twice, "id_duplicate"),
+}
+FAILED_TOO: dict[str, tuple[Change, str]] = {
+    "S005": (leave_a_file_instead_of_the_folder, "folder_missing"),
+    "S006": (leave_only_other_files, "folder_empty"),
+}
+REFUSED: dict[str, tuple[Change, str]] = {
+    "S001": (keep_nine_pictures, "too_few_images"),
+    "S003": (remove_the_count, "count_missing"),
+    "S006": (give_the_count_per_microlitre, "count_implausible"),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "exit_code"),
+    [(FAILED, "failed", 3), (FAILED_TOO, "failed", 3), (REFUSED, "refused", 0)],
+    ids=["failed", "failed too", "refused"],
+)
+def test_what_befalls_one_patient_befalls_no_other(
+    plain: Outcome,
+    cohort: Path,
+    tmp_path: Path,
+    changes: dict[str, tuple[Change, str]],
+    status: str,
+    exit_code: int,
+) -> None:
+    for patient_id, (change, _) in changes.items():
+        change(cohort, patient_id)
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.code == exit_code
+    assert list(outcome.predictions) == list(plain.predictions)
+    for patient_id, row in outcome.predictions.items():
+        if patient_id not in changes:
+            assert row == plain.predictions[patient_id]
+            continue
+        assert verdict(row) == (status, changes[patient_id][1])
+        values = [row[column] for column in row if column not in ("patient_id", "status", "reason", "bundle")]
+        assert set(values) == {""}
+        assert row["bundle"] == plain.predictions[patient_id]["bundle"]
+    looked_at = {patient_id for patient_id, (_, code) in changes.items() if code.endswith(("_image", "_images"))}
+    assert {row["patient_id"] for row in outcome.images} == (set(plain.predictions) - set(changes)) | looked_at
+    counts = {"scored": 6 - len(changes), "refused": 0, "failed": 0}
+    assert outcome.record["patients"] == counts | {status: len(changes)}
+    assert outcome.record["patient_reasons"] == dict(sorted((code, 1) for _, code in changes.values()))
+
+
+def test_nine_pictures_are_too_few_and_ten_are_enough(cohort: Path, tmp_path: Path) -> None:
+    keep_nine_pictures(cohort, "S002")
+    replace_picture(cohort / "S002" / "000000.jpg", b"no picture")
+    for path in sorted((cohort / "S003").iterdir())[10:]:
+        path.unlink()
+    outcome = score(keep_patients(cohort, "S002", "S003"), tmp_path / "out")
+    found = outcome.images_of("S002")
+    assert found.pop("000000.jpg") == ("rejected", "not_an_image")
+    assert set(found.values()) == {("rejected", "patient_refused")}
+    assert len(found) == 8
+    of_patient = [row for row in outcome.images if row["patient_id"] == "S002"]
+    assert {row[column] for row in of_patient for column in list(row)[4:]} == {""}
+    assert outcome.record["image_reasons"] == {"not_an_image": 1, "patient_refused": 8}
+    ten = outcome.predictions["S003"]
+    assert (ten["status"], ten["images"]) == ("scored", "10")
+
+
+def test_an_unusable_picture_costs_that_picture_only(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    """Added pictures leave the patient's numbers as they were; a spoilt one changes them and costs one picture."""
+    folder = cohort / "S003"
+    good = (folder / "000000.jpg").read_bytes()
+    (folder / "zz-text.jpg").write_text("no picture")
+    (folder / "zz-cut.jpg").write_bytes(good[:-1024])
+    (folder / "zz-empty.jpg").write_bytes(b"")
+    (folder / "zz-link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    Image.new("RGB", (90, 90)).save(folder / "zz-small.png")
+    (folder / "notes.txt").write_text("ignored")
+    outcome = score(keep_patients(cohort, "S003"), tmp_path / "out")
+    assert outcome.code == 0
+    row, before = outcome.predictions["S003"], plain.predictions["S003"]
+    number = int(before["images"])
+    assert row == before | {"images": str(number + 5), "images_rejected": "5"}
+    found = outcome.images_of("S003")
+    rejected = {name: code for name, (status, code) in found.items() if status == "rejected"}
+    assert rejected == {
+        "zz-cut.jpg": "undecodable",
+        "zz-empty.jpg": "empty",
+        "zz-link.jpg": "outside",
+        "zz-small.png": "too_small",
+        "zz-text.jpg": "not_an_image",
+    }
+    assert outcome.record["ignored_files"] == 1
+    assert outcome.record["images"] == {"used": number, "rejected": 5}
+
+
+def test_a_truncated_picture_is_left_out_of_the_mean(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    path = keep_patients(cohort, "S003") / "S003" / "000004.jpg"
+    replace_picture(path, path.read_bytes()[:-1024])
+    cut = score(cohort, tmp_path / "cut")
+    path.unlink()
+    without = score(cohort, tmp_path / "without")
+    assert cut.code == without.code == 0
+    numbers = {"images": without.predictions["S003"]["images"], "images_rejected": "0"}
+    assert cut.predictions["S003"] | numbers == without.predictions["S003"]
+    assert cut.predictions["S003"]["images_rejected"] == "1"
+    assert cut.images_of("S003")["000004.jpg"] == ("rejected", "undecodable")
+    assert cut.predictions["S003"]["baseline_probability"] != plain.predictions["S003"]["baseline_probability"]
+
+
+def test_a_folder_named_like_a_picture_costs_that_picture_only(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    (cohort / "S003" / "zz.jpg").mkdir()
+    outcome = score(keep_patients(cohort, "S003"), tmp_path / "out")
+    assert outcome.images_of("S003")["zz.jpg"] == ("rejected", "not_a_file")
+    assert outcome.predictions["S003"]["probability_malignant"] == plain.predictions["S003"]["probability_malignant"]
+
+
+def test_a_file_name_that_is_not_utf_8_costs_at_most_that_picture(cohort: Path, tmp_path: Path) -> None:
+    """As a Windows share in Latin-1 hands them out."""
+    folder = cohort / "S003"
+    (folder / "000000.jpg").rename(folder / os.fsdecode(b"zz-\xe9.jpg"))
+    outcome = score(keep_patients(cohort, "S003"), tmp_path / "out")
+    assert outcome.code == 0
+    assert len(outcome.images_of("S003")) == int(outcome.predictions["S003"]["images"])
+
+
+def test_a_picture_is_used_by_its_content(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    """The same pixels as a PNG with the suffix of a JPEG: the same numbers."""
+    path = cohort / "S003" / "000002.jpg"
+    file = io.BytesIO()
+    with Image.open(path) as image:
+        image.save(file, "PNG")
+    replace_picture(path, file.getvalue())
+    outcome = score(keep_patients(cohort, "S003"), tmp_path / "out")
+    assert outcome.predictions == {"S003": plain.predictions["S003"]}
+
+
+def test_no_picture_of_a_cohort_can_be_used(cohort: Path, tmp_path: Path) -> None:
+    for path in cohort.glob("*/*.jpg"):
+        replace_picture(path, b"")
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.code == 3
+    assert outcome.record["patients"] == {"scored": 0, "refused": 0, "failed": 6}
+    assert {row["reason"].partition(":")[0] for row in outcome.images} == {"empty"}
+
+
+def test_rows_and_pictures_add_up(plain: Outcome) -> None:
+    assert len(rows(plain.out / "images.csv")) == plain.record["images"]["used"]
+    assert sum(int(row["images"]) for row in plain.predictions.values()) == plain.record["images"]["used"]
+
+
+def test_a_disk_that_fails_midway_fails_the_patient_and_no_other(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probability of half the pictures would look like any other."""
+    opens = os.open
+
+    def broken(path: str, flags: int, *mode: int) -> int:
+        if str(path).endswith("S003/000004.jpg"):
+            raise OSError(errno.EIO, "Input/output error")
+        return opens(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", broken)
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert outcome.code == 3
+    assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
+    assert outcome.predictions["S003"]["probability_malignant"] == ""
+    assert outcome.images_of("S003")["000004.jpg"] == ("rejected", "reading_broke_off")
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
