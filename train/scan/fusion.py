@@ -1,7 +1,7 @@
 """Fuses the most confused classes: those that are often first and second choice for the same picture.
 
 The report fuses 20 to 15 from these confusions without saying how; here the pair with the largest share of
-confusions among its pictures is fused, again and again.
+confusions among its pictures is fused, again and again. A class that no picture has first is fused before that.
 """
 
 import numpy as np
@@ -16,7 +16,13 @@ def fuse(probabilities: npt.NDArray[np.floating], classes_left: int) -> npt.NDAr
     while len(groups) > classes_left:
         confused = np.array([[_confusion_share(confusion, a, b) for b in groups] for a in groups])
         np.fill_diagonal(confused, -1.0)
-        keep, gone = sorted(np.unravel_index(confused.argmax(), confused.shape))
+        empty = [index for index, group in enumerate(groups) if not confusion[group].any()]
+        if empty:  # a class that no picture has first goes before any two that pictures do have
+            pair = (empty[0], int(confused[empty[0]].argmax()))
+        else:
+            first, second = np.unravel_index(confused.argmax(), confused.shape)
+            pair = (int(first), int(second))
+        keep, gone = sorted(pair)
         groups[keep] += groups.pop(gone)
     fusion = np.empty(classes, dtype=np.int64)
     for fused, members in enumerate(groups):
@@ -39,6 +45,6 @@ def fused_probabilities(
 
 
 def _confusion_share(confusion: npt.NDArray[np.int64], a: list[int], b: list[int]) -> float:
-    """Confusions between two groups of classes, per picture of the two. An empty group goes to whoever is nearest."""
+    """Confusions between two groups of classes, per picture of the two."""
     between = confusion[np.ix_(a, b)].sum() + confusion[np.ix_(b, a)].sum()
     return float(between / max(1, confusion[a].sum() + confusion[b].sum()))
