@@ -10,6 +10,19 @@ ENTROPY_OFFSET = 1e-3  # inside the logarithm, as in the report's code
 OUTLIER_QUANTILE = 0.9
 
 
+def cell_classes(
+    probabilities: npt.NDArray[np.floating], fusion: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Each picture's class after fusion, and how sure that is: (N, 20), (20,) -> (N,), (N,).
+
+    The class is what its most probable class was fused into. Sums decide nothing, else a few improbable classes fused
+    together could outvote the most probable one; the confidence is the sum over the classes fused with it.
+    """
+    classes = np.asarray(fusion, dtype=np.int64)[probabilities.argmax(axis=1)]  # (N,)
+    same = classes[:, None] == np.asarray(fusion)[None, :]  # (N, 20)
+    return classes, np.where(same, probabilities, 0.0).sum(axis=1, dtype=np.float64)
+
+
 def base_features(
     clinical: npt.NDArray[np.floating], cell_classes: npt.NDArray[np.integer], classes: int
 ) -> npt.NDArray[np.float64]:

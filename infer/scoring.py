@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from infer.cohort import Clinical, Cohort, Patient, Verdict
 from infer.ensemble import calibrated, decide, weighted
-from infer.features import base_features
+from infer.features import base_features, cell_classes
 from infer.images import RejectedImage, leaves, list_images, read_crop
 from infer.manifest import Drift, Manifest
 from infer.models import Networks
@@ -234,8 +234,7 @@ class _Batch:
     def __init__(self, networks: Networks | None, manifest: Manifest) -> None:
         self._networks = networks
         self.size = networks.batch_size if networks else 64
-        fusion = np.array(manifest.class_fusion)
-        self._fusion = np.eye(fusion.max() + 1)[fusion]  # (20, 15)
+        self._fusion = np.array(manifest.class_fusion)  # (20,)
         self._items: list[tuple[Bag, int, Crop]] = []
 
     def add(self, bag: Bag, index: int, crop: Crop) -> None:
@@ -254,13 +253,13 @@ class _Batch:
         images = np.stack([crop for _, _, crop in items])
         clinical = np.stack([bag.clinical.vector() for bag, _, _ in items])
         scores = self._networks.score_images(images, clinical)
-        fused = scores.classes.astype(np.float64) @ self._fusion  # (n, 15)
+        classes, confidence = cell_classes(scores.classes, self._fusion)  # (n,), (n,)
         colours = images.mean(axis=(1, 2), dtype=np.float64)  # (n, 3)
         for row, (bag, index, _) in enumerate(items):
             image = bag.images[index]
             image.baseline_probability = float(scores.baseline[row])
-            image.cell_class = int(fused[row].argmax())
-            image.cell_class_confidence = float(fused[row, image.cell_class])
+            image.cell_class = int(classes[row])
+            image.cell_class_confidence = float(confidence[row])
             bag.cell_classes.append(image.cell_class)
             bag.baseline_sum += float(scores.baseline[row])
             bag.colour_sum += colours[row]

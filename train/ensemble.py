@@ -24,7 +24,7 @@ from train.metrics import summary
 from train.out_of_fold import write_table
 
 FOLDERS = {"baseline": "baseline", "scan": "naive_bayes", "moe": "moe"}
-EQUALITY = 0.5  # strength of the pull of the weights towards equal ones; 130 patients cannot tell weights finely
+EQUALITY = 0.2  # strength of the pull of the weights towards equal ones; 130 patients cannot tell weights finely
 TRUSTED_ACCURACY = 0.95  # balanced accuracy wanted of the patients the ensemble decides alone
 SMALLEST_SLOPE = 1e-3
 LARGEST_REFERRED = 0.25  # share of patients the balanced point refers at most

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.features import base_features, with_outliers
+from infer.features import base_features, cell_classes, with_outliers
 from infer.manifest import NaiveBayes
 from infer.naive_bayes import malignant_probability
 from tests.infer.manifests import CLASSES, make_naive_bayes
@@ -108,3 +108,10 @@ def test_extreme_inputs_give_a_finite_probability(clinical: list[float], varianc
         base = base_features(np.array(clinical), np.array(bag), CLASSES)
         assert np.isfinite(base).all()
         assert 0.0 <= float(malignant_probability(base, model)) <= 1.0
+
+
+def test_the_most_probable_class_decides_whatever_is_fused_with_others() -> None:
+    probabilities = np.array([[0.4, 0.0, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4]])
+    classes, confidence = cell_classes(probabilities, np.array([0, 1, 2, 2]))
+    assert classes.tolist() == [0, 2]  # sums would have made the first picture's class 2, by .6 against .4
+    np.testing.assert_allclose(confidence, [0.4, 0.7])

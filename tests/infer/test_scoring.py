@@ -69,12 +69,9 @@ def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: 
         scores = networks.score_images(read_crop(path, pristine.resolve(), 112)[None], clinical[None])
         baseline.append(float(scores.baseline[0]))
         maps.append(scores.maps[0])
-        fused = [0.0] * (max(manifest.class_fusion) + 1)
-        for cluster, fused_class in enumerate(manifest.class_fusion):
-            fused[fused_class] += float(scores.classes[0, cluster])
-        classes.append(int(np.argmax(fused)))
+        classes.append(manifest.class_fusion[int(np.argmax(scores.classes[0]))])
     mixture = networks.score_bag(np.mean(maps, axis=0, dtype=np.float64), clinical)
-    features = base_features(clinical, np.array(classes), len(fused))
+    features = base_features(clinical, np.array(classes), max(manifest.class_fusion) + 1)
     raw = {
         "baseline": float(np.mean(baseline)),
         "scan": float(malignant_probability(features, manifest.naive_bayes)),

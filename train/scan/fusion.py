@@ -37,13 +37,6 @@ def first_second_confusion(probabilities: npt.NDArray[np.floating]) -> npt.NDArr
     return np.bincount(order[:, 0] * classes + order[:, 1], minlength=classes**2).reshape(classes, classes)
 
 
-def fused_probabilities(
-    probabilities: npt.NDArray[np.floating], fusion: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """A fused class has its classes' probabilities added up: (N, C) -> (N, classes after fusion)."""
-    return np.asarray(probabilities, dtype=np.float64) @ np.eye(fusion.max() + 1)[fusion]
-
-
 def _confusion_share(confusion: npt.NDArray[np.int64], a: list[int], b: list[int]) -> float:
     """Confusions between two groups of classes, per picture of the two."""
     between = confusion[np.ix_(a, b)].sum() + confusion[np.ix_(b, a)].sum()

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from infer.features import cell_classes
 from train.checkpoint import load_dimensions, load_weights, save_network, write_text
 from train.crops import Bags, in_batches
 from train.fitting import TrainingError
@@ -19,7 +20,7 @@ from train.protocols import seeded
 from train.recipes import ScanRecipe
 from train.scan.backbone import Backbone, BackboneDimensions
 from train.scan.clustering import train_clustering
-from train.scan.fusion import fuse, fused_probabilities
+from train.scan.fusion import fuse
 from train.scan.neighbours import nearest, own_patient_share
 from train.scan.network import ScanDimensions, ScanNetwork, embed_all
 from train.scan.self_labelling import train_self_labelling
@@ -105,12 +106,12 @@ def _loses_no_class(clustered: ScanNetwork, student: ScanNetwork, bags: Bags, de
 def _classify(bags: Bags, network: ScanNetwork, recipe: ScanRecipe, folder: Path, device: torch.device) -> None:
     probabilities = class_probabilities(network, bags, device)
     fusion = fuse(probabilities, recipe.fused)
-    fused = fused_probabilities(probabilities, fusion)
-    sizes = np.bincount(fused.argmax(1), minlength=recipe.fused)
+    classes, _ = cell_classes(probabilities, fusion)
+    sizes = np.bincount(classes, minlength=recipe.fused)
     if np.count_nonzero(sizes) < 2:
         raise TrainingError("scan: all pictures fell into one class, which tells nothing. Train longer, or on more")
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
-    columns = {"patient_id": owner, "image": bags.image_names, "cell_class": fused.argmax(1)}
+    columns = {"patient_id": owner, "image": bags.image_names, "cell_class": classes}
     write_table(folder / "classes.csv", pd.DataFrame(columns))
     write_text(folder / "fusion.json", json.dumps(fusion.tolist()))
     LOG.info("scan: class sizes after fusion: %s", " ".join(str(size) for size in sizes))

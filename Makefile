@@ -1,0 +1,85 @@
+# Every verb of the project. A fresh machine needs Python >= 3.11 (Linux, x86-64), make and internet; for the
+# container a Docker engine too.
+
+PYTHON ?= python3
+BUILD := .build
+RUNTIME := $(BUILD)/runtime/bin/python
+LEAN := $(BUILD)/lean/bin/python
+FULL := $(BUILD)/full/bin/python
+BUNDLE ?= infer/reference
+IMAGE ?= lympho-infer
+BASE_IMAGE ?= python:3.11-slim-bookworm
+CUDA ?= 0
+TRAIN_OPTIONS ?= --recipe small
+UV := $(BUILD)/uv/bin/uv
+
+.PHONY: help demo test test-fast test-container check format train export image bench lock clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+demo: $(BUILD)/runtime/ready  ## score six drawn patients with the bundle that ships
+	$(RUNTIME) -m tests.demo $(BUILD)/demo
+
+test: $(BUILD)/lean/ready $(BUILD)/full/ready  ## all tests but the container's: the runtime's without torch, then the rest
+	$(LEAN) -m pytest tests/infer
+	$(FULL) -m pytest tests --ignore tests/infer
+
+test-fast: $(BUILD)/lean/ready  ## the runtime's tests alone
+	$(LEAN) -m pytest tests/infer -x
+
+test-container: image $(BUILD)/lean/ready  ## build the image and test it as a hospital runs it (needs a Docker engine)
+	LYMPHO_IMAGE=$(IMAGE) $(LEAN) -m pytest tests/container
+
+check: $(BUILD)/full/ready  ## format, lint, types, import contracts
+	$(FULL) -m ruff format --check .
+	$(FULL) -m ruff check .
+	$(FULL) -m mypy
+	$(dir $(FULL))lint-imports
+
+format: $(BUILD)/full/ready  ## put the code into its format
+	$(FULL) -m ruff format .
+	$(FULL) -m ruff check --fix .
+
+train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on a labelled cohort
+	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make train DATA=patients RUN=folder" >&2; exit 2; }
+	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
+
+export: $(BUILD)/full/ready  ## RUN= BUNDLE=: pack a finished training into a bundle
+	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }
+	$(FULL) -m export "$(RUN)" "$(BUNDLE)"
+
+image:  ## [BUNDLE=] [CUDA=1]: build the container, tagged lympho-infer
+	rm -rf $(BUILD)/image && mkdir -p $(BUILD)/image
+	cp -r Dockerfile .dockerignore infer $(BUILD)/image/
+	rm -rf $(BUILD)/image/infer/reference && cp -rL "$(BUNDLE)" $(BUILD)/image/infer/reference
+	chmod -R a+rX $(BUILD)/image
+	docker build --network host --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg CUDA=$(CUDA) -t $(IMAGE) $(BUILD)/image
+
+bench: $(BUILD)/runtime/ready  ## pictures a second: files to CSV, networks alone, decoding alone
+	$(RUNTIME) -m tests.bench $(BUILD)/bench
+
+lock: $(UV)  ## resolve the dependencies anew into the requirements files, with hashes
+	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml -o infer/requirements.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra cuda pyproject.toml -o infer/requirements-cuda.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra test pyproject.toml -o tests/requirements-runtime.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra train --extra test --extra dev pyproject.toml -o tests/requirements.txt
+
+clean:  ## remove everything that was built, the environments included
+	rm -rf $(BUILD)
+
+# An environment each: what ships, that with pytest, and everything. Made anew when its lock changes.
+$(BUILD)/runtime/ready: infer/requirements.txt
+$(BUILD)/lean/ready: tests/requirements-runtime.txt
+$(BUILD)/full/ready: tests/requirements.txt
+
+$(BUILD)/%/ready:
+	rm -rf $(@D)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lympho needs Python >= 3.11: make PYTHON=...")'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+$(UV):
+	$(PYTHON) -m venv $(BUILD)/uv
+	$(BUILD)/uv/bin/pip install --quiet uv

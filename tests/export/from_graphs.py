@@ -1,0 +1,72 @@
+"""Rebuilds the torch networks of a bundle from its graphs' weights, to score patients a second way.
+
+Export folds batch norm into the convolution before it; here each batch norm becomes the bias that was folded, so the
+rebuilt network computes what the trained one did.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from infer.bundle import Bundle
+from train.baseline import Baseline, BaselineDimensions
+from train.moe_network import Encoder, Head, MoeDimensions
+from train.scan.network import ScanDimensions, ScanNetwork
+
+
+def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoder, Head]:
+    """The bundle's networks in torch, in evaluation mode."""
+    models = {name: onnx.load_from_string(data) for name, data in bundle.graphs.items()}
+    log_count = any(node.op_type == "Log" for node in models["moe_head.onnx"].graph.node)
+    dimensions = MoeDimensions(log_count=log_count)
+    baseline = Baseline(BaselineDimensions(log_count=log_count))
+    scan = ScanNetwork(ScanDimensions(clusters=len(bundle.manifest.class_fusion)))
+    encoder, head = Encoder(dimensions.channels), Head(dimensions.channels[-1], log_count)
+    _fill(baseline, models["baseline.onnx"], prefix="network.")
+    _fill(scan, models["scan.onnx"], prefix="")
+    _fill(encoder, models["moe_encoder.onnx"], prefix="")
+    _fill(head, models["moe_head.onnx"], prefix="head.")
+    return baseline.eval(), scan.eval(), encoder.eval(), head.eval()
+
+
+@torch.no_grad()
+def _fill(network: nn.Module, model: onnx.ModelProto, prefix: str) -> None:
+    tensors = {
+        value.name: torch.from_numpy(np.array(numpy_helper.to_array(value))) for value in model.graph.initializer
+    }
+    state = network.state_dict()
+    filled = set()
+    for name in state:
+        if prefix + name in tensors:
+            state[name].copy_(tensors[prefix + name])
+            filled.add(name)
+    for weight_name, bias in _convolution_biases(model, tensors):
+        batch_norm = _batch_norm_after(weight_name.removeprefix(prefix))
+        if f"{batch_norm}.running_var" not in state:
+            continue  # a convolution with a bias of its own
+        variance = state[f"{batch_norm}.running_var"].fill_(1.0)
+        state[f"{batch_norm}.running_mean"].zero_()
+        state[f"{batch_norm}.weight"].copy_(torch.sqrt(variance + 1e-5))
+        state[f"{batch_norm}.bias"].copy_(bias)
+        filled |= {name for name in state if name.startswith(batch_norm + ".")}
+    missing = set(state) - filled
+    if missing:
+        raise ValueError(f"the graph has no weights for {sorted(missing)}")
+
+
+def _convolution_biases(model: onnx.ModelProto, tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for node in model.graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3:
+            yield node.input[1], tensors[node.input[2]]
+
+
+def _batch_norm_after(convolution_weight: str) -> str:
+    """By the names of our encoder and of torchvision's basic block: conv1 -> bn1, the next place in a Sequential."""
+    module = convolution_weight.removesuffix(".weight")
+    parent, _, last = module.rpartition(".")
+    following = str(int(last) + 1) if last.isdigit() else last.replace("conv", "bn")
+    return f"{parent}.{following}"

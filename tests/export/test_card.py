@@ -1,0 +1,189 @@
+"""The model card tells what the figures say, the bad news too."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from export.card import claims, write_card
+from infer.manifest import (
+    MEMBERS,
+    SCHEMA,
+    Calibration,
+    Drift,
+    Ensemble,
+    Manifest,
+    NaiveBayes,
+    OperatingPoint,
+    Plausible,
+    Provenance,
+    Range,
+    SelfTest,
+    encode,
+)
+
+Figures = dict[str, dict[str, float]]
+SETS = (*MEMBERS, *(f"{name}, pictures only" for name in MEMBERS), "ensemble", "clinical GaussianNB")
+
+POINTS = ("balanced", "sensitivity-95", "sensitivity-98")
+
+
+def good_figures() -> Figures:
+    """Every demand holds; all numbers differ, so that each can be looked for."""
+    figures: Figures = {}
+    for number, name in enumerate(SETS):
+        auc = 0.9 + number / 1000 if name != "ensemble" else 0.951
+        figures[name] = {
+            "balanced_accuracy": 0.8 + number / 1000,
+            "auc": auc,
+            "auc_low": auc - 0.1,
+            "auc_high": auc + 0.04,
+            "grey_zone_auc": 0.7 + number / 1000,
+            "grey_zone_auc_low": 0.6 + number / 1000,
+            "grey_zone_auc_high": 0.75 + number / 1000,
+            "grey_zone_patients": 64,
+            "grey_zone_malignant": 24,
+        }
+    for number, name in enumerate(POINTS):
+        figures[f"operating point {name}"] = {
+            "referred": 0.11 + number / 100,
+            "malignant_called_malignant": 0.81 + number / 100,
+            "malignant_called_reactive": 0.21 + number / 100,
+            "reactive_called_reactive": 0.71 + number / 100,
+            "reactive_called_malignant": 0.31 + number / 100,
+        }
+    figures["influence"] = {"baseline": 0.05, "scan": 0.2, "moe": 0.3}
+    gate = {"quantile_05": 0.2, "quantile_25": 0.3, "quantile_50": 0.4, "quantile_75": 0.5, "quantile_95": 0.6}
+    return figures | {"moe gate": gate}
+
+
+def manifest(weights: tuple[float, float, float] = (0.2, 0.3, 0.5)) -> Manifest:
+    return Manifest(
+        schema=SCHEMA,
+        provenance=Provenance(
+            code_version="9.8.7",
+            created="2026-01-02",
+            recipe="small",
+            seed=4,
+            reference_date="2019-07-01",
+            table_sha256="0" * 64,
+            data_summary={"patients": 130, "malignant": 90, "reactive": 40, "images": 10622},
+            options={"moe.fit.epochs": "30"},
+        ),
+        graphs={},
+        opset=20,
+        crop_size=112,
+        class_fusion=[0],
+        naive_bayes=NaiveBayes([], [], [], [], [], []),
+        ensemble=Ensemble(
+            calibration={name: Calibration(1.25, -0.5) for name in MEMBERS},
+            weights=dict(zip(MEMBERS, weights, strict=True)),
+            operating_points={name: OperatingPoint(0.4 - n / 10, 0.6) for n, name in enumerate(POINTS)},
+        ),
+        plausible=Plausible(Range(0, 120), Range(0, 1000), 10),
+        drift=Drift([], []),
+        self_test=SelfTest(1, 0, [], {}, {}),
+    )
+
+
+def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
+    for name, content in (
+        ("ensemble/metrics.json", figures),
+        ("scan/neighbours.json", {"own_patient_share": 0.083, "own_patient_share_by_chance": 0.021}),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return write_card(folder, of, encode(of), 3.2e-7, about)
+
+
+def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> None:
+    text = card(tmp_path, good_figures(), manifest())
+    for part in (
+        hashlib.sha256(encode(manifest())).hexdigest(),
+        "lympho 9.8.7",
+        "130 patients (90 malignant, 40 reactive) with 10622 pictures",
+        "ages at 2019-07-01",
+        "recipe `small`, seed 4",
+        "`moe.fit.epochs` = 30",
+        "3.2e-07 at most",
+        "64 patients, 24 of them malignant; above it 66 of 66 are",
+        "8.3% of a cell's nearest neighbours",
+        "by chance 2.1% would",
+        "It is not a medical device",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_figure_stands_in_the_table(tmp_path: Path, name: str) -> None:
+    values = good_figures()[name]
+    row = (
+        f"| {name} | {values['balanced_accuracy']:.3f} "
+        f"| {values['auc']:.3f} [{values['auc_low']:.3f}, {values['auc_high']:.3f}] "
+        f"| {values['grey_zone_auc']:.3f} [{values['grey_zone_auc_low']:.3f}, {values['grey_zone_auc_high']:.3f}] |"
+    )
+    assert row in card(tmp_path, good_figures(), manifest()).splitlines()
+
+
+def test_weights_gate_and_operating_points_stand_in_it(tmp_path: Path) -> None:
+    lines = card(tmp_path, good_figures(), manifest()).splitlines()
+    assert "| scan | 0.300 | 1.250 | -0.500 | 0.200 |" in lines
+    assert "| sensitivity-98 | 0.2000 | 0.6000 | 13.0% | 83.0% / 23.0% | 73.0% / 33.0% |" in lines
+    assert any("0.200 / 0.300 / 0.400 / 0.500 / 0.600" in line for line in lines)
+
+
+def test_all_claims_hold_for_good_figures(tmp_path: Path) -> None:
+    text = card(tmp_path, good_figures(), manifest())
+    assert text.count("- holds: ") == len(claims(good_figures(), manifest())) == 6
+    assert "FAILS" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "weights", "failing"),
+    [
+        (
+            "moe, pictures only",
+            {"auc_low": 0.5},
+            (0.2, 0.3, 0.5),
+            ["moe, pictures only: AUC 0.905 [0.500, 0.945] is above chance"],
+        ),
+        (
+            "baseline, pictures only",
+            {"auc_low": 0.4},
+            (0.2, 0.3, 0.5),
+            ["baseline, pictures only: AUC 0.903 [0.400, 0.943] is above chance"],
+        ),
+        (
+            "scan, pictures only",
+            {"auc_low": 0.4},
+            (0.2, 0.3, 0.5),
+            ["scan, pictures only: AUC 0.904 [0.400, 0.944] is above chance"],
+        ),
+        ("moe gate", {"quantile_95": 0.24}, (0.2, 0.3, 0.5), ["the gate is not constant"]),
+        ("ensemble", {}, (0.5, 0.0, 0.5), ["every member has weight"]),
+        ("clinical GaussianNB", {"auc": 0.96}, (0.2, 0.3, 0.5), ["0.960 on the same folds"]),
+        ("influence", {"moe": 0.049}, (0.2, 0.3, 0.5), ["every member has weight and moves the ensemble"]),
+        ("ensemble", {"auc": 0.907}, (0.2, 0.3, 0.5), ["the ensemble's AUC 0.907"]),
+    ],
+)
+def test_a_claim_that_fails_is_said_to_fail(
+    tmp_path: Path, name: str, change: dict[str, float], weights: tuple[float, float, float], failing: list[str]
+) -> None:
+    figures = good_figures()
+    figures[name] |= change
+    failed = [line for line in card(tmp_path, figures, manifest(weights)).splitlines() if "**FAILS**" in line]
+    assert len(failed) == len(failing)
+    assert all(claim in line for claim, line in zip(failing, failed, strict=True))
+
+
+def test_a_grey_zone_without_auc_is_said_to_have_none(tmp_path: Path) -> None:
+    figures = good_figures()
+    for name in ("grey_zone_auc", "grey_zone_auc_low", "grey_zone_auc_high"):
+        del figures["moe"][name]
+    row = next(line for line in card(tmp_path, figures, manifest()).splitlines() if line.startswith("| moe | 0.8"))
+    assert row.endswith("| not measurable, the zone lacks a class |")
+
+
+def test_what_the_exporter_knows_stands_in_it(tmp_path: Path) -> None:
+    assert "\n\nOne centre, one stain.\n\n" in card(tmp_path, good_figures(), manifest(), " One centre, one stain.\n")

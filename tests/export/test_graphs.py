@@ -1,0 +1,146 @@
+"""The four graphs of untrained networks: names, axes, and the same numbers as torch."""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export.graphs import OPSET, GraphPlan, export_graph, plan_graphs
+from export.parity import BATCH_SIZES, ParityError, check_parity
+from infer.manifest import GRAPHS
+from tests.synthetic import draw_cell
+from train.baseline import Baseline, BaselineDimensions
+from train.moe_network import Encoder, Head, MoeDimensions
+from train.scan.network import ScanDimensions, ScanNetwork
+
+Exported = tuple[list[GraphPlan], dict[str, bytes], dict[str, dict[str, Tensor]]]
+
+
+@pytest.fixture(scope="module")
+def exported() -> Exported:
+    """Plans, graphs, and 64 drawn cells with clinical values as inputs."""
+    torch.manual_seed(0)
+    clinical = torch.stack([torch.arange(64) % 2, 4 + torch.arange(64.0), 20 + torch.arange(64.0)], dim=1)
+    baseline, scan = Baseline(BaselineDimensions(log_count=True)), ScanNetwork(ScanDimensions())
+    encoder, head = Encoder(MoeDimensions().channels), Head(256, log_count=True)
+    baseline.scale.fit(clinical)
+    head.scale.fit(clinical)
+    images = torch.from_numpy(np.stack([draw_cell(n % 4, np.random.default_rng(n), 112) for n in range(64)]))
+    with torch.inference_mode():
+        encoder.train()(images)  # moves the running statistics off their start
+        maps = encoder.eval()(images)
+    plans = plan_graphs(baseline.eval(), scan.eval(), encoder, head.eval())
+    inputs = {
+        "baseline.onnx": {"images": images, "clinical": clinical},
+        "scan.onnx": {"images": images},
+        "moe_encoder.onnx": {"images": images},
+        "moe_head.onnx": {"bags": maps, "clinical": clinical},
+    }
+    return plans, {plan.name: export_graph(plan) for plan in plans}, inputs
+
+
+def shapes(values: Iterator[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
+    """Name -> its axes, a name for a free one."""
+    return {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values
+    }
+
+
+INPUTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "baseline.onnx": {"images": (112, 112, 3), "clinical": (3,)},
+    "scan.onnx": {"images": (112, 112, 3)},
+    "moe_encoder.onnx": {"images": (112, 112, 3)},
+    "moe_head.onnx": {"bags": (256, 3, 3), "clinical": (3,)},
+}
+OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "baseline.onnx": {"probability": ()},
+    "scan.onnx": {"probabilities": (20,), "embedding": (256,)},
+    "moe_encoder.onnx": {"maps": (256, 3, 3)},
+    "moe_head.onnx": {"probability": (), "image_probability": (), "clinical_probability": (), "gate": ()},
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_names_axes_and_opset(exported: Exported, name: str) -> None:
+    model = onnx.load_from_string(exported[1][name])
+    for values, wanted in ((model.graph.input, INPUTS[name]), (model.graph.output, OUTPUTS[name])):
+        found = shapes(iter(values))
+        assert {key: tuple(axes[1:]) for key, axes in found.items()} == wanted
+        assert all(isinstance(axes[0], str) for axes in found.values())  # the batch is free
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [20]
+    assert OPSET == 20
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    assert kinds.get("images", onnx.TensorProto.UINT8) == onnx.TensorProto.UINT8
+    assert kinds.get("clinical", onnx.TensorProto.FLOAT) == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_rows_do_not_depend_on_their_batch(exported: Exported, name: str, size: int) -> None:
+    session = onnxruntime.InferenceSession(exported[1][name], providers=["CPUExecutionProvider"])
+    inputs = {key: values.numpy() for key, values in exported[2][name].items()}
+    whole = session.run(None, inputs)
+    part = session.run(None, {key: values[:size] for key, values in inputs.items()})
+    for all_rows, rows in zip(whole, part, strict=True):
+        assert len(rows) == size
+        np.testing.assert_allclose(rows, all_rows[:size], rtol=0, atol=1e-5 * max(1.0, float(np.abs(all_rows).max())))
+
+
+def test_parity_holds_and_says_how_well(exported: Exported) -> None:
+    assert BATCH_SIZES == (1, 2, 7, 64)
+    largest = check_parity(*exported)
+    assert 0 < largest < 1e-5
+
+
+def altered(exported: Exported, name: str, parameter: str, by: float) -> list[GraphPlan]:
+    """The plans, one parameter of one network moved after its export."""
+    plans = list(exported[0])
+    index = [plan.name for plan in plans].index(name)
+    module: nn.Module = copy.deepcopy(plans[index].module)
+    with torch.no_grad():
+        module.get_parameter(parameter).flatten()[-1:].add_(by)
+    plans[index] = GraphPlan(name, module, plans[index].inputs, plans[index].outputs)
+    return plans
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "outputs"),
+    [
+        ("baseline.onnx", "network.classifier.4.bias", ["probability"]),
+        ("scan.onnx", "heads.0.bias", ["probabilities"]),
+        ("moe_head.onnx", "head.clinical_expert.2.bias", ["probability", "clinical_probability"]),
+    ],
+)
+@pytest.mark.parametrize("by", [1e-3, float("nan")])
+def test_altered_weights_are_found(
+    exported: Exported, name: str, parameter: str, outputs: list[str], by: float
+) -> None:
+    with pytest.raises(ParityError) as caught:
+        check_parity(altered(exported, name, parameter, by), exported[1], exported[2])
+    lines = str(caught.value).splitlines()[1:]
+    found = [line.partition(":")[0].strip() for line in lines]
+    expected = [f"{name} {output}, batch {size}" for size in BATCH_SIZES for output in outputs]
+    assert found == expected
+
+
+def test_altered_convolutions_are_found(exported: Exported) -> None:
+    plans = list(exported[0])
+    encoder: nn.Module = copy.deepcopy(plans[2].module)
+    with torch.no_grad():
+        next(encoder.parameters()).add_(1e-3)
+    plans[2] = GraphPlan(plans[2].name, encoder, plans[2].inputs, plans[2].outputs)
+    with pytest.raises(ParityError, match=r"moe_encoder\.onnx maps, batch 1: .*\n.*moe_encoder\.onnx maps, batch 2"):
+        check_parity(plans, exported[1], exported[2])
+
+
+def test_all_failures_are_told_at_once(exported: Exported) -> None:
+    plans = altered(exported, "baseline.onnx", "network.classifier.4.bias", 1e-3)
+    plans[3] = altered(exported, "moe_head.onnx", "head.gate.1.bias", 1e-1)[3]
+    with pytest.raises(ParityError, match=r"(?s)baseline\.onnx probability, batch 64.*moe_head\.onnx gate, batch 64"):
+        check_parity(plans, exported[1], exported[2])

@@ -1,0 +1,109 @@
+"""The bundle that ships, scored a second way: in torch, patient by patient, without infer's pipeline."""
+
+import csv
+import datetime as dt
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.special import expit, logit
+from sklearn.naive_bayes import GaussianNB
+
+from infer.bundle import REFERENCE, Bundle, load_bundle
+from infer.cohort import Patient, read_cohort
+from infer.run import Options, run
+from tests.export.from_graphs import rebuild
+from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
+
+REAL = os.environ.get("LYMPHO_REAL_PATIENTS")
+TOLERANCE = 1e-5 + 5e-7  # the second term is what six printed digits leave out
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    write_cohort(tmp_path / "patients", make_patients(5, seed=11, images=(12, 40)), seed=11, labels=False)
+    return tmp_path / "patients"
+
+
+def test_drawn_patients_agree_with_torch(drawn: Path, tmp_path: Path) -> None:
+    compare(drawn, tmp_path / "out", patients=5)
+
+
+@pytest.mark.skipif(REAL is None, reason="LYMPHO_REAL_PATIENTS names no folder of real patients")
+def test_real_patients_agree_with_torch(tmp_path: Path) -> None:
+    compare(Path(str(REAL)), tmp_path / "out", patients=24)
+
+
+def compare(folder: Path, out: Path, patients: int) -> None:
+    bundle = load_bundle(REFERENCE)
+    assert run(Options(folder, out, device="cpu", reference_date=REFERENCE_DATE)) == 0
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = scores_in_torch(folder, bundle, REFERENCE_DATE)
+    assert [row["patient_id"] for row in rows] == list(expected)
+    assert len(rows) == patients
+    for row in rows:
+        found = {name: float(row[name]) for name in expected[row["patient_id"]]}
+        assert found == pytest.approx(expected[row["patient_id"]], abs=TOLERANCE), row["patient_id"]
+
+
+def scores_in_torch(folder: Path, bundle: Bundle, date: dt.date) -> dict[str, dict[str, float]]:
+    """Columns of predictions.csv by patient, one patient at a time."""
+    cohort = read_cohort(folder, bundle.manifest.plausible, reference_date=date)
+    networks = rebuild(bundle)
+    return {patient.patient_id: _score(patient, folder, bundle, networks) for patient in cohort.patients}
+
+
+@torch.no_grad()
+def _score(patient: Patient, folder: Path, bundle: Bundle, networks: tuple[torch.nn.Module, ...]) -> dict[str, float]:
+    baseline, scan, encoder, head = networks
+    manifest = bundle.manifest
+    assert patient.clinical
+    files = sorted((folder / patient.patient_id).glob("*.jpg"))
+    images = torch.from_numpy(np.stack([_crop(path) for path in files]))
+    clinical = torch.tensor(
+        [[float(patient.clinical.female), patient.clinical.lymph_count, patient.clinical.age_years]]
+    )
+    per_image = baseline(images, clinical.expand(len(images), 3)).softmax(1)[:, 1]
+    classes = [manifest.class_fusion[first] for first in scan(images)[0].argmax(1).tolist()]
+    mixture = head(encoder(images).mean(0, keepdim=True), clinical)
+    raw = {
+        "baseline": float(per_image.mean()),
+        "scan": _naive_bayes(classes, clinical[0].tolist(), bundle),
+        "moe": float(mixture.probability),
+    }
+    ensemble = manifest.ensemble
+    members = {}
+    for name, value in raw.items():
+        map_ = ensemble.calibration[name]
+        members[name] = float(expit(map_.slope * logit(np.clip(value, map_.clip, 1 - map_.clip)) + map_.intercept))
+    return {
+        "probability_malignant": sum(ensemble.weights[name] * members[name] for name in members),
+        **{f"{name}_probability": value for name, value in members.items()},
+        "moe_image_gate": float(mixture.gate),
+    }
+
+
+def _crop(path: Path) -> np.ndarray:
+    """The central 112 x 112, by Pillow's own crop."""
+    with Image.open(path) as image:
+        left, top = (image.width - 112) // 2, (image.height - 112) // 2
+        return np.array(image.convert("RGB").crop((left, top, left + 112, top + 112)))
+
+
+def _naive_bayes(classes: list[int], clinical: list[float], bundle: Bundle) -> float:
+    """The 21 features counted out, then scikit-learn's own predict_proba."""
+    numbers = bundle.manifest.naive_bayes
+    shares = [classes.count(c) / len(classes) for c in range(max(bundle.manifest.class_fusion) + 1)]
+    entropy = -sum(share * np.log(share + 1e-3) for share in shares)
+    base = [*clinical, *shares, entropy, len(set(classes))]
+    outliers = sum(value > limit for value, limit in zip(base, numbers.quantiles, strict=True))
+    scaled = (np.array([*base, outliers]) - numbers.feature_low) / numbers.feature_range
+    model = GaussianNB()
+    model.classes_ = np.array([0, 1])
+    model.class_prior_ = np.array(numbers.prior)
+    model.theta_, model.var_ = np.array(numbers.mean), np.array(numbers.variance)
+    return float(model.predict_proba(scaled[None])[0, 1])

@@ -1,0 +1,326 @@
+"""What turns members into a decision, on predictions whose right answer is known, and on stub run folders."""
+
+import itertools
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+from sklearn.metrics import balanced_accuracy_score
+
+from infer.ensemble import calibrated, decide
+from infer.errors import UsageError
+from infer.manifest import MEMBERS, Ensemble
+from tests.train.bags import make_bags
+from train.crops import Bags
+from train.ensemble import (
+    EQUALITY,
+    FOLDERS,
+    LARGEST_REFERRED,
+    TRUSTED_ACCURACY,
+    best_threshold,
+    fit_calibration,
+    fit_ensemble,
+    fit_operating_points,
+    fit_weights,
+    input_digests,
+    refer_band,
+    sensitivity_threshold,
+    train_ensemble,
+)
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+def simulated(patients: int, strength: float, seed: int = 0) -> tuple[Floats, Labels]:
+    """Calibrated probabilities and labels drawn by them."""
+    rng = np.random.default_rng(seed)
+    probability = expit(rng.normal(0.3, strength, patients))
+    return probability, (rng.random(patients) < probability).astype(np.int64)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.4, -1.0), (2.5, 0.7)])
+def test_calibration_recovers_a_known_map(slope: float, intercept: float) -> None:
+    true, labels = simulated(40_000, 1.5)
+    distorted = expit((logit(true) - intercept) / slope)
+    found = fit_calibration(distorted, labels)
+    assert found.slope == pytest.approx(slope, rel=0.05)
+    assert found.intercept == pytest.approx(intercept, abs=0.05)
+    np.testing.assert_allclose(calibrated(distorted, found), true, rtol=0, atol=0.03)
+
+
+def test_calibration_keeps_the_order_and_is_finite_for_a_perfect_member() -> None:
+    probability, labels = np.array([0.0, 0.1, 0.2, 0.8, 0.9, 1.0]), np.array([0, 0, 0, 1, 1, 1])
+    smooth = calibrated(probability, fit_calibration(probability, labels))
+    assert (np.diff(smooth) > 0).all()
+    assert 0 < smooth[0] < 0.2
+    assert 0.8 < smooth[-1] < 1
+
+
+def test_a_member_worse_than_chance_is_not_turned_round() -> None:
+    probability, labels = simulated(200, 1.5)
+    found = fit_calibration(1 - probability, labels)
+    assert found.slope > 0
+    smooth = calibrated(1 - probability, found)
+    np.testing.assert_allclose(smooth, labels.mean(), atol=0.01)
+
+
+def test_a_constant_member_calibrates_to_the_prevalence() -> None:
+    labels = np.array([1] * 75 + [0] * 25)
+    smooth = calibrated(np.full(100, 0.4), fit_calibration(np.full(100, 0.4), labels))
+    np.testing.assert_allclose(smooth, 0.75, atol=0.01)
+
+
+def test_weights_are_shares_and_a_useless_member_gets_less() -> None:
+    good, labels = simulated(130, 2.5)
+    useless = np.random.default_rng(1).permutation(good)
+    weights = fit_weights(np.stack([useless, good, np.full(130, labels.mean())]), labels)
+    assert weights.sum() == pytest.approx(1, abs=1e-9)
+    assert (weights >= 0).all()
+    assert weights[1] > 1.5 * max(weights[0], weights[2])
+
+
+def test_weights_of_equal_members_are_equal() -> None:
+    good, labels = simulated(130, 2.5)
+    np.testing.assert_allclose(fit_weights(np.stack([good] * 3), labels), 1 / 3, atol=1e-4)
+
+
+def test_weights_minimise_the_stated_cost() -> None:
+    members = np.stack([simulated(200, strength, seed=0)[0] for strength in (2.0, 1.0, 0.1)])
+    labels = simulated(200, 2.0, seed=0)[1]
+    weights = fit_weights(members, labels)
+
+    def cost(w: Floats) -> float:
+        mixed = w @ members
+        return float(
+            -np.mean(np.where(labels == 1, np.log(mixed), np.log(1 - mixed))) + EQUALITY * np.sum((w - 1 / 3) ** 2)
+        )
+
+    steps = [np.array(step) for step in itertools.permutations([0.02, -0.02, 0.0])]
+    others = [weights + step for step in steps if (weights + step >= 0).all()]
+    assert others
+    assert all(cost(weights) < cost(other) for other in others)
+
+
+def test_best_threshold_equals_brute_force() -> None:
+    for seed in range(10):
+        probability, labels = simulated(40, 1.5, seed)
+        probability = probability.round(1)  # with ties
+        found = best_threshold(probability, labels)
+        reached = balanced_accuracy_score(labels, probability >= found)
+        grid = [balanced_accuracy_score(labels, probability >= threshold) for threshold in np.linspace(0, 1, 201)]
+        assert reached >= max(grid) - 1e-12
+        assert np.abs(probability - found).min() > 0.04  # in the middle between two values
+
+
+def test_sensitivity_threshold_by_hand() -> None:
+    probability = np.array([0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6, 0.4, 0.5, 0.55] + [0.95] * 10)
+    labels = np.ones(20, dtype=np.int64)
+    assert sensitivity_threshold(probability, labels, 0.95) == 0.2  # one of 20 may be missed
+    assert sensitivity_threshold(probability, labels, 0.98) == 0.1
+    assert sensitivity_threshold(probability, labels, 0.90) == 0.3
+
+
+@pytest.mark.parametrize("sensitivity", [0.95, 0.98, 0.8])
+def test_sensitivity_threshold_is_the_highest_that_keeps_it_at_ties_too(sensitivity: float) -> None:
+    for seed in range(20):
+        probability, labels = simulated(100, 1.5, seed)
+        probability = probability.round(1)
+        threshold = sensitivity_threshold(probability, labels, sensitivity)
+        malignant = probability[labels == 1]
+        assert np.mean(malignant >= threshold) >= sensitivity - 1e-12
+        assert np.mean(malignant >= threshold + 0.05) < sensitivity
+
+
+def referred(probability: Floats, band: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    return (probability >= band[0]) & (probability < band[1])
+
+
+def test_nobody_is_referred_where_all_can_be_decided() -> None:
+    probability, labels = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9]), np.array([0, 0, 0, 1, 1, 1])
+    assert refer_band(probability, labels, 0.5) == (0.5, 0.5)
+
+
+def test_band_by_hand() -> None:
+    """Two of 16 are on the wrong side: the second nearest and the third nearest to the threshold."""
+    distance = np.linspace(0.2, 4, 16)
+    side = np.where(np.arange(16) % 2 == 0, 1, -1)
+    labels = (side > 0).astype(np.int64)
+    labels[[1, 2]] = 1 - labels[[1, 2]]
+    low, high = refer_band(expit(distance * side), labels, 0.5)
+    inside = np.abs(logit(expit(distance * side))) < logit(high)
+    assert inside.tolist() == [True] * 3 + [False] * 13
+    assert logit(high) == pytest.approx(distance[2], rel=1e-6)
+    assert low + high == pytest.approx(1)
+
+
+def test_band_properties() -> None:
+    widths = set()
+    for seed in range(30):
+        probability, labels = simulated(120, 2.0 + 4.0 * (seed % 2), seed)
+        threshold = best_threshold(probability, labels)
+        low, high = refer_band(probability, labels, threshold)
+        assert low <= threshold <= high
+        assert logit(threshold) - logit(low) == pytest.approx(logit(high) - logit(threshold), abs=1e-9)
+        inside = referred(probability, (low, high))
+        assert inside.mean() <= LARGEST_REFERRED
+        alone = balanced_accuracy_score(labels[~inside], probability[~inside] >= threshold)
+        if alone < TRUSTED_ACCURACY:  # then it is as wide as it may be
+            wider = np.sort(np.abs(logit(probability) - logit(threshold)))[inside.sum()] * (1 + 1e-9)
+            assert np.mean(np.abs(logit(probability) - logit(threshold)) <= wider) > LARGEST_REFERRED
+        widths.add(alone >= TRUSTED_ACCURACY)
+    assert widths == {True, False}  # both cases were seen
+
+
+def test_operating_points_decide_as_they_promise() -> None:
+    probability, labels = simulated(130, 2.0)
+    points = fit_operating_points(probability, labels)
+    assert set(points) == {"balanced", "sensitivity-95", "sensitivity-98"}
+    for percent in (95, 98):
+        point = points[f"sensitivity-{percent}"]
+        decisions = np.array([decide(value, point) for value in probability])
+        assert np.mean(decisions[labels == 1] == "reactive") <= 1 - percent / 100 + 1e-12
+        assert point.refer_low <= points["balanced"].refer_low
+        assert point.refer_high == points["balanced"].refer_high
+    assert points["sensitivity-98"].refer_low <= points["sensitivity-95"].refer_low
+
+
+PATIENTS = 40
+TRAINED_BESIDE = (
+    "naive_bayes/full.json",
+    "scan/fusion.json",
+    "scan/scan.safetensors",
+    "baseline/full.safetensors",
+    "moe/full.safetensors",
+)
+assigned = np.arange(PATIENTS) // 2 % 5
+
+
+def stub_run(run: Path, seed: int = 0) -> Bags:
+    """A run folder with out-of-fold predictions of three members of different worth."""
+    bags = make_bags([0, 1] * (PATIENTS // 2), [1] * PATIENTS)
+    bags.clinical[:, 1] = np.linspace(4, 12, PATIENTS)  # a grey zone of both classes
+    rng = np.random.default_rng(seed)
+    for (_, folder), strength in zip(FOLDERS.items(), (0.5, 1.0, 1.5), strict=True):
+        probability = expit(rng.normal(strength * (2 * bags.labels - 1), 1))
+        facts = {"patient_id": bags.patient_ids, "fold": assigned, "label": bags.labels, "probability": probability}
+        (run / folder).mkdir(parents=True)
+        table = pd.DataFrame({**facts, "pictures_only": probability, "gate": 0.5})
+        table.to_csv(run / folder / "out_of_fold.csv", index=False)
+    (run / "scan").mkdir()
+    for name in TRAINED_BESIDE:
+        (run / name).write_bytes(name.encode())
+    return bags
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bootstrap intervals take seconds and are tested elsewhere."""
+    monkeypatch.setattr("train.ensemble.summary", lambda labels, score, count: {"auc": 0.5})
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_patients_cross_fitted_probability_does_not_see_its_label(tmp_path: Path) -> None:
+    bags = stub_run(tmp_path)
+    for patient in (0, 7, 23):
+        train_ensemble(bags, assigned, tmp_path)
+        before = pd.read_csv(tmp_path / "ensemble/out_of_fold.csv")["probability"]
+        bags.labels[patient] = 1 - bags.labels[patient]
+        train_ensemble(bags, assigned, tmp_path)
+        after = pd.read_csv(tmp_path / "ensemble/out_of_fold.csv")["probability"]
+        own_fold = assigned == assigned[patient]
+        assert (before == after)[own_fold].all()
+        assert (before != after)[~own_fold].all()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_ensemble_that_ships_is_fitted_on_everybody(tmp_path: Path) -> None:
+    bags = stub_run(tmp_path)
+    figures = train_ensemble(bags, assigned, tmp_path)
+    tables = [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
+    stored = msgspec.json.decode((tmp_path / "ensemble/ensemble.json").read_bytes(), type=Ensemble)
+    assert stored == fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels)
+    assert json.loads((tmp_path / "ensemble/metrics.json").read_text()) == figures
+    named = {name for member in MEMBERS for name in (member, f"{member}, pictures only")}
+    named |= {f"operating point {name}" for name in stored.operating_points}
+    assert set(figures) == named | {"ensemble", "clinical GaussianNB", "moe gate", "influence"}
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
+    bags = stub_run(tmp_path)
+    figures = train_ensemble(bags, assigned, tmp_path)
+    members = np.stack(
+        [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
+    )
+    decided = np.empty(PATIENTS, dtype=object)
+    for fold in range(5):
+        seen = assigned != fold
+        fitted = fit_ensemble(members[:, seen], bags.labels[seen])
+        for patient in np.flatnonzero(~seen):
+            smooth = {
+                name: calibrated(row[patient], fitted.calibration[name])
+                for name, row in zip(MEMBERS, members, strict=True)
+            }
+            mixed = sum(fitted.weights[name] * float(smooth[name]) for name in MEMBERS)
+            decided[patient] = decide(mixed, fitted.operating_points["sensitivity-95"])
+    found = figures["operating point sensitivity-95"]
+    for label, word in ((1, "malignant"), (0, "reactive")):
+        for decision in ("malignant", "reactive"):
+            share = np.mean(decided[bags.labels == label] == decision)
+            assert found[f"{word}_called_{decision}"] == pytest.approx(share)
+    assert found["referred"] == pytest.approx(np.mean(decided == "refer"))
+    assert found["malignant_called_reactive"] < found["malignant_called_malignant"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_influence_is_how_far_a_member_moves_the_ensemble(tmp_path: Path) -> None:
+    bags = stub_run(tmp_path)
+    figures = train_ensemble(bags, assigned, tmp_path)
+    ensemble = msgspec.json.decode((tmp_path / "ensemble/ensemble.json").read_bytes(), type=Ensemble)
+    for name, folder in FOLDERS.items():
+        smooth = calibrated(
+            pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"].to_numpy(), ensemble.calibration[name]
+        )
+        low, high = np.quantile(smooth, [0.05, 0.95])
+        assert figures["influence"][name] == pytest.approx(ensemble.weights[name] * (high - low))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_ensemble_remembers_what_it_was_fitted_on(tmp_path: Path) -> None:
+    bags = stub_run(tmp_path)
+    train_ensemble(bags, assigned, tmp_path)
+    stored = json.loads((tmp_path / "ensemble/inputs.json").read_text())
+    assert stored == input_digests(tmp_path)
+    names = {*TRAINED_BESIDE, *(f"{folder}/out_of_fold.csv" for folder in FOLDERS.values())}
+    assert set(stored) == names
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b"\n")
+        assert [key for key, digest in input_digests(tmp_path).items() if digest != stored[key]] == [name]
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1])
+
+
+def test_members_stand_in_the_manifests_order(tmp_path: Path) -> None:
+    """The best member, by construction the mixture, gets the largest weight."""
+    bags = stub_run(tmp_path)
+    tables = [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
+    ensemble = fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels)
+    assert max(ensemble.weights, key=lambda name: ensemble.weights[name]) == "moe"
+    assert list(FOLDERS) == list(MEMBERS)
+
+
+def test_a_member_that_is_missing_or_of_other_patients(tmp_path: Path) -> None:
+    bags = stub_run(tmp_path)
+    path = tmp_path / "naive_bayes/out_of_fold.csv"
+    text = path.read_text()
+    path.write_text(text.replace("p3,", "p99,"))
+    with pytest.raises(UsageError, match=r"naive_bayes/out_of_fold\.csv: is of other patients"):
+        train_ensemble(bags, assigned, tmp_path)
+    path.unlink()
+    with pytest.raises(UsageError, match=r"has no naive_bayes/out_of_fold\.csv\. Run `python -m train naive-bayes`"):
+        train_ensemble(bags, assigned, tmp_path)

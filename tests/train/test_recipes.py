@@ -1,0 +1,31 @@
+"""The full recipe is the report's, and a shortened one says so in its name."""
+
+from dataclasses import asdict
+
+import pytest
+
+from train.recipes import FULL, SMALL, Recipe, adapted
+
+
+def test_full_is_the_reports() -> None:
+    assert (FULL.baseline.fit.learning_rate, FULL.moe.fit.learning_rate) == (1e-3, 1e-4)
+    assert (FULL.baseline.batch_images, FULL.moe.batch_patients) == (128, 8)
+    for fit in (FULL.baseline.fit, FULL.moe.fit):
+        assert (fit.epochs, fit.decay, fit.weight_decay) == (200, 0.975, 5e-4)
+    assert (FULL.scan.clusters, FULL.scan.fused) == (20, 15)
+    assert (FULL.baseline.images_per_patient, FULL.moe.images_per_patient) == (0, 0)
+    assert (FULL.moe.expert_loss, FULL.moe.clinical_rate, FULL.moe.log_count) == (0, 1, False)
+
+
+def test_other_epochs_and_images() -> None:
+    recipe = adapted(SMALL, 4, 9)
+    assert recipe.name == "small, epochs 4, 9 images a patient"
+    assert (recipe.baseline.fit.epochs, recipe.moe.fit.epochs) == (4, 4)
+    assert (recipe.baseline.images_per_patient, recipe.moe.images_per_patient) == (9, 9)
+    stages = (recipe.scan.pretext, recipe.scan.clustering, recipe.scan.self_labelling)
+    assert [stage.epochs for stage in stages] == [4, 4, 3]
+
+
+@pytest.mark.parametrize("recipe", [FULL, SMALL])
+def test_asking_for_nothing_changes_nothing(recipe: Recipe) -> None:
+    assert asdict(adapted(recipe, None, None)) == asdict(recipe)

@@ -1,0 +1,88 @@
+"""A whole training on a synthetic cohort, done once a session for all tests that need one.
+
+tests/train and tests/export each import the fixture: tests/conftest.py may not, as tests/infer runs without torch.
+"""
+
+import contextlib
+import functools
+import io
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
+from train import cli, metrics
+from train.recipes import RECIPES, SMALL
+
+COHORT_SEED = 11
+OPTIONS = ("--recipe", "small", "--epochs", "8", "--images-per-patient", "8")
+# SCAN's batches of 256 would make one step of an epoch on so few pictures.
+SMALL_BATCHES = replace(SMALL, scan=replace(SMALL.scan, batch_images=64))
+DATE = ("--reference-date", REFERENCE_DATE.isoformat())
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished `python -m train all`."""
+
+    patients: Path
+    run: Path
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a call of `python -m train` ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def train(*arguments: object) -> Call:
+    """`python -m train` in this process."""
+    output, errors, code = io.StringIO(), io.StringIO(), 0
+    with (
+        patch.object(sys, "argv", ["train", *map(str, arguments)]),
+        patch.dict(RECIPES, small=SMALL_BATCHES),
+        # 2,000 resamples take longer than the rest of the ensemble stage and more than these tests need.
+        patch.object(metrics, "auc_interval", partial(metrics.auc_interval, repeats=200)),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+    return Call(code, output.getvalue(), errors.getvalue())
+
+
+def clear_cut(patient: SyntheticPatient, seed: int) -> SyntheticPatient:
+    """The same patient with 17 of 20 cells of its label's two kinds: a few epochs have to be enough."""
+    rng = np.random.default_rng([seed, int(patient.patient_id[1:])])
+    typical = (2, 3) if patient.label else (0, 1)
+    others = (0, 1) if patient.label else (2, 3)
+    kinds = [int(rng.choice(typical if rng.random() < 0.85 else others)) for _ in patient.kinds]
+    return replace(patient, kinds=tuple(kinds))
+
+
+@functools.cache
+def train_all(folder: Path) -> TrainedRun:
+    """Train everything in a folder, the first time it is asked for."""
+    trained = TrainedRun(folder / "patients", folder / "run")
+    patients = [clear_cut(patient, COHORT_SEED) for patient in make_patients(80, COHORT_SEED, images=(5, 6))]
+    write_cohort(trained.patients, patients, seed=COHORT_SEED)
+    call = train("all", trained.patients, trained.run, *DATE, *OPTIONS)
+    if call.code:
+        pytest.fail(f"python -m train all: exit code {call.code}\n{call.errors}")
+    return trained
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """The finished run, to be read only: a test that changes it works on a copy."""
+    return train_all(tmp_path_factory.getbasetemp() / "trained")
