@@ -94,10 +94,11 @@ def _check_target(folder: Path, replace: bool) -> None:
 
 def _check_finished(run: Path) -> None:
     """The ensemble must have been fitted on exactly the members that lie beside it."""
-    path = run / "ensemble" / "inputs.json"
-    if not path.exists():
-        raise UsageError(f"{run}: has no ensemble. Run `python -m train all` first")
-    fitted_on = json.loads(path.read_text())
+    folder = run / "ensemble"
+    for name in ("ensemble.json", "metrics.json", "inputs.json"):
+        if not (folder / name).exists():
+            raise UsageError(f"{run}: has no ensemble/{name}. Run `python -m train all` first")
+    fitted_on = json.loads((folder / "inputs.json").read_text())
     changed = [name for name, digest in input_digests(run).items() if fitted_on.get(name) != digest]
     if changed:
         raise UsageError(

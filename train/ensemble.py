@@ -88,8 +88,8 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels, "probability": crossed}
     write_table(folder / "out_of_fold.csv", pd.DataFrame(facts))
     write_text(folder / "metrics.json", json.dumps(figures, indent=1))
-    write_text(folder / "inputs.json", json.dumps(input_digests(run), indent=1))
     write_text(folder / "ensemble.json", msgspec.json.format(msgspec.json.encode(ensemble)).decode())
+    write_text(folder / "inputs.json", json.dumps(input_digests(run), indent=1))
     return figures
 
 

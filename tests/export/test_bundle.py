@@ -247,10 +247,7 @@ def test_a_failed_export_leaves_everything_as_it_was(
     "missing",
     [
         "ensemble/inputs.json",
-        pytest.param(
-            "ensemble/ensemble.json",
-            marks=pytest.mark.xfail(strict=True, reason="inputs.json is written first and looked for alone"),
-        ),
+        "ensemble/ensemble.json",
         "scan/scan.safetensors",
         "moe/full.safetensors",
         "baseline/full.safetensors",
