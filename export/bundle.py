@@ -75,6 +75,7 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "") ->
     self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus()), bundle)
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)  # of an earlier call that was cut off
         os.replace(folder, old)
         os.replace(part, folder)
         shutil.rmtree(old)

@@ -61,11 +61,11 @@ def test_figures_are_those_of_the_predictions(trained_run: TrainedRun) -> None:
 def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained_run.run, run)  # keeps the times
-    before, predictions = trained_files(run), (run / "ensemble/out_of_fold.csv").read_bytes()
+    before, predictions = trained_files(run), out_of_fold(run, "ensemble")
     assert len([path for path in before if path.endswith(".safetensors")]) == 2 * 6 + 3
     assert train("all", trained_run.patients, run, *DATE, *OPTIONS).code == 0
     assert trained_files(run) == before
-    assert (run / "ensemble/out_of_fold.csv").read_bytes() == predictions
+    pd.testing.assert_frame_equal(out_of_fold(run, "ensemble"), predictions)
 
 
 @pytest.mark.parametrize(
