@@ -13,7 +13,7 @@ CUDA ?= 0
 TRAIN_OPTIONS ?= --recipe small
 UV := $(BUILD)/uv/bin/uv
 
-.PHONY: help demo test test-fast test-container check format train export image bench lock clean
+.PHONY: help demo test test-fast test-container check format train export image bench bench-train lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -58,6 +58,9 @@ image:  ## [BUNDLE=] [CUDA=1]: build the container, tagged lympho-infer
 
 bench: $(BUILD)/runtime/ready  ## pictures a second: files to CSV, networks alone, decoding alone
 	$(RUNTIME) -m tests.bench $(BUILD)/bench
+
+bench-train: $(BUILD)/full/ready  ## pictures a second in training: ours against the report's way
+	$(FULL) -m tests.bench_train $(BUILD)/bench-train
 
 lock: $(UV)  ## resolve the dependencies anew into the requirements files, with hashes
 	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml -o infer/requirements.txt

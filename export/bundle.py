@@ -51,13 +51,18 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "") ->
         about: what the exporter knows of the data and the recipe and this program cannot; it goes into the card.
 
     Raises:
-        UsageError: the run is not finished, or the folder is not empty and may not be replaced.
+        UsageError: the run is not finished, its pictures were segmented, or the folder is not empty and may not be
+            replaced.
         ParityError: a graph does not compute what its network computes.
     """
     folder = folder.resolve()
     _check_target(folder, replace)
     _check_finished(run)
     bags = load_crops(run)
+    if bags.facts["segmented"] == "yes":
+        raise UsageError(
+            f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
+        )
     baseline, moe = load_baseline(run / "baseline/full.safetensors"), load_moe(run / "moe/full.safetensors")
     plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head)
     graphs = {plan.name: export_graph(plan) for plan in plans}

@@ -136,6 +136,13 @@ def draw_cell(kind: int, rng: np.random.Generator, size: int = 224, stain: npt.A
     `stain`, (3,), in RGB levels, is added to the whole picture: a patient's smear. Raises ValueError for an unknown
     kind or a size below 112.
     """
+    return draw_cell_and_outline(kind, rng, size, stain)[0]
+
+
+def draw_cell_and_outline(
+    kind: int, rng: np.random.Generator, size: int = 224, stain: npt.ArrayLike | None = None
+) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+    """draw_cell's picture and where its lymphocyte is, nucleus and cytoplasm: (size, size) bool."""
     if not 0 <= kind < len(MORPHOLOGIES):
         raise ValueError(f"kind {kind}: expected 0 to {len(MORPHOLOGIES) - 1}")
     if size < CELL_WINDOW:
@@ -164,7 +171,9 @@ def draw_cell(kind: int, rng: np.random.Generator, size: int = 224, stain: npt.A
         cytoplasm = CYTOPLASM[channel] + tint[channel] + depth[0] + granules
         under += in_cell * (cytoplasm - under)
         under += in_nucleus * (shape.nucleus[channel] + tint[channel] + depth[1] + chromatin - under)
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+    mask = np.zeros((size, size), np.bool_)
+    mask[top : top + CELL_WINDOW, left : left + CELL_WINDOW] = in_cell >= 0.5
+    return np.clip(canvas, 0, 255).astype(np.uint8), mask
 
 
 def _make_patient(index: int, label: int, seed: int, images: tuple[int, int]) -> SyntheticPatient:

@@ -4,7 +4,7 @@ Labelled training sees flips and quarter turns (a smear has no up). SimCLR also 
 so that what stays the same between two views is the cell's shape and not its stain.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,10 +16,24 @@ class ViewOptions:
     """What SimCLR's two views may differ by; each can be switched off."""
 
     crop: float = 0.6  # smallest side of the random crop, as a share of the picture's; 1 switches off
-    turns: bool = True  # flips and quarter turns
-    gain: float = 0.15  # of each colour channel, uniform in 1 +- gain
+    turns: bool = True  # flips and quarter turns: a smear has no up
+    gain: float = 0.15  # of each colour channel, uniform in 1 +- gain: stain and lamp differ between slides
     offset: float = 0.15  # of brightness, in standard deviations
     saturation: tuple[float, float] = (0.4, 1.2)  # 0 is grey, 1 leaves the picture alone
+
+    def without(self, names: tuple[str, ...]) -> "ViewOptions":
+        """With some of AUGMENTATIONS switched off."""
+        options = self
+        if "crop" in names:
+            options = replace(options, crop=1.0)
+        if "turns" in names:
+            options = replace(options, turns=False)
+        if "stain" in names:
+            options = replace(options, gain=0.0, offset=0.0, saturation=(1.0, 1.0))
+        return options
+
+
+AUGMENTATIONS = ("crop", "turns", "stain")
 
 
 def turn_and_flip(images: Tensor) -> Tensor:

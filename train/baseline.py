@@ -4,11 +4,10 @@ A patient's probability is the mean over its pictures.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,8 @@ from torch.nn import functional
 from train.augment import turn_and_flip
 from train.checkpoint import load_dimensions, load_weights, save_network
 from train.crops import Bags, in_batches
-from train.fitting import fit
+from train.curves import Curves, Floats, Indices
+from train.fitting import Job, fit
 from train.inputs import Normalise, ScaleClinical
 from train.out_of_fold import Trainee, batches_of, class_weights, cross_predict
 from train.protocols import seeded
@@ -66,31 +66,51 @@ class BaselineBatch:
     images: Tensor
     clinical: Tensor
     labels: Tensor
+    patients: Indices  # (N,) of each picture
 
 
 def train_baseline(
-    bags: Bags, folds: npt.NDArray[np.int64], run: Path, recipe: BaselineRecipe, seed: int, device: torch.device
+    bags: Bags, folds: Indices, run: Path, recipe: BaselineRecipe, seed: int, device: torch.device
 ) -> pd.DataFrame:
     """Train what is missing in RUN/baseline and return the out-of-fold predictions, a row a patient."""
 
-    def train(patients: npt.NDArray[np.int64], path: Path) -> None:
-        rng = seeded(seed, f"baseline {path.stem}")
-        network = Baseline(BaselineDimensions(log_count=recipe.log_count)).to(device)
-        network.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
-        weights = class_weights(device)
-        trained = fit(
-            network,
-            lambda epoch: _epoch(bags, patients, recipe, rng, device),
-            lambda net, batch: functional.cross_entropy(net(batch.images, batch.clinical), batch.labels, weights),
-            recipe.fit,
-            f"baseline {path.stem}",
-            path.with_suffix(".history.csv"),
-        )
-        save_network(path, trained.cpu(), trained.dimensions)
+    def train(patients: Indices, path: Path) -> None:
+        network = train_network(bags, patients, recipe, Job(f"baseline {path.stem}", path, seed), device)
+        save_network(path, network, network.dimensions)
 
     return cross_predict(
         bags, folds, run / "baseline", Trainee(train, lambda path, of: predict(path, bags, of, device))
     )
+
+
+def train_network(
+    bags: Bags,
+    patients: Indices,
+    recipe: BaselineRecipe,
+    job: Job,
+    device: torch.device,
+    curves: Curves[Baseline] | None = None,
+) -> Baseline:
+    """Train on some patients; `curves` watches each epoch."""
+    seeded(job.seed, job.name)
+    network = Baseline(BaselineDimensions(log_count=recipe.log_count)).to(device)
+    network.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
+    weights = class_weights(device)
+
+    def loss(net: Baseline, batch: BaselineBatch) -> Tensor:
+        logits = net(batch.images, batch.clinical)
+        if curves:
+            curves.record(batch.patients, logits.softmax(1)[:, 1])
+        return functional.cross_entropy(logits, batch.labels, weights)
+
+    return fit(
+        network,
+        lambda rng: _epoch(bags, patients, recipe, rng, device),
+        loss,
+        recipe.fit,
+        job,
+        observe=curves.observe if curves else None,
+    ).cpu()
 
 
 def load_baseline(path: Path) -> Baseline:
@@ -100,43 +120,46 @@ def load_baseline(path: Path) -> Baseline:
     return network
 
 
-def predict(
-    path: Path, bags: Bags, patients: npt.NDArray[np.int64], device: torch.device
-) -> dict[str, npt.NDArray[np.float64]]:
+def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
     """Score patients on all their pictures: probability, and pictures_only with everybody's clinical values alike.
 
     For pictures_only the clinical values are the median of the scored patients, which no label enters.
     """
     network = load_baseline(path).to(device)
     typical = np.median(bags.clinical[patients], axis=0)
-    rows = []
-    for patient in patients:
-        crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
-        rows.append([_mean_probability(network, crops, row, device) for row in (bags.clinical[patient], typical)])
-    table = np.array(rows)
-    return {"probability": table[:, 0], "pictures_only": table[:, 1]}
+    alike = replace(bags, clinical=np.broadcast_to(typical, bags.clinical.shape).copy())
+    return {
+        "probability": score(network, bags, patients, device),
+        "pictures_only": score(network, alike, patients, device),
+    }
 
 
-def _mean_probability(
-    network: Baseline, crops: Tensor, clinical: npt.NDArray[np.float32], device: torch.device
-) -> float:
-    total = 0.0
+def score(network: Baseline, bags: Bags, patients: Indices, device: torch.device) -> Floats:
+    """Mean probability over all pictures of each patient: (len(patients),); the network is in evaluation mode."""
+    result = np.empty(len(patients))
     with torch.inference_mode():
-        for images in in_batches(crops):
-            rows = torch.from_numpy(clinical).to(device).expand(len(images), 3)
-            total += network(images.to(device), rows).softmax(1)[:, 1].double().sum().item()
-    return total / len(crops)
+        for row, patient in enumerate(patients):
+            clinical = torch.from_numpy(bags.clinical[patient]).to(device)
+            total = 0.0
+            crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+            for images in in_batches(crops):
+                logits = network(images.to(device), clinical.expand(len(images), 3))
+                total += logits.softmax(1)[:, 1].double().sum().item()
+            result[row] = total / len(crops)
+    return result
 
 
 def _epoch(
-    bags: Bags, patients: npt.NDArray[np.int64], recipe: BaselineRecipe, rng: np.random.Generator, device: torch.device
+    bags: Bags, patients: Indices, recipe: BaselineRecipe, rng: np.random.Generator, device: torch.device
 ) -> Iterator[BaselineBatch]:
     chosen = np.concatenate(bags.sample(patients, recipe.images_per_patient, rng))
     owner = bags.patient_of_image()
     for indices in batches_of(rng.permutation(chosen), recipe.batch_images):
         of = owner[indices]
+        images = bags.crops[torch.from_numpy(indices)].to(device)
         yield BaselineBatch(
-            turn_and_flip(bags.crops[torch.from_numpy(indices)].to(device)),
+            turn_and_flip(images) if recipe.turns else images,
             torch.from_numpy(bags.clinical[of]).to(device),
             torch.from_numpy(bags.labels[of]).to(device),
+            of,
         )

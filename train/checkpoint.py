@@ -18,11 +18,17 @@ class CheckpointError(LymphoError):
 
 
 def save_network(path: Path, network: nn.Module, dimensions: Any) -> None:
-    """Write a network's weights and the dataclass that rebuilds it."""
+    """Write a network's weights and the dataclass that rebuilds it; its training's progress is done with."""
     part = path.with_suffix(".part")
     metadata = {"dimensions": json.dumps(dataclasses.asdict(dimensions))}
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part, metadata)
     os.replace(part, path)
+    progress_path(path).unlink(missing_ok=True)
+
+
+def progress_path(checkpoint: Path) -> Path:
+    """Where the training that ends in a checkpoint keeps its state between epochs."""
+    return checkpoint.with_suffix(".progress")
 
 
 def load_dimensions(path: Path) -> dict[str, Any]:

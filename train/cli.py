@@ -15,10 +15,14 @@ import numpy.typing as npt
 import torch
 
 from infer.errors import LymphoError, UsageError
-from train import baseline, crops, ensemble, moe, naive_bayes
+from train import baseline, classifiers, crops, ensemble, moe, moe_stability, naive_bayes, report_protocol, zoo
+from train.augment import AUGMENTATIONS
 from train.checkpoint import write_text
+from train.figures.draw import draw_all
 from train.protocols import assign_folds
+from train.provenance import record_call
 from train.recipes import RECIPES, Recipe, adapted
+from train.report_protocol import STATED
 from train.scan import stages
 
 LOG = logging.getLogger("lympho")
@@ -31,9 +35,13 @@ class Run:
         self.folder = folder
         self.seed: int = options["seed"]
         self.device = choose_device(options["device"])
-        self.recipe: Recipe = adapted(RECIPES[options["recipe"]], options["epochs"], options["images_per_patient"])
+        self.recipe: Recipe = adapted(
+            RECIPES[options["recipe"]], options["epochs"], options["images_per_patient"], options["without"]
+        )
         reference: dt.datetime | None = options["reference_date"]
-        self.bags = crops.cache_crops(patients, folder, reference and reference.date(), options["date_format"])
+        self.bags = crops.cache_crops(
+            patients, folder, reference and reference.date(), options["date_format"], segment=options["segment"]
+        ).on(self.device)
         self._claim()
 
     @property
@@ -48,6 +56,8 @@ class Run:
             write_text(path, json.dumps(mine, indent=1))
         elif json.loads(path.read_text()) != json.loads(json.dumps(mine)):
             raise UsageError(f"{self.folder}: was begun with another seed or recipe. Choose another run folder")
+        facts = {"recipe": self.recipe.name, "seed": self.seed, "data": self.bags.facts}
+        record_call(self.folder, facts, self.device)
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,6 +87,15 @@ def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Co
         click.option("--recipe", type=click.Choice(list(RECIPES)), default="full", show_default=True),
         click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's."),
         click.option("--images-per-patient", type=click.IntRange(0), help="A patient and epoch at most; 0 is all."),
+        click.option(
+            "--without",
+            type=click.Choice(AUGMENTATIONS),
+            multiple=True,
+            help="Switch an augmentation off: crop and stain jitter (SCAN's), turns (all models').",
+        ),
+        click.option(
+            "--segment", is_flag=True, help="Wipe out what surrounds the cell (report, figure 4); never exported."
+        ),
         click.option("--seed", type=int, default=0, show_default=True),
     ]
 
@@ -100,8 +119,20 @@ def baseline_command(patients: Path, run: Path, **options: Any) -> None:
 
 
 @stage("scan", "Train the unsupervised cell classes: pretext, neighbours, clustering, self-labelling, fusion.")
-def scan_command(patients: Path, run: Path, **options: Any) -> None:
-    _train_scan(Run(patients, run, options))
+@click.option(
+    "--compare-with",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV of patient_id, image, cell_class (0 to 14): the stage table says how far its classes agree.",
+)
+@click.option(
+    "--stability-seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Cluster from this many seeds, and write how far their classes agree.",
+)
+def scan_command(patients: Path, run: Path, compare_with: Path | None, stability_seeds: int, **options: Any) -> None:
+    _train_scan(Run(patients, run, options), compare_with, stability_seeds)
 
 
 @stage("naive-bayes", "Fit Gaussian naive Bayes on the patients' cell classes.")
@@ -117,8 +148,11 @@ def scan_command(patients: Path, run: Path, **options: Any) -> None:
     show_default=True,
     help="report: quantiles and scaling over all patients before the split, as the report did (optimistic).",
 )
-def naive_bayes_command(patients: Path, run: Path, cell_classes: Path | None, protocol: str, **options: Any) -> None:
-    _train_naive_bayes(Run(patients, run, options), cell_classes, protocol)
+@click.option("--compare", is_flag=True, help="Compare all suitable classifiers of scikit-learn on the same features.")
+def naive_bayes_command(
+    patients: Path, run: Path, cell_classes: Path | None, protocol: str, compare: bool, **options: Any
+) -> None:
+    _train_naive_bayes(Run(patients, run, options), cell_classes, protocol, compare=compare)
 
 
 @stage("moe", "Train the mixture of experts: 5 folds and all patients.")
@@ -129,6 +163,51 @@ def moe_command(patients: Path, run: Path, **options: Any) -> None:
 @stage("ensemble", "Fit calibration, weights and thresholds on the members' out-of-fold predictions.")
 def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
     _train_ensemble(Run(patients, run, options))
+
+
+@stage("evaluate", "Measure the three models by a protocol.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["report"]),
+    required=True,
+    help="report: the report's split and folds, best epoch on the validation patients (optimistic).",
+)
+@click.option("--model", "models", type=click.Choice(list(STATED)), multiple=True, help="All three if not given.")
+def evaluate_command(patients: Path, run: Path, protocol: str, models: tuple[str, ...], **options: Any) -> None:
+    this = Run(patients, run, options)
+    figures = report_protocol.evaluate(
+        this.bags, this.folder, this.recipe, this.seed, this.device, models or tuple(STATED)
+    )
+    click.echo(f"{report_protocol.LABEL}\nrecipe {this.recipe.name}, seed {this.seed}; balanced accuracy:")
+    click.echo(json.dumps(figures, indent=1))
+
+
+@stage("stability", "Compare ways to steady the mixture of experts on the report's split.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each way.")
+def stability_command(patients: Path, run: Path, seeds: int, **options: Any) -> None:
+    this = Run(patients, run, options)
+    of = range(this.seed, this.seed + seeds)
+    table = moe_stability.compare(this.bags, this.folder, this.recipe.moe, of, this.device)
+    click.echo(table.round(3).to_string(index=False))
+
+
+@stage("zoo", "Compare the networks that the report tried around its baseline, on its split; --recipe small: tiny.")
+@click.option("--network", "networks", type=click.Choice(list(zoo.NETWORKS)), multiple=True, help="Default: all.")
+def zoo_command(patients: Path, run: Path, networks: tuple[str, ...], **options: Any) -> None:
+    this = Run(patients, run, options)
+    recipe = zoo.FULL if options["recipe"] == "full" else zoo.TINY
+    table = zoo.compare(this.bags, this.folder, recipe, this.seed, this.device, networks or tuple(zoo.NETWORKS))
+    click.echo(table.round(3).to_string(index=False))
+
+
+@cli.command("figures", help="Redraw the report's table 2 and figures 2 to 10 from RUN alone into RUN/figures.")
+@click.argument("patients", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the pictures drawn as samples.")
+def figures_command(patients: Path, run: Path, seed: int) -> None:
+    del patients  # every command has it; this one reads the run folder alone
+    for name in draw_all(run, seed):
+        click.echo(str(run / "figures" / name))
 
 
 @stage("all", "Everything, in order; what an earlier call finished is kept.")
@@ -145,11 +224,20 @@ def _train_baseline(run: Run) -> None:
     baseline.train_baseline(run.bags, run.folds, run.folder, run.recipe.baseline, run.seed, run.device)
 
 
-def _train_scan(run: Run) -> None:
-    stages.train_scan(run.bags, run.folder, run.recipe.scan, run.seed, run.device)
+def _train_scan(run: Run, compare_with: Path | None = None, stability_seeds: int = 1) -> None:
+    reference = naive_bayes.read_cell_classes(compare_with, run.bags) if compare_with else None
+    stages.train_scan(
+        run.bags,
+        run.folder,
+        run.recipe.scan,
+        run.seed,
+        run.device,
+        reference=reference,
+        stability_seeds=stability_seeds,
+    )
 
 
-def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str) -> None:
+def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str, *, compare: bool = False) -> None:
     path = cell_classes or run.folder / "scan" / "classes.csv"
     if not path.exists():
         raise UsageError(f"{run.folder}: has no cell classes. Run `python -m train scan` or name --cell-classes")
@@ -163,6 +251,9 @@ def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str) -> No
     (run.folder / naive_bayes.FOLDER).mkdir(exist_ok=True)
     write_text(run.folder / naive_bayes.FOLDER / "metrics.json", text)
     click.echo(text)
+    if compare:
+        comparison = classifiers.compare_classifiers(base, run.bags.labels, protocol, run.recipe.bayes, run.seed)
+        classifiers.write_comparison(comparison, run.folder)
 
 
 def _train_moe(run: Run) -> None:

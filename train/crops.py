@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from infer.cohort import Cohort, Patient, read_cohort
 from infer.errors import CohortError, UsageError
 from infer.images import RejectedImage, leaves, list_images, read_crop
 from infer.manifest import Plausible, Range
+from train.segmentation import segment_crops
 
 LOG = logging.getLogger("lympho")
 
@@ -42,10 +43,14 @@ class Bags:
     image_names: list[str]  # (N,)
     labels: npt.NDArray[np.int64]  # (P,) 1 malignant
     clinical: npt.NDArray[np.float32]  # (P, 3) sex (F = 1), count in 10^9/L, age in years
-    facts: dict[str, str]  # where they come from: table_sha256, reference_date
+    facts: dict[str, str]  # where they come from: table_sha256, reference_date, segmented (yes or no), ...
 
     def __len__(self) -> int:
         return len(self.patient_ids)
+
+    def on(self, device: torch.device) -> "Bags":
+        """With the pictures on a device: copied once, drawn and augmented there ever after."""
+        return self if device.type == "cpu" else replace(self, crops=self.crops.to(device))
 
     def patient_of_image(self) -> npt.NDArray[np.int64]:
         """(N,) index of each picture's patient."""
@@ -65,7 +70,7 @@ class Bags:
 
     def mean_colours(self) -> npt.NDArray[np.float64]:
         """(P, 3) mean red, green, blue of each patient's crops, 0 to 255."""
-        means = np.concatenate([batch.float().mean(dim=(1, 2)).numpy() for batch in in_batches(self.crops)])
+        means = np.concatenate([batch.float().mean(dim=(1, 2)).cpu().numpy() for batch in in_batches(self.crops)])
         return np.stack([means[a:b].mean(axis=0, dtype=np.float64) for a, b in self.ranges()])
 
     def ranges(self) -> Iterator[tuple[int, int]]:
@@ -78,12 +83,18 @@ def in_batches(crops: Tensor, size: int = 256) -> Iterator[Tensor]:
     return (crops[start : start + size] for start in range(0, len(crops), size))
 
 
-def cache_crops(patients: Path, run: Path, reference_date: dt.date | None, date_format: str | None) -> Bags:
+def cache_crops(
+    patients: Path, run: Path, reference_date: dt.date | None, date_format: str | None, segment: bool = False
+) -> Bags:
     """Decode a cohort into the run folder, or take what an earlier call left there.
+
+    Args:
+        segment: whether to wipe out what surrounds each picture's lymphocyte.
 
     Raises:
         CohortError: the table or a labelled patient cannot be used; every such patient is named.
-        UsageError: no date to take ages at, or the run folder was made from other data or another date.
+        UsageError: no date to take ages at, or the run folder was made from other data or another date, or with
+            pictures segmented the other way.
     """
     if run.resolve().is_relative_to(patients.resolve()):
         raise UsageError(f"{run}: lies inside the cohort, which is never written to. Choose another run folder")
@@ -99,15 +110,19 @@ def cache_crops(patients: Path, run: Path, reference_date: dt.date | None, date_
         "pictures_sha256": _digest(cohort.folder, jobs),
         "reference_date": _age_rule(cohort, reference_date),
         "date_format": date_format or "",
+        "segmented": "yes" if segment else "no",
     }
     folder = run / "crops"
     if (folder / "cohort.json").exists():
         bags = load_crops(run)
+        if bags.facts["segmented"] != facts["segmented"]:
+            held = "segmented" if bags.facts["segmented"] == "yes" else "whole"
+            raise UsageError(f"{run}: holds {held} pictures, see --segment. Choose another run folder")
         if bags.facts != facts:
             raise UsageError(f"{run}: was made from another table, other pictures or dates. Choose another run folder")
         return bags
     folder.mkdir(parents=True, exist_ok=True)
-    _decode_all(cohort, labelled, jobs, folder)
+    _decode_all(cohort, labelled, jobs, folder, segment)
     (folder / "cohort.json").write_text(json.dumps(facts, indent=1))  # last: its presence says that the rest is whole
     return load_crops(run)
 
@@ -132,7 +147,8 @@ def load_crops(run: Path) -> Bags:
         image_names=images["image"].tolist(),
         labels=table["label"].to_numpy(np.int64),
         clinical=table[["sex", "lymph_count", "age_years"]].to_numpy(np.float32),
-        facts=json.loads((folder / "cohort.json").read_text()),
+        # A run folder from before segmentation does not say that its pictures are whole.
+        facts={"segmented": "no"} | json.loads((folder / "cohort.json").read_text()),
     )
 
 
@@ -185,7 +201,7 @@ def _digest(folder: Path, jobs: list[Job]) -> str:
     return digest.hexdigest()
 
 
-def _decode_all(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Path) -> None:
+def _decode_all(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Path, segment: bool) -> None:
     root = cohort.folder.resolve()
 
     def decode(job: Job) -> npt.NDArray[np.uint8] | str:
@@ -210,6 +226,8 @@ def _decode_all(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder
             else:
                 crops[len(used)] = crop
                 used.append({"patient_id": patient.patient_id, "image": name})
+    if segment:
+        segment_crops(crops[: len(used)])
     crops.flush()
     if rejected:  # rows at the end of the map stayed empty
         np.save(folder / "crops.npy", crops[: len(used)])

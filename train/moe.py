@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from torch import Tensor
 from train.augment import turn_and_flip
 from train.checkpoint import load_dimensions, load_weights, save_network
 from train.crops import Bags, in_batches
-from train.fitting import fit, mixed_precision
+from train.curves import Curves, Floats, Indices
+from train.fitting import Job, fit, mixed_precision
 from train.moe_network import MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
 from train.out_of_fold import Trainee, batches_of, class_weights, cross_predict
 from train.protocols import seeded
@@ -30,37 +30,66 @@ class MoeBatch:
     patient: Tensor
     clinical: Tensor
     labels: Tensor  # (P,)
+    patients: Indices  # (P,) their indices in the cohort
 
 
 def train_moe(
-    bags: Bags, folds: npt.NDArray[np.int64], run: Path, recipe: MoeRecipe, seed: int, device: torch.device
+    bags: Bags, folds: Indices, run: Path, recipe: MoeRecipe, seed: int, device: torch.device
 ) -> pd.DataFrame:
     """Train what is missing in RUN/moe and return the out-of-fold predictions, a row a patient."""
 
-    def train(patients: npt.NDArray[np.int64], path: Path) -> None:
-        rng = seeded(seed, f"moe {path.stem}")
-        network = MixtureOfExperts(MoeDimensions(log_count=recipe.log_count)).to(device)
-        network.head.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
-        clinical_side = [*network.head.clinical_expert.parameters(), *network.head.gate.parameters()]
-        fast = {id(parameter) for parameter in clinical_side}
-        groups: list[dict[str, object]] = [
-            {"params": [parameter for parameter in network.parameters() if id(parameter) not in fast]},
-            {"params": clinical_side, "lr": recipe.fit.learning_rate * recipe.clinical_rate},
-        ]
-        trained = fit(
-            network,
-            lambda epoch: _epoch(bags, patients, recipe, rng, device),
-            lambda net, batch: moe_loss(_forward(net, batch, device), batch.labels, recipe.expert_loss),
-            recipe.fit,
-            f"moe {path.stem}",
-            path.with_suffix(".history.csv"),
-            groups,
-        )
+    def train(patients: Indices, path: Path) -> None:
+        network = train_network(bags, patients, recipe, Job(f"moe {path.stem}", path, seed), device)
         if recipe.late_steps:
-            fit_clinical_side(trained, bags, patients, recipe, device)
-        save_network(path, trained.cpu(), trained.dimensions)
+            fit_clinical_side(network, bags, patients, recipe, device)
+        save_network(path, network.cpu(), network.dimensions)
 
     return cross_predict(bags, folds, run / "moe", Trainee(train, lambda path, of: predict(path, bags, of, device)))
+
+
+def train_network(
+    bags: Bags,
+    patients: Indices,
+    recipe: MoeRecipe,
+    job: Job,
+    device: torch.device,
+    curves: Curves[MixtureOfExperts] | None = None,
+    network: MixtureOfExperts | None = None,
+) -> MixtureOfExperts:
+    """Train on some patients, the late fit not included; `curves` watches each epoch.
+
+    A network handed in is trained in place, so that the caller has its last weights beside the averaged ones returned.
+    """
+    network = network or new_network(bags, patients, recipe, job, device)
+    clinical_side = [*network.head.clinical_expert.parameters(), *network.head.gate.parameters()]
+    fast = {id(parameter) for parameter in clinical_side}
+
+    def loss(net: MixtureOfExperts, batch: MoeBatch) -> Tensor:
+        output = _forward(net, batch, device)
+        if curves:
+            curves.record(batch.patients, output.probability)
+        return moe_loss(output, batch.labels, recipe.expert_loss)
+
+    return fit(
+        network,
+        lambda rng: _epoch(bags, patients, recipe, rng, device),
+        loss,
+        recipe.fit,
+        job,
+        parameters=[
+            {"params": [parameter for parameter in network.parameters() if id(parameter) not in fast]},
+            {"params": clinical_side, "lr": recipe.fit.learning_rate * recipe.clinical_rate},
+        ],
+        observe=curves.observe if curves else None,
+    )
+
+
+def new_network(bags: Bags, patients: Indices, recipe: MoeRecipe, job: Job, device: torch.device) -> MixtureOfExperts:
+    """An untrained network, its clinical values scaled by the patients it will be trained on."""
+    seeded(job.seed, job.name)
+    network = MixtureOfExperts(MoeDimensions(log_count=recipe.log_count)).to(device)
+    network.head.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
+    return network
 
 
 def load_moe(path: Path) -> MixtureOfExperts:
@@ -88,7 +117,7 @@ def weighted_cross_entropy(probability: Tensor, labels: Tensor) -> Tensor:
 
 
 def fit_clinical_side(
-    network: MixtureOfExperts, bags: Bags, patients: npt.NDArray[np.int64], recipe: MoeRecipe, device: torch.device
+    network: MixtureOfExperts, bags: Bags, patients: Indices, recipe: MoeRecipe, device: torch.device
 ) -> None:
     """Fit the clinical expert, then the gate, once more on the finished encoder and image expert, in place.
 
@@ -126,11 +155,14 @@ def mean_maps(network: MixtureOfExperts, bags: Bags, patient: int, device: torch
     return maps.mean(dim=0, keepdim=True)
 
 
-def predict(
-    path: Path, bags: Bags, patients: npt.NDArray[np.int64], device: torch.device
-) -> dict[str, npt.NDArray[np.float64]]:
+def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
     """Score patients on all their pictures: OUTPUTS, each (len(patients),), and the image expert as pictures_only."""
-    network = load_moe(path).to(device)
+    result = score(load_moe(path).to(device), bags, patients, device)
+    return {**result, "pictures_only": result["image"]}
+
+
+def score(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
+    """OUTPUTS of some patients on all their pictures, each (len(patients),); the network is in evaluation mode."""
     rows = []
     with torch.inference_mode():
         for patient in patients:
@@ -138,22 +170,22 @@ def predict(
             output = network.head(mean, torch.from_numpy(bags.clinical[patient : patient + 1]).to(device))
             rows.append([getattr(output, name).item() for name in OUTPUTS])
     table = np.array(rows)
-    result = {name: table[:, column] for column, name in enumerate(OUTPUTS)}
-    return {**result, "pictures_only": result["image"]}
+    return {name: table[:, column] for column, name in enumerate(OUTPUTS)}
 
 
 def _epoch(
-    bags: Bags, patients: npt.NDArray[np.int64], recipe: MoeRecipe, rng: np.random.Generator, device: torch.device
+    bags: Bags, patients: Indices, recipe: MoeRecipe, rng: np.random.Generator, device: torch.device
 ) -> Iterator[MoeBatch]:
     for group in batches_of(rng.permutation(patients), recipe.batch_patients):
         chosen = bags.sample(group, recipe.images_per_patient, rng)
         images = bags.crops[torch.from_numpy(np.concatenate(chosen))].to(device)
         patient = np.repeat(np.arange(len(group)), [len(part) for part in chosen])
         yield MoeBatch(
-            turn_and_flip(images),
+            turn_and_flip(images) if recipe.turns else images,
             torch.from_numpy(patient).to(device),
             torch.from_numpy(bags.clinical[group]).to(device),
             torch.from_numpy(bags.labels[group]).to(device),
+            group,
         )
 
 

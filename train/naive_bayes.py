@@ -137,24 +137,46 @@ def evaluate_naive_bayes(
     the report's authors did, so its figures are optimistic; `honest` takes them from the training patients, and the
     smoothing from the recipe.
     """
-    smoothing = BayesRecipe().smoothing if protocol == "report" else recipe.smoothing
-    everyone = np.arange(len(labels))
+    smoothing = protocol_smoothing(protocol, recipe)
 
     def accuracies(training: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> tuple[float, float]:
-        seen = everyone if protocol == "report" else training
-        quantiles = np.quantile(base[seen], OUTLIER_QUANTILE, axis=0)
-        features = with_outliers(base, quantiles)
-        low, spread = _minimum_and_range(features[seen])
-        scaled = (features - low) / spread
-        model = GaussianNB(var_smoothing=smoothing).fit(scaled[training], labels[training])
+        features = protocol_features(base, training, protocol)
+        model = GaussianNB(var_smoothing=smoothing).fit(features[training], labels[training])
         return tuple(
-            float(balanced_accuracy_score(labels[part], model.predict(scaled[part]))) for part in (training, held_out)
+            float(balanced_accuracy_score(labels[part], model.predict(features[part]))) for part in (training, held_out)
         )  # type: ignore[return-value]
 
-    split = train_test_split(everyone, test_size=0.2, random_state=REPORT_SEED, stratify=labels)
+    split = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=REPORT_SEED, stratify=labels)
     training, validation = accuracies(*split)
-    folds = StratifiedKFold(5, shuffle=True, random_state=REPORT_SEED).split(base, labels)
-    return BayesFigures(protocol, training, validation, [accuracies(*fold)[1] for fold in folds])
+    return BayesFigures(protocol, training, validation, [accuracies(*fold)[1] for fold in report_folds(labels)])
+
+
+def protocol_features(
+    base: npt.NDArray[np.float64], training: npt.NDArray[np.int64], protocol: str
+) -> npt.NDArray[np.float64]:
+    """All patients' features with the outlier count, min-max scaled: (P, 21).
+
+    Quantiles, minima and ranges are those of all patients under `report`, of the `training` ones under `honest`.
+
+    Args:
+        base: (P, 20) as `patient_features` gives them.
+        training: indices of the training patients.
+        protocol: `report` or `honest`.
+    """
+    seen = np.arange(len(base)) if protocol == "report" else training
+    features = with_outliers(base, np.quantile(base[seen], OUTLIER_QUANTILE, axis=0))
+    low, spread = _minimum_and_range(features[seen])
+    return (features - low) / spread
+
+
+def protocol_smoothing(protocol: str, recipe: BayesRecipe) -> float:
+    """GaussianNB's var_smoothing: scikit-learn's default under `report`, the recipe's under `honest`."""
+    return BayesRecipe().smoothing if protocol == "report" else recipe.smoothing
+
+
+def report_folds(labels: npt.NDArray[np.int64]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Training and held-out indices of the report's 5 stratified folds: seed 42, annotation file's order."""
+    return list(StratifiedKFold(5, shuffle=True, random_state=REPORT_SEED).split(labels, labels))
 
 
 def _minimum_and_range(features: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

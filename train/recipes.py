@@ -3,7 +3,9 @@
 Frozen and written into the run folder, the bundle and the model card, so that a figure can be had again.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from train.augment import ViewOptions
 
 ALL_IMAGES = 0  # for images_per_patient: every picture in every epoch
 
@@ -27,6 +29,7 @@ class BaselineRecipe:
     batch_images: int = 128  # report, table 1
     images_per_patient: int = ALL_IMAGES
     log_count: bool = False
+    turns: bool = True  # flips and quarter turns
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class MoeRecipe:
     late_steps: int = 0  # clinical expert and gate are fitted once more, that many steps, on the finished encoder
     gate_pull: float = 1.0  # in the late fit: weight of the gate's squared distance from one half
     log_count: bool = False
+    turns: bool = True  # flips and quarter turns
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class ScanRecipe:
     fused: int = 15  # report
     heads: int = 5  # the one with the lowest loss is kept
     entropy_weight: float = 5.0  # SCAN, equation 2
-    confidence: float = 0.9  # of pictures whose class self-labelling trusts
+    confidence: float = 0.9  # of pictures whose class self-labelling trusts, in every class
+    trusted_share: float = 0.5  # of each class's pictures that it trusts at least, however unsure they are
+    largest_class: float = 0.5  # share of all pictures in one class at which a stage counts as collapsed
+    views: ViewOptions = field(default_factory=ViewOptions)
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,13 @@ SMALL = Recipe(
 RECIPES = {recipe.name: recipe for recipe in (FULL, SMALL)}
 
 
-def adapted(recipe: Recipe, epochs: int | None, images_per_patient: int | None) -> Recipe:
-    """A recipe with other epochs (no stage of SCAN grows) and pictures a patient and epoch; the name says so."""
+def adapted(
+    recipe: Recipe, epochs: int | None, images_per_patient: int | None, without: tuple[str, ...] = ()
+) -> Recipe:
+    """A recipe with other epochs (no stage of SCAN grows), pictures a patient and epoch, or without AUGMENTATIONS.
+
+    The name says so.
+    """
     if epochs is not None:
         scan = recipe.scan
         recipe = replace(
@@ -139,5 +151,14 @@ def adapted(recipe: Recipe, epochs: int | None, images_per_patient: int | None) 
             name=f"{recipe.name}, {images_per_patient or 'all'} images a patient",
             baseline=replace(recipe.baseline, images_per_patient=images_per_patient),
             moe=replace(recipe.moe, images_per_patient=images_per_patient),
+        )
+    if without:
+        turns = "turns" not in without
+        recipe = replace(
+            recipe,
+            name=f"{recipe.name}, without {' or '.join(without)}",
+            baseline=replace(recipe.baseline, turns=turns),
+            moe=replace(recipe.moe, turns=turns),
+            scan=replace(recipe.scan, views=recipe.scan.views.without(without)),
         )
     return recipe

@@ -278,6 +278,21 @@ def test_members_that_changed_after_the_ensemble_are_refused(
         export_bundle(tmp_path / "run", tmp_path / "bundle", replace=False)
 
 
+def test_a_run_on_segmented_pictures_is_refused(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime scores whole pictures."""
+    shutil.copytree(trained_run.run, tmp_path / "run")
+    cohort = tmp_path / "run/crops/cohort.json"
+    facts = json.loads(cohort.read_text())
+    assert facts["segmented"] == "no"
+    cohort.write_text(json.dumps(facts | {"segmented": "yes"}))
+    monkeypatch.setattr("export.bundle.export_graph", lambda plan: pytest.fail("it began to export"))
+    with pytest.raises(UsageError, match=r"run: was trained on segmented pictures \(--segment\), which scoring"):
+        export_bundle(tmp_path / "run", tmp_path / "bundle", replace=False)
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_naive_bayes_of_other_classes_touches_nothing_that_is_packed(trained_run: TrainedRun, tmp_path: Path) -> None:
     """Its numbers would be of other classes than the SCAN graph beside it gives."""
     run, classes = tmp_path / "run", tmp_path / "classes.csv"

@@ -12,7 +12,9 @@ from tests.synthetic import make_patients, write_cohort
 from tests.train_fixtures import DATE, train
 from train.cli import cli
 
-COMMANDS = ("crops", "baseline", "scan", "naive-bayes", "moe", "ensemble", "all")
+COMMANDS = (
+    "crops", "baseline", "scan", "naive-bayes", "moe", "ensemble", "evaluate", "stability", "zoo", "figures", "all",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,37 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_stages_are_there() -> None:
-    assert set(COMMANDS) <= set(cli.commands)
+    assert set(COMMANDS) == set(cli.commands)
+
+
+def test_the_readme_has_every_command_and_option() -> None:
+    readme = Path("README.md").read_text()
+    for name, command in cli.commands.items():
+        assert name in readme
+        for parameter in command.params:
+            assert all(option in readme for option in parameter.opts if option.startswith("--")), parameter.opts
+
+
+def test_augmentations_can_be_switched_off_and_the_run_says_so(cohort: Path, tmp_path: Path) -> None:
+    assert train("crops", cohort, tmp_path / "run", *DATE, "--without", "turns", "--without", "stain").code == 0
+    recipe = json.loads((tmp_path / "run/options.json").read_text())["recipe"]
+    assert recipe["name"] == "full, without turns or stain"
+    assert not recipe["moe"]["turns"]
+    assert not recipe["baseline"]["turns"]
+    assert not recipe["scan"]["views"]["turns"]
+    assert recipe["scan"]["views"]["saturation"] == [1.0, 1.0]
+    assert recipe["scan"]["views"]["crop"] < 1
+    (line,) = (tmp_path / "run/calls.jsonl").read_text().splitlines()
+    assert json.loads(line)["recipe"] == recipe["name"]
+
+
+def test_figures_that_cannot_be_drawn_are_named(cohort: Path, tmp_path: Path) -> None:
+    assert train("crops", cohort, tmp_path / "run", *DATE).code == 0
+    call = train("figures", cohort, tmp_path / "run")
+    assert call.code == 2
+    for step in ("train scan", "naive-bayes --compare", "evaluate --protocol report"):
+        assert step in call.errors
+    assert (tmp_path / "run/figures/figure-02-patients.png").exists()
 
 
 def test_module_and_help() -> None:

@@ -1,4 +1,4 @@
-"""SCAN's loss against the paper's equation 2, written with loops; the choice of the best head."""
+"""SCAN's loss against the paper's equation 2, written with loops; the loss that chooses a head."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from train.scan.clustering import best_head, scan_loss
+from train.scan.clustering import head_losses, scan_loss
 from train.scan.network import ScanDimensions, ScanNetwork, embed_all
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def test_disagreement_stays_finite() -> None:
 
 
 @pytest.mark.parametrize("better", [0, 1, 2])
-def test_best_head_is_the_one_that_separates(better: int) -> None:
+def test_the_head_that_separates_has_the_lowest_loss(better: int) -> None:
     torch.manual_seed(0)
     crops = torch.randint(0, 40, (8, 112, 112, 3), dtype=torch.uint8)
     crops[4:] += 200  # four dark pictures, four bright ones
@@ -74,5 +74,7 @@ def test_best_head_is_the_one_that_separates(better: int) -> None:
             sign = torch.tensor([-1.0, 1.0]) if index == better else torch.zeros(2)  # the others cannot decide
             head.weight.copy_(sign[:, None] * direction)
             head.bias.copy_(-sign * (direction @ embedding.mean(0)))
-    assert best_head(network, crops, neighbours, 5.0, CPU) == better
+    losses = head_losses(network, crops, neighbours, 5.0, CPU)
+    assert losses.shape == (3,)
+    assert losses.argmin() == better
     assert network.with_head(better)(crops)[0].argmax(1).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]

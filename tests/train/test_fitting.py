@@ -1,16 +1,23 @@
 """The training loop on a model of one weight, small enough to follow by hand."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from train.fitting import TrainingError, fit
+from train.checkpoint import CheckpointError, progress_path, save_network
+from train.fitting import Job, TrainingError, fit
 from train.recipes import FitRecipe
+
+
+def job(folder: Path, best: str | None = None) -> Job:
+    return Job("toy", folder / "toy.safetensors", seed=3, best=best)
 
 
 @dataclass
@@ -22,7 +29,8 @@ class Watched:
     losses: list[float] = field(default_factory=list)
     bad: tuple[int, int] | None = None  # epoch and batch of a loss that is not finite
 
-    def batches(self, epoch: int) -> Iterator[Tensor]:
+    def batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
+        epoch = len(self.weights)
         self.weights.append(self.network.weight.item())
         for number in range(3):
             yield torch.tensor([[float("nan") if self.bad == (epoch, number) else 1.0 + number]])
@@ -33,7 +41,7 @@ class Watched:
         return value
 
     def fit(self, recipe: FitRecipe, folder: Path) -> nn.Linear:
-        return fit(self.network, self.batches, self.loss, recipe, "toy", folder / "history.csv")
+        return fit(self.network, self.batches, self.loss, recipe, job(folder))
 
 
 def test_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> None:
@@ -61,7 +69,8 @@ def test_running_statistics_are_averaged_too(tmp_path: Path) -> None:
         return net(batch).sum()  # type: ignore[no-any-return]
 
     recipe = FitRecipe(epochs=2, learning_rate=0.0, averaged_share=1.0)
-    trained = fit(network, lambda epoch: [torch.full((4, 1), 6.0 * epoch)], loss, recipe, "toy", tmp_path / "h.csv")
+    inputs = iter([0.0, 6.0])
+    trained = fit(network, lambda rng: [torch.full((4, 1), next(inputs))], loss, recipe, job(tmp_path))
     assert trained.running_mean is not None
     assert trained.running_mean.item() == pytest.approx((0 + 3) / 2)
 
@@ -69,7 +78,7 @@ def test_running_statistics_are_averaged_too(tmp_path: Path) -> None:
 def test_history_has_a_row_an_epoch_and_the_rate_decays(tmp_path: Path) -> None:
     watched = Watched()
     watched.fit(FitRecipe(epochs=4, learning_rate=0.2, decay=0.5), tmp_path)
-    with (tmp_path / "history.csv").open(newline="") as file:
+    with (tmp_path / "toy.history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "loss", "learning_rate", "seconds"]
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
@@ -97,12 +106,11 @@ def test_groups_have_rates_of_their_own(tmp_path: Path) -> None:
     groups: list[dict[str, object]] = [{"params": [slow]}, {"params": [fast], "lr": 0.1}]
     fit(
         network,
-        lambda epoch: [1.0],
+        lambda rng: [1.0],
         lambda net, batch: (slow + fast - 10).square().sum(),
         FitRecipe(epochs=1, learning_rate=0.01, weight_decay=0.0),
-        "toy",
-        tmp_path / "history.csv",
-        groups,
+        job(tmp_path),
+        parameters=groups,
     )
     assert slow.item() == pytest.approx(0.01, rel=1e-3)
     assert fast.item() == pytest.approx(0.1, rel=1e-3)
@@ -111,3 +119,140 @@ def test_groups_have_rates_of_their_own(tmp_path: Path) -> None:
 def test_it_learns(tmp_path: Path) -> None:
     trained = Watched().fit(FitRecipe(epochs=60, learning_rate=0.3, weight_decay=0.0), tmp_path)
     assert trained.weight.item() == pytest.approx(2.0, abs=0.05)
+
+
+def weight_of(network: nn.Linear, epoch: int) -> dict[str, float]:
+    return {"weight": network.weight.item(), "number": float(epoch)}
+
+
+@pytest.mark.parametrize(("sign", "best_epoch"), [(1.0, 5), (-1.0, 0)])
+def test_the_best_epoch_is_kept_where_one_is_asked_for(tmp_path: Path, sign: float, best_epoch: int) -> None:
+    """The weight grows from epoch to epoch: its highest value is the last, that of its negative the first."""
+    watched = Watched()
+    nn.init.constant_(watched.network.weight, -1.0)
+    trained = fit(
+        watched.network,
+        watched.batches,
+        watched.loss,
+        FitRecipe(epochs=6, learning_rate=0.05),
+        job(tmp_path, best="figure"),
+        observe=lambda network, epoch: {"figure": sign * network.weight.item()},
+    )
+    after_epoch = [*watched.weights[1:], watched.network.weight.item()]
+    assert after_epoch == sorted(after_epoch)
+    assert trained.weight.item() == after_epoch[best_epoch]
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing in the loop may catch it."""
+
+
+@dataclass
+class Noisy:
+    """A training that draws from every source: batches from numpy, dropout from torch, batch norm's statistics."""
+
+    folder: Path
+    killed_at: tuple[int, int] | None = None  # epoch of this call and batch
+    batches_seen: int = 0
+    epochs_seen: int = 0
+
+    def run(self, best: str | None = None) -> nn.Sequential:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+        return fit(
+            network,
+            self.batches,
+            lambda net, batch: (net(batch) - 1).square().mean(),
+            FitRecipe(epochs=8, learning_rate=0.05, averaged_share=0.5),
+            job(self.folder, best),
+            parameters=[{"params": network[0].parameters(), "lr": 0.1}, {"params": network[1:].parameters()}],
+            observe=lambda net, epoch: {"figure": float(net(torch.ones(1, 4)).item() * (-1) ** epoch)},
+        )
+
+    def batches(self, rng: np.random.Generator) -> Iterable[Tensor]:
+        self.epochs_seen += 1
+        for number in range(5):
+            if self.killed_at == (self.epochs_seen - 1, number):
+                raise Killed
+            self.batches_seen += 1
+            yield torch.from_numpy(rng.normal(size=(6, 4)).astype(np.float32))
+
+
+def state(network: nn.Module) -> dict[str, list[float]]:
+    return {name: value.flatten().tolist() for name, value in network.state_dict().items()}
+
+
+def history(folder: Path) -> list[list[str]]:
+    """All columns but the seconds."""
+    with (folder / "toy.history.csv").open(newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]
+
+
+@pytest.mark.parametrize("best", [None, "figure"])
+@pytest.mark.parametrize("epoch", [1, 3, 6])  # before, at the border of and within the averaged epochs
+def test_killed_within_an_epoch_it_ends_as_if_nothing_had_happened(
+    tmp_path: Path, epoch: int, best: str | None
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    expected = state(Noisy(whole).run(best))
+    killed = Noisy(cut, killed_at=(epoch, 2))
+    with pytest.raises(Killed):
+        killed.run(best)
+    assert killed.batches_seen == 5 * epoch + 2
+    resumed = Noisy(cut)
+    assert state(resumed.run(best)) == expected  # to the last bit
+    assert resumed.epochs_seen == 8 - epoch  # what was done is not done again
+    assert history(cut) == history(whole)
+
+
+def test_killed_before_its_result_was_saved_it_trains_nothing_again(tmp_path: Path) -> None:
+    first = state(Noisy(tmp_path).run())
+    again = Noisy(tmp_path)
+    assert state(again.run()) == first
+    assert again.epochs_seen == 0
+
+
+def test_a_saved_network_ends_its_progress(tmp_path: Path) -> None:
+    trained = Noisy(tmp_path).run()
+    assert progress_path(tmp_path / "toy.safetensors").exists()
+    save_network(tmp_path / "toy.safetensors", trained, FitRecipe(1, 0.1))
+    assert not progress_path(tmp_path / "toy.safetensors").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "other network"])
+def test_progress_that_cannot_be_gone_on_from_is_named(tmp_path: Path, damage: str) -> None:
+    Noisy(tmp_path).run()
+    path = progress_path(tmp_path / "toy.safetensors")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be gone on from .*Delete it to begin anew"):
+            Noisy(tmp_path).run()
+    else:
+        with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be gone on from"):
+            Watched().fit(FitRecipe(epochs=8, learning_rate=0.1), tmp_path)
+
+
+def test_tensorboard_gets_each_epoch_once_whatever_was_cut(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        Noisy(tmp_path, killed_at=(3, 2)).run()
+    Noisy(tmp_path).run()
+    events = EventAccumulator(str(tmp_path / "toy.tensorboard"))
+    events.Reload()
+    with (tmp_path / "toy.history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("loss", "learning_rate", "figure"):
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == list(range(8))
+        assert [scalar.value for scalar in scalars] == pytest.approx([float(row[name]) for row in rows])
+
+
+def test_observed_figures_join_the_history(tmp_path: Path) -> None:
+    watched = Watched()
+    recipe = FitRecipe(epochs=3, learning_rate=0.1)
+    fit(watched.network, watched.batches, watched.loss, recipe, job(tmp_path), observe=weight_of)
+    with (tmp_path / "toy.history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["number"]) for row in rows] == [0, 1, 2]
+    assert [float(row["weight"]) for row in rows] == [*watched.weights[1:], watched.network.weight.item()]

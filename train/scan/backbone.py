@@ -15,6 +15,7 @@ class BackboneDimensions:
     """Sizes a checkpoint needs to rebuild its network."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)  # one basic block each, every one after the first halves the picture
+    shrink: int = 1  # the picture is averaged over squares of this many pixels a side first
 
 
 class Backbone(nn.Module):
@@ -45,6 +46,8 @@ class Backbone(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """The same from normalised pixels (N, 3, H, W), which is what augmentation leaves."""
+        if self.dimensions.shrink > 1:
+            pixels = functional.avg_pool2d(pixels, self.dimensions.shrink)
         return self.blocks(self.stem(pixels)).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
 

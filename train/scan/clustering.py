@@ -1,17 +1,17 @@
 """SCAN's clustering: neighbours agree on a class, classes stay balanced (Van Gansbeke et al. 2020, equation 2)."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from train.augment import ViewOptions, random_view
-from train.fitting import fit, mixed_precision
+from train.augment import random_view
+from train.fitting import Job, fit, mixed_precision
+from train.protocols import seeded
 from train.recipes import ScanRecipe
 from train.scan.backbone import Backbone
-from train.scan.network import ScanDimensions, ScanNetwork, embed_all
+from train.scan.network import ScanNetwork, embed_all, scan_dimensions
 from train.scan.simclr import shuffled_batches
 
 
@@ -33,22 +33,23 @@ def train_clustering(
     crops: Tensor,
     neighbours: Tensor,
     recipe: ScanRecipe,
-    rng: np.random.Generator,
+    job: Job,
     device: torch.device,
-    history: Path,
+    observe: Callable[[ScanNetwork, int], dict[str, float]] | None = None,
 ) -> ScanNetwork:
-    """Train several heads on the pretext's backbone and return the network with the best one.
+    """Train several heads on the pretext's backbone and return the network with all of them.
 
     Args:
         crops: (N, 112, 112, 3) uint8.
         neighbours: (N, k) indices.
+        observe: figures of the network after each epoch.
     """
-    network = ScanNetwork(ScanDimensions(backbone.dimensions.widths, recipe.clusters, recipe.heads))
+    seeded(job.seed, job.name)
+    network = ScanNetwork(scan_dimensions(backbone.dimensions, recipe.clusters, recipe.heads))
     network.backbone.load_state_dict(backbone.state_dict())
     network.to(device)
-    views = ViewOptions()
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         for indices in shuffled_batches(torch.arange(len(crops)), recipe.batch_images, rng, torch.device("cpu")):
             drawn = torch.from_numpy(rng.integers(0, neighbours.shape[1], len(indices)))
             yield crops[indices].to(device), crops[neighbours[indices, drawn]].to(device)
@@ -56,20 +57,18 @@ def train_clustering(
     def loss(net: ScanNetwork, batch: tuple[Tensor, Tensor]) -> Tensor:
         images = torch.cat(batch)
         with mixed_precision(device):
-            embedding = net.backbone.embed(random_view(net.backbone.normalise(images), views))
+            embedding = net.backbone.embed(random_view(net.backbone.normalise(images), recipe.views))
         anchors, others = net.head_logits(embedding.float()).softmax(-1).chunk(2, dim=1)  # (heads, N, C) each
         return scan_loss(anchors, others, recipe.entropy_weight).sum()
 
-    trained = fit(network, batches, loss, recipe.clustering, "scan clustering", history)
-    return trained.with_head(best_head(trained, crops, neighbours, recipe.entropy_weight, device))
+    return fit(network, batches, loss, recipe.clustering, job, observe=observe)
 
 
-def best_head(
+def head_losses(
     network: ScanNetwork, crops: Tensor, neighbours: Tensor, entropy_weight: float, device: torch.device
-) -> int:
-    """The head with the lowest loss over all pictures as they are and their nearest neighbours."""
+) -> Tensor:
+    """Each head's loss over all pictures as they are and their nearest neighbours: (heads,)."""
     embedding = embed_all(network.backbone, crops, device)
     with torch.inference_mode():
         probabilities = network.cpu().head_logits(embedding).softmax(-1)  # (heads, N, C)
-        losses = scan_loss(probabilities, probabilities[:, neighbours[:, 0]], entropy_weight)
-    return int(losses.argmin())
+        return scan_loss(probabilities, probabilities[:, neighbours[:, 0]], entropy_weight)

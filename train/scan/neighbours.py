@@ -9,13 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.fitting import TrainingError
+
 
 def nearest(embedding: Tensor, count: int, patient: Tensor | None = None) -> Tensor:
     """Indices of the `count` most similar pictures (cosine), never itself: (N, D) -> (N, count).
 
     Args:
         patient: (N,) each picture's patient; where given, neighbours never come from the same one.
+
+    Raises:
+        TrainingError: there are not that many other pictures.
     """
+    others = len(embedding) - (1 if patient is None else int(torch.bincount(patient).max()))
+    if others < count:
+        raise TrainingError(
+            f"scan: a picture has {others} others to be like, {count} neighbours are wanted. Train on more patients"
+        )
     unit = functional.normalize(embedding, dim=1)
     found = []
     for start in range(0, len(unit), 1024):

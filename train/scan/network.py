@@ -1,6 +1,6 @@
 """SCAN's network: a backbone with linear heads, each giving every picture a share in each class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,12 @@ class ScanDimensions:
     widths: tuple[int, ...] = (32, 64, 128, 256)
     clusters: int = 20
     heads: int = 1
+    shrink: int = 1  # as in BackboneDimensions
+
+
+def scan_dimensions(backbone: BackboneDimensions, clusters: int, heads: int) -> ScanDimensions:
+    """Those of a network on a given backbone."""
+    return ScanDimensions(backbone.widths, clusters, heads, backbone.shrink)
 
 
 class ScanNetwork(nn.Module):
@@ -24,7 +30,7 @@ class ScanNetwork(nn.Module):
     def __init__(self, dimensions: ScanDimensions) -> None:
         super().__init__()
         self.dimensions = dimensions
-        self.backbone = Backbone(BackboneDimensions(dimensions.widths))
+        self.backbone = Backbone(BackboneDimensions(dimensions.widths, dimensions.shrink))
         self.heads = nn.ModuleList(
             nn.Linear(dimensions.widths[-1], dimensions.clusters) for _ in range(dimensions.heads)
         )
@@ -40,7 +46,7 @@ class ScanNetwork(nn.Module):
     def with_head(self, chosen: int) -> "ScanNetwork":
         """The same backbone with one of the heads alone."""
         dimensions = self.dimensions
-        single = ScanNetwork(ScanDimensions(dimensions.widths, dimensions.clusters, heads=1))
+        single = ScanNetwork(replace(dimensions, heads=1))
         single.backbone.load_state_dict(self.backbone.state_dict())
         single.heads[0].load_state_dict(self.heads[chosen].state_dict())
         return single.eval()

@@ -1,15 +1,15 @@
 """SimCLR: an embedding in which two views of one picture lie close (Chen et al. 2020). Uses no label."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.augment import ViewOptions, random_view
-from train.fitting import fit, mixed_precision
+from train.augment import random_view
+from train.fitting import Job, fit, mixed_precision
+from train.protocols import seeded
 from train.recipes import ScanRecipe
 from train.scan.backbone import Backbone, BackboneDimensions, Projection
 
@@ -39,15 +39,15 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def train_pretext(
-    crops: Tensor, recipe: ScanRecipe, rng: np.random.Generator, device: torch.device, history: Path
+    crops: Tensor, dimensions: BackboneDimensions, recipe: ScanRecipe, job: Job, device: torch.device
 ) -> Backbone:
-    """Train the backbone on pictures (N, 112, 112, 3) alone."""
-    network = PretextNetwork(BackboneDimensions()).to(device)
-    views = ViewOptions()
+    """Train a backbone on pictures (N, 112, 112, 3) alone."""
+    seeded(job.seed, job.name)
+    network = PretextNetwork(dimensions).to(device)
 
     def loss(net: PretextNetwork, images: Tensor) -> Tensor:
         pixels = net.backbone.normalise(images)
-        both = torch.cat([random_view(pixels, views), random_view(pixels, views)])
+        both = torch.cat([random_view(pixels, recipe.views), random_view(pixels, recipe.views)])
         with mixed_precision(device):
             embedding = net.backbone.embed(both)
         first, second = net.projection(embedding.float()).chunk(2)
@@ -55,11 +55,10 @@ def train_pretext(
 
     trained = fit(
         network,
-        lambda epoch: shuffled_batches(crops, recipe.batch_images, rng, device),
+        lambda rng: shuffled_batches(crops, recipe.batch_images, rng, device),
         loss,
         recipe.pretext,
-        "scan pretext",
-        history,
+        job,
     )
     return trained.backbone
 

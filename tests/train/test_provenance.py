@@ -1,0 +1,55 @@
+"""A run folder says what made it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from infer import __version__
+from train import provenance
+from train.provenance import code_digest, record_call
+
+CPU = torch.device("cpu")
+
+
+def test_each_call_leaves_a_line(tmp_path: Path) -> None:
+    record_call(tmp_path, {"seed": 4, "recipe": "small"}, CPU)
+    record_call(tmp_path, {"seed": 4, "recipe": "small"}, CPU)
+    lines = [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert lines[0]["seed"] == 4
+    assert lines[0]["code_version"] == __version__
+    assert lines[0]["code_sha256"] == code_digest() == lines[1]["code_sha256"]
+    assert lines[0]["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert lines[0]["device"].startswith("cpu")
+    assert lines[0]["started"] <= lines[1]["started"]
+
+
+def test_other_code_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record_call(tmp_path, {}, CPU)
+    record_call(tmp_path, {}, CPU)
+    assert not caplog.text
+    monkeypatch.setattr(provenance, "code_digest", lambda: "other")
+    record_call(tmp_path, {}, CPU)
+    assert "the code has changed since the last call here" in caplog.text
+
+
+def test_the_digest_changes_with_any_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "train"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "deep").mkdir()
+    module = package / "deep" / "module.py"
+    module.write_text("a = 1\n")
+    monkeypatch.setattr(train, "__file__", str(package / "__init__.py"))
+    before = code_digest()
+    assert code_digest() == before
+    module.write_text("a = 2\n")
+    changed = code_digest()
+    assert changed != before
+    module.rename(package / "deep" / "other.py")
+    assert code_digest() not in (before, changed)

@@ -1,0 +1,116 @@
+"""A stage that collapses leaves the one before standing; stages are stand-ins that give the classes a test asks for."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.train.bags import make_bags
+from train.crops import Bags
+from train.recipes import SMALL
+from train.scan import stages
+from train.scan.backbone import Backbone, BackboneDimensions
+from train.scan.measures import Collapse
+from train.scan.network import ScanDimensions, ScanNetwork
+from train.scan.stages import load_scan, train_scan
+
+CPU = torch.device("cpu")
+RECIPE = replace(SMALL.scan, neighbours=2, clusters=3, fused=2, heads=2)
+BRIGHTNESS = [0, 0, 1, 1, 2, 2, 0, 1, 2, 2, 1, 0]  # of the twelve pictures: what classes are told by
+
+
+def drawn_bags() -> Bags:
+    bags = make_bags([0, 1, 0, 1], [3, 3, 3, 3], size=112)
+    grey = torch.tensor(BRIGHTNESS, dtype=torch.uint8)[:, None, None, None] * 100 + 20
+    return replace(bags, crops=grey.expand(12, 112, 112, 3).clone())
+
+
+def network(*heads: Sequence[int]) -> ScanNetwork:
+    """A network each of whose heads puts dark, middling and bright pictures into the three classes named."""
+
+    class Grey(Backbone):
+        def forward(self, images: Tensor) -> Tensor:
+            level = ((images[:, 0, 0, 0].long() - 20) / 100).round().long()
+            return nn.functional.one_hot(level, 4).float()
+
+    dimensions = ScanDimensions(widths=(4, 4), clusters=3, heads=len(heads))
+    made = ScanNetwork(dimensions)
+    made.backbone = Grey(BackboneDimensions((4, 4)))
+    with torch.no_grad():
+        for head, classes in zip(made.heads, heads, strict=True):
+            assert isinstance(head, nn.Linear)
+            head.bias.zero_()
+            head.weight.zero_()
+            for level, chosen in enumerate(classes):
+                head.weight[chosen, level] = 20.0
+    return made.eval()
+
+
+def run_stages(tmp_path: Path, clustered: ScanNetwork, student: ScanNetwork) -> None:
+    """train_scan with stand-ins. Checkpoints hold weights alone, so loading hands the stand-ins back."""
+    made = {"clustering": clustered, "self_labelling": student}
+
+    def load(path: Path) -> ScanNetwork:
+        if path.stem == "scan":
+            kept = json.loads((path.parent / "self_labelling.json").read_text())["kept"]
+            return made["self_labelling" if kept else "clustering"]
+        return made[path.stem]
+
+    def head_alone(self: ScanNetwork, chosen: int) -> ScanNetwork:
+        weight = self.heads[chosen].get_parameter("weight")
+        single = network([int(weight[:, level].argmax()) for level in range(3)])
+        made["clustering"] = single
+        return single
+
+    with (
+        patch.object(stages, "train_pretext", lambda *arguments: clustered.backbone),
+        patch.object(stages, "load_backbone", lambda path: clustered.backbone),
+        patch.object(stages, "train_clustering", lambda *arguments: clustered),
+        patch.object(stages, "train_self_labelling", lambda *arguments: student),
+        patch.object(stages, "load_scan", load),
+        patch.object(ScanNetwork, "with_head", head_alone),
+    ):
+        train_scan(drawn_bags(), tmp_path, RECIPE, 0, CPU)
+
+
+def classes_of(tmp_path: Path, name: str) -> list[list[float]]:
+    weight: list[list[float]] = load_scan(tmp_path / "scan" / name).heads[0].get_parameter("weight").tolist()
+    return weight
+
+
+def test_sound_self_labelling_is_kept(tmp_path: Path) -> None:
+    run_stages(tmp_path, network([0, 1, 2], [1, 2, 0]), network([2, 0, 1]))
+    assert json.loads((tmp_path / "scan/self_labelling.json").read_text()) == {"kept": True, "reason": ""}
+    assert classes_of(tmp_path, "scan.safetensors") == classes_of(tmp_path, "self_labelling.safetensors")
+    table = pd.read_csv(tmp_path / "scan/stages.csv")
+    assert table["stage"].str.split(" ").str[0].tolist() == ["pretext", "clustering", "self_labelling", "fused,"]
+    assert table["classes"].tolist()[1:] == [3, 3, 2]
+
+
+def test_self_labelling_that_loses_a_class_leaves_the_clustering_standing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_stages(tmp_path, network([0, 1, 2], [1, 2, 0]), network([0, 1, 1]))
+    verdict = json.loads((tmp_path / "scan/self_labelling.json").read_text())
+    assert verdict == {"kept": False, "reason": "1 of 3 classes have no picture left, the first is class 2"}
+    assert "no picture left, the first is class 2. The clustering stands" in caplog.text
+    assert classes_of(tmp_path, "scan.safetensors") == classes_of(tmp_path, "clustering.safetensors")
+    assert not (tmp_path / "scan/self_labelling.safetensors").exists()
+
+
+def test_a_head_that_lost_a_class_is_passed_over(tmp_path: Path) -> None:
+    run_stages(tmp_path, network([0, 0, 1], [1, 2, 0]), network([0, 1, 2]))
+    weight = torch.tensor(classes_of(tmp_path, "clustering.safetensors"))
+    assert weight.argmax(0).tolist()[:3] == [1, 2, 0]
+
+
+def test_clustering_that_collapsed_in_every_head_stops_and_leaves_the_pretext(tmp_path: Path) -> None:
+    with pytest.raises(Collapse, match=r"scan clustering: head .*no picture left.*head .*The pretext stands"):
+        run_stages(tmp_path, network([0, 0, 1], [2, 2, 2]), network([0, 1, 2]))
+    assert sorted(path.name for path in (tmp_path / "scan").glob("*.safetensors")) == ["pretext.safetensors"]

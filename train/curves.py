@@ -1,0 +1,60 @@
+"""Training and validation figures by epoch, on patients, as the report's figures 7 to 10 draw them."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+MALIGNANT_WEIGHT = 2.0  # in the loss; a missed malignancy costs double (report, section 3.2)
+
+
+class Curves(Generic[Network]):
+    """Collects what training batches say of their patients, and scores the held-out after each epoch."""
+
+    def __init__(self, labels: Indices, held_out: Indices, score: Callable[[Network, Indices], Floats]) -> None:
+        """Watch a training.
+
+        Args:
+            labels: (P,) of all patients.
+            held_out: indices of the validation patients.
+            score: a network's probabilities of some patients.
+        """
+        self._labels, self._held_out, self._score = labels, held_out, score
+        self._sums, self._counts = np.zeros(len(labels)), np.zeros(len(labels))
+
+    def record(self, patients: Indices, probability: Tensor) -> None:
+        """Note probabilities from a training batch: (N,) patient of each, (N,); a patient's are averaged."""
+        np.add.at(self._sums, patients, probability.detach().double().cpu().numpy())
+        np.add.at(self._counts, patients, 1)
+
+    def observe(self, network: Network, epoch: int) -> dict[str, float]:
+        """Figures of the epoch that ended; training's are of the weights as they changed during it."""
+        seen = np.flatnonzero(self._counts)
+        training = decision_rates(self._labels[seen], self._sums[seen] / self._counts[seen])
+        validation = decision_rates(self._labels[self._held_out], self._score(network, self._held_out))
+        self._sums[:], self._counts[:] = 0, 0
+        return {f"training_{name}": value for name, value in training.items()} | {
+            f"validation_{name}": value for name, value in validation.items()
+        }
+
+
+def decision_rates(labels: Indices, probability: Floats) -> dict[str, float]:
+    """Loss, balanced accuracy, true-negative and true-positive rate at 0.5: (P,) labels, (P,) probabilities."""
+    malignant = labels == 1
+    called = probability >= 0.5
+    negative = float(np.mean(~called[~malignant]))
+    positive = float(np.mean(called[malignant]))
+    weights = np.where(malignant, MALIGNANT_WEIGHT, 1.0)
+    likelihood = np.clip(np.where(malignant, probability, 1 - probability), 1e-7, None)
+    return {
+        "loss": float(-(weights * np.log(likelihood)).sum() / weights.sum()),
+        "balanced_accuracy": (negative + positive) / 2,
+        "true_negative_rate": negative,
+        "true_positive_rate": positive,
+    }

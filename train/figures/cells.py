@@ -1,0 +1,77 @@
+"""Pictures of cells: what segmentation keeps (report, figure 4), and samples of each unsupervised class (figure 5)."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from infer.errors import UsageError
+from train.crops import Bags
+from train.out_of_fold import write_table
+from train.segmentation import before_and_after
+
+SAMPLES = 10  # pictures a class
+SEGMENTED = 6  # pictures before and after
+GAP = 4  # px of white between pictures
+Pixels = npt.NDArray[np.uint8]
+
+
+def draw_segmentation(bags: Bags, folder: Path, seed: int) -> None:
+    """Write figure-04: some pictures and what segmentation keeps of them, drawn at random, not chosen."""
+    chosen = np.random.default_rng(seed).choice(len(bags.crops), min(SEGMENTED, len(bags.crops)), replace=False)
+    pairs = [before_and_after(bags.crops[index].cpu().numpy()) for index in sorted(chosen)]
+    _save(tile([pairs[start : start + 2] for start in range(0, len(pairs), 2)]), folder / "figure-04-segmentation.png")
+    _list(bags, np.sort(chosen), folder / "figure-04-segmentation.csv")
+
+
+def draw_contact_sheet(bags: Bags, run: Path, folder: Path, seed: int) -> None:
+    """Write figure-05: a row a class, in order, its pictures drawn at random, not chosen.
+
+    Raises:
+        UsageError: SCAN has not run.
+    """
+    path = run / "scan" / "classes.csv"
+    if not path.exists():
+        raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first")
+    classes = pd.read_csv(path)["cell_class"].to_numpy(np.int64)
+    columns = samples(classes, seed)
+    sheet = tile([[bags.crops[index].cpu().numpy() for index in column] for column in columns])
+    _save(sheet, folder / "figure-05-classes.png")
+    _list(bags, np.concatenate(columns), folder / "figure-05-classes.csv", classes)
+
+
+def samples(classes: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.int64]]:
+    """For each class that has pictures, in order, the indices of up to SAMPLES of them."""
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(classes == index) for index in np.unique(classes)]
+    return [rng.choice(some, min(SAMPLES, len(some)), replace=False) for some in members]
+
+
+def tile(rows: list[list[Pixels]]) -> Pixels:
+    """Rows of pictures of one size on white: (sheet height, sheet width, 3)."""
+    height, width = rows[0][0].shape[:2]
+    longest = max(len(row) for row in rows)
+    sheet = np.full(((height + GAP) * len(rows) - GAP, (width + GAP) * longest - GAP, 3), 255, dtype=np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            top, left = y * (height + GAP), x * (width + GAP)
+            sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def _save(sheet: Pixels, path: Path) -> None:
+    part = path.with_suffix(".part")
+    Image.fromarray(sheet).save(part, format="PNG")
+    part.replace(path)
+
+
+def _list(bags: Bags, chosen: npt.NDArray[np.int64], path: Path, classes: npt.NDArray[np.int64] | None = None) -> None:
+    owner = bags.patient_of_image()
+    columns: dict[str, object] = {} if classes is None else {"cell_class": classes[chosen]}
+    columns |= {
+        "patient_id": [bags.patient_ids[owner[index]] for index in chosen],
+        "image": [bags.image_names[index] for index in chosen],
+    }
+    write_table(path, pd.DataFrame(columns))

@@ -1,0 +1,101 @@
+"""Box plot of scikit-learn's classifiers against the baseline's level (report, figure 6)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import balanced_accuracy_score
+
+from infer.errors import UsageError
+from train.classifiers import SCORES_FILE
+from train.figures.canvas import save
+from train.naive_bayes import FOLDER
+
+HIGHLIGHTED = "GaussianNB"  # the report's choice
+COLOUR, HIGHLIGHT, BASELINE_COLOUR = "#c9d3de", "#e08a2e", "#b3202c"
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """What is drawn, best first."""
+
+    names: list[str]  # C classifiers
+    accuracies: npt.NDArray[np.float64]  # (C, folds) balanced accuracies
+    protocol: str
+    baseline: float | None  # mean of its folds' balanced accuracies; None where the run has none
+
+
+def draw_classifiers(run: Path, path: Path) -> None:
+    """Write the box plot as PNG, from the tables in the run folder alone.
+
+    Raises:
+        UsageError: the classifiers were not compared there.
+    """
+    save(box_plot(read_boxes(run)), path)
+
+
+def read_boxes(run: Path) -> Boxes:
+    """Classifiers by falling median, then mean, then by name.
+
+    Raises:
+        UsageError: the classifiers were not compared there.
+    """
+    path = run / FOLDER / SCORES_FILE
+    if not path.exists():
+        raise UsageError(f"{run}: has no comparison of classifiers. Run `python -m train naive-bayes --compare` first")
+    scores = pd.read_csv(path, keep_default_na=False)
+    wide = scores.pivot(index="classifier", columns="fold", values="balanced_accuracy")
+    rank = pd.DataFrame({"median": -wide.median(axis=1), "mean": -wide.mean(axis=1), "name": wide.index})
+    wide = wide.loc[rank.sort_values(["median", "mean", "name"]).index]
+    return Boxes(wide.index.tolist(), wide.to_numpy(), str(scores["protocol"].iloc[0]), _baseline_level(run))
+
+
+def box_plot(boxes: Boxes) -> Figure:
+    """A box a classifier, the best at the top, a point a fold, and the baseline as a line."""
+    number = len(boxes.names)
+    figure = Figure(figsize=(9, 2 + 0.24 * number), layout="constrained")
+    axes = figure.add_subplot()
+    heights = np.arange(number, 0, -1)
+    drawn = axes.boxplot(
+        list(boxes.accuracies),
+        positions=heights,
+        orientation="horizontal",
+        widths=0.7,
+        patch_artist=True,
+        showfliers=False,  # every fold has its point
+        tick_labels=boxes.names,
+        medianprops={"color": "black", "gid": "median"},
+    )
+    for name, box in zip(boxes.names, drawn["boxes"], strict=True):
+        box.set_facecolor(HIGHLIGHT if name == HIGHLIGHTED else COLOUR)
+    axes.plot(boxes.accuracies, heights[:, None], ".", color="black", markersize=3, zorder=3)
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() == HIGHLIGHTED else "normal")
+    if boxes.baseline is not None:
+        line = axes.axvline(boxes.baseline, color=BASELINE_COLOUR, linestyle="--", gid="baseline")
+        text = f"baseline CNN, mean over its own held-out folds: {boxes.baseline:.3f}"
+        figure.legend([line], [text], loc="outside lower center", frameon=False)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("balanced accuracy on the held-out fold")
+    axes.set_title(_title(boxes))
+    return figure
+
+
+def _title(boxes: Boxes) -> str:
+    scaling = {"report": "scaled over all patients, optimistic", "honest": "scaled inside the fold"}
+    how = f"{boxes.accuracies.shape[1]}-fold, {boxes.protocol} protocol ({scaling.get(boxes.protocol, 'unknown')})"
+    without = "" if boxes.baseline is not None else "\nno baseline in this run: its level is not drawn"
+    return f"scikit-learn classifiers on 21 features a patient\n{how}{without}"
+
+
+def _baseline_level(run: Path) -> float | None:
+    """Mean over the folds of the baseline's balanced accuracy at .5, None where it has not been trained."""
+    path = run / "baseline" / "out_of_fold.csv"
+    if not path.exists():
+        return None
+    table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
+    folds = [balanced_accuracy_score(part["label"], part["probability"] >= 0.5) for _, part in table.groupby("fold")]
+    return float(np.mean(folds))

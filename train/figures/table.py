@@ -1,0 +1,47 @@
+"""Table 2: balanced accuracies under the report protocol beside what the report states."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from infer.errors import UsageError
+from train.out_of_fold import write_table
+
+COLUMNS = ("training", "validation", "folds_mean", "folds_spread")
+
+
+def write_table_2(run: Path, folder: Path) -> pd.DataFrame:
+    """Write table-2.csv and table-2.md. The report's test column is left out: nobody has those labels.
+
+    Raises:
+        UsageError: the report protocol has not run.
+    """
+    path = run / "report" / "metrics.json"
+    if not path.exists():
+        raise UsageError(f"{run}: has no report/metrics.json. Run `python -m train evaluate --protocol report` first")
+    facts = json.loads(path.read_text())
+    rows = []
+    for model, figures in facts["models"].items():
+        stated = facts["stated_in_report"][model]
+        ours = {f"ours_{name}": figures[name] for name in COLUMNS}
+        rows.append({"model": model, **ours, **{f"report_{name}": value for name, value in stated.items()}})
+    table = pd.DataFrame(rows)
+    write_table(folder / "table-2.csv", table)
+    (folder / "table-2.md").write_text(_markdown(table, facts))
+    return table
+
+
+def _markdown(table: pd.DataFrame, facts: dict[str, object]) -> str:
+    """The same for people, the protocol's weakness said above it."""
+    head = f"Balanced accuracy, {facts['patients']} patients, recipe {facts['recipe']}, seed {facts['seed']}.\n"
+    lines = [
+        head,
+        f"{facts['protocol']}.\n",
+        "| " + " | ".join(table.columns) + " |",
+        "|---" * len(table.columns) + "|",
+    ]
+    for _, row in table.iterrows():
+        cells = ["" if pd.isna(value) else value if isinstance(value, str) else f"{value:.3f}" for value in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

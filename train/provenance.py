@@ -1,0 +1,56 @@
+"""What made a run folder: RUN/calls.jsonl, a line a call, with code, data, options and machine."""
+
+import datetime as dt
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import infer
+import train
+
+LOG = logging.getLogger("lympho")
+
+FILE = "calls.jsonl"
+PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "pillow", "scipy")
+
+
+def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:
+    """Add this call to the run folder's list, and warn where other code began the folder.
+
+    Args:
+        facts: what the caller knows: recipe, seed, data.
+    """
+    path = run / FILE
+    line = {
+        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv[1:],
+        "code_version": infer.__version__,
+        "code_sha256": code_digest(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        **facts,
+    }
+    earlier = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+    if earlier and earlier[-1]["code_sha256"] != line["code_sha256"]:
+        LOG.warning("%s: the code has changed since the last call here; its parts may not fit together", run)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def code_digest() -> str:
+    """SHA-256 over names and contents of all modules that a training runs."""
+    digest = hashlib.sha256()
+    for package in (infer, train):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{root.name}/{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
