@@ -194,6 +194,8 @@ def stability_command(patients: Path, run: Path, seeds: int, **options: Any) -> 
 @stage("zoo", "Compare the networks that the report tried around its baseline, on its split; --recipe small: tiny.")
 @click.option("--network", "networks", type=click.Choice(list(zoo.NETWORKS)), multiple=True, help="Default: all.")
 def zoo_command(patients: Path, run: Path, networks: tuple[str, ...], **options: Any) -> None:
+    if options["epochs"] or options["images_per_patient"] is not None or options["without"]:
+        raise UsageError("zoo has recipes of its own: leave --epochs, --images-per-patient and --without out")
     this = Run(patients, run, options)
     recipe = zoo.FULL if options["recipe"] == "full" else zoo.TINY
     table = zoo.compare(this.bags, this.folder, recipe, this.seed, this.device, networks or tuple(zoo.NETWORKS))

@@ -49,6 +49,12 @@ def test_augmentations_can_be_switched_off_and_the_run_says_so(cohort: Path, tmp
     assert json.loads(line)["recipe"] == recipe["name"]
 
 
+def test_zoo_takes_no_recipe_but_its_own(cohort: Path, tmp_path: Path) -> None:
+    call = train("zoo", cohort, tmp_path / "run", *DATE, "--epochs", "3")
+    assert call.code == 2
+    assert "zoo has recipes of its own" in call.errors
+
+
 def test_figures_that_cannot_be_drawn_are_named(cohort: Path, tmp_path: Path) -> None:
     assert train("crops", cohort, tmp_path / "run", *DATE).code == 0
     call = train("figures", cohort, tmp_path / "run")

@@ -1,5 +1,6 @@
 """The networks around the baseline against slow references, and their table on noise."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def made(name: str, log_count: bool = False) -> ZooNetwork:
 
 @pytest.fixture(scope="module")
 def bags() -> Bags:
-    return make_bags([0] * 10 + [1] * 15, [1, 2, 3, 2, 4] * 5, size=112)
+    made = make_bags([0] * 10 + [1] * 15, [1, 2, 3, 2, 4] * 5, size=112)
+    made.clinical[divisions(made)[0].validation[0]] = [0, 1, 5]  # below all that the networks are trained on
+    return made
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -234,6 +237,21 @@ def test_an_images_score_is_the_mean_of_its_pictures(compared: tuple[Path, pd.Da
                 logits = network(bags.crops[index : index + 1], torch.zeros(1, dtype=torch.int64), clinical)
             values.append(logits.softmax(1)[0, 1].item())
         assert probability == pytest.approx(np.mean(values), abs=1e-6)
+
+
+def test_the_last_and_the_best_epoch_are_told_apart(
+    compared: tuple[Path, pd.DataFrame], bags: Bags, tmp_path: Path
+) -> None:
+    shutil.copytree(compared[0], tmp_path / "run")
+    (tmp_path / "run/zoo/baseline.csv").unlink()
+    path = tmp_path / "run/zoo/baseline.history.csv"
+    history = pd.concat([pd.read_csv(path)] * 2)
+    history["validation_balanced_accuracy"] = [0.5, 0.875, 0.625, 0.75]
+    history["seconds"] = [9.0, 3.0, 2.0, 3.0]
+    history.to_csv(path, index=False)
+    row = compare(bags, tmp_path / "run", RECIPE, seed=1, device=CPU, names=("baseline",)).iloc[0]
+    assert (row["validation_balanced_accuracy"], row["best_epoch_balanced_accuracy_optimistic"]) == (0.75, 0.875)
+    assert (row["epochs"], row["seconds_per_epoch"]) == (4, 3.0)
 
 
 def test_a_second_call_trains_nothing(
