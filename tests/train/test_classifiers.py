@@ -1,5 +1,6 @@
 """scikit-learn's classifiers side by side: same folds and features as naive Bayes, nobody dropped, drawn as stored."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,13 @@ def test_a_run_without_a_baseline_says_so(tmp_path: Path) -> None:
     figure = box_plot(boxes)
     assert lines(figure, "baseline") == []
     assert "no baseline in this run" in figure.axes[0].get_title()
+
+
+def test_without_out_of_fold_predictions_the_report_protocols_baseline_is_drawn(tmp_path: Path) -> None:
+    run = stored_run(tmp_path, baseline=False)
+    (run / "report").mkdir()
+    (run / "report" / "metrics.json").write_text(json.dumps({"models": {"baseline": {"folds_mean": 0.625}}}))
+    assert read_boxes(run).baseline == 0.625
 
 
 @pytest.mark.parametrize("baseline", [True, False])

@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Path:
         history.to_csv(tmp_path / f"report/{model}/split.history.csv", index=False)
     figures = {"training": 0.9, "validation": 0.8, "folds": [0.7] * 5, "folds_mean": 0.7, "folds_spread": 0.0}
     facts = {"protocol": LABEL, "recipe": "small", "seed": 0, "patients": 50, "stated_in_report": STATED}
-    models = {"baseline": figures, "moe": figures | {"folds_mean": 0.75}}
+    models = {"moe": figures | {"folds_mean": 0.75}, "baseline": figures}
     (tmp_path / "report/metrics.json").write_text(json.dumps(facts | {"models": models}))
     return tmp_path
 
@@ -84,6 +84,7 @@ def test_curves_are_the_histories(run: Path) -> None:
 def test_table_2_stands_beside_the_reports_and_says_that_it_flatters(run: Path) -> None:
     write_table_2(run, run / "figures")
     table = pd.read_csv(run / "figures/table-2.csv").set_index("model")
+    assert table.index.tolist() == ["baseline", "moe"]
     assert table.loc["moe", "ours_folds_mean"] == 0.75
     assert table.loc["moe", "report_folds_mean"] == 0.94392
     assert table.loc["baseline", "report_validation"] == 0.73978

@@ -22,8 +22,10 @@ def write_table_2(run: Path, folder: Path) -> pd.DataFrame:
         raise UsageError(f"{run}: has no report/metrics.json. Run `python -m train evaluate --protocol report` first")
     facts = json.loads(path.read_text())
     rows = []
-    for model, figures in facts["models"].items():
-        stated = facts["stated_in_report"][model]
+    for model, stated in facts["stated_in_report"].items():
+        if model not in facts["models"]:
+            continue
+        figures = facts["models"][model]
         ours = {f"ours_{name}": figures[name] for name in COLUMNS}
         rows.append({"model": model, **ours, **{f"report_{name}": value for name, value in stated.items()}})
     table = pd.DataFrame(rows)
