@@ -1,6 +1,10 @@
 """The training loop on a model of one weight, small enough to follow by hand."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,6 +209,33 @@ def test_killed_within_an_epoch_it_ends_as_if_nothing_had_happened(
     assert state(resumed.run(best)) == expected  # to the last bit
     assert resumed.epochs_seen == 8 - epoch  # what was done is not done again
     assert history(cut) == history(whole)
+
+
+def kill_within_epoch_3(folder: Path) -> None:
+    """Run in a process of its own."""
+    training = Noisy(folder)
+    draw = training.batches
+
+    def batches(rng: np.random.Generator) -> Iterable[Tensor]:
+        for number, batch in enumerate(draw(rng)):
+            if (training.epochs_seen, number) == (4, 2):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    training.batches = batches  # type: ignore[method-assign]
+    training.run()
+
+
+def test_a_process_killed_outright_leaves_its_whole_epochs(tmp_path: Path) -> None:
+    code = "import sys; from tests.train.test_fitting import *; kill_within_epoch_3(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = Noisy(tmp_path)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert state(resumed.run()) == state(Noisy(whole).run())
+    assert resumed.epochs_seen == 8 - 3
 
 
 def test_killed_before_its_result_was_saved_it_trains_nothing_again(tmp_path: Path) -> None:
