@@ -96,8 +96,8 @@ def fit(
             if job.best and all(row[job.best] > earlier[job.best] for earlier in progress.history):
                 progress.best = {name: value.clone() for name, value in network.state_dict().items()}
             progress.history.append(row)
+            log.epoch(progress.history)  # first: an epoch that counts as done is in the history
             progress.save(job.checkpoint)
-            log.epoch(progress.history)
     if job.best:
         averaged.module.load_state_dict(progress.best)
     averaged.module.eval()

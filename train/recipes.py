@@ -64,6 +64,7 @@ class ScanRecipe:
     entropy_weight: float = 5.0  # SCAN, equation 2
     confidence: float = 0.9  # of pictures whose class self-labelling trusts, in every class
     trusted_share: float = 0.5  # of each class's pictures that it trusts at least, however unsure they are
+    least_classes: int = 20  # that a clustering has to leave with pictures
     largest_class: float = 0.5  # share of all pictures in one class at which a stage counts as collapsed
     views: ViewOptions = field(default_factory=ViewOptions)
 

@@ -34,9 +34,7 @@ class Segmentation:
 
     clusters: int = 3  # of saturation: background, cytoplasm and red cells, nucleus
     background_percentile: float = 98.0  # of each channel over the crop: the bare slide is what is brightest
-    least_contrast: float = (
-        0.3  # of the square root of saturation, between nucleus and background; below it there is no cell to find
-    )
+    least_contrast: float = 0.45  # nucleus less background, roots of saturation; seen .47 to .76; below it no cell
     red_cell_blue: float = 0.48  # absorbed share of blue over that of green: lymphocytes .3 to .45, red cells .5 to .65
     opening: int = 4  # px, radius: cuts off platelets and slivers of red cells
     closing: int = 3  # px, radius: bridges pale spots between nucleus and the cell's edge

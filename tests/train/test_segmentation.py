@@ -79,11 +79,19 @@ def test_of_two_lymphocytes_the_one_in_the_middle_is_kept() -> None:
     assert overlap(segment(paint(*parts)), cell) > 0.95
 
 
-def test_platelets_are_cut_off() -> None:
-    cell, platelet = disc(50, 56, 28), disc(81, 56, 3)
-    found = segment(paint((cell, CYTOPLASM), (platelet, NUCLEUS), (disc(50, 56, 20), NUCLEUS)))
+def test_a_platelet_that_hangs_by_a_thread_is_cut_off() -> None:
+    cell, platelet, thread = disc(50, 56, 28), disc(92, 56, 6), np.zeros((CROP_SIZE, CROP_SIZE), np.bool_)
+    thread[54:58, 70:92] = True
+    found = segment(paint((thread, NUCLEUS), (cell, CYTOPLASM), (platelet, NUCLEUS), (disc(50, 56, 20), NUCLEUS)))
     assert not found[:, 84:].any()
     assert overlap(found, cell) > 0.93
+
+
+def test_a_cleft_is_closed() -> None:
+    cell, cleft = disc(56, 56, 40), np.zeros((CROP_SIZE, CROP_SIZE), np.bool_)
+    cleft[54:58, 80:] = True
+    found = segment(paint((cell, CYTOPLASM), (disc(56, 56, 20), NUCLEUS), (cleft, SLIDE)))
+    assert found[54:58, 80:92].all()
 
 
 def test_a_platelet_is_no_lymphocyte_though_it_is_nearer_to_the_middle() -> None:
@@ -103,6 +111,8 @@ def test_a_cell_that_the_crop_cuts_is_kept_to_the_edge() -> None:
     cell = disc(56, 90, 40)
     found = segment(paint((cell, CYTOPLASM), (disc(56, 90, 26), NUCLEUS)))
     assert overlap(found[-3:], cell[-3:]) > 0.93
+    corner = segment(paint((disc(80, 80, 48), CYTOPLASM), (disc(76, 76, 26), NUCLEUS)))
+    assert corner[-1, -1]
 
 
 @pytest.mark.parametrize("kind", LEAST_OVERLAP)
@@ -124,6 +134,7 @@ def test_a_constant_picture_stays_as_it_is(level: int) -> None:
 
 def test_without_a_lymphocyte_a_picture_stays_as_it_is() -> None:
     assert segment(paint()).all()
+    assert segment(paint((disc(50, 60, 24), RED_CELL), (disc(100, 20, 24), RED_CELL))).all()
 
 
 def test_the_cells_pixels_are_kept_and_all_others_are_white() -> None:

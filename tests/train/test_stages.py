@@ -1,6 +1,7 @@
 """A stage that collapses leaves the one before standing; stages are stand-ins that give the classes a test asks for."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,13 @@ def test_a_head_that_lost_a_class_is_passed_over(tmp_path: Path) -> None:
     run_stages(tmp_path, network([0, 0, 1], [1, 2, 0]), network([0, 1, 2]))
     weight = torch.tensor(classes_of(tmp_path, "clustering.safetensors"))
     assert weight.argmax(0).tolist()[:3] == [1, 2, 0]
+
+
+def test_fewer_classes_are_enough_where_the_recipe_says_so(tmp_path: Path) -> None:
+    with patch.object(sys.modules[__name__], "RECIPE", replace(RECIPE, least_classes=2, largest_class=0.8)):
+        run_stages(tmp_path, network([0, 0, 1], [2, 2, 2]), network([0, 0, 1]))
+    weight = torch.tensor(classes_of(tmp_path, "clustering.safetensors"))
+    assert weight.argmax(0).tolist()[:3] == [0, 0, 1]
 
 
 def test_clustering_that_collapsed_in_every_head_stops_and_leaves_the_pretext(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def read_histories(run: Path) -> dict[str, pd.DataFrame]:
     histories = {}
     for model in MODELS:
         path = run / "report" / model / "split.history.csv"
-        if not path.exists():
+        if not path.exists() or not (run / "report" / model / "split.safetensors").exists():
             raise UsageError(f"{run}: has no {model} curves. Run `python -m train evaluate --protocol report` first")
         histories[model] = pd.read_csv(path)
     return histories

@@ -158,7 +158,9 @@ def _best_sound_head(
     sizes = class_sizes(look(network, bags, device)[1])  # (heads, C)
     for head in losses.argsort().tolist():
         try:
-            check_classes(sizes[head], np.ones(recipe.clusters, dtype=bool), recipe.largest_class)
+            enough = np.count_nonzero(sizes[head]) >= recipe.least_classes
+            wanted = sizes[head] > 0 if enough else np.ones(recipe.clusters, dtype=bool)
+            check_classes(sizes[head], wanted, recipe.largest_class)
             return int(head)
         except Collapse as error:
             reasons.append(f"head {head}: {error}")
