@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import all_estimators
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from train.naive_bayes import FOLDER, protocol_features, protocol_smoothing, report_folds
+from train.naive_bayes import protocol_features, protocol_smoothing, report_folds
 from train.out_of_fold import write_table
 from train.recipes import BayesRecipe
 
@@ -81,9 +81,8 @@ def compare_classifiers(
     )
 
 
-def write_comparison(comparison: Comparison, run: Path) -> None:
-    """Write both tables into the run's naive Bayes folder."""
-    folder = run / FOLDER
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write both tables into the folder of the naive Bayes whose features they are of."""
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / LEFT_OUT_FILE, comparison.left_out)
     write_table(folder / SCORES_FILE, comparison.scores)

@@ -255,7 +255,7 @@ def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str, *, co
     click.echo(text)
     if compare:
         comparison = classifiers.compare_classifiers(base, run.bags.labels, protocol, run.recipe.bayes, run.seed)
-        classifiers.write_comparison(comparison, run.folder)
+        classifiers.write_comparison(comparison, run.folder / name)
 
 
 def _train_moe(run: Run) -> None:

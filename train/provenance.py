@@ -39,11 +39,21 @@ def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:
         "threads": torch.get_num_threads(),
         **facts,
     }
-    earlier = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
-    if earlier and earlier[-1]["code_sha256"] != line["code_sha256"]:
-        LOG.warning("%s: the code has changed since the last call here; its parts may not fit together", run)
+    if any(digest != line["code_sha256"] for digest in _earlier_code(path)):
+        LOG.warning("%s: other code has trained here before; its parts may not fit together", run)
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _earlier_code(path: Path) -> set[str]:
+    """Digests of the code of all earlier calls. A line that a full disk cut is passed over."""
+    digests = set()
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            digests.add(json.loads(text)["code_sha256"])
+        except (ValueError, KeyError):
+            LOG.warning("%s: a line cannot be read", path)
+    return digests
 
 
 def code_digest() -> str:

@@ -27,7 +27,7 @@ from infer.errors import UsageError
 from train import classifiers
 from train.classifiers import Comparison, compare_classifiers, write_comparison
 from train.figures.classifiers import box_plot, draw_classifiers, read_boxes
-from train.naive_bayes import evaluate_naive_bayes
+from train.naive_bayes import FOLDER, evaluate_naive_bayes
 from train.recipes import BayesRecipe
 
 LABELS = np.array([0, 1] * 30)
@@ -148,7 +148,7 @@ def test_one_that_raises_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatc
     among(monkeypatch, GaussianNB, Raising, MultiOutputClassifier)
     found = compare_classifiers(random_base(), LABELS, "honest", BayesRecipe(), 0)
     assert set(found.scores["classifier"]) == {"GaussianNB"}
-    write_comparison(found, tmp_path)
+    write_comparison(found, tmp_path / FOLDER)
     table = pd.read_csv(tmp_path / "naive_bayes" / "classifiers_left_out.csv")
     assert table.columns.tolist() == ["classifier", "kind", "reason"]
     (name, kind, reason), (wrapper, why, _) = table.to_numpy().tolist()
@@ -204,7 +204,7 @@ def stored_run(run: Path, *, baseline: bool) -> Path:
     rows = [(name, fold, value, "") for name, values in folds.items() for fold, value in enumerate(values)]
     scores = pd.DataFrame(rows, columns=["classifier", "fold", "balanced_accuracy", "note"]).assign(protocol="honest")
     left_out = pd.DataFrame([("Other", "failed", "ValueError: no")], columns=["classifier", "kind", "reason"])
-    write_comparison(Comparison(scores, left_out), run)
+    write_comparison(Comparison(scores, left_out), run / FOLDER)
     if baseline:
         (run / "baseline").mkdir()
         table = pd.DataFrame({"patient_id": [f"{index}" for index in range(13)]})
@@ -251,7 +251,10 @@ def test_without_out_of_fold_predictions_the_report_protocols_baseline_is_drawn(
     run = stored_run(tmp_path, baseline=False)
     (run / "report").mkdir()
     (run / "report" / "metrics.json").write_text(json.dumps({"models": {"baseline": {"folds_mean": 0.625}}}))
-    assert read_boxes(run).baseline == 0.625
+    boxes = read_boxes(run)
+    assert boxes.baseline == 0.625
+    (legend,) = box_plot(boxes).legends
+    assert legend.get_texts()[0].get_text().endswith("the folds of the report protocol: optimistic: 0.625")
 
 
 @pytest.mark.parametrize("baseline", [True, False])

@@ -1,6 +1,7 @@
 """Figures show the run folder's numbers: each CSV against what it was drawn from, each PNG decoded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from infer.errors import UsageError
 from tests.train.bags import make_bags
 from train.crops import Bags
 from train.figures.cells import GAP, draw_contact_sheet, draw_segmentation, tile
@@ -120,6 +122,18 @@ def test_segmentation_shows_the_picture_and_what_is_kept(run: Path) -> None:
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
     first = list(zip(owner, bags.image_names, strict=True)).index((listed["patient_id"][0], f"{listed['image'][0]}"))
     assert (sheet[:112, :112] == bags.crops[first].numpy()).all()
+
+
+def test_segmented_pictures_are_not_shown_as_whole_ones(run: Path) -> None:
+    bags = drawn_bags()
+    with pytest.raises(UsageError, match="from a run without --segment"):
+        draw_segmentation(replace(bags, facts={**bags.facts, "segmented": "yes"}), run / "figures", seed=0)
+
+
+def test_curves_of_a_training_that_has_not_ended_are_not_drawn(run: Path) -> None:
+    (run / "report/moe/split.safetensors").unlink()
+    with pytest.raises(UsageError, match="has no moe curves"):
+        draw_curves(run, run / "figures")
 
 
 def test_tiles_keep_every_pixel() -> None:

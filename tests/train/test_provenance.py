@@ -35,7 +35,19 @@ def test_other_code_is_noticed(
     assert not caplog.text
     monkeypatch.setattr(provenance, "code_digest", lambda: "other")
     record_call(tmp_path, {}, CPU)
-    assert "the code has changed since the last call here" in caplog.text
+    assert "other code has trained here before" in caplog.text
+    caplog.clear()
+    record_call(tmp_path, {}, CPU)  # still: the folder stays a mixture
+    assert "other code has trained here before" in caplog.text
+
+
+def test_a_cut_line_does_not_close_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record_call(tmp_path, {}, CPU)
+    with (tmp_path / "calls.jsonl").open("a") as file:
+        file.write('{"started": "2026\n')
+    record_call(tmp_path, {}, CPU)
+    assert "calls.jsonl: a line cannot be read" in caplog.text
+    assert len((tmp_path / "calls.jsonl").read_text().splitlines()) == 3
 
 
 def test_the_digest_changes_with_any_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_figures_are_those_of_the_best_epoch(evaluated: Path, model: str) -> None:
     facts = json.loads((evaluated / "report/metrics.json").read_text())
     assert facts["protocol"] == LABEL
+    assert facts["moe_late_fit"].startswith("not made")
     figures = facts["models"][model]
     best = []
     for name in ("split", *(f"fold-{number}" for number in range(5))):

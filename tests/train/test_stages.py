@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.bags import make_bags
+from train.checkpoint import save_network
 from train.crops import Bags
 from train.recipes import SMALL
 from train.scan import stages
@@ -109,6 +110,34 @@ def test_a_head_that_lost_a_class_is_passed_over(tmp_path: Path) -> None:
     run_stages(tmp_path, network([0, 0, 1], [1, 2, 0]), network([0, 1, 2]))
     weight = torch.tensor(classes_of(tmp_path, "clustering.safetensors"))
     assert weight.argmax(0).tolist()[:3] == [1, 2, 0]
+
+
+def test_cut_off_before_its_verdict_self_labelling_is_not_trained_again(tmp_path: Path) -> None:
+    run_stages(tmp_path, network([0, 1, 2], [1, 2, 0]), network([2, 0, 1]))
+    (tmp_path / "scan/self_labelling.json").unlink()
+    (tmp_path / "scan/scan.safetensors").unlink()
+    before = (tmp_path / "scan/self_labelling.safetensors").stat().st_mtime_ns
+    with patch.object(stages, "save_network", wraps=save_network) as saved:
+        run_stages(tmp_path, network([0, 1, 2], [1, 2, 0]), network([2, 0, 1]))
+    assert [call.args[0].name for call in saved.call_args_list] == ["scan.safetensors"]
+    assert (tmp_path / "scan/self_labelling.safetensors").stat().st_mtime_ns == before
+    assert json.loads((tmp_path / "scan/self_labelling.json").read_text())["kept"]
+
+
+def test_a_stability_seed_that_collapses_is_named_and_the_others_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound, collapsed = network([0, 1, 2], [1, 2, 0]), network([0, 0, 1], [2, 2, 2])
+    run_stages(tmp_path, sound, network([2, 0, 1]))
+    bags, neighbours = drawn_bags(), torch.tensor([[index] for index in range(12)])
+    with patch.object(stages, "train_clustering", lambda *arguments: collapsed):
+        stages._measure_stability(
+            sound.backbone, neighbours, bags, tmp_path / "scan", RECIPE, range(1, 3), CPU
+        )  # the first seed is the run's own, whose clustering is there
+    facts = json.loads((tmp_path / "scan/stability.json").read_text())
+    assert facts["collapsed"] == [2]
+    assert facts["agreement"] is None
+    assert "scan stability, seed 2: scan clustering: head" in caplog.text
 
 
 def test_fewer_classes_are_enough_where_the_recipe_says_so(tmp_path: Path) -> None:

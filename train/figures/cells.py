@@ -19,7 +19,13 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def draw_segmentation(bags: Bags, folder: Path, seed: int) -> None:
-    """Write figure-04: some pictures and what segmentation keeps of them, drawn at random, not chosen."""
+    """Write figure-04: some pictures and what segmentation keeps of them, drawn at random, not chosen.
+
+    Raises:
+        UsageError: the run's pictures are segmented already.
+    """
+    if bags.facts.get("segmented") == "yes":
+        raise UsageError("figure 4 shows pictures before segmentation: draw it from a run without --segment")
     chosen = np.random.default_rng(seed).choice(len(bags.crops), min(SEGMENTED, len(bags.crops)), replace=False)
     pairs = [before_and_after(bags.crops[index].cpu().numpy()) for index in sorted(chosen)]
     _save(tile([pairs[start : start + 2] for start in range(0, len(pairs), 2)]), folder / "figure-04-segmentation.png")

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from infer.errors import UsageError
 from train.classifiers import SCORES_FILE
-from train.figures.canvas import save
+from train.figures.canvas import OPTIMISTIC, save
 from train.naive_bayes import FOLDER
 
 HIGHLIGHTED = "GaussianNB"  # the report's choice
@@ -27,6 +27,7 @@ class Boxes:
     accuracies: npt.NDArray[np.float64]  # (C, folds) balanced accuracies
     protocol: str
     baseline: float | None  # mean of its folds' balanced accuracies; None where the run has none
+    baseline_is: str  # where that comes from, in words
 
 
 def draw_classifiers(run: Path, path: Path) -> None:
@@ -51,7 +52,8 @@ def read_boxes(run: Path) -> Boxes:
     wide = scores.pivot(index="classifier", columns="fold", values="balanced_accuracy")
     rank = pd.DataFrame({"median": -wide.median(axis=1), "mean": -wide.mean(axis=1), "name": wide.index})
     wide = wide.loc[rank.sort_values(["median", "mean", "name"]).index]
-    return Boxes(wide.index.tolist(), wide.to_numpy(), str(scores["protocol"].iloc[0]), _baseline_level(run))
+    level, source = _baseline_level(run)
+    return Boxes(wide.index.tolist(), wide.to_numpy(), str(scores["protocol"].iloc[0]), level, source)
 
 
 def box_plot(boxes: Boxes) -> Figure:
@@ -77,7 +79,7 @@ def box_plot(boxes: Boxes) -> Figure:
         label.set_fontweight("bold" if label.get_text() == HIGHLIGHTED else "normal")
     if boxes.baseline is not None:
         line = axes.axvline(boxes.baseline, color=BASELINE_COLOUR, linestyle="--", gid="baseline")
-        text = f"baseline CNN, mean over its own held-out folds: {boxes.baseline:.3f}"
+        text = f"baseline CNN, mean over {boxes.baseline_is}: {boxes.baseline:.3f}"
         figure.legend([line], [text], loc="outside lower center", frameon=False)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("balanced accuracy on the held-out fold")
@@ -92,15 +94,18 @@ def _title(boxes: Boxes) -> str:
     return f"scikit-learn classifiers on 21 features a patient\n{how}{without}"
 
 
-def _baseline_level(run: Path) -> float | None:
-    """Mean over the folds of the baseline's balanced accuracy at .5, None where it has not been trained.
+def _baseline_level(run: Path) -> tuple[float | None, str]:
+    """Mean over the folds of the baseline's balanced accuracy at .5, and of which folds; None where it is not trained.
 
     Out of fold where there is such a baseline, else under the report's protocol.
     """
     path, reported = run / "baseline" / "out_of_fold.csv", run / "report" / "metrics.json"
-    if not path.exists():
-        models = json.loads(reported.read_text())["models"] if reported.exists() else {}
-        return float(models["baseline"]["folds_mean"]) if "baseline" in models else None
-    table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
-    folds = [balanced_accuracy_score(part["label"], part["probability"] >= 0.5) for _, part in table.groupby("fold")]
-    return float(np.mean(folds))
+    if path.exists():
+        table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
+        parts = [part for _, part in table.groupby("fold")]
+        folds = [balanced_accuracy_score(part["label"], part["probability"] >= 0.5) for part in parts]
+        return float(np.mean(folds)), "its own held-out folds"
+    models = json.loads(reported.read_text())["models"] if reported.exists() else {}
+    if "baseline" in models:
+        return float(models["baseline"]["folds_mean"]), f"the folds of the {OPTIMISTIC}"
+    return None, ""

@@ -60,7 +60,7 @@ def train_scan(
     final = _self_labelling(clustered, bags, folder, recipe, seed, device) or clustered
     if not (folder / "scan.safetensors").exists():
         save_network(folder / "scan.safetensors", final.cpu(), final.dimensions)
-    _classify(bags, final, recipe, folder, device)
+    _classify(bags, load_scan(folder / "scan.safetensors"), recipe, folder, device)  # the one that is exported
     _measure(bags, folder, recipe, device, reference)
     if stability_seeds > 1:
         _measure_stability(backbone, neighbours, bags, folder, recipe, range(seed, seed + stability_seeds), device)
@@ -174,6 +174,9 @@ def _self_labelling(
     path, verdict = folder / "self_labelling.safetensors", folder / "self_labelling.json"
     if verdict.exists():
         return load_scan(path) if json.loads(verdict.read_text())["kept"] else None
+    if path.exists():  # an earlier call was cut off before its verdict: only what is sound was saved
+        write_text(verdict, json.dumps({"kept": True, "reason": ""}, indent=1))
+        return load_scan(path)
     before = class_sizes(look(clustered, bags, device)[1])[0]  # (C,)
 
     def observe(network: ScanNetwork, epoch: int) -> dict[str, float]:
@@ -246,14 +249,27 @@ def _measure_stability(
     device: torch.device,
 ) -> None:
     """Cluster anew from other seeds on the same pretext, and write how far the classes agree: stability.json."""
-    found = []
+    found, collapsed = [], []
     for seed in seeds:
         stem = "clustering" if seed == seeds[0] else f"clustering-seed-{seed}"
-        network = _clustering(backbone, neighbours, bags, folder, recipe, seed, device, stem)
+        try:
+            network = _clustering(backbone, neighbours, bags, folder, recipe, seed, device, stem)
+        except Collapse as error:
+            LOG.warning("scan stability, seed %d: %s", seed, error)
+            collapsed.append(seed)
+            continue
         probabilities = look(network, bags, device)[1][0].numpy()
         found.append(cell_classes(probabilities, fuse(probabilities, recipe.fused))[0])
-    facts = {"seeds": list(seeds), "agreement": stability(found), "of": "fused classes of clusterings on one pretext"}
+    facts = {
+        "of": "fused classes of clusterings on one pretext",
+        "seeds": list(seeds),
+        "collapsed": collapsed,
+        "agreement": stability(found) if len(found) > 1 else None,
+    }
     write_text(folder / "stability.json", json.dumps(facts, indent=1))
 
 
-_ADVICE = "The pretext stands. Train longer, with another --seed, or on more pictures"
+_ADVICE = (
+    "The pretext stands. Train longer, with another --seed, or on more pictures: in a new run folder, into which "
+    "scan/pretext.safetensors may be copied"
+)
