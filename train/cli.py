@@ -19,6 +19,7 @@ from train import baseline, classifiers, crops, ensemble, moe, moe_stability, na
 from train.augment import AUGMENTATIONS
 from train.checkpoint import write_text
 from train.figures.draw import draw_all
+from train.memory import keep_freed_memory
 from train.protocols import assign_folds
 from train.provenance import record_call
 from train.recipes import RECIPES, Recipe, adapted
@@ -272,6 +273,7 @@ def _train_ensemble(run: Run) -> None:
 def main() -> None:
     """Run the command line and exit with 0, 1 or 2."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    keep_freed_memory()
     try:
         cli.main(standalone_mode=True)
     except UsageError as error:
