@@ -24,7 +24,7 @@ from train.protocols import assign_folds
 from train.provenance import record_call
 from train.recipes import RECIPES, Recipe, adapted
 from train.report_protocol import STATED
-from train.scan import stages
+from train.scan import sizes, stages
 
 LOG = logging.getLogger("lympho")
 
@@ -132,8 +132,40 @@ def baseline_command(patients: Path, run: Path, **options: Any) -> None:
     show_default=True,
     help="Cluster from this many seeds, and write how far their classes agree.",
 )
-def scan_command(patients: Path, run: Path, compare_with: Path | None, stability_seeds: int, **options: Any) -> None:
-    _train_scan(Run(patients, run, options), compare_with, stability_seeds)
+@click.option(
+    "--stability-of",
+    type=click.Choice(stages.STABILITY_OF),
+    default="clustering",
+    show_default=True,
+    help="clustering: from each seed on the same pretext; whole: pretext and all, from each seed.",
+)
+def scan_command(
+    patients: Path, run: Path, compare_with: Path | None, stability_seeds: int, stability_of: str, **options: Any
+) -> None:
+    _train_scan(Run(patients, run, options), compare_with, stability_seeds, stability_of)
+
+
+@stage("sizes", "Compare widths and input sizes of SCAN's backbone: what is found against pictures a second.")
+@click.option(
+    "--compare-with",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV of patient_id, image, cell_class (0 to 14): the table says how far each size's classes agree.",
+)
+@click.option("--size", "names", type=click.Choice(list(sizes.SIZES)), multiple=True, help="Default: all.")
+def sizes_command(patients: Path, run: Path, compare_with: Path | None, names: tuple[str, ...], **options: Any) -> None:
+    this = Run(patients, run, options)
+    table = sizes.compare_sizes(
+        this.bags,
+        this.folds,
+        this.folder,
+        this.recipe.scan,
+        this.recipe.bayes,
+        this.seed,
+        this.device,
+        reference=naive_bayes.read_cell_classes(compare_with, this.bags) if compare_with else None,
+        names=names or tuple(sizes.SIZES),
+    )
+    click.echo(table.round(3).T.to_string(header=False))
 
 
 @stage("naive-bayes", "Fit Gaussian naive Bayes on the patients' cell classes.")
@@ -227,7 +259,9 @@ def _train_baseline(run: Run) -> None:
     baseline.train_baseline(run.bags, run.folds, run.folder, run.recipe.baseline, run.seed, run.device)
 
 
-def _train_scan(run: Run, compare_with: Path | None = None, stability_seeds: int = 1) -> None:
+def _train_scan(
+    run: Run, compare_with: Path | None = None, stability_seeds: int = 1, stability_of: str = "clustering"
+) -> None:
     reference = naive_bayes.read_cell_classes(compare_with, run.bags) if compare_with else None
     stages.train_scan(
         run.bags,
@@ -237,6 +271,7 @@ def _train_scan(run: Run, compare_with: Path | None = None, stability_seeds: int
         run.device,
         reference=reference,
         stability_seeds=stability_seeds,
+        stability_of=stability_of,
     )
 
 

@@ -6,6 +6,7 @@ Frozen and written into the run folder, the bundle and the model card, so that a
 from dataclasses import dataclass, field, replace
 
 from train.augment import ViewOptions
+from train.scan.backbone import BackboneDimensions
 
 ALL_IMAGES = 0  # for images_per_patient: every picture in every epoch
 
@@ -67,6 +68,7 @@ class ScanRecipe:
     least_classes: int = 20  # that a clustering has to leave with pictures
     largest_class: float = 0.5  # share of all pictures in one class at which a stage counts as collapsed
     views: ViewOptions = field(default_factory=ViewOptions)
+    backbone: BackboneDimensions = field(default_factory=BackboneDimensions)
 
 
 @dataclass(frozen=True)

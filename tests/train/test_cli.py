@@ -13,7 +13,8 @@ from tests.train_fixtures import DATE, train
 from train.cli import cli
 
 COMMANDS = (
-    "crops", "baseline", "scan", "naive-bayes", "moe", "ensemble", "evaluate", "stability", "zoo", "figures", "all",
+    "crops", "baseline", "scan", "naive-bayes", "moe", "ensemble", "evaluate", "sizes", "stability", "zoo", "figures",
+    "all",
 )  # fmt: skip
 
 

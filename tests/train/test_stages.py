@@ -140,6 +140,29 @@ def test_a_stability_seed_that_collapses_is_named_and_the_others_count(
     assert "scan stability, seed 2: scan clustering: head" in caplog.text
 
 
+def test_whole_trainings_are_compared_by_their_final_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The first seed is the run's own; one of the others collapses, the other only names its classes anew."""
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    pd.DataFrame({"cell_class": [0, 0, 1, 1, 2, 2]}).to_csv(folder / "classes.csv", index=False)
+    trained = []
+
+    def train(bags: Bags, run: Path, recipe: object, seed: int, device: object) -> None:
+        trained.append((run, seed))
+        if seed == 5:
+            raise Collapse("all in one")
+        (run / "scan").mkdir(parents=True)
+        pd.DataFrame({"cell_class": [2, 2, 0, 0, 1, 1]}).to_csv(run / "scan" / "classes.csv", index=False)
+
+    with patch.object(stages, "train_scan", train):
+        stages._measure_whole_stability(drawn_bags(), folder, RECIPE, range(4, 7), CPU)
+    assert trained == [(folder / "seed-5", 5), (folder / "seed-6", 6)]
+    facts = json.loads((folder / "whole_stability.json").read_text())
+    assert facts["collapsed"] == [5]
+    assert facts["agreement"] == pytest.approx(1)
+    assert "scan stability, seed 5: all in one" in caplog.text
+
+
 def test_fewer_classes_are_enough_where_the_recipe_says_so(tmp_path: Path) -> None:
     with patch.object(sys.modules[__name__], "RECIPE", replace(RECIPE, least_classes=2, largest_class=0.8)):
         run_stages(tmp_path, network([0, 0, 1], [2, 2, 2]), network([0, 0, 1]))

@@ -31,6 +31,8 @@ from train.scan.simclr import train_pretext
 
 LOG = logging.getLogger("lympho")
 
+STABILITY_OF = ("clustering", "whole")
+
 
 def train_scan(
     bags: Bags,
@@ -41,6 +43,7 @@ def train_scan(
     *,
     reference: Classes | None = None,
     stability_seeds: int = 1,
+    stability_of: str = "clustering",
 ) -> None:
     """Train what is missing in RUN/scan and write what was found.
 
@@ -49,7 +52,8 @@ def train_scan(
 
     Args:
         reference: (N,) classes from elsewhere that the stage table compares with.
-        stability_seeds: clusterings in all, each from a seed of its own on the same pretext.
+        stability_seeds: trainings in all, each from a seed of its own.
+        stability_of: `clustering`, on the same pretext; `whole`, pretext included, in RUN/scan/seed-N.
     """
     folder = run / "scan"
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +66,11 @@ def train_scan(
         save_network(folder / "scan.safetensors", final.cpu(), final.dimensions)
     _classify(bags, load_scan(folder / "scan.safetensors"), recipe, folder, device)  # the one that is exported
     _measure(bags, folder, recipe, device, reference)
-    if stability_seeds > 1:
-        _measure_stability(backbone, neighbours, bags, folder, recipe, range(seed, seed + stability_seeds), device)
+    seeds = range(seed, seed + stability_seeds)
+    if stability_seeds > 1 and stability_of == "whole":
+        _measure_whole_stability(bags, folder, recipe, seeds, device)
+    elif stability_seeds > 1:
+        _measure_stability(backbone, neighbours, bags, folder, recipe, seeds, device)
 
 
 def load_scan(path: Path) -> ScanNetwork:
@@ -98,7 +105,7 @@ def _pretext(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: to
     path = folder / "pretext.safetensors"
     if not path.exists():
         job = Job("scan pretext", path, seed)
-        trained = train_pretext(bags.crops, BackboneDimensions(), recipe, job, device)
+        trained = train_pretext(bags.crops, recipe.backbone, recipe, job, device)
         save_network(path, trained.cpu(), trained.dimensions)
     return load_backbone(path)
 
@@ -230,11 +237,10 @@ def _measure(bags: Bags, folder: Path, recipe: ScanRecipe, device: torch.device,
         if path.exists():
             embedding, probabilities = look(load_scan(path), bags, device)
             add(stage, embedding, probabilities[0].argmax(1).numpy())
-    fused = pd.read_csv(folder / "classes.csv")["cell_class"].to_numpy(np.int64)
     add(
         "fused, the final classes",
         embed_all(load_scan(folder / "scan.safetensors").to(device).backbone, bags.crops, device),
-        fused,
+        _final_classes(folder),
     )
     write_table(folder / "stages.csv", pd.DataFrame(rows))
 
@@ -260,13 +266,35 @@ def _measure_stability(
             continue
         probabilities = look(network, bags, device)[1][0].numpy()
         found.append(cell_classes(probabilities, fuse(probabilities, recipe.fused))[0])
+    _write_stability(folder / "stability.json", "fused classes of clusterings on one pretext", seeds, collapsed, found)
+
+
+def _measure_whole_stability(bags: Bags, folder: Path, recipe: ScanRecipe, seeds: range, device: torch.device) -> None:
+    """Train SCAN anew from other seeds, and write how far the final classes agree: whole_stability.json."""
+    found, collapsed = [_final_classes(folder)], []
+    for seed in seeds[1:]:  # the first is the run's own, which is finished
+        try:
+            train_scan(bags, folder / f"seed-{seed}", recipe, seed, device)
+            found.append(_final_classes(folder / f"seed-{seed}" / "scan"))
+        except Collapse as error:
+            LOG.warning("scan stability, seed %d: %s", seed, error)
+            collapsed.append(seed)
+    _write_stability(folder / "whole_stability.json", "final classes of whole trainings", seeds, collapsed, found)
+
+
+def _final_classes(folder: Path) -> Classes:
+    """(N,) the fused class of each picture."""
+    return pd.read_csv(folder / "classes.csv")["cell_class"].to_numpy(np.int64)
+
+
+def _write_stability(path: Path, of: str, seeds: range, collapsed: list[int], found: list[Classes]) -> None:
     facts = {
-        "of": "fused classes of clusterings on one pretext",
+        "of": of,
         "seeds": list(seeds),
         "collapsed": collapsed,
         "agreement": stability(found) if len(found) > 1 else None,
     }
-    write_text(folder / "stability.json", json.dumps(facts, indent=1))
+    write_text(path, json.dumps(facts, indent=1))
 
 
 _ADVICE = (
