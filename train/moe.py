@@ -5,21 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
 
 from train.augment import turn_and_flip
+from train.batch_norm import recalibrate
 from train.checkpoint import load_dimensions, load_weights, save_network
 from train.crops import Bags, in_batches
-from train.curves import Curves, Floats, Indices
+from train.curves import MALIGNANT_WEIGHT, Curves, Floats, Indices
 from train.fitting import Job, fit, mixed_precision
 from train.moe_network import MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
-from train.out_of_fold import Trainee, batches_of, class_weights, cross_predict
+from train.out_of_fold import Trainee, batches_of, cross_predict
 from train.protocols import seeded
 from train.recipes import MoeRecipe
 
 OUTPUTS = ("probability", "image", "clinical", "gate")
+NORM_BATCH = 256  # pictures
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def train_network(
     A network handed in is trained in place, so that the caller has its last weights beside the averaged ones returned.
     """
     network = network or new_network(bags, patients, recipe, job, device)
+    malignant = malignant_weight(recipe, bags.labels[patients])
+    sample = norm_sample(bags, patients, recipe.norm_images, job)
     clinical_side = [*network.head.clinical_expert.parameters(), *network.head.gate.parameters()]
     fast = {id(parameter) for parameter in clinical_side}
 
@@ -68,9 +73,15 @@ def train_network(
         output = _forward(net, batch, device)
         if curves:
             curves.record(batch.patients, output.probability)
-        return moe_loss(output, batch.labels, recipe.expert_loss)
+        mixture = moe_loss(output, batch.labels, recipe.expert_loss, malignant)
+        return mixture + gate_loss(output.gate, recipe.gate_pull)
 
-    return fit(
+    def with_statistics(net: MixtureOfExperts) -> MixtureOfExperts:
+        if len(sample):
+            recalibrate(net.encoder, in_batches(bags.crops[sample].to(device), NORM_BATCH))
+        return net
+
+    trained = fit(
         network,
         lambda rng: _epoch(bags, patients, recipe, rng, device),
         loss,
@@ -80,8 +91,21 @@ def train_network(
             {"params": [parameter for parameter in network.parameters() if id(parameter) not in fast]},
             {"params": clinical_side, "lr": recipe.fit.learning_rate * recipe.clinical_rate},
         ],
-        observe=curves.observe if curves else None,
+        observe=(lambda net, epoch: curves.observe(with_statistics(net), epoch)) if curves else None,
     )
+    return with_statistics(trained)
+
+
+def norm_sample(bags: Bags, patients: Indices, number: int, job: Job) -> Tensor:
+    """Pictures that batch norm's statistics are taken from, mixed, of each patient about as many as of another: (N,).
+
+    N is the number asked for, cut to whole batches of NORM_BATCH where there are that many.
+    """
+    if not number:
+        return torch.empty(0, dtype=torch.int64)
+    rng = seeded(job.seed, f"{job.name}, batch norm")
+    chosen = rng.permutation(np.concatenate(bags.sample(patients, -(-number // len(patients)), rng)))[:number]
+    return torch.from_numpy(chosen[: len(chosen) // NORM_BATCH * NORM_BATCH or len(chosen)])
 
 
 def new_network(bags: Bags, patients: Indices, recipe: MoeRecipe, job: Job, device: torch.device) -> MixtureOfExperts:
@@ -99,18 +123,38 @@ def load_moe(path: Path) -> MixtureOfExperts:
     return network
 
 
-def moe_loss(output: MoeOutput, labels: Tensor, expert_loss: float) -> Tensor:
-    """Cross-entropy of the mixture, malignant weighing 2, plus `expert_loss` times that of each expert alone."""
-    total = weighted_cross_entropy(output.probability, labels)
+def moe_loss(output: MoeOutput, labels: Tensor, expert_loss: float, malignant: float = MALIGNANT_WEIGHT) -> Tensor:
+    """Cross-entropy of the mixture, plus `expert_loss` times that of each expert alone.
+
+    Args:
+        malignant: what a malignant patient weighs, a reactive one weighing 1.
+    """
+    total = weighted_cross_entropy(output.probability, labels, malignant)
     if expert_loss:
-        experts = weighted_cross_entropy(output.image, labels) + weighted_cross_entropy(output.clinical, labels)
-        total = total + expert_loss * experts
+        image = weighted_cross_entropy(output.image, labels, malignant)
+        total = total + expert_loss * (image + weighted_cross_entropy(output.clinical, labels, malignant))
     return total
 
 
-def weighted_cross_entropy(probability: Tensor, labels: Tensor) -> Tensor:
+def malignant_weight(recipe: MoeRecipe, labels: Indices) -> float:
+    """What a malignant patient weighs in the loss against a reactive one: the recipe's, or what evens out the classes.
+
+    Args:
+        labels: (P,) of the training patients.
+    """
+    if recipe.malignant_weight is not None:
+        return recipe.malignant_weight
+    return float((labels == 0).sum() / (labels == 1).sum())
+
+
+def gate_loss(gate: Tensor, pull: float) -> Tensor:
+    """What draws the gate to one half: `pull` times its mean squared distance; (P,) -> scalar."""
+    return pull * ((gate - 0.5) ** 2).mean()
+
+
+def weighted_cross_entropy(probability: Tensor, labels: Tensor, malignant: float = MALIGNANT_WEIGHT) -> Tensor:
     """torch's weighted cross-entropy from P(malignant) instead of logits, which a mixture does not have: scalar."""
-    weights = class_weights(labels.device)[labels]
+    weights = torch.where(labels == 1, malignant, 1.0)
     # A float32 softmax can reach 0 exactly; the logarithm must stay finite.
     likelihood = torch.where(labels == 1, probability, 1 - probability).clamp_min(1e-7)
     return -(weights * likelihood.log()).sum() / weights.sum()
@@ -127,32 +171,25 @@ def fit_clinical_side(
     """
     network.eval()
     head = network.head
-    with torch.no_grad():
-        means = torch.cat([mean_maps(network, bags, patient, device) for patient in patients])  # (P, 256, 3, 3)
+    means = mean_maps(network, bags, patients, device)
     clinical = torch.from_numpy(bags.clinical[patients]).to(device)
     labels = torch.from_numpy(bags.labels[patients]).to(device)
+    malignant = malignant_weight(recipe, bags.labels[patients])
 
     def clinical_loss() -> Tensor:
-        return weighted_cross_entropy(head(means, clinical).clinical, labels)
+        return weighted_cross_entropy(head(means, clinical).clinical, labels, malignant)
 
-    def gate_loss() -> Tensor:
+    def mixture_loss() -> Tensor:
         output: MoeOutput = head(means, clinical)
-        pull = recipe.gate_pull * ((output.gate - 0.5) ** 2).mean()
-        return weighted_cross_entropy(output.probability, labels) + pull
+        mixture = weighted_cross_entropy(output.probability, labels, malignant)
+        return mixture + gate_loss(output.gate, recipe.gate_pull)
 
-    for part, loss in ((head.clinical_expert, clinical_loss), (head.gate, gate_loss)):
+    for part, loss in ((head.clinical_expert, clinical_loss), (head.gate, mixture_loss)):
         optimizer = torch.optim.Adam(part.parameters(), lr=0.05, weight_decay=recipe.fit.weight_decay)
         for _ in range(recipe.late_steps):
             optimizer.zero_grad(set_to_none=True)
             loss().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-
-
-def mean_maps(network: MixtureOfExperts, bags: Bags, patient: int, device: torch.device) -> Tensor:
-    """Mean of the encoder's maps over all pictures of a patient: (1, 256, 3, 3)."""
-    start, stop = int(bags.offsets[patient]), int(bags.offsets[patient + 1])
-    maps: Tensor = torch.cat([network.encoder(part.to(device)) for part in in_batches(bags.crops[start:stop])])
-    return maps.mean(dim=0, keepdim=True)
 
 
 def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
@@ -163,14 +200,30 @@ def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> 
 
 def score(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
     """OUTPUTS of some patients on all their pictures, each (len(patients),); the network is in evaluation mode."""
-    rows = []
+    return judge(network, mean_maps(network, bags, patients, device), bags.clinical[patients])
+
+
+def judge(network: MixtureOfExperts, means: Tensor, clinical: npt.NDArray[np.float32]) -> dict[str, Floats]:
+    """OUTPUTS from what mean_maps gives, each (P,).
+
+    Args:
+        means: (P, 256, 3, 3).
+        clinical: (P, 3), raw.
+    """
     with torch.inference_mode():
+        output = network.head(means, torch.from_numpy(clinical).to(means.device))
+    return {name: getattr(output, name).double().cpu().numpy() for name in OUTPUTS}
+
+
+def mean_maps(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torch.device) -> Tensor:
+    """Mean of the encoder's maps over all pictures of each patient: (P, 256, 3, 3)."""
+    means = []
+    with torch.no_grad():
         for patient in patients:
-            mean = mean_maps(network, bags, patient, device)
-            output = network.head(mean, torch.from_numpy(bags.clinical[patient : patient + 1]).to(device))
-            rows.append([getattr(output, name).item() for name in OUTPUTS])
-    table = np.array(rows)
-    return {name: table[:, column] for column, name in enumerate(OUTPUTS)}
+            crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+            maps = torch.cat([network.encoder(part.to(device)) for part in in_batches(crops)])
+            means.append(maps.mean(dim=0))
+    return torch.stack(means)
 
 
 def _epoch(

@@ -1,13 +1,12 @@
 """What steadies the mixture of experts: ways of training and of scoring compared on the report's split, several seeds.
 
-The report saw validation swing from epoch to epoch. Ways of training (losses of the experts' own) need trainings of
-their own; weights averaged or last, the gate fitted late or jointly, pictures turned at test time and seeds averaged
-are measured on the same ones. No epoch is picked.
+The report saw validation swing from epoch to epoch. Ways of training (losses of the experts' own, a gate drawn to one
+half) need trainings of their own; weights averaged or last, the gate fitted late or jointly, pictures turned at test
+time and seeds averaged are measured on the same ones. No epoch is picked.
 """
 
 import logging
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from train.checkpoint import save_network
 from train.crops import Bags
 from train.curves import Curves, Floats, Indices
 from train.fitting import Job
-from train.moe import fit_clinical_side, load_moe, new_network, score, train_network
+from train.moe import fit_clinical_side, judge, load_moe, mean_maps, new_network, score, train_network
 from train.moe_network import MixtureOfExperts
 from train.out_of_fold import write_table
 from train.recipes import MoeRecipe
@@ -29,9 +28,13 @@ from train.report_protocol import Division, divisions
 LOG = logging.getLogger("lympho")
 
 WAYS = ["losses", "weights", "gate", "turned"]  # columns that name a way of training and scoring
-LOSSES = {"mixture alone": 0.0, "each expert too": 1.0}  # weight of each expert's own loss
+LOSSES = {  # weight of each expert's own loss, of the gate's distance from one half
+    "mixture alone": (0.0, 0.0),
+    "each expert too": (1.0, 0.0),
+    "each expert too, gate held": (1.0, 1.0),
+}
 ORIENTATIONS = 8
-LATE_STEPS = 500
+LATE_STEPS, LATE_PULL = 500, 1.0
 
 
 def compare(bags: Bags, run: Path, recipe: MoeRecipe, seeds: range, device: torch.device) -> pd.DataFrame:
@@ -45,10 +48,10 @@ def compare(bags: Bags, run: Path, recipe: MoeRecipe, seeds: range, device: torc
     folder.mkdir(exist_ok=True)
     split = divisions(bags)[0]
     parts, swings = [], {}
-    for losses, weight in LOSSES.items():
-        varied = replace(recipe, expert_loss=weight, late_steps=LATE_STEPS)
+    for losses, (expert_loss, gate_pull) in LOSSES.items():
+        varied = replace(recipe, expert_loss=expert_loss, gate_pull=gate_pull)
         for seed in seeds:
-            path = folder / f"{losses.replace(' ', '-')}-seed-{seed}.safetensors"
+            path = folder / f"{losses.replace(',', '').replace(' ', '-')}-seed-{seed}.safetensors"
             _train(bags, split, path, varied, seed, device)
             swings[losses, seed] = _swing(path)
             parts.append(_predictions(bags, split, path, varied, device).assign(losses=losses, seed=seed))
@@ -119,15 +122,19 @@ def _predictions(bags: Bags, split: Division, path: Path, recipe: MoeRecipe, dev
     if kept.exists():
         return pd.read_csv(kept, dtype={"patient_id": str}, keep_default_na=False)
     scored_bags = {"no": bags, "eight ways": turned_bags(bags, split.validation)}
+    late = replace(recipe, late_steps=LATE_STEPS, gate_pull=LATE_PULL)
     parts = []
-    for (weights, file), gate in product({"last": _last(path), "averaged": path}.items(), ("joint", "late")):
+    for weights, file in {"last": _last(path), "averaged": path}.items():
         network = load_moe(file).to(device)
-        if gate == "late":
-            fit_clinical_side(network, bags, split.training, recipe, device)
-            network.eval()
-        for turned, of in scored_bags.items():
-            probability = score(network, of, split.validation, device)["probability"]
-            parts.append(_rows(bags, split.validation, probability).assign(weights=weights, gate=gate, turned=turned))
+        means = {turned: mean_maps(network, of, split.validation, device) for turned, of in scored_bags.items()}
+        for gate in ("joint", "late"):
+            if gate == "late":  # which leaves the encoder, and so the means, as they are
+                fit_clinical_side(network, bags, split.training, late, device)
+                network.eval()
+            for turned, maps in means.items():
+                probability = judge(network, maps, bags.clinical[split.validation])["probability"]
+                rows = _rows(bags, split.validation, probability)
+                parts.append(rows.assign(weights=weights, gate=gate, turned=turned))
     table = pd.concat(parts, ignore_index=True)
     write_table(kept, table)
     return table

@@ -6,13 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.train.bags import make_bags
 from train.checkpoint import save_network
 from train.crops import Bags
-from train.moe import fit_clinical_side, predict, weighted_cross_entropy
+from train.curves import Curves, Floats, Indices
+from train.fitting import Job
+from train.moe import (
+    fit_clinical_side,
+    gate_loss,
+    malignant_weight,
+    norm_sample,
+    predict,
+    score,
+    train_network,
+    weighted_cross_entropy,
+)
 from train.moe_network import MixtureOfExperts, MoeDimensions
-from train.recipes import SMALL
+from train.recipes import FULL, SMALL, FitRecipe
 
 CPU = torch.device("cpu")
 EVERYBODY = np.arange(8)
@@ -75,3 +87,56 @@ def test_the_gate_is_drawn_to_one_half(network: MixtureOfExperts, bags: Bags, tm
         gates.append(predict(tmp_path / "moe.safetensors", bags, EVERYBODY, CPU)["gate"])
     assert np.abs(gates[0] - 0.5).max() > 0.3  # free, it turns to the expert that knows
     assert np.abs(gates[1] - 0.5).max() < 0.05
+
+
+def test_what_is_scored_after_an_epoch_and_in_the_end_has_statistics_of_its_weights(bags: Bags, tmp_path: Path) -> None:
+    """Watched after each epoch, and returned: batch norm's means are those of the sample under the weights then."""
+    recipe = replace(SMALL.moe, fit=FitRecipe(epochs=2, learning_rate=1e-2), images_per_patient=2, norm_images=12)
+    job = Job("toy", tmp_path / "toy.safetensors", 0)
+    sample = bags.crops[norm_sample(bags, EVERYBODY, 12, job)]
+    first, of_first = "encoder.blocks.1.running_mean", []
+
+    def scored(network: MixtureOfExperts, of: Indices) -> Floats:
+        of_first.append((network.state_dict()[first].clone(), first_means(network)))
+        return np.full(len(of), 0.6)
+
+    def first_means(network: MixtureOfExperts) -> Tensor:
+        with torch.inference_mode():
+            convolved: Tensor = network.encoder.blocks[0](network.encoder.normalise(sample))
+        return convolved.mean(dim=(0, 2, 3))
+
+    trained = train_network(bags, EVERYBODY, recipe, job, CPU, Curves(bags.labels, np.arange(2), scored))
+    of_first.append((trained.state_dict()[first], first_means(trained)))
+    assert len(of_first) == 3
+    for kept, expected in of_first:
+        torch.testing.assert_close(kept, expected, atol=2e-4, rtol=0)
+    assert not torch.allclose(of_first[0][1], of_first[1][1], atol=1e-3)  # the weights had moved
+
+
+def test_the_reports_recipe_keeps_running_averages(bags: Bags, tmp_path: Path) -> None:
+    assert FULL.moe.norm_images == 0
+    assert FULL.moe.gate_pull == 0
+    assert len(norm_sample(bags, EVERYBODY, 0, Job("toy", tmp_path, 0))) == 0
+
+
+def test_classes_weigh_alike_or_as_the_recipe_says() -> None:
+    labels = np.array([1, 1, 1, 0])
+    assert malignant_weight(FULL.moe, labels) == 2
+    weight = malignant_weight(SMALL.moe, labels)
+    assert weight == pytest.approx(1 / 3)
+    # Three malignant and one reactive, all at .5 but the reactive: half of the weight is the reactive's.
+    loss = weighted_cross_entropy(torch.tensor([1.0, 1.0, 1.0, 0.5]), torch.from_numpy(labels), weight)
+    assert loss.item() == pytest.approx(np.log(2) / 2, abs=1e-6)
+
+
+def test_the_gates_loss_by_hand() -> None:
+    assert gate_loss(torch.tensor([0.5, 0.9, 0.0]), 3.0).item() == pytest.approx(3 * (0.16 + 0.25) / 3)
+
+
+def test_a_gate_that_is_held_stays_nearer_to_one_half(bags: Bags, tmp_path: Path) -> None:
+    gates = []
+    for pull in (0.0, 30.0):
+        recipe = replace(SMALL.moe, fit=FitRecipe(epochs=12, learning_rate=1e-3, averaged_share=0.1), gate_pull=pull)
+        trained = train_network(bags, EVERYBODY, recipe, Job("toy", tmp_path / f"{pull}.safetensors", 0), CPU)
+        gates.append(score(trained, bags, EVERYBODY, CPU)["gate"])
+    assert np.abs(gates[1] - 0.5).max() < 0.5 * np.abs(gates[0] - 0.5).max()

@@ -70,7 +70,7 @@ def tiny_bags() -> Bags:
 def test_all_ways_are_compared_and_a_second_call_trains_nothing(tmp_path: Path) -> None:
     recipe = replace(SMALL.moe, fit=FitRecipe(epochs=2, learning_rate=1e-3), images_per_patient=1)
     table = compare(tiny_bags(), tmp_path, recipe, range(2), CPU)
-    assert len(table) == 2 * 2 * 2 * 2
+    assert len(table) == 3 * 2 * 2 * 2
     assert not table[WAYS].duplicated().any()
     assert table["auc"].between(0, 1).all()
     predictions = pd.read_csv(tmp_path / "stability/predictions.csv")
@@ -78,8 +78,10 @@ def test_all_ways_are_compared_and_a_second_call_trains_nothing(tmp_path: Path) 
     rows = ["losses", "weights", "turned", "seed", "patient_id"]
     late = predictions.pivot_table(index=rows, columns="gate", values="probability")
     assert (late["joint"] - late["late"]).abs().max() > 1e-4
+    free, held = (late.xs(way)["joint"].to_numpy() for way in ("each expert too", "each expert too, gate held"))
+    assert np.abs(free - held).max() > 1e-6
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "stability").glob("*.safetensors")}
-    assert len(before) == 2 * 2 * 2
+    assert len(before) == 3 * 2 * 2
     again = compare(tiny_bags(), tmp_path, recipe, range(2), CPU)
     pd.testing.assert_frame_equal(again, table)
     assert {path: path.stat().st_mtime_ns for path in before} == before
