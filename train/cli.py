@@ -20,6 +20,10 @@ from train.augment import AUGMENTATIONS
 from train.checkpoint import write_text
 from train.figures.draw import draw_all
 from train.memory import keep_freed_memory
+from train.nested.members import ENSEMBLES, OUTSIDE, TRANSDUCTIVE, WITH_LEADS, all_leads, all_members
+from train.nested.plan import INNER, OUTER, Predictor, outer_folds
+from train.nested.protocol import gather, train_part
+from train.nested.report import write_report
 from train.protocols import assign_folds
 from train.provenance import record_call
 from train.recipes import RECIPES, Recipe, adapted
@@ -198,21 +202,71 @@ def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
     _train_ensemble(Run(patients, run, options))
 
 
-@stage("evaluate", "Measure the three models by a protocol.")
+class Share(click.ParamType[tuple[int, int]]):
+    """I/N: one of N shares of the work, counted from 1."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Two whole numbers, the first from 1 to the second."""
+        part, _, parts = str(value).partition("/")
+        if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+            self.fail(f"{value} is not I/N with 1 <= I <= N", param, ctx)
+        return int(part), int(parts)
+
+
+@stage("evaluate", "Measure the models by a protocol.")
 @click.option(
     "--protocol",
-    type=click.Choice(["report"]),
+    type=click.Choice(["report", "nested"]),
     required=True,
-    help="report: the report's split and folds, best epoch on the validation patients (optimistic).",
+    help="report: the report's split and folds, best epoch on the validation patients (optimistic). "
+    "nested: everything fitted and chosen inside outer folds.",
 )
-@click.option("--model", "models", type=click.Choice(list(STATED)), multiple=True, help="All three if not given.")
-def evaluate_command(patients: Path, run: Path, protocol: str, models: tuple[str, ...], **options: Any) -> None:
+@click.option("--model", "models", type=click.Choice(list(STATED)), multiple=True, help="report: all if not given.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="nested: of what trains quickly.")
+@click.option("--inductive", is_flag=True, help="nested: SCAN on each fold's own pictures, not once on everybody's.")
+@click.option("--leads", is_flag=True, help="nested: also everything that was tried to go past the report's models.")
+@click.option("--part", type=Share(), help="nested: train one of N shares and stop, so that N calls work side by side.")
+def evaluate_command(
+    patients: Path,
+    run: Path,
+    protocol: str,
+    models: tuple[str, ...],
+    repeats: int,
+    inductive: bool,
+    leads: bool,
+    part: tuple[int, int] | None,
+    **options: Any,
+) -> None:
     this = Run(patients, run, options)
+    if protocol == "nested":
+        _evaluate_nested(this, repeats, part, inductive=inductive, leads=leads)
+        return
     figures = report_protocol.evaluate(
         this.bags, this.folder, this.recipe, this.seed, this.device, models or tuple(STATED)
     )
     click.echo(f"{report_protocol.LABEL}\nrecipe {this.recipe.name}, seed {this.seed}; balanced accuracy:")
     click.echo(json.dumps(figures, indent=1))
+
+
+def _evaluate_nested(run: Run, repeats: int, part: tuple[int, int] | None, *, inductive: bool, leads: bool) -> None:
+    outers = outer_folds(run.bags.labels, run.seed, repeats)
+    members = all_members(run.bags, run.folder, run.recipe, run.seed, run.device, inductive=inductive)
+    members += all_leads(run.bags, run.folder, run.device) if leads else []
+    predictor = Predictor(run.bags, run.folder / "nested")
+    if part:
+        train_part(predictor, members, outers, *part)
+        return
+    facts = {
+        "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {repeats}",
+        "recipe": f"{run.recipe.name}, seed {run.seed}, {len(run.bags)} patients, {len(run.bags.crops)} pictures",
+        "cell classes": "inductive: SCAN trained on each training fold's pictures" if inductive else TRANSDUCTIVE,
+        "chosen inside": "calibration, weights and their pull, thresholds, operating points, quantiles and scaling",
+        "chosen outside": OUTSIDE,
+    }
+    nested = gather(run.bags, predictor, members, outers, WITH_LEADS if leads else ENSEMBLES)
+    click.echo(write_report(nested, run.bags, run.folder / "nested", facts, run.seed))
 
 
 @stage("stability", "Compare ways to steady the mixture of experts on the report's split.")

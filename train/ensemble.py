@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -122,22 +123,32 @@ def _influence(probability: Floats, ensemble: Ensemble, name: str) -> float:
     return float(ensemble.weights[name] * (high - low))
 
 
-def fit_ensemble(members: Floats, labels: Labels) -> Ensemble:
-    """Fit everything that turns the members' probabilities (3, P) into a decision."""
-    calibration = {name: fit_calibration(row, labels) for name, row in zip(MEMBERS, members, strict=True)}
-    smooth = np.stack([calibrated(row, calibration[name]) for name, row in zip(MEMBERS, members, strict=True)])
-    weights = fit_weights(smooth, labels)
-    mixed = weights @ smooth
-    return Ensemble(
-        calibration=calibration,
-        weights=dict(zip(MEMBERS, weights.tolist(), strict=True)),
-        operating_points=fit_operating_points(mixed, labels),
-    )
+def fit_ensemble(
+    members: Floats, labels: Labels, names: Sequence[str] = MEMBERS, equality: float = EQUALITY
+) -> Ensemble:
+    """Fit everything that turns the members' probabilities (M, P) into a decision.
+
+    Args:
+        names: of the M members.
+        equality: strength of the pull of the weights towards equal ones.
+    """
+    mixture = fit_mixture(members, labels, names, equality)
+    points = fit_operating_points(combine(members, mixture), labels)
+    return msgspec.structs.replace(mixture, operating_points=points)
+
+
+def fit_mixture(members: Floats, labels: Labels, names: Sequence[str], equality: float) -> Ensemble:
+    """fit_ensemble without operating points: calibration and weights alone."""
+    calibration = {name: fit_calibration(row, labels) for name, row in zip(names, members, strict=True)}
+    smooth = np.stack([calibrated(row, calibration[name]) for name, row in zip(names, members, strict=True)])
+    weights = dict(zip(names, fit_weights(smooth, labels, equality).tolist(), strict=True))
+    return Ensemble(calibration=calibration, weights=weights, operating_points={})
 
 
 def combine(members: Floats, ensemble: Ensemble) -> Floats:
-    """The ensemble's probability of each patient: (3, P) -> (P,)."""
-    smooth = {name: calibrated(row, ensemble.calibration[name]) for name, row in zip(MEMBERS, members, strict=True)}
+    """The ensemble's probability of each patient, members in its own order: (M, P) -> (P,)."""
+    names = ensemble.weights
+    smooth = {name: calibrated(row, ensemble.calibration[name]) for name, row in zip(names, members, strict=True)}
     return weighted(smooth, ensemble)
 
 
@@ -154,14 +165,14 @@ def fit_calibration(probability: Floats, labels: Labels) -> Calibration:
     return Calibration(slope=slope, intercept=intercept, clip=clip)
 
 
-def fit_weights(members: Floats, labels: Labels) -> Floats:
+def fit_weights(members: Floats, labels: Labels, equality: float = EQUALITY) -> Floats:
     """Weights >= 0 with sum 1 of least log loss, drawn towards equal ones: (M, P), (P,) -> (M,)."""
     number = len(members)
     equal = np.full(number, 1 / number)
     likelihood = np.where(labels == 1, members, 1 - members)  # (M, P)
 
     def cost(weights: Floats) -> float:
-        penalty = EQUALITY * np.sum((weights - equal) ** 2)
+        penalty = equality * np.sum((weights - equal) ** 2)
         return float(-np.mean(np.log(np.clip(weights @ likelihood, 1e-12, None))) + penalty)
 
     constraint = {"type": "eq", "fun": lambda weights: weights.sum() - 1}

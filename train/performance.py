@@ -4,7 +4,7 @@ A resample is a row of weights, how often each patient was drawn; so one formula
 and two models are compared on the same ones. Names as in TRIPOD+AI and STARD.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,7 @@ def average_precision(of: Predictions, weights: Floats) -> Floats:
     found, all_above = _cumulated(of, weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(all_above > 0, found / all_above, 0.0)
-    recall = found / found[:, -1:]
+        recall = found / found[:, -1:]
     steps = np.diff(recall, axis=1, prepend=0.0)
     return np.asarray((steps * precision).sum(axis=1))
 
@@ -93,12 +93,12 @@ def brier_score(of: Predictions, weights: Floats) -> Floats:
 
 def calibration_slope(of: Predictions, weights: Floats) -> Floats:
     """Of a logistic regression of label on logit(probability) (Cox 1958): 1 is right, below 1 too sure."""
-    return _recalibration(of, weights, free_slope=True)[1]
+    return _with_both(of, weights, _recalibration(of, weights, free_slope=True)[1])
 
 
 def calibration_intercept(of: Predictions, weights: Floats) -> Floats:
     """Calibration in the large: that regression's intercept with slope 1; above 0 the probabilities are too low."""
-    return _recalibration(of, weights, free_slope=False)[0]
+    return _with_both(of, weights, _recalibration(of, weights, free_slope=False)[0])
 
 
 def specificity_at(wanted: float) -> Figure:
@@ -106,7 +106,7 @@ def specificity_at(wanted: float) -> Figure:
 
     def figure(of: Predictions, weights: Floats) -> Floats:
         true, false = _roc(of, weights)
-        return np.asarray(np.where(true >= wanted - 1e-9, 1 - false, 0.0).max(axis=1))
+        return _with_both(of, weights, np.where(true >= wanted - 1e-9, 1 - false, 0.0).max(axis=1))
 
     return figure
 
@@ -120,7 +120,7 @@ def avoided_at(wanted: float) -> Figure:
         reactive = weights @ (of.labels == 0)
         above = true * malignant[:, None] + false * reactive[:, None]
         least = np.where(true >= wanted - 1e-9, above, np.inf).min(axis=1)
-        return np.asarray(100 * (1 - least / (malignant + reactive)))
+        return _with_both(of, weights, 100 * (1 - least / (malignant + reactive)))
 
     return figure
 
@@ -152,21 +152,25 @@ class Estimate:
     high: float
 
 
-def estimate(figure: Figure, of: Predictions, weights: Floats) -> Estimate:
-    """A figure of all patients, and its interval from resamples (B, P); one that is not finite there is left out."""
-    return _estimate(figure(of, np.ones((1, len(of.labels))))[0], figure(of, weights))
+def estimate(figure: Figure, repeats: Sequence[Predictions], weights: Floats) -> Estimate:
+    """A figure, averaged over repeats of the same patients, and its interval from resamples of them (B, P).
+
+    Resamples in which the figure is not finite are left out.
+    """
+    return _estimate(lambda drawn: _mean(figure, repeats, drawn), weights)
 
 
-def paired_difference(figure: Figure, one: Predictions, other: Predictions, weights: Floats) -> Estimate:
-    """One model's figure minus another's on the same patients, its interval from the same resamples (B, P).
+def paired_difference(
+    figure: Figure, one: Sequence[Predictions], other: Sequence[Predictions], weights: Floats
+) -> Estimate:
+    """One model's figure minus another's, each averaged over its repeats, its interval from the same resamples (B, P).
 
     Raises:
         ValueError: the two are not of the same patients.
     """
-    if not np.array_equal(one.labels, other.labels):
+    if any(not np.array_equal(one[0].labels, of.labels) for of in (*one, *other)):
         raise ValueError("paired differences need predictions of the same patients")
-    whole = np.ones((1, len(one.labels)))
-    return _estimate((figure(one, whole) - figure(other, whole))[0], figure(one, weights) - figure(other, weights))
+    return _estimate(lambda drawn: _mean(figure, one, drawn) - _mean(figure, other, drawn), weights)
 
 
 def net_benefit(labels: Labels, probability: Floats, thresholds: Floats) -> Floats:
@@ -177,7 +181,12 @@ def net_benefit(labels: Labels, probability: Floats, thresholds: Floats) -> Floa
     return np.asarray(true - false * thresholds / (1 - thresholds))
 
 
-def _estimate(value: float, resampled: Floats) -> Estimate:
+def _mean(figure: Figure, repeats: Sequence[Predictions], weights: Floats) -> Floats:
+    return np.asarray(np.mean([figure(of, weights) for of in repeats], axis=0))
+
+
+def _estimate(figure: Callable[[Floats], Floats], weights: Floats) -> Estimate:
+    value, resampled = figure(np.ones((1, weights.shape[1])))[0], figure(weights)
     finite = resampled[np.isfinite(resampled)]
     low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
     return Estimate(float(value), float(low), float(high))
@@ -187,6 +196,11 @@ def _share(weights: Floats, part: Booleans, whole: Booleans) -> Floats:
     """Weight of the part within the whole: (B, P), (P,), (P,) -> (B,); NaN where the whole has none."""
     with np.errstate(invalid="ignore"):
         return np.asarray(weights @ (part & whole) / (weights @ whole))
+
+
+def _with_both(of: Predictions, weights: Floats, values: Floats) -> Floats:
+    """The values (B,), NaN where a resample lacks malignant or reactive patients."""
+    return np.where((weights @ (of.labels == 1) > 0) & (weights @ (of.labels == 0) > 0), values, np.nan)
 
 
 def _cumulated(of: Predictions, weights: Floats) -> tuple[Floats, Floats]:

@@ -120,7 +120,7 @@ def test_an_interval_covers_as_often_as_it_says() -> None:
     weights = resamples(labels, 0, 500)
     for _ in range(300):
         called = rng.random(80) < 0.8
-        interval = estimate(FIGURES["sensitivity"], Predictions(labels, called.astype(float), called), weights)
+        interval = estimate(FIGURES["sensitivity"], [Predictions(labels, called.astype(float), called)], weights)
         covered += interval.low <= 0.8 <= interval.high
     assert 0.89 < covered / 300 < 0.98
 
@@ -130,13 +130,24 @@ def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
     probability = np.clip(one.probability + np.random.default_rng(2).normal(0, 0.01, 200), 0, 1)
     other = Predictions(one.labels, probability, probability >= 0.55)
     weights = resamples(one.labels, 0, 400)
-    difference = paired_difference(FIGURES["auc"], one, other, weights)
-    alone = estimate(FIGURES["auc"], one, weights)
+    difference = paired_difference(FIGURES["auc"], [one], [other], weights)
+    alone = estimate(FIGURES["auc"], [one], weights)
     assert difference.value == pytest.approx(alone.value - roc_auc_score(one.labels, probability))
     assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
-    assert paired_difference(FIGURES["auc"], one, one, weights).high == 0
+    assert paired_difference(FIGURES["auc"], [one], [one], weights).high == 0
     with pytest.raises(ValueError, match="same patients"):
-        paired_difference(FIGURES["auc"], one, Predictions(1 - one.labels, probability, other.called), weights)
+        paired_difference(FIGURES["auc"], [one], [Predictions(1 - one.labels, probability, other.called)], weights)
+
+
+def test_repeats_are_averaged_figure_by_figure() -> None:
+    one, other = drawn(seed=0), drawn(seed=0)
+    other = Predictions(one.labels, one.probability[::-1].copy(), one.called[::-1].copy())
+    weights = resamples(one.labels, 0, 50)
+    both, first, second = (estimate(FIGURES["auc"], of, weights) for of in ([one, other], [one], [other]))
+    assert both.value == pytest.approx((first.value + second.value) / 2)
+    assert paired_difference(FIGURES["auc"], [one, other], [one], weights).value == pytest.approx(
+        (second.value - first.value) / 2
+    )
 
 
 def test_net_benefit_by_hand() -> None:
@@ -148,7 +159,7 @@ def test_net_benefit_by_hand() -> None:
 def test_a_resample_without_a_decision_is_left_out() -> None:
     labels = np.array([0, 1])
     of = Predictions(labels, np.array([0.2, 0.4]), np.array([False, False]))
-    found = estimate(FIGURES["positive_predictive_value"], of, resamples(labels, 0, 10))
+    found = estimate(FIGURES["positive_predictive_value"], [of], resamples(labels, 0, 10))
     assert np.isnan(found.value)
     assert np.isnan(found.low)
     assert average_precision(of, np.ones((1, 2)))[0] == 1

@@ -1,0 +1,102 @@
+"""Leads: their features against slow references, and that each finds a truth of its own kind."""
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from tests.train.bags import make_bags
+from train.crops import Bags
+from train.nested.leads import (
+    _likeness,
+    class_shares,
+    clinical_interplay,
+    embedded,
+    homogeneity,
+    standard_clinical,
+    summed_up,
+)
+from train.nested.plan import Member
+
+PATIENTS, PICTURES = 60, 8
+OWNER = np.repeat(np.arange(PATIENTS), PICTURES)
+
+
+@pytest.fixture
+def bags() -> Bags:
+    rng = np.random.default_rng(7)  # not the one that make_bags draws sex with
+    return make_bags(rng.integers(0, 2, PATIENTS).tolist(), [PICTURES] * PATIENTS)
+
+
+def area(member: Member, bags: Bags) -> float:
+    """Of the second half of the patients, trained on the first."""
+    half = np.arange(PATIENTS // 2)
+    rest = half + PATIENTS // 2
+    return float(roc_auc_score(bags.labels[rest], member.predict(half, rest, Path("unused"))))
+
+
+def noise(seed: int = 1, features: int = 40) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    return np.random.default_rng(seed).normal(size=(PATIENTS * PICTURES, features)).astype(np.float32)
+
+
+def test_a_mean_that_tells_is_found_and_noise_is_not(bags: Bags) -> None:
+    pictures = noise()
+    assert area(embedded(bags, "noise", pictures, {}), bags) < 0.75
+    pictures[:, :5] += 2 * bags.labels[OWNER, None]
+    assert area(embedded(bags, "mean", pictures, {}), bags) > 0.95
+
+
+def test_a_dispersion_that_tells_is_found_where_it_is_looked_at(bags: Bags) -> None:
+    pictures = noise()
+    pictures[:, :20] *= 1 + 2 * bags.labels[OWNER, None]
+    assert area(embedded(bags, "both", pictures, {}, dispersion=True), bags) > 0.95
+    assert area(embedded(bags, "mean", pictures, {}), bags) < 0.85
+
+
+def test_an_interplay_of_count_and_age_is_found(bags: Bags) -> None:
+    """Malignant where both are high or both are low: no sum of them tells."""
+    clinical = standard_clinical(bags)
+    labels = (clinical[:, 1] * clinical[:, 2] > np.median(clinical[:, 1] * clinical[:, 2])).astype(np.int64)
+    assert area(clinical_interplay(replace(bags, labels=labels)), replace(bags, labels=labels)) > 0.95
+
+
+def test_class_shares_that_tell_are_found(bags: Bags) -> None:
+    rng = np.random.default_rng(3)
+    classes = np.where(rng.random(len(OWNER)) < 0.8, bags.labels[OWNER], rng.integers(2, 5, len(OWNER)))
+    assert area(class_shares(bags, "shares", classes.astype(np.int64), 5, {}), bags) > 0.95
+
+
+def test_alike_cells_are_found(bags: Bags) -> None:
+    """A clone's cells share a direction, which is another in every patient."""
+    rng = np.random.default_rng(4)
+    own = rng.normal(size=(PATIENTS, 40))[OWNER]
+    pictures = (noise() + 2 * own * bags.labels[OWNER, None]).astype(np.float32)
+    assert area(homogeneity(bags, "alike", pictures, {}), bags) > 0.95
+    assert area(embedded(bags, "mean", pictures, {}), bags) < 0.8
+
+
+def test_likeness_equals_the_slow_reference() -> None:
+    pictures = np.random.default_rng(0).normal(size=(6, 4))
+    unit = pictures / np.linalg.norm(pictures, axis=1, keepdims=True)
+    pairs = [float(unit[i] @ unit[j]) for i, j in combinations(range(6), 2)]
+    expected = [np.mean(pairs), np.quantile(pairs, 0.1), np.std(pairs)]
+    np.testing.assert_allclose(_likeness(torch.from_numpy(unit)), expected, rtol=1e-6)
+    assert _likeness(torch.ones(1, 4)).tolist() == [1, 1, 0]
+
+
+def test_summaries_are_by_patient() -> None:
+    bags = make_bags([0, 1], [2, 3])
+    pictures = np.arange(10, dtype=np.float32).reshape(5, 2)
+    np.testing.assert_allclose(summed_up(bags, pictures, np.mean), [[1, 2], [6, 7]])
+    np.testing.assert_allclose(summed_up(bags, pictures, np.std)[0], [1, 1])
+
+
+def test_names_and_numbers_make_different_members(bags: Bags) -> None:
+    pictures = noise()
+    one, other = (embedded(bags, "x", pictures, {"weights": weights}) for weights in "ab")
+    assert one.facts != other.facts
+    assert one.facts != embedded(bags, "x", pictures, {"weights": "a"}, dispersion=True).facts

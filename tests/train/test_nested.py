@@ -1,0 +1,425 @@
+"""The nested protocol: who is predicted from whom, what is kept, what is chosen inside, and chance where labels lie."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+from scipy.special import expit
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from infer.errors import UsageError
+from tests.synthetic import make_patients, write_cohort
+from tests.train.bags import make_bags
+from tests.train_fixtures import DATE, clear_cut, train
+from train.crops import Bags
+from train.ensemble import combine, fit_ensemble
+from train.nested import inductive
+from train.nested.inductive import bags_of, inductive_classes
+from train.nested.members import clinical_bayes, clinical_logistic, count_cut_off, scan_member
+from train.nested.plan import Floats, Indices, Member, Predictor, all_tasks, outer_folds
+from train.nested.protocol import CHOSEN, Nested, gather, train_part
+from train.nested.stacking import PULLS, choose_pull, score_member
+from train.nested.tables import difference_table, operating_point_table, performance_table, subgroups
+from train.performance import Predictions
+from train.recipes import SMALL
+
+CPU = torch.device("cpu")
+
+
+def clinical_bags(patients: int = 60, *, strength: float = 2.0, seed: int = 0) -> Bags:
+    """The older and the higher the count, the likelier malignant."""
+    rng = np.random.default_rng(seed)
+    bags = make_bags([0, 1] * (patients // 2), [1] * patients, seed=seed)
+    score = strength * rng.normal(size=patients)
+    labels = (rng.random(patients) < expit(score)).astype(np.int64)
+    clinical = bags.clinical.copy()
+    clinical[:, 1], clinical[:, 2] = np.exp(2 + 0.5 * score), 60 + 8 * score
+    return replace(bags, labels=labels, clinical=clinical.astype(np.float32))
+
+
+def recorded(calls: list[tuple[Indices, Indices]], name: str = "recorder", *, repeated: bool = True) -> Member:
+    """A member that notes who it is trained on and asked for, and gives every patient its index as probability."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        calls.append((training, asked))
+        return np.asarray(asked / 1000)
+
+    return Member(name, {"number": 1}, predict, repeated)
+
+
+def test_every_patient_is_held_out_once_a_repeat_and_once_in_each_outer_training_fold() -> None:
+    labels = np.repeat([0, 1], [15, 35])
+    folds = outer_folds(labels, seed=3, repeats=2)
+    assert len(folds) == 2 * 5
+    for repeat in (0, 1):
+        held_out = np.concatenate([fold.held_out for fold in folds if fold.repeat == repeat])
+        assert sorted(held_out) == list(range(50))
+    for fold in folds:
+        assert not set(fold.training) & set(fold.held_out)
+        assert sorted(np.concatenate(fold.inner)) == sorted(fold.training)
+        assert len(fold.inner) == 3
+        assert all(0.2 < 1 - labels[part].mean() < 0.4 for part in (fold.held_out, *fold.inner))
+    assert sorted(folds[0].held_out) != sorted(folds[5].held_out)
+
+
+def test_nobody_is_predicted_by_a_model_that_saw_it(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    calls: list[tuple[Indices, Indices]] = []
+    member = recorded(calls)
+    outers = outer_folds(bags.labels, 0, 1)
+    gather(bags, Predictor(bags, tmp_path), [member], outers, {})
+    assert len(calls) == 5 * 4
+    for training, asked in calls:
+        assert not set(training) & set(asked)
+    for outer, four in zip(outers, np.arange(20).reshape(5, 4), strict=True):
+        *inner, whole = (calls[index] for index in four)
+        assert all(set(training) | set(asked) == set(outer.training) for training, asked in inner)
+        assert sorted(np.concatenate([asked for _, asked in inner])) == sorted(outer.training)
+        assert (set(whole[0]), set(whole[1])) == (set(outer.training), set(outer.held_out))
+
+
+def test_what_takes_long_is_trained_in_the_first_repeat_alone(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    quick, slow = recorded([], "quick"), recorded([], "slow", repeated=False)
+    outers = outer_folds(bags.labels, 0, 3)
+    counts = Counter(task.member.name for task in all_tasks([quick, slow], outers))
+    assert counts == {"quick": 60, "slow": 20}
+    nested = gather(bags, Predictor(bags, tmp_path), [quick, slow], outers, {"both": ("quick", "slow")})
+    assert {model: len(repeats) for model, repeats in nested.predictions.items()} == {"quick": 3, "slow": 1, "both": 1}
+
+
+def test_shares_of_the_work_are_whole_and_nothing_is_trained_twice(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    calls: list[tuple[Indices, Indices]] = []
+    members, outers = [recorded(calls, "a"), recorded(calls, "b")], outer_folds(bags.labels, 0, 1)
+    predictor = Predictor(bags, tmp_path)
+    train_part(predictor, members, outers, 1, 2)
+    assert len(calls) == 20
+    train_part(predictor, members, outers, 2, 2)
+    assert len(calls) == 40
+    train_part(predictor, members, outers, 1, 2)
+    first = gather(bags, predictor, members, outers, {})
+    assert len(calls) == 40
+    again = gather(bags, Predictor(bags, tmp_path), members, outers, {})
+    np.testing.assert_array_equal(first.predictions["a"][0].probability, again.predictions["a"][0].probability)
+
+
+def test_predictions_are_kept_by_content(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    calls: list[tuple[Indices, Indices]] = []
+    member = recorded(calls)
+    task = all_tasks([member], outer_folds(bags.labels, 0, 1))[0]
+    predictor = Predictor(bags, tmp_path)
+    np.testing.assert_array_equal(predictor.predict(task), task.asked / 1000)
+    assert len(calls) == 1
+    others = {
+        "numbers": replace(task, member=replace(member, facts={"number": 2})),
+        "training": replace(task, training=task.training[1:]),
+        "asked": replace(task, asked=task.asked[1:]),
+        "name": replace(task, member=replace(member, name="another")),
+    }
+    keys = {name: other.key(bags) for name, other in others.items()}
+    assert len({task.key(bags), *keys.values()}) == 5
+    assert task.key(replace(bags, facts={**bags.facts, "table_sha256": "1"})) != task.key(bags)
+
+
+def test_a_checkpoint_goes_when_its_predictions_are_there(tmp_path: Path) -> None:
+    bags = clinical_bags()
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        checkpoint.write_text("weights")
+        checkpoint.with_suffix(".progress").write_text("progress")
+        return np.full(len(asked), 0.5)
+
+    task = all_tasks([Member("deep", {}, predict)], outer_folds(bags.labels, 0, 1))[0]
+    Predictor(bags, tmp_path).predict(task)
+    assert [path.suffix for path in (tmp_path / "predictions").iterdir()] == [".csv"]
+
+
+def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> None:
+    """Calibration, weights, pull and threshold come from the outer training patients alone."""
+    bags = clinical_bags()
+    outers = outer_folds(bags.labels, 0, 1)[:1]
+    members = [clinical_logistic(bags), clinical_bayes(bags), count_cut_off(bags)]
+    ensembles = {"all": tuple(member.name for member in members)}
+    predictor = Predictor(bags, tmp_path)
+    honest = gather(bags, predictor, members, outers, ensembles)
+    held_out = outers[0].held_out
+    labels = bags.labels.copy()
+    labels[held_out] = 1 - labels[held_out]
+    turned = gather(replace(bags, labels=labels), predictor, members, outers, ensembles)
+    assert honest.chosen == turned.chosen
+    for model in honest.predictions:
+        for name in ("probability", "called"):
+            one, other = (getattr(of.predictions[model][0], name)[held_out] for of in (honest, turned))
+            np.testing.assert_array_equal(one, other)
+    labels = bags.labels.copy()
+    training = outers[0].training
+    labels[training] = 1 - labels[training]
+    changed = gather(replace(bags, labels=labels), predictor, members, outers, ensembles)
+    assert honest.chosen != changed.chosen
+
+
+def test_the_truth_is_found_and_permuted_labels_fall_to_chance(tmp_path: Path) -> None:
+    """Clinical values and cell classes that tell; then the same with labels that were dealt anew."""
+    found: list[float] = []
+    chance: list[float] = []
+    decided: list[float] = []
+    for seed in range(6):
+        drawn = clinical_bags(100, strength=2.5, seed=seed)
+        drawn = replace(drawn, crops=drawn.crops[:1].expand(600, -1, -1, -1), offsets=np.arange(101) * 6)
+        rng = np.random.default_rng(seed)
+        own = drawn.labels[drawn.patient_of_image()]
+        classes = 2 * np.where(rng.random(600) < 0.8, own, 1 - own) + rng.integers(0, 2, 600)
+        for permuted in (False, True):
+            bags = replace(drawn, labels=rng.permutation(drawn.labels)) if permuted else drawn
+            members = [
+                clinical_logistic(bags),
+                scan_member(bags, partial(_same, classes), {}, SMALL.bayes, repeated=True),
+            ]
+            predictor = Predictor(bags, tmp_path / f"{seed}-{permuted}")
+            ensembles = {"ensemble": ("clinical logistic", "scan")}
+            nested = gather(bags, predictor, members, outer_folds(bags.labels, seed, 1), ensembles)
+            one = nested.predictions["ensemble"][0]
+            (chance if permuted else found).append(roc_auc_score(bags.labels, one.probability))
+            if permuted:
+                decided.append(balanced_accuracy_score(bags.labels, one.called))
+    assert np.mean(found) > 0.9
+    assert abs(np.mean(chance) - 0.5) < 0.1
+    assert abs(np.mean(decided) - 0.5) < 0.1
+
+
+def _same(classes: Indices, training: Indices) -> Indices:
+    del training
+    return classes
+
+
+def test_a_members_threshold_is_where_the_inner_predictions_part() -> None:
+    inner, labels = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8]), np.array([0, 0, 0, 1, 1, 1])
+    scored = score_member(inner, labels, np.array([0.31, 0.59, 0.44, 0.46]))
+    assert scored.called.tolist() == [False, True, False, True]
+
+
+def test_the_pull_is_the_one_of_least_loss_on_inner_folds_that_did_not_fit_it() -> None:
+    """One member knows and two guess; then three that know alike."""
+    rng = np.random.default_rng(0)
+    score = rng.normal(0, 2, 120)
+    labels = (rng.random(120) < expit(score)).astype(np.int64)
+    folds, names = np.arange(120) % 3, ("a", "b", "c")
+    for members in (
+        np.stack([expit(score), *rng.uniform(0.3, 0.7, (2, 120))]),
+        np.stack([expit(score + rng.normal(0, 3, 120)) for _ in range(3)]),
+    ):
+        losses = {}
+        for pull in PULLS:
+            total = 0.0
+            for fold in range(3):
+                fitted = fit_ensemble(members[:, folds != fold], labels[folds != fold], names, pull)
+                for patient in np.flatnonzero(folds == fold):
+                    probability = combine(members[:, patient : patient + 1], fitted)[0]
+                    total -= np.log(probability if labels[patient] else 1 - probability)
+            losses[pull] = total
+        pull, loss = choose_pull(names, members, labels, folds)
+        assert pull == min(losses, key=losses.__getitem__)
+        assert loss == pytest.approx(losses[pull] / 120)
+
+
+def test_of_several_ensembles_each_outer_fold_has_the_one_its_inner_folds_chose(tmp_path: Path) -> None:
+    """One that knows and one that guesses; the held-out patients' labels have no say."""
+    bags = clinical_bags(80, strength=3.0)
+    guess = recorded([], "guess")
+    ensembles = {"poor": ("guess",), "good": ("clinical logistic", "guess")}
+    members, outers = [clinical_logistic(bags), guess], outer_folds(bags.labels, 0, 1)
+    nested = gather(bags, Predictor(bags, tmp_path), members, outers, ensembles)
+    chosen = [one["ensemble"] for one in nested.chosen if one["model"] == CHOSEN]
+    assert chosen == ["good"] * 5
+    of_good, of_chosen = (nested.predictions[name][0].probability for name in ("good", CHOSEN))
+    np.testing.assert_array_equal(of_good, of_chosen)
+
+
+def test_an_ensemble_of_nobody_is_refused(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    with pytest.raises(UsageError, match="trio: has no member scan"):
+        gather(
+            bags,
+            Predictor(bags, tmp_path),
+            [clinical_logistic(bags)],
+            outer_folds(bags.labels, 0, 1),
+            {"trio": ("scan",)},
+        )
+
+
+def test_tables_say_what_scikit_learn_says(tmp_path: Path) -> None:
+    bags = clinical_bags(80)
+    nested = gather(
+        bags,
+        Predictor(bags, tmp_path),
+        [count_cut_off(bags), clinical_logistic(bags)],
+        outer_folds(bags.labels, 0, 2),
+        {"ensemble": ("count cut-off", "clinical logistic")},
+    )
+    table = performance_table(nested, bags, 0)
+    for model, repeats in nested.predictions.items():
+        for group, chosen in subgroups(bags).items():
+            rows = at(table, model=model, group=group, figure="auc")
+            if len(np.unique(bags.labels[chosen])) < 2:
+                assert not rows
+                continue
+            expected = np.mean([roc_auc_score(bags.labels[chosen], one.probability[chosen]) for one in repeats])
+            assert rows[0]["value"] == pytest.approx(expected)
+            assert (rows[0]["patients"], rows[0]["malignant"]) == (chosen.sum(), bags.labels[chosen].sum())
+            assert rows[0]["low"] <= rows[0]["value"] <= rows[0]["high"]
+    mine, theirs = (at(table, model=model, group="all", figure="auc")[0] for model in ("ensemble", "clinical logistic"))
+    facts = {"model": "ensemble", "against": "clinical logistic", "group": "all", "figure": "auc"}
+    (difference,) = at(difference_table(nested, bags, 0), **facts)
+    assert difference["value"] == pytest.approx(mine["value"] - theirs["value"])
+    points = operating_point_table(nested, bags, 0)
+    assert points.groupby(["operating_point", "label"])["value"].sum().tolist() == pytest.approx([1] * 9)
+    decided = nested.decisions["ensemble"]["balanced"]
+    (missed,) = at(points, operating_point="balanced", label="malignant", decision="reactive")
+    assert missed["value"] == pytest.approx(np.mean(decided[bags.labels == 1] == "reactive"))
+
+
+def at(table: pd.DataFrame, **facts: str) -> list[dict[str, Any]]:
+    """The rows with these values."""
+    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    return [row for row in rows if all(row[name] == value for name, value in facts.items())]
+
+
+def test_subgroups_of_a_kind_have_everybody_once() -> None:
+    groups = list(subgroups(clinical_bags(40)).values())
+    for parts in (groups[1:3], groups[5:7], groups[7:10], groups[10:13]):
+        assert (np.sum(parts, axis=0) == 1).all()
+    assert (groups[3] | groups[4] == groups[1]).all()
+
+
+def test_some_patients_bags_are_theirs() -> None:
+    bags = make_bags([0, 1, 1, 0], [2, 3, 1, 2])
+    some = bags_of(bags, np.array([1, 3]))
+    assert some.patient_ids == ["p1", "p3"]
+    assert torch.equal(some.crops, torch.cat([bags.crops[2:5], bags.crops[6:8]]))
+    assert some.offsets.tolist() == [0, 3, 5]
+    assert some.image_names == ["0.png", "1.png", "2.png", "0.png", "1.png"]
+    assert some.labels.tolist() == [1, 0]
+    np.testing.assert_array_equal(some.clinical, bags.clinical[[1, 3]])
+
+
+def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_path: Path) -> None:
+    bags = make_bags([0, 1, 1, 0], [2, 3, 1, 2])
+    trained: list[list[str]] = []
+
+    def train_scan(of: Bags, run: Path, *_: object) -> None:
+        trained.append(of.patient_ids)
+        (run / "scan").mkdir(parents=True)
+        (run / "scan" / "stages.csv").write_text("")
+        (run / "scan" / "fusion.json").write_text(json.dumps([1, 0, 1]))
+
+    def look(network: object, of: Bags, device: object) -> tuple[None, torch.Tensor]:
+        return None, torch.eye(3)[torch.arange(len(of.crops)) % 3][None]
+
+    with (
+        patch.object(inductive, "train_scan", train_scan),
+        patch.object(inductive, "load_scan", lambda path: path),
+        patch.object(inductive, "look", look),
+    ):
+        classes = inductive_classes(bags, tmp_path, SMALL.scan, 0, CPU)
+        found = classes(np.array([3, 1]))
+        classes(np.array([1, 3]))
+        classes(np.array([0, 1]))
+    assert trained == [["p1", "p3"], ["p0", "p1"]]
+    assert found.tolist() == [1, 0, 1, 1, 0, 1, 1, 0]  # of all eight pictures
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """`evaluate --protocol nested` in two shares, on classes that the drawn kinds stand for."""
+    folder = tmp_path_factory.mktemp("nested")
+    patients = [clear_cut(patient, 3) for patient in make_patients(40, 3, images=(3, 4))]
+    write_cohort(folder / "patients", patients, seed=3)
+    options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1")
+    assert train("crops", folder / "patients", folder / "run", *options).code == 0
+    images = pd.read_csv(folder / "run/crops/images.csv", dtype=str)
+    kinds = {patient.patient_id: patient.kinds for patient in patients}
+    place = images.groupby("patient_id").cumcount()
+    images["cell_class"] = [kinds[one][number] for one, number in zip(images["patient_id"], place, strict=True)]
+    (folder / "run/scan").mkdir()
+    images.to_csv(folder / "run/scan/classes.csv", index=False)
+    nested = ("evaluate", folder / "patients", folder / "run", *options, "--protocol", "nested", "--repeats", "2")
+    for part in ("1/2", "2/2"):
+        call = train(*nested, "--part", part)
+        assert (call.code, call.output) == (0, "")
+    call = train(*nested)
+    assert call.code == 0, call.errors
+    return folder / "patients", folder / "run", call.output
+
+
+def test_the_report_is_written_and_says_how_it_came_about(evaluated: tuple[Path, Path, str]) -> None:
+    _, run, output = evaluated
+    folder = run / "nested"
+    assert output.strip() == (folder / "nested.md").read_text().strip()
+    for said in ("5 outer folds", "transductive", "chosen outside", "## Operating points", "men: ", "pull towards"):
+        assert said in output
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"performance.csv", "differences.csv", "figures.json", "decision_curve.png", "auc.png"}
+    figures = json.loads((folder / "figures.json").read_text())
+    table = pd.read_csv(folder / "performance.csv")
+    assert len(figures["performance"]) == len(table)
+    assert table.groupby("model")["repeats"].first().to_dict() == {
+        "count cut-off": 2, "clinical logistic": 2, "clinical GaussianNB": 2, "scan": 2,
+        "baseline": 1, "moe": 1, "ensemble": 1,
+    }  # fmt: skip
+    scan = table[(table["model"] == "scan") & (table["group"] == "all") & (table["figure"] == "auc")]
+    assert scan["value"].item() > 0.9  # its classes are the truth
+
+
+def test_held_out_probabilities_are_there_for_everybody(evaluated: tuple[Path, Path, str]) -> None:
+    table = pd.read_csv(evaluated[1] / "nested/patients.csv")
+    assert len(table) == 40
+    assert table.notna().all(axis=None)
+    curve = pd.read_csv(evaluated[1] / "nested/decision_curve.csv")
+    prevalence = table["label"].mean()
+    assert curve["everybody"].to_numpy() == pytest.approx(
+        (prevalence - (1 - prevalence) * curve["threshold"] / (1 - curve["threshold"])).to_numpy()
+    )
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "x", "1"])
+def test_a_share_that_is_none_is_wrong_usage(evaluated: tuple[Path, Path, str], part: str) -> None:
+    patients, run, _ = evaluated
+    call = train("evaluate", patients, run, *DATE, "--protocol", "nested", "--part", part)
+    assert call.code == 2
+    assert "is not I/N" in call.errors
+
+
+def test_classes_have_to_be_there(evaluated: tuple[Path, Path, str], tmp_path: Path) -> None:
+    call = train("evaluate", evaluated[0], tmp_path / "run", *DATE, "--protocol", "nested")
+    assert call.code == 2
+    assert "has no cell classes" in call.errors
+
+
+def test_a_figure_a_model_cannot_have_is_left_out() -> None:
+    bags = clinical_bags(40)
+    everybody: npt.NDArray[np.bool_] = np.ones(40, dtype=bool)
+    nested = Nested({"flat": [Predictions(bags.labels, np.full(40, 0.5), everybody)]}, {}, [])
+    table = performance_table(nested, bags, 0)
+    assert "negative_predictive_value" not in set(table["figure"])
+    assert table[(table["group"] == "all") & (table["figure"] == "auc")]["value"].item() == 0.5
+
+
+def test_a_group_of_one_class_has_no_figure_that_compares_classes() -> None:
+    bags = replace(clinical_bags(40), clinical=np.tile(np.array([1, 4, 50], np.float32), (40, 1)))
+    bags.clinical[bags.labels == 1, 1] = 9  # everybody above the grey zone is malignant, nobody in it
+    probability = np.random.default_rng(0).random(40)
+    nested = Nested({"any": [Predictions(bags.labels, probability, probability > 0.5)]}, {}, [])
+    table = performance_table(nested, bags, 0)
+    grey = set(table[table["group"].str.startswith("grey")]["figure"])
+    assert grey == {"specificity", "negative_predictive_value", "positive_predictive_value", "brier_score"}

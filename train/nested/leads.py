@@ -1,0 +1,130 @@
+"""Leads that may go past the report's models: features of a patient, each behind the same door as the members.
+
+All are cheap, so all appear in the nested protocol's tables, whether they help or not. Where a lead has numbers to
+choose, they are chosen by cross-validation inside whatever it is trained on.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional
+
+from train.crops import Bags
+from train.nested.plan import Floats, Indices, Member
+
+Pictures = npt.NDArray[np.float32]  # (N, D) embedding of each picture
+
+COMPONENTS = (10, 30)  # of PCA, to choose of
+STRENGTHS = (0.03, 0.3, 3.0)  # scikit-learn's C, to choose of
+CHOOSING_FOLDS = 3
+
+
+def clinical_interplay(bags: Bags) -> Member:
+    """Logistic regression on sex, log count, age, their products and squares: are they more than a sum?"""
+    sex, count, age = standard_clinical(bags).T
+    features = np.stack([sex, count, age, count * age, count**2, age**2], axis=1)
+    return Member("clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0))
+
+
+def embedded(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str], *, dispersion: bool = False) -> Member:
+    """Logistic regression on sex, log count, age and the principal components of a patient's mean embedding.
+
+    Args:
+        pictures: (N, D) embedding of each picture.
+        facts: where it comes from.
+        dispersion: whether each feature's standard deviation over the patient's pictures joins its mean.
+    """
+    parts = [summed_up(bags, pictures, np.mean)]
+    if dispersion:
+        parts.append(summed_up(bags, pictures, np.std))
+    features = np.concatenate([standard_clinical(bags), *parts], axis=1)
+    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, **facts}
+    return Member(name, numbers, _logistic(features, bags.labels, features.shape[1] - 3))
+
+
+def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: dict[str, str]) -> Member:
+    """Logistic regression on sex, log count, age and the square roots of the shares of each cell class.
+
+    Args:
+        classes: (N,) of each picture, below `number`.
+    """
+    shares = np.stack([np.bincount(classes[a:b], minlength=number) / (b - a) for a, b in bags.ranges()])
+    features = np.concatenate([standard_clinical(bags), np.sqrt(shares)], axis=1)
+    return Member(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
+
+
+def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]) -> Member:
+    """Logistic regression on sex, log count, age and how alike a patient's cells are: clones are of one kind.
+
+    Three features: mean cosine similarity of two of its pictures, its lowest decile, and its spread.
+    """
+    unit = functional.normalize(torch.from_numpy(pictures), dim=1)
+    features = np.stack([_likeness(unit[a:b]) for a, b in bags.ranges()])
+    features = np.concatenate([standard_clinical(bags), features], axis=1)
+    return Member(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
+
+
+def standard_clinical(bags: Bags) -> Floats:
+    """Sex, logarithm of the count less 2, decades of age from 60: (P, 3), all of the size of one."""
+    sex, count, age = bags.clinical.astype(np.float64).T
+    return np.stack([sex, np.log(count) - 2, (age - 60) / 10], axis=1)
+
+
+def summed_up(bags: Bags, pictures: Pictures, summary: Callable[..., Pictures]) -> Floats:
+    """A summary over each patient's pictures: (N, D) -> (P, D)."""
+    return np.stack([summary(pictures[a:b], axis=0) for a, b in bags.ranges()]).astype(np.float64)
+
+
+def _likeness(unit: Tensor) -> Floats:
+    similarity = unit @ unit.T
+    pairs = similarity[*torch.triu_indices(len(unit), len(unit), 1)].double()
+    if not len(pairs):  # one picture is as alike as can be
+        return np.array([1.0, 1.0, 0.0])
+    return np.array([pairs.mean().item(), pairs.quantile(0.1).item(), pairs.std(unbiased=False).item()])
+
+
+class _FittingPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Standardised principal components, as many as asked for or as the training patients allow."""
+
+    def __init__(self, components: int = 10) -> None:
+        self.components = components
+
+    def fit(self, features: Floats, labels: Indices | None = None) -> "_FittingPCA":
+        del labels
+        number = min(self.components, *features.shape)
+        self.steps_ = Pipeline([("pca", PCA(number, svd_solver="full")), ("scale", StandardScaler())]).fit(features)
+        return self
+
+    def transform(self, features: Floats) -> Floats:
+        return np.asarray(self.steps_.transform(features))
+
+
+def _logistic(features: Floats, labels: Indices, reduced: int) -> Callable[[Indices, Indices, Path], Floats]:
+    """Logistic regression on features (P, F), the last `reduced` of them through PCA; its numbers chosen inside."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        kept = features.shape[1] - reduced
+        parts: list[tuple[str, object, slice]] = [("plain", StandardScaler(), slice(0, kept))]
+        grid: dict[str, tuple[float, ...]] = {"logistic__C": STRENGTHS}
+        if reduced:
+            parts.append(("reduced", _FittingPCA(), slice(kept, None)))
+            grid["features__reduced__components"] = COMPONENTS
+        pipeline = Pipeline([("features", ColumnTransformer(parts)), ("logistic", LogisticRegression(max_iter=1000))])
+        folds = StratifiedKFold(CHOOSING_FOLDS, shuffle=True, random_state=0)
+        search = GridSearchCV(pipeline, grid, scoring="neg_log_loss", cv=folds)
+        search.fit(features[training], labels[training])
+        return np.asarray(search.predict_proba(features[asked])[:, 1], dtype=np.float64)
+
+    return predict

@@ -1,0 +1,190 @@
+"""The members and the baselines that any of them must beat, each behind the same door (train/nested/plan.py)."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from infer.errors import UsageError
+from infer.manifest import CLUSTERS
+from infer.naive_bayes import malignant_probability
+from train import baseline, moe
+from train.checkpoint import save_network
+from train.crops import Bags
+from train.embedding import embed_pictures, weights_digest
+from train.fitting import Job
+from train.naive_bayes import fit_naive_bayes, patient_features, read_cell_classes
+from train.nested import leads
+from train.nested.inductive import inductive_classes
+from train.nested.plan import Floats, Indices, Member
+from train.recipes import BaselineRecipe, BayesRecipe, MoeRecipe, Recipe
+from train.scan.network import embed_all
+from train.scan.stages import load_backbone, load_scan, look
+
+Classes = npt.NDArray[np.int64]
+
+ENSEMBLES = {"ensemble": ("baseline", "scan", "moe")}
+WITH_LEADS = ENSEMBLES | {
+    "ensemble + ImageNet": ("baseline", "scan", "moe", "ImageNet mean"),
+    "ensemble + ImageNet + SimCLR": ("baseline", "scan", "moe", "ImageNet mean", "SimCLR mean"),
+    "moe + ImageNet": ("moe", "ImageNet mean"),
+}
+TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out patients included, never a label"
+OUTSIDE = (
+    "the numbers of the recipe: set beforehand, but those that train/recipes.py names were changed after figures of "
+    "the public cohort had been seen"
+)
+
+
+def all_members(
+    bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, *, inductive: bool
+) -> list[Member]:
+    """Baselines first, then the three members.
+
+    Raises:
+        UsageError: cell classes are to come from SCAN, and it has not been trained in this run folder.
+    """
+    path = run / "scan" / "classes.csv"
+    if inductive:
+        classes = inductive_classes(bags, run / "nested" / "scan", recipe.scan, seed, device)
+        facts = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
+    elif path.exists():
+        everybody = read_cell_classes(path, bags)
+        classes = lambda training: everybody  # noqa: E731
+        facts = {"classes": _digest(path)}
+    else:
+        raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first, or evaluate --inductive")
+    return [
+        count_cut_off(bags),
+        clinical_logistic(bags),
+        clinical_bayes(bags),
+        baseline_member(bags, recipe.baseline, seed, device),
+        scan_member(bags, classes, facts, recipe.bayes, repeated=not inductive),
+        moe_member(bags, recipe.moe, seed, device),
+    ]
+
+
+def all_leads(bags: Bags, run: Path, device: torch.device) -> list[Member]:
+    """Every lead that may go past the report's models; SimCLR's and SCAN's are of the run's own networks.
+
+    Raises:
+        UsageError: SCAN has not been trained in this run folder.
+    """
+    final, pretext = run / "scan" / "scan.safetensors", run / "scan" / "pretext.safetensors"
+    if not final.exists():
+        raise UsageError(f"{run}: has no SCAN network. Run `python -m train scan` first")
+    imagenet = embed_pictures(bags, run, device)
+    simclr = embed_all(load_backbone(pretext).to(device), bags.crops, device).numpy()
+    finer = look(load_scan(final), bags, device)[1][0].argmax(1).numpy()
+    of_imagenet = {"weights": weights_digest()}
+    of_simclr, of_scan = ({"weights": _digest(path)} for path in (pretext, final))
+    return [
+        leads.clinical_interplay(bags),
+        leads.embedded(bags, "ImageNet mean", imagenet, of_imagenet),
+        leads.embedded(bags, "ImageNet mean and dispersion", imagenet, of_imagenet, dispersion=True),
+        leads.embedded(bags, "SimCLR mean", simclr, of_simclr),
+        leads.embedded(bags, "SimCLR mean and dispersion", simclr, of_simclr, dispersion=True),
+        leads.class_shares(bags, "all SCAN classes", finer, CLUSTERS, of_scan),
+        leads.homogeneity(bags, "ImageNet homogeneity", imagenet, of_imagenet),
+        leads.homogeneity(bags, "SimCLR homogeneity", simclr, of_simclr),
+    ]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def count_cut_off(bags: Bags) -> Member:
+    """The lymphocyte count alone: its logarithm ranks, and the threshold chosen on it is the cut-off."""
+    count = np.log(bags.clinical[:, 1:2].astype(np.float64))
+    return Member("count cut-off", {}, _linear(count, bags.labels))
+
+
+def clinical_logistic(bags: Bags) -> Member:
+    """Logistic regression on sex, log count and age."""
+    return Member("clinical logistic", {}, _linear(clinical_features(bags), bags.labels))
+
+
+def clinical_bayes(bags: Bags) -> Member:
+    """GaussianNB on sex, count and age."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        model = GaussianNB().fit(bags.clinical[training], bags.labels[training])
+        return np.asarray(model.predict_proba(bags.clinical[asked])[:, 1], dtype=np.float64)
+
+    return Member("clinical GaussianNB", {}, predict)
+
+
+def baseline_member(bags: Bags, recipe: BaselineRecipe, seed: int, device: torch.device) -> Member:
+    """The report's CNN on single pictures."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        job = Job(f"nested {checkpoint.stem}", checkpoint, seed)
+        if not checkpoint.exists():
+            network = baseline.train_network(bags, training, recipe, job, device)
+            save_network(checkpoint, network, network.dimensions)
+        return baseline.predict(checkpoint, bags, asked, device)["probability"]
+
+    return Member("baseline", {"recipe": asdict(recipe), "seed": seed}, predict, repeated=False)
+
+
+def moe_member(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) -> Member:
+    """The mixture of experts, its clinical side fitted late where the recipe says so."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        job = Job(f"nested {checkpoint.stem}", checkpoint, seed)
+        if not checkpoint.exists():
+            network = moe.train_network(bags, training, recipe, job, device)
+            if recipe.late_steps:
+                moe.fit_clinical_side(network, bags, training, recipe, device)
+            save_network(checkpoint, network.cpu(), network.dimensions)
+        return moe.predict(checkpoint, bags, asked, device)["probability"]
+
+    return Member("moe", {"recipe": asdict(recipe), "seed": seed}, predict, repeated=False)
+
+
+def scan_member(
+    bags: Bags, classes: Callable[[Indices], Classes], facts: dict[str, Any], recipe: BayesRecipe, *, repeated: bool
+) -> Member:
+    """Gaussian naive Bayes on cell classes; quantiles and scaling of the training patients.
+
+    Args:
+        classes: (N,) class of each picture, for a model that is trained on the patients given.
+        facts: where the classes come from.
+        repeated: whether classes are cheap to have for other folds.
+    """
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        base = patient_features(bags, classes(training))
+        model = fit_naive_bayes(base[training], bags.labels[training], recipe)
+        return np.asarray(malignant_probability(base[asked], model))
+
+    return Member("scan", {"recipe": asdict(recipe), **facts}, predict, repeated)
+
+
+def clinical_features(bags: Bags) -> Floats:
+    """Sex, logarithm of the count, age: (P, 3)."""
+    sex, count, age = bags.clinical.astype(np.float64).T
+    return np.stack([sex, np.log(count), age], axis=1)
+
+
+def _linear(features: Floats, labels: Indices) -> Callable[[Indices, Indices, Path], Floats]:
+    """Logistic regression on standardised features (P, F)."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features[training], labels[training])
+        return np.asarray(model.predict_proba(features[asked])[:, 1], dtype=np.float64)
+
+    return predict

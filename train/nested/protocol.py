@@ -1,0 +1,126 @@
+"""Runs the nested protocol: trains what is missing, stacks inside each outer fold, gathers every patient's figures."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from infer.errors import UsageError
+from train.crops import Bags
+from train.nested.plan import Floats, Indices, Member, Outer, Predictor, all_tasks, inner_tasks, outer_task
+from train.nested.stacking import Scored, choose_ensemble, score_ensemble, score_member
+from train.performance import Predictions
+
+LOG = logging.getLogger("lympho")
+
+CHOSEN = "ensemble chosen inside"  # of several, in each outer fold by its inner folds
+
+
+@dataclass
+class Nested:
+    """Held-out predictions of all patients by all models, in the bags' order."""
+
+    predictions: dict[str, list[Predictions]] = field(default_factory=dict)  # by model, one a repeat
+    decisions: dict[str, dict[str, npt.NDArray[np.object_]]] = field(default_factory=dict)  # ensemble, point -> (P,)
+    chosen: list[dict[str, object]] = field(default_factory=list)  # model, repeat, fold, what was chosen
+
+
+def train_part(predictor: Predictor, members: Sequence[Member], outers: Sequence[Outer], part: int, parts: int) -> None:
+    """Train one of several shares of the tasks, so that as many calls can work side by side."""
+    mine = [task for task in all_tasks(members, outers)[part - 1 :: parts] if not predictor.is_done(task)]
+    for number, task in enumerate(mine):
+        LOG.info("nested: %s, training %d of %d of this share", task.member.name, number + 1, len(mine))
+        predictor.predict(task)
+
+
+def gather(
+    bags: Bags,
+    predictor: Predictor,
+    members: Sequence[Member],
+    outers: Sequence[Outer],
+    ensembles: Mapping[str, tuple[str, ...]],
+) -> Nested:
+    """Every model's held-out predictions; what is missing is trained.
+
+    Args:
+        ensembles: name -> its members' names.
+
+    Raises:
+        UsageError: an ensemble names a member that is not there.
+    """
+    known = {member.name for member in members}
+    for name, of in ensembles.items():
+        if not set(of) <= known:
+            raise UsageError(f"{name}: has no member {', '.join(sorted(set(of) - known))}")
+    result = Nested()
+    for repeat in sorted({outer.repeat for outer in outers}):
+        folds = [outer for outer in outers if outer.repeat == repeat]
+        present = [member for member in members if member.repeated or repeat == 0]
+        scored: dict[str, list[tuple[Outer, Scored]]] = {}
+        for outer in folds:
+            for name, one in _score_fold(bags, predictor, present, outer, ensembles).items():
+                scored.setdefault(name, []).append((outer, one))
+                result.chosen.append({"model": name, "repeat": repeat, "fold": outer.number, **one.chosen})
+        for name, parts in scored.items():
+            result.predictions.setdefault(name, []).append(_joined(bags, parts))
+            for point in parts[0][1].decisions if repeat == 0 else ():
+                decided = np.empty(len(bags), dtype=object)
+                for outer, one in parts:
+                    decided[np.sort(outer.held_out)] = one.decisions[point]
+                result.decisions.setdefault(name, {})[point] = decided
+    return result
+
+
+def _score_fold(
+    bags: Bags,
+    predictor: Predictor,
+    members: Sequence[Member],
+    outer: Outer,
+    ensembles: Mapping[str, tuple[str, ...]],
+) -> dict[str, Scored]:
+    training = np.sort(outer.training)
+    labels = bags.labels[training]
+    inner = {member.name: _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
+    held_out = {member.name: predictor.predict(outer_task(member, outer)) for member in members}  # (H,) each
+    scored = {name: score_member(inner[name], labels, held_out[name]) for name in inner}
+    mixed = {}
+    for name, of in ensembles.items():
+        if all(member in inner for member in of):
+            mixed[name] = score_ensemble(
+                of,
+                np.stack([inner[member] for member in of]),
+                labels,
+                _inner_numbers(outer),
+                np.stack([held_out[member] for member in of]),
+            )
+    chosen = {CHOSEN: choose_ensemble(mixed)} if len(mixed) > 1 else {}
+    return scored | mixed | chosen
+
+
+def _inner_predictions(predictor: Predictor, member: Member, outer: Outer) -> Floats:
+    """Of the outer training patients, sorted, each from the inner fold that held it out: (T,)."""
+    training = np.sort(outer.training)
+    result = np.full(len(training), np.nan)
+    for task in inner_tasks(member, outer):
+        result[np.searchsorted(training, task.asked)] = predictor.predict(task)
+    return result
+
+
+def _inner_numbers(outer: Outer) -> Indices:
+    """The inner fold of each outer training patient, sorted: (T,)."""
+    training = np.sort(outer.training)
+    numbers = np.empty(len(training), dtype=np.int64)
+    for number, part in enumerate(outer.inner):
+        numbers[np.searchsorted(training, part)] = number
+    return numbers
+
+
+def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
+    """One repeat's outer folds together: every patient once, (P,)."""
+    probability, called = np.full(len(bags), np.nan), np.zeros(len(bags), dtype=bool)
+    for outer, one in parts:
+        held_out = np.sort(outer.held_out)
+        probability[held_out], called[held_out] = one.probability, one.called
+    return Predictions(bags.labels, probability, called)

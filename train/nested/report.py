@@ -1,0 +1,193 @@
+"""Writes what the nested protocol found into RUN/nested, as CSV, JSON, Markdown and PNG, with how it was found."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from train.checkpoint import write_text
+from train.crops import Bags
+from train.figures.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
+from train.nested.protocol import Nested
+from train.nested.tables import (
+    CLINICAL_ONLY,
+    difference_table,
+    operating_point_table,
+    patient_table,
+    performance_table,
+)
+from train.out_of_fold import write_table
+from train.performance import net_benefit
+
+THRESHOLDS = np.linspace(0.01, 0.99, 99)  # of the decision curve
+SHOWN = (
+    "balanced_accuracy", "auc", "average_precision", "sensitivity", "specificity", "positive_predictive_value",
+    "negative_predictive_value", "brier_score", "calibration_slope", "calibration_intercept",
+)  # fmt: skip
+AT_SENSITIVITY = (
+    "specificity_at_95_sensitivity", "avoided_per_100_at_95_sensitivity", "specificity_at_98_sensitivity",
+    "avoided_per_100_at_98_sensitivity",
+)  # fmt: skip
+
+
+def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
+    """Write everything and return the Markdown.
+
+    Args:
+        facts: protocol, recipe, seed, what was chosen outside: printed above the figures.
+        seed: of the bootstrap.
+    """
+    performance = performance_table(nested, bags, seed)
+    differences = difference_table(nested, bags, seed)
+    points = operating_point_table(nested, bags, seed)
+    curve = decision_curve(nested)
+    for name, table in {
+        "performance": performance,
+        "differences": differences,
+        "operating_points": points,
+        "decision_curve": curve,
+        "patients": patient_table(nested, bags),
+    }.items():
+        write_table(folder / f"{name}.csv", table)
+    figures = {
+        "facts": facts,
+        "performance": performance.to_dict("records"),
+        "differences": differences.to_dict("records"),
+        "operating_points": points.to_dict("records"),
+        "chosen": nested.chosen,
+    }
+    write_text(folder / "figures.json", json.dumps(figures, indent=1))
+    _draw_decision_curve(curve, folder / "decision_curve.png")
+    _draw_auc(performance, folder / "auc.png")
+    text = markdown(performance, differences, points, nested, facts)
+    write_text(folder / "nested.md", text)
+    return text
+
+
+def decision_curve(nested: Nested) -> pd.DataFrame:
+    """threshold, then the net benefit of sending everybody on, nobody, and those each model names (first repeat)."""
+    columns = {"threshold": THRESHOLDS}
+    for model, repeats in nested.predictions.items():
+        labels = repeats[0].labels
+        columns |= {"everybody": net_benefit(labels, np.ones(len(labels)), THRESHOLDS), "nobody": 0 * THRESHOLDS}
+        columns[model] = net_benefit(labels, repeats[0].probability, THRESHOLDS)
+    return pd.DataFrame(columns)
+
+
+def markdown(
+    performance: pd.DataFrame, differences: pd.DataFrame, points: pd.DataFrame, nested: Nested, facts: dict[str, Any]
+) -> str:
+    """All tables for people, how they came about above them."""
+    groups = list(performance["group"].unique())
+    said = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    parts = [
+        "# Nested evaluation",
+        said,
+        "95% intervals by bootstrap over patients, within each class. Models of several repeats: the mean of their\n"
+        "figures. Every probability is calibrated, every decision made at a threshold chosen, inside the outer fold.",
+        "## Everybody",
+        _wide(performance, groups[0], SHOWN),
+        _wide(performance, groups[0], AT_SENSITIVITY),
+        f"## {groups[1].capitalize()}",
+        _wide(performance, groups[1], SHOWN),
+        "## Against sex, count and age alone",
+        _long(differences),
+        "## Operating points",
+        _long(points),
+        "## Subgroups, AUC",
+        _by_group(performance, "auc"),
+        "## Subgroups, balanced accuracy",
+        _by_group(performance, "balanced_accuracy"),
+        "## What the inner folds chose",
+        _choices(nested),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str:
+    """A row a model, a column a figure."""
+    some = performance[(performance["group"] == group) & performance["figure"].isin(figures)]
+    rows = {
+        f"{model} ({part['repeats'].iloc[0]}x)": {row.figure: _cell(row) for row in part.itertuples()}
+        for model, part in some.groupby("model", sort=False)
+    }
+    return _table(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(figures)), "model")
+
+
+def _by_group(performance: pd.DataFrame, figure: str) -> str:
+    """A row a subgroup, a column a model."""
+    rows: dict[str, dict[str, str]] = {}
+    for row in performance[performance["figure"] == figure].itertuples():
+        key = f"{row.group}: {row.patients}, {row.malignant} malignant"
+        rows.setdefault(key, {})[str(row.model)] = _cell(row)
+    return _table(pd.DataFrame.from_dict(rows, orient="index"), "patients")
+
+
+def _long(table: pd.DataFrame) -> str:
+    facts = table.drop(columns=["value", "low", "high"]).assign(value=[_cell(row) for row in table.itertuples()])
+    return _table(facts.set_index(facts.columns[0]), str(facts.columns[0]))
+
+
+def _choices(nested: Nested) -> str:
+    """How often each pull was chosen, and the mean weights, of each ensemble."""
+    lines = []
+    for model in dict.fromkeys(str(one["model"]) for one in nested.chosen if "weights" in one):
+        chosen = [one for one in nested.chosen if one["model"] == model]
+        pulls = Counter(one["pull"] for one in chosen)
+        which = Counter(str(one["ensemble"]) for one in chosen if "ensemble" in one)
+        weights = pd.DataFrame([one["weights"] for one in chosen]).mean()
+        mean = ", ".join(f"{name} {value:.2f}" for name, value in weights.items())
+        times = ", ".join(f"{pull} {count} times" for pull, count in sorted(pulls.items(), key=str))
+        if which:
+            lines.append(f"- {model}: " + ", ".join(f"{name} {count} times" for name, count in which.items()) + ".")
+            continue
+        lines.append(f"- {model}: pull towards equal weights {times}; mean weights {mean}.")
+    return "\n".join(lines) or "Nothing but thresholds and calibrations."
+
+
+def _cell(row: Any) -> str:
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def _table(frame: pd.DataFrame, corner: str) -> str:
+    head = [corner, *map(str, frame.columns)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, row in frame.iterrows():
+        lines.append("| " + " | ".join([str(name), *("" if pd.isna(cell) else str(cell) for cell in row)]) + " |")
+    return "\n".join(lines)
+
+
+def _draw_decision_curve(curve: pd.DataFrame, path: Path) -> None:
+    figure = Canvas(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in curve.columns.drop("threshold"):
+        style: dict[str, Any] = {"color": NEUTRAL, "linestyle": "--"} if name in ("everybody", "nobody") else {}
+        axes.plot(curve["threshold"], curve[name], label=name, **style)
+    axes.set_ylim(-0.05, None)
+    axes.set_xlabel("threshold probability")
+    axes.set_ylabel("net benefit of flow cytometry")
+    axes.legend(fontsize=8)
+    axes.set_title("Decision curve, held-out predictions of the first repeat", fontsize=9)
+    save(figure, path)
+
+
+def _draw_auc(performance: pd.DataFrame, path: Path) -> None:
+    """AUC with intervals, everybody and grey zone side by side."""
+    some = performance[performance["figure"] == "auc"]
+    groups = list(some["group"].unique()[:2])
+    figure = Canvas(figsize=(9, 4), layout="constrained")
+    for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        part = some[some["group"] == group].iloc[::-1]
+        for place, row in enumerate(part.itertuples()):
+            colour = REACTIVE if row.model in CLINICAL_ONLY else MALIGNANT
+            axes.plot([row.low, row.high], [place, place], color=colour)
+            axes.plot([row.value], [place], "o", color=colour)
+        axes.set_yticks(range(len(part)), list(part["model"]))
+        axes.set_xlabel("AUC, 95% interval")
+        axes.set_title(f"{group}", fontsize=9)
+        axes.grid(alpha=0.3, axis="x")
+    save(figure, path)

@@ -1,0 +1,80 @@
+"""Calibration, weights and thresholds of an outer fold, from inner out-of-fold predictions of its training patients."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import log_loss
+
+from infer.ensemble import calibrated, decide
+from train.ensemble import best_threshold, combine, fit_calibration, fit_ensemble, fit_mixture
+from train.nested.plan import Floats, Indices
+
+PULLS = (0.0, 0.05, 0.2)  # strengths of the weights' pull towards equal ones, to choose of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What an outer fold's held-out patients got, each (held_out,)."""
+
+    probability: Floats
+    called: npt.NDArray[np.bool_]  # malignant
+    decisions: dict[str, npt.NDArray[np.object_]]  # by operating point; of an ensemble alone
+    chosen: dict[str, object]  # what the inner folds chose
+
+
+def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
+    """Calibrate one model and choose its threshold.
+
+    Args:
+        inner: (T,) inner out-of-fold probabilities of the training patients.
+        labels: (T,) theirs.
+        held_out: (H,) probabilities of the held-out patients.
+    """
+    calibration = fit_calibration(inner, labels)
+    threshold = best_threshold(calibrated(inner, calibration), labels)
+    probability = calibrated(held_out, calibration)
+    return Scored(probability, probability >= threshold, {}, {"threshold": threshold})
+
+
+def score_ensemble(names: Sequence[str], inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
+    """Fit an ensemble, the pull of its weights chosen, and decide.
+
+    Args:
+        names: of the M members.
+        inner: (M, T) inner out-of-fold probabilities.
+        labels: (T,).
+        folds: (T,) inner fold of each training patient.
+        held_out: (M, H).
+    """
+    pull, loss = choose_pull(names, inner, labels, folds)
+    ensemble = fit_ensemble(inner, labels, names, pull)
+    probability = combine(held_out, ensemble)
+    threshold = best_threshold(combine(inner, ensemble), labels)
+    decisions = {
+        name: np.array([decide(float(value), point) for value in probability], dtype=object)
+        for name, point in ensemble.operating_points.items()
+    }
+    chosen = {"pull": pull, "threshold": threshold, "weights": dict(ensemble.weights), "inner_log_loss": loss}
+    return Scored(probability, probability >= threshold, decisions, chosen)
+
+
+def choose_pull(names: Sequence[str], inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:
+    """The pull with the least log loss, calibration and weights of each inner fold coming from the others; the loss."""
+
+    def loss(pull: float) -> float:
+        crossed = np.empty(len(labels))
+        for fold in np.unique(folds):
+            rest = folds != fold
+            crossed[~rest] = combine(inner[:, ~rest], fit_mixture(inner[:, rest], labels[rest], names, pull))
+        return float(log_loss(labels, crossed))
+
+    least, pull = min((loss(pull), pull) for pull in PULLS)
+    return pull, least
+
+
+def choose_ensemble(ensembles: Mapping[str, Scored]) -> Scored:
+    """The ensemble with the least inner log loss, its name noted among what was chosen."""
+    name = min(ensembles, key=lambda one: float(str(ensembles[one].chosen["inner_log_loss"])))
+    return replace(ensembles[name], chosen={"ensemble": name, **ensembles[name].chosen})
