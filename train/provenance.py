@@ -45,6 +45,14 @@ def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def code_note(run: Path) -> str:
+    """Which code has worked in the run folder, for people: a figure from two codes has to say so."""
+    digests = sorted(digest[:12] for digest in _earlier_code(run / FILE))
+    if len(digests) == 1:
+        return digests[0]
+    return f"{len(digests)} versions, predictions of earlier ones may be among the figures: {', '.join(digests)}"
+
+
 def _earlier_code(path: Path) -> set[str]:
     """Digests of the code of all earlier calls. A line that a full disk cut is passed over."""
     digests = set()

@@ -93,4 +93,4 @@ def test_pictures_are_embedded_once(tmp_path: Path) -> None:
     np.testing.assert_allclose(first, bags.crops.float().mean(dim=(1, 2)), rtol=1e-6)
     with patch.object(embedding, "load_embedding", side_effect=AssertionError):
         np.testing.assert_array_equal(embed_pictures(bags, tmp_path, CPU), first)
-    assert [path.name for path in tmp_path.iterdir()] == ["embedding.npy"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"embedding-{weights_digest()[:8]}.npy"]

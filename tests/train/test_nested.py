@@ -1,7 +1,10 @@
 """The nested protocol: who is predicted from whom, what is kept, what is chosen inside, and chance where labels lie."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,15 +25,16 @@ from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, clear_cut, train
 from train.crops import Bags
 from train.ensemble import combine, fit_ensemble
-from train.nested import inductive
+from train.nested import inductive, leads
 from train.nested.inductive import bags_of, inductive_classes
-from train.nested.members import clinical_bayes, clinical_logistic, count_cut_off, scan_member
+from train.nested.members import all_members, clinical_bayes, clinical_logistic, count_cut_off, scan_member
 from train.nested.plan import Floats, Indices, Member, Predictor, all_tasks, outer_folds
 from train.nested.protocol import CHOSEN, Nested, gather, train_part
 from train.nested.stacking import PULLS, choose_pull, score_member
 from train.nested.tables import difference_table, operating_point_table, performance_table, subgroups
 from train.performance import Predictions
-from train.recipes import SMALL
+from train.recipes import SMALL, BayesRecipe, Recipe, adapted
+from train.scan.measures import Collapse
 
 CPU = torch.device("cpu")
 
@@ -145,28 +149,97 @@ def test_a_checkpoint_goes_when_its_predictions_are_there(tmp_path: Path) -> Non
     assert [path.suffix for path in (tmp_path / "predictions").iterdir()] == [".csv"]
 
 
+def cheap_members(bags: Bags, classes: Indices) -> list[Member]:
+    """Everything that trains at once: baselines, SCAN's naive Bayes, and a lead of each kind."""
+    pictures = np.random.default_rng(9).normal(size=(len(bags.crops), 12)).astype(np.float32)
+    return [
+        count_cut_off(bags),
+        clinical_logistic(bags),
+        clinical_bayes(bags),
+        scan_member(bags, partial(_same, classes), {}, SMALL.bayes, repeated=True),
+        leads.clinical_interplay(bags),
+        leads.embedded(bags, "embedded", pictures, {}, dispersion=True),
+        leads.class_shares(bags, "shares", classes, 15, {}),
+        leads.homogeneity(bags, "homogeneity", pictures, {}),
+    ]
+
+
 def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> None:
-    """Calibration, weights, pull and threshold come from the outer training patients alone."""
-    bags = clinical_bags()
-    outers = outer_folds(bags.labels, 0, 1)[:1]
-    members = [clinical_logistic(bags), clinical_bayes(bags), count_cut_off(bags)]
-    ensembles = {"all": tuple(member.name for member in members)}
-    predictor = Predictor(bags, tmp_path)
-    honest = gather(bags, predictor, members, outers, ensembles)
+    """Members, calibration, weights, pull, thresholds and the choice of an ensemble: all of training patients alone."""
+    drawn = clinical_bags()
+    drawn = replace(drawn, crops=drawn.crops[:1].expand(240, -1, -1, -1), offsets=np.arange(61) * 4)
+    classes = np.random.default_rng(2).integers(0, 4, 240)
+    outers = outer_folds(drawn.labels, 0, 1)[:1]
     held_out = outers[0].held_out
-    labels = bags.labels.copy()
-    labels[held_out] = 1 - labels[held_out]
-    turned = gather(replace(bags, labels=labels), predictor, members, outers, ensembles)
-    assert honest.chosen == turned.chosen
-    for model in honest.predictions:
+    ensembles = {"all": ("clinical logistic", "scan", "embedded"), "two": ("clinical GaussianNB", "shares")}
+    found = {}
+    nobody = held_out[:0]
+    for name, turned in {"honest": nobody, "held out": held_out, "training": outers[0].training[:20]}.items():
+        labels = drawn.labels.copy()
+        labels[turned] = 1 - labels[turned]
+        bags = replace(drawn, labels=labels)
+        found[name] = gather(bags, Predictor(bags, tmp_path / name), cheap_members(bags, classes), outers, ensembles)
+    honest, same, other = found.values()
+    assert honest.chosen == same.chosen
+    assert honest.chosen != other.chosen
+    assert len(honest.predictions) == 8 + 2 + 1
+    for model, (one,) in honest.predictions.items():
         for name in ("probability", "called"):
-            one, other = (getattr(of.predictions[model][0], name)[held_out] for of in (honest, turned))
-            np.testing.assert_array_equal(one, other)
-    labels = bags.labels.copy()
-    training = outers[0].training
-    labels[training] = 1 - labels[training]
-    changed = gather(replace(bags, labels=labels), predictor, members, outers, ensembles)
-    assert honest.chosen != changed.chosen
+            of_one, of_same = (getattr(of, name)[held_out] for of in (one, same.predictions[model][0]))
+            np.testing.assert_array_equal(of_one, of_same)
+        for percent, sent in one.sent_on.items():
+            np.testing.assert_array_equal(sent[held_out], same.predictions[model][0].sent_on[percent][held_out])
+
+
+def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> None:
+    """Another recipe, seed or file of classes is another member: predictions are kept by these."""
+    bags = clinical_bags(20)
+    (tmp_path / "scan").mkdir()
+    owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
+    table = pd.DataFrame({"patient_id": owner, "image": bags.image_names, "cell_class": 0})
+    path = tmp_path / "scan/classes.csv"
+
+    def facts(recipe: Recipe, seed: int, cell_class: int) -> list[str]:
+        table.assign(cell_class=cell_class).to_csv(path, index=False)
+        members = all_members(bags, tmp_path, recipe, seed, CPU, inductive=False)[3:]
+        assert [member.name for member in members] == ["baseline", "scan", "moe"]
+        return [json.dumps(member.facts, default=str) for member in members]
+
+    plain = facts(SMALL, 0, 0)
+    for others, changed in (
+        (facts(SMALL, 1, 0), [True, False, True]),
+        (facts(adapted(SMALL, 3, None), 0, 0), [True, False, True]),
+        (facts(replace(SMALL, bayes=BayesRecipe(0.5)), 0, 0), [False, True, False]),
+        (facts(SMALL, 0, 1), [False, True, False]),
+    ):
+        assert [one != other for one, other in zip(plain, others, strict=True)] == changed
+
+
+def test_a_task_that_another_process_is_at_is_left_to_it_or_waited_for(tmp_path: Path) -> None:
+    """One process holds the task; a share passes on, a call that needs it waits and does not train it again."""
+    bags = clinical_bags()
+    calls: list[tuple[Indices, Indices]] = []
+    task = all_tasks([recorded(calls)], outer_folds(bags.labels, 0, 1))[0]
+    predictor = Predictor(bags, tmp_path)
+    path = predictor._path(task)
+    script = (
+        "import fcntl, pathlib, sys, time\n"
+        "lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); print('held', flush=True)\n"
+        "sys.stdin.readline(); pathlib.Path(sys.argv[2]).write_text(sys.argv[3])"
+    )
+    text = "patient_id,probability\n" + "".join(f"{bags.patient_ids[index]},0.25\n" for index in task.asked)
+    arguments = [sys.executable, "-c", script, str(tmp_path / "locks" / path.stem), str(path), text]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "held\n"
+        assert not predictor.train(task, wait=False)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(predictor.predict, task)
+            other.stdin.write("go on\n")
+            other.stdin.flush()
+            np.testing.assert_array_equal(waiting.result(timeout=60), np.full(len(task.asked), 0.25))
+    assert not calls
 
 
 def test_the_truth_is_found_and_permuted_labels_fall_to_chance(tmp_path: Path) -> None:
@@ -315,10 +388,12 @@ def test_some_patients_bags_are_theirs() -> None:
 
 def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_path: Path) -> None:
     bags = make_bags([0, 1, 1, 0], [2, 3, 1, 2])
-    trained: list[list[str]] = []
+    trained: list[tuple[list[str], int]] = []
 
-    def train_scan(of: Bags, run: Path, *_: object) -> None:
-        trained.append(of.patient_ids)
+    def train_scan(of: Bags, run: Path, recipe: object, seed: int, device: object) -> None:
+        trained.append((of.patient_ids, seed))
+        if of.patient_ids == ["p0", "p1"] and seed < 5:
+            raise Collapse("all in one")
         (run / "scan").mkdir(parents=True)
         (run / "scan" / "stages.csv").write_text("")
         (run / "scan" / "fusion.json").write_text(json.dumps([1, 0, 1]))
@@ -331,11 +406,13 @@ def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_pa
         patch.object(inductive, "load_scan", lambda path: path),
         patch.object(inductive, "look", look),
     ):
-        classes = inductive_classes(bags, tmp_path, SMALL.scan, 0, CPU)
+        classes = inductive_classes(bags, tmp_path, SMALL.scan, 4, CPU)
         found = classes(np.array([3, 1]))
         classes(np.array([1, 3]))
-        classes(np.array([0, 1]))
-    assert trained == [["p1", "p3"], ["p0", "p1"]]
+        classes(np.array([0, 1]))  # collapses from the first seed
+        with pytest.raises(Collapse, match="SCAN collapsed on 2 patients from 3 seeds"):
+            inductive_classes(bags, tmp_path / "other", SMALL.scan, 0, CPU)(np.array([0, 1]))
+    assert trained[:3] == [(["p1", "p3"], 4), (["p0", "p1"], 4), (["p0", "p1"], 5)]
     assert found.tolist() == [1, 0, 1, 1, 0, 1, 1, 0]  # of all eight pictures
 
 
@@ -392,12 +469,29 @@ def test_held_out_probabilities_are_there_for_everybody(evaluated: tuple[Path, P
     )
 
 
-@pytest.mark.parametrize("part", ["0/2", "3/2", "x", "1"])
+@pytest.mark.parametrize("part", ["0/2", "3/2", "x", "1", "²/2"])
 def test_a_share_that_is_none_is_wrong_usage(evaluated: tuple[Path, Path, str], part: str) -> None:
     patients, run, _ = evaluated
     call = train("evaluate", patients, run, *DATE, "--protocol", "nested", "--part", part)
     assert call.code == 2
     assert "is not I/N" in call.errors
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("nested", "--model", "moe"), "--model goes with --protocol report"),
+        (("report", "--part", "1/2"), "go with --protocol nested"),
+        (("nested", "--leads", "--inductive"), "leave --inductive out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(
+    evaluated: tuple[Path, Path, str], options: tuple[str, ...], said: str
+) -> None:
+    patients, run, _ = evaluated
+    call = train("evaluate", patients, run, *DATE, "--protocol", *options)
+    assert call.code == 2
+    assert said in call.errors
 
 
 def test_classes_have_to_be_there(evaluated: tuple[Path, Path, str], tmp_path: Path) -> None:
@@ -423,3 +517,4 @@ def test_a_group_of_one_class_has_no_figure_that_compares_classes() -> None:
     table = performance_table(nested, bags, 0)
     grey = set(table[table["group"].str.startswith("grey")]["figure"])
     assert grey == {"specificity", "negative_predictive_value", "positive_predictive_value", "brier_score"}
+    assert "auc" in set(table[table["group"] == "all"]["figure"])

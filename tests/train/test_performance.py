@@ -32,7 +32,8 @@ def drawn(number: int = 200, seed: int = 0, ties: bool = True) -> Predictions:
     probability = np.clip(0.5 + 0.25 * (labels - 0.5) + rng.normal(0, 0.2, number), 0.01, 0.99)
     if ties:
         probability = probability.round(1).clip(0.01, 0.99)
-    return Predictions(labels, probability, probability >= 0.55)
+    sent_on = {percent: probability >= threshold for percent, threshold in ((95, 0.35), (98, 0.25))}
+    return Predictions(labels, probability, probability >= 0.55, sent_on)
 
 
 def figures(of: Predictions, weights: np.ndarray | None = None) -> dict[str, float]:
@@ -55,13 +56,14 @@ def test_every_figure_equals_scikit_learns_on_each_resample(ties: bool) -> None:
         assert found["specificity"] == pytest.approx(recall_score(1 - labels, ~called))
         assert found["positive_predictive_value"] == pytest.approx(precision_score(labels, called))
         assert found["negative_predictive_value"] == pytest.approx(precision_score(1 - labels, ~called))
-        false, true, thresholds = roc_curve(labels, probability, drop_intermediate=False)
-        for wanted in (0.95, 0.98):
-            reached = true >= wanted
-            name = f"at_{wanted * 100:.0f}_sensitivity"
-            assert found[f"specificity_{name}"] == pytest.approx(1 - false[reached].min())
-            avoided = max(100 * np.mean(probability < threshold) for threshold in thresholds[reached])
-            assert found[f"avoided_per_100_{name}"] == pytest.approx(avoided)
+        false, true, _ = roc_curve(labels, probability, drop_intermediate=False)
+        for percent in (95, 98):
+            best = 1 - false[true >= percent / 100].min()
+            assert found[f"best_specificity_at_{percent}_sensitivity"] == pytest.approx(best)
+            sent = of.sent_on[percent][again]
+            assert found[f"sensitivity_when_keeping_{percent}"] == pytest.approx(recall_score(labels, sent))
+            assert found[f"specificity_when_keeping_{percent}"] == pytest.approx(recall_score(1 - labels, ~sent))
+            assert found[f"avoided_per_100_when_keeping_{percent}"] == pytest.approx(100 * np.mean(~sent))
         score = np.log(probability / (1 - probability))[:, None]
         model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(score, labels)
         assert found["calibration_slope"] == pytest.approx(model.coef_[0, 0], rel=1e-4)
@@ -69,11 +71,11 @@ def test_every_figure_equals_scikit_learns_on_each_resample(ties: bool) -> None:
 
 def test_perfect_predictions() -> None:
     labels = np.array([0, 0, 1, 1, 1])
-    found = figures(Predictions(labels, labels.astype(float), labels == 1))
+    found = figures(Predictions(labels, labels.astype(float), labels == 1, {95: labels == 1, 98: labels == 1}))
     ones = {name for name in FIGURES if not name.startswith(("brier", "calibration", "avoided"))}
     assert {name: found[name] for name in ones} == dict.fromkeys(ones, 1.0)
     assert found["brier_score"] == 0
-    assert found["avoided_per_100_at_98_sensitivity"] == 40  # the two reactive of five
+    assert found["avoided_per_100_when_keeping_98"] == 40  # the two reactive of five
     assert found["calibration_intercept"] == pytest.approx(np.log(3 / 2) / 2, abs=1e-5)  # next to no weight
 
 
@@ -86,8 +88,8 @@ def test_useless_predictions() -> None:
     assert found["brier_score"] == pytest.approx(0.21)
     assert found["calibration_intercept"] == pytest.approx(0, abs=1e-9)
     assert np.isnan(found["negative_predictive_value"])  # nobody is called reactive
-    assert found["specificity_at_95_sensitivity"] == 0
-    assert found["avoided_per_100_at_95_sensitivity"] == 0
+    assert found["best_specificity_at_95_sensitivity"] == 0
+    assert np.isnan(found["avoided_per_100_when_keeping_95"])  # no threshold was fitted
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.5, 0.0), (2.0, 0.0), (1.0, -0.7)])
@@ -101,6 +103,21 @@ def test_miscalibrated_predictions_are_seen_through(slope: float, intercept: flo
     assert calibration_slope(of, weights)[0] == pytest.approx(slope, abs=0.03)
     if slope == 1:
         assert calibration_intercept(of, weights)[0] == pytest.approx(intercept, abs=0.03)
+
+
+@pytest.mark.parametrize(("probability", "share"), [(0.05, 0.3), (0.9, 0.5), (0.001, 0.1), (0.999, 0.9), (0.5, 0.99)])
+def test_the_intercept_is_right_far_from_where_it_starts(probability: float, share: float) -> None:
+    """Everybody has one probability: the intercept is what lies between its logit and that of the malignant's share."""
+    labels = np.repeat([1, 0], [round(1000 * share), round(1000 * (1 - share))])
+    of = Predictions(labels, np.full(1000, probability), labels == 1)
+    expected = np.log(share / (1 - share)) - np.log(probability / (1 - probability))
+    assert calibration_intercept(of, np.ones((1, 1000)))[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_slope_that_has_no_end_is_no_figure() -> None:
+    labels = np.repeat([0, 1], 20)
+    probability = np.where(labels == 1, 0.51, 0.49)
+    assert np.isnan(calibration_slope(Predictions(labels, probability, labels == 1), np.ones((1, 40)))[0])
 
 
 def test_resamples_keep_the_size_of_each_class() -> None:

@@ -9,7 +9,7 @@ import torch
 import train
 from infer import __version__
 from train import provenance
-from train.provenance import code_digest, record_call
+from train.provenance import code_digest, code_note, record_call
 
 CPU = torch.device("cpu")
 
@@ -48,6 +48,16 @@ def test_a_cut_line_does_not_close_the_folder(tmp_path: Path, caplog: pytest.Log
     record_call(tmp_path, {}, CPU)
     assert "calls.jsonl: a line cannot be read" in caplog.text
     assert len((tmp_path / "calls.jsonl").read_text().splitlines()) == 3
+
+
+def test_figures_of_several_codes_say_so(tmp_path: Path) -> None:
+    record_call(tmp_path, {}, CPU)
+    assert code_note(tmp_path) == code_digest()[:12]
+    with (tmp_path / "calls.jsonl").open("a") as file:
+        file.write(json.dumps({"code_sha256": "0" * 64}) + "\n")
+    assert code_note(tmp_path).startswith(
+        "2 versions, predictions of earlier ones may be among the figures: 000000000000"
+    )
 
 
 def test_the_digest_changes_with_any_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

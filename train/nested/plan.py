@@ -4,6 +4,7 @@ Predictions are kept by content (RUN/nested/predictions/MEMBER-KEY.csv): the sam
 never trained twice, a call that was cut goes on, and several calls can share the work.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -112,11 +113,12 @@ def all_tasks(members: Sequence[Member], outers: Sequence[Outer]) -> list[Task]:
 
 
 class Predictor:
-    """Trains tasks or takes what an earlier call kept."""
+    """Trains tasks or takes what an earlier call kept. Several processes may share the folder."""
 
     def __init__(self, bags: Bags, folder: Path) -> None:
         self._bags, self._folder = bags, folder
-        (folder / "predictions").mkdir(parents=True, exist_ok=True)
+        for name in ("predictions", "locks"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
 
     def is_done(self, task: Task) -> bool:
         """Whether its predictions are there."""
@@ -124,17 +126,34 @@ class Predictor:
 
     def predict(self, task: Task) -> Floats:
         """The task's probabilities, in the order of its asked patients: (asked,)."""
-        path = self._path(task)
-        asked = [self._bags.patient_ids[index] for index in task.asked]
-        if not path.exists():
-            checkpoint = path.with_suffix(".safetensors")
-            probability = task.member.predict(task.training, task.asked, checkpoint)
-            write_table(path, pd.DataFrame({"patient_id": asked, "probability": probability}))
-            for left in (checkpoint, progress_path(checkpoint)):  # its predictions are all that is needed of it
-                left.unlink(missing_ok=True)
+        self.train(task, wait=True)
         # Numbers as text first: NumPy reads back exactly what was written.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("patient_id")
-        return table["probability"].loc[asked].to_numpy(str).astype(np.float64)
+        table = pd.read_csv(self._path(task), dtype=str, keep_default_na=False).set_index("patient_id")
+        return table["probability"].loc[self._asked(task)].to_numpy(str).astype(np.float64)
+
+    def train(self, task: Task, *, wait: bool) -> bool:
+        """Have the task's predictions made if they are not there; False if another process is at it and none waits."""
+        path = self._path(task)
+        if path.exists():
+            return True
+        with (self._folder / "locks" / path.stem).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if not path.exists():
+                self._make(task, path)
+        return True
+
+    def _make(self, task: Task, path: Path) -> None:
+        checkpoint = path.with_suffix(".safetensors")
+        probability = task.member.predict(task.training, task.asked, checkpoint)
+        write_table(path, pd.DataFrame({"patient_id": self._asked(task), "probability": probability}))
+        for left in (checkpoint, progress_path(checkpoint)):  # its predictions are all that is needed of it
+            left.unlink(missing_ok=True)
+
+    def _asked(self, task: Task) -> list[str]:
+        return [self._bags.patient_ids[index] for index in task.asked]
 
     def _path(self, task: Task) -> Path:
         name = task.member.name.replace(" ", "-")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from infer.errors import UsageError
 from train.crops import Bags
 from train.nested.plan import Floats, Indices, Member, Outer, Predictor, all_tasks, inner_tasks, outer_task
-from train.nested.stacking import Scored, choose_ensemble, score_ensemble, score_member
+from train.nested.stacking import PERCENTS, Scored, choose_ensemble, score_ensemble, score_member
 from train.performance import Predictions
 
 LOG = logging.getLogger("lympho")
@@ -32,7 +32,8 @@ def train_part(predictor: Predictor, members: Sequence[Member], outers: Sequence
     mine = [task for task in all_tasks(members, outers)[part - 1 :: parts] if not predictor.is_done(task)]
     for number, task in enumerate(mine):
         LOG.info("nested: %s, training %d of %d of this share", task.member.name, number + 1, len(mine))
-        predictor.predict(task)
+        if not predictor.train(task, wait=False):
+            LOG.info("nested: another call is at it")
 
 
 def gather(
@@ -120,7 +121,10 @@ def _inner_numbers(outer: Outer) -> Indices:
 def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
     """One repeat's outer folds together: every patient once, (P,)."""
     probability, called = np.full(len(bags), np.nan), np.zeros(len(bags), dtype=bool)
+    sent_on = {percent: np.zeros(len(bags), dtype=bool) for percent in PERCENTS}
     for outer, one in parts:
         held_out = np.sort(outer.held_out)
         probability[held_out], called[held_out] = one.probability, one.called
-    return Predictions(bags.labels, probability, called)
+        for percent, sent in one.sent_on.items():
+            sent_on[percent][held_out] = sent
+    return Predictions(bags.labels, probability, called, sent_on)

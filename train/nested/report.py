@@ -1,4 +1,7 @@
-"""Writes what the nested protocol found into RUN/nested, as CSV, JSON, Markdown and PNG, with how it was found."""
+"""Writes what the nested protocol found into RUN/nested, as CSV, JSON, Markdown and PNG, with how it was found.
+
+A later call's report replaces an earlier one's.
+"""
 
 import json
 from collections import Counter
@@ -13,6 +16,7 @@ from train.checkpoint import write_text
 from train.crops import Bags
 from train.figures.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
 from train.nested.protocol import Nested
+from train.nested.stacking import PERCENTS
 from train.nested.tables import (
     CLINICAL_ONLY,
     difference_table,
@@ -28,10 +32,18 @@ SHOWN = (
     "balanced_accuracy", "auc", "average_precision", "sensitivity", "specificity", "positive_predictive_value",
     "negative_predictive_value", "brier_score", "calibration_slope", "calibration_intercept",
 )  # fmt: skip
-AT_SENSITIVITY = (
-    "specificity_at_95_sensitivity", "avoided_per_100_at_95_sensitivity", "specificity_at_98_sensitivity",
-    "avoided_per_100_at_98_sensitivity",
-)  # fmt: skip
+SENT_ON = tuple(
+    f"{name}_when_keeping_{percent}"
+    for percent in PERCENTS
+    for name in ("sensitivity", "specificity", "avoided_per_100")
+)
+BEST = ("best_specificity_at_95_sensitivity", "best_specificity_at_98_sensitivity")
+HOW = """\
+95% intervals by bootstrap over patients, within each class: the models and the share of malignant patients are held
+fixed. Models of several repeats (5x): the mean of their figures; operating points, decision curve and differences of
+models that have one repeat are of the first. Probabilities of single models are calibrated, ensembles are means of
+such, and decisions fall at thresholds chosen, inside the outer fold. No correction is made for how many models and
+subgroups are looked at. The grey zone's limit was taken from the public cohort's own labels."""
 
 
 def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
@@ -69,9 +81,11 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
 
 
 def decision_curve(nested: Nested) -> pd.DataFrame:
-    """threshold, then the net benefit of sending everybody on, nobody, and those each model names (first repeat)."""
+    """threshold, then the net benefit of sending on everybody, nobody, or whom an ensemble or clinical model names."""
     columns = {"threshold": THRESHOLDS}
     for model, repeats in nested.predictions.items():
+        if model not in nested.decisions and model not in CLINICAL_ONLY:
+            continue
         labels = repeats[0].labels
         columns |= {"everybody": net_benefit(labels, np.ones(len(labels)), THRESHOLDS), "nobody": 0 * THRESHOLDS}
         columns[model] = net_benefit(labels, repeats[0].probability, THRESHOLDS)
@@ -87,11 +101,13 @@ def markdown(
     parts = [
         "# Nested evaluation",
         said,
-        "95% intervals by bootstrap over patients, within each class. Models of several repeats: the mean of their\n"
-        "figures. Every probability is calibrated, every decision made at a threshold chosen, inside the outer fold.",
+        HOW,
         "## Everybody",
         _wide(performance, groups[0], SHOWN),
-        _wide(performance, groups[0], AT_SENSITIVITY),
+        "### Whom to send on to flow cytometry\n\nThresholds that kept 95% or 98% of the malignant among the inner "
+        "predictions, and what they do to held-out\npatients. The last two columns read the threshold off the held-out "
+        "labels themselves: optimistic.",
+        _wide(performance, groups[0], (*SENT_ON, *BEST)),
         f"## {groups[1].capitalize()}",
         _wide(performance, groups[1], SHOWN),
         "## Against sex, count and age alone",

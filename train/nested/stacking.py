@@ -8,9 +8,10 @@ import numpy.typing as npt
 from sklearn.metrics import log_loss
 
 from infer.ensemble import calibrated, decide
-from train.ensemble import best_threshold, combine, fit_calibration, fit_ensemble, fit_mixture
+from train.ensemble import best_threshold, combine, fit_calibration, fit_ensemble, fit_mixture, sensitivity_threshold
 from train.nested.plan import Floats, Indices
 
+PERCENTS = (95, 98)  # of the malignant that are to be sent on
 PULLS = (0.0, 0.05, 0.2)  # strengths of the weights' pull towards equal ones, to choose of
 
 
@@ -20,12 +21,13 @@ class Scored:
 
     probability: Floats
     called: npt.NDArray[np.bool_]  # malignant
+    sent_on: dict[int, npt.NDArray[np.bool_]]  # to flow cytometry, where PERCENTS of the malignant were to be kept
     decisions: dict[str, npt.NDArray[np.object_]]  # by operating point; of an ensemble alone
     chosen: dict[str, object]  # what the inner folds chose
 
 
 def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
-    """Calibrate one model and choose its threshold.
+    """Calibrate one model and choose its thresholds.
 
     Args:
         inner: (T,) inner out-of-fold probabilities of the training patients.
@@ -33,9 +35,11 @@ def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
         held_out: (H,) probabilities of the held-out patients.
     """
     calibration = fit_calibration(inner, labels)
-    threshold = best_threshold(calibrated(inner, calibration), labels)
-    probability = calibrated(held_out, calibration)
-    return Scored(probability, probability >= threshold, {}, {"threshold": threshold})
+    smooth, probability = calibrated(inner, calibration), calibrated(held_out, calibration)
+    threshold = best_threshold(smooth, labels)
+    return Scored(
+        probability, probability >= threshold, _sent_on(smooth, labels, probability), {}, {"threshold": threshold}
+    )
 
 
 def score_ensemble(names: Sequence[str], inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
@@ -51,13 +55,19 @@ def score_ensemble(names: Sequence[str], inner: Floats, labels: Indices, folds: 
     pull, loss = choose_pull(names, inner, labels, folds)
     ensemble = fit_ensemble(inner, labels, names, pull)
     probability = combine(held_out, ensemble)
-    threshold = best_threshold(combine(inner, ensemble), labels)
+    mixed = combine(inner, ensemble)
+    threshold = best_threshold(mixed, labels)
     decisions = {
         name: np.array([decide(float(value), point) for value in probability], dtype=object)
         for name, point in ensemble.operating_points.items()
     }
     chosen = {"pull": pull, "threshold": threshold, "weights": dict(ensemble.weights), "inner_log_loss": loss}
-    return Scored(probability, probability >= threshold, decisions, chosen)
+    return Scored(probability, probability >= threshold, _sent_on(mixed, labels, probability), decisions, chosen)
+
+
+def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:
+    """Who lies at or above the threshold that keeps each of PERCENTS of the inner malignant: percent -> (H,)."""
+    return {percent: held_out >= sensitivity_threshold(inner, labels, percent / 100) for percent in PERCENTS}
 
 
 def choose_pull(names: Sequence[str], inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:

@@ -69,7 +69,7 @@ def performance_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
 
 
 def difference_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
-    """model, against, group, figure, value, low, high: paired, on the repeats that both have."""
+    """model, against, repeats, group, figure, value, low, high: paired, on the repeats that both have."""
     weights = resamples(bags.labels, seed)
     rows = []
     for group, chosen in list(subgroups(bags).items())[:2]:
@@ -85,7 +85,8 @@ def difference_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
                     [one.of(chosen) for one in theirs[:number]],
                     weights[:, chosen],
                 )
-                rows.append({"model": model, "against": other, "group": group, "figure": name, **_cells(found)})
+                facts = {"model": model, "against": other, "repeats": number, "group": group, "figure": name}
+                rows.append({**facts, **_cells(found)})
     return pd.DataFrame(rows)
 
 

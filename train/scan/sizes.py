@@ -55,8 +55,8 @@ def compare_sizes(
 ) -> pd.DataFrame:
     """Train what is missing in RUN/sizes/NAME and return the table, kept in RUN/sizes/sizes.csv: a row a size.
 
-    Columns: widths; input, pixels a side; parameters; pictures_per_second of the final network in evaluation mode, all
-    sizes measured in turn, so that their ratios hold on a busy machine; the last row of the size's own stage table
+    Columns: widths; input, pixels a side; parameters; pictures_per_second of a network of that size in evaluation mode,
+    all sizes measured in turn, so that their ratios hold on a busy machine; the last row of the size's own stage table
     (agreement with reference and patients, neighbours of the own patient); out-of-fold balanced accuracy and AUC of
     naive Bayes, and its AUC without sex, count and age; collapsed, why a size has no classes.
 
@@ -76,7 +76,7 @@ def compare_sizes(
         sized = replace(shortened(recipe), backbone=SIZES[name])
         try:
             train_scan(bags, folder, sized, seed, device, reference=reference)
-            rows.append(_found(bags, folds, folder, bayes))
+            rows.append(_found(bags, folds, folder, bayes) | {"collapsed": ""})
         except Collapse as error:
             LOG.warning("scan, %s: %s", name, error)
             rows.append({"collapsed": str(error)})
