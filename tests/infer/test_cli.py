@@ -257,14 +257,17 @@ def test_a_date_format_that_gives_no_date_is_2(pristine: Path, tmp_path: Path, d
 def test_a_signal_ends_the_run_and_leaves_no_result(
     pristine: Path, tmp_path: Path, signal_sent: signal.Signals, code: int
 ) -> None:
-    """The same picture a thousand times, by hard links, so that the run is still at work when the signal comes."""
+    """The same picture 4,000 times, by hard links, so that the run is still at work when the signal comes."""
     cohort, out = tmp_path / "patients", tmp_path / "out"
     (cohort / "S001").mkdir(parents=True)
     shutil.copy(pristine / TABLE, cohort)
     for number in range(4000):
         os.link(pristine / "S001" / "000000.jpg", cohort / "S001" / f"{number}.jpg")
     line = [sys.executable, "-m", "infer", str(cohort), str(out), "--device", "cpu", *DATE]
+    # Where the tests run in a shell's background SIGINT is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        signal.signal(signal.SIGINT, before)
         try:
             deadline = time.monotonic() + 60
             while not (out / ".predictions.csv.part").exists() and time.monotonic() < deadline:
