@@ -41,6 +41,7 @@ from train.cli import choose_device
 from train.crops import Bags, cache_crops
 from train.fitting import Job, mixed_precision
 from train.inputs import MEAN, STD
+from train.memory import keep_freed_memory
 from train.moe import MoeBatch, moe_loss, new_network, train_network
 from train.moe_network import MixtureOfExperts, bag_means
 from train.recipes import FULL, MoeRecipe
@@ -174,6 +175,7 @@ def bench_train(folder: Path, patients: int, images: int, repeats: int, device: 
         chosen = choose_device(device)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
+    keep_freed_memory()  # as `python -m train` does; both ways run in this process, so both have it
     shutil.rmtree(folder, ignore_errors=True)
     write_cohort(folder / "patients", make_patients(patients, SEED, (images, images)), seed=SEED)
     cached = cache_crops(folder / "patients", folder / "run", REFERENCE_DATE, None)

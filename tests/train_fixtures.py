@@ -8,7 +8,6 @@ import functools
 import io
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
-from train import cli, metrics
+from train import cli
 from train.recipes import RECIPES, SMALL
 
 COHORT_SEED = 11
@@ -50,8 +49,6 @@ def train(*arguments: object) -> Call:
     with (
         patch.object(sys, "argv", ["train", *map(str, arguments)]),
         patch.dict(RECIPES, small=SMALL_BATCHES),
-        # 2,000 resamples take longer than the rest of the ensemble stage and more than these tests need.
-        patch.object(metrics, "auc_interval", partial(metrics.auc_interval, repeats=200)),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):

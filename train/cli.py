@@ -20,12 +20,9 @@ from train.augment import AUGMENTATIONS
 from train.checkpoint import write_text
 from train.figures.draw import draw_all
 from train.memory import keep_freed_memory
-from train.nested.members import ENSEMBLES, OUTSIDE, TRANSDUCTIVE, WITH_LEADS, all_leads, all_members
-from train.nested.plan import INNER, OUTER, Predictor, outer_folds
-from train.nested.protocol import gather, train_part
-from train.nested.report import write_report
+from train.nested.evaluate import NestedOptions, evaluate_nested
 from train.protocols import assign_folds
-from train.provenance import code_note, record_call
+from train.provenance import record_call
 from train.recipes import RECIPES, Recipe, adapted
 from train.report_protocol import STATED
 from train.scan import sizes, stages
@@ -243,38 +240,17 @@ def evaluate_command(
         raise UsageError("--model goes with --protocol report")
     if protocol == "report" and (inductive or leads or part):
         raise UsageError("--inductive, --leads and --part go with --protocol nested")
-    if inductive and leads:
-        raise UsageError("--leads uses SCAN as trained on everybody's pictures: leave --inductive out")
+    nested = NestedOptions(repeats, part, inductive=inductive, leads=leads)
     this = Run(patients, run, options)
     if protocol == "nested":
-        _evaluate_nested(this, repeats, part, inductive=inductive, leads=leads)
+        text = evaluate_nested(this.bags, this.folder, this.recipe, this.seed, this.device, nested)
+        click.echo(text, nl=bool(text))
         return
     figures = report_protocol.evaluate(
         this.bags, this.folder, this.recipe, this.seed, this.device, models or tuple(STATED)
     )
     click.echo(f"{report_protocol.LABEL}\nrecipe {this.recipe.name}, seed {this.seed}; balanced accuracy:")
     click.echo(json.dumps(figures, indent=1))
-
-
-def _evaluate_nested(run: Run, repeats: int, part: tuple[int, int] | None, *, inductive: bool, leads: bool) -> None:
-    outers = outer_folds(run.bags.labels, run.seed, repeats)
-    members = all_members(run.bags, run.folder, run.recipe, run.seed, run.device, inductive=inductive)
-    members += all_leads(run.bags, run.folder, run.device) if leads else []
-    predictor = Predictor(run.bags, run.folder / "nested")
-    if part:
-        train_part(predictor, members, outers, *part)
-        return
-    facts = {
-        "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {repeats}",
-        "recipe": f"{run.recipe.name}, seed {run.seed}, {len(run.bags)} patients, {len(run.bags.crops)} pictures",
-        "cell classes": "inductive: SCAN trained on each training fold's pictures" if inductive else TRANSDUCTIVE,
-        "chosen inside": "calibration, weights and their pull, thresholds, operating points, quantiles and scaling",
-        "chosen outside": OUTSIDE,
-        "models": f"{len(members)} single ones",
-        "code": code_note(run.folder),
-    }
-    nested = gather(run.bags, predictor, members, outers, WITH_LEADS if leads else ENSEMBLES)
-    click.echo(write_report(nested, run.bags, run.folder / "nested", facts, run.seed))
 
 
 @stage("stability", "Compare ways to steady the mixture of experts on the report's split.")

@@ -52,6 +52,19 @@ class Bags:
         """With the pictures on a device: copied once, drawn and augmented there ever after."""
         return self if device.type == "cpu" else replace(self, crops=self.crops.to(device))
 
+    def of(self, patients: npt.NDArray[np.int64]) -> "Bags":
+        """Some patients alone, in the order given; their pictures are copied."""
+        images = np.concatenate([np.arange(self.offsets[index], self.offsets[index + 1]) for index in patients])
+        return replace(
+            self,
+            crops=self.crops[torch.from_numpy(images)],
+            offsets=np.concatenate([[0], np.cumsum(np.diff(self.offsets)[patients])]).astype(np.int64),
+            patient_ids=[self.patient_ids[index] for index in patients],
+            image_names=[self.image_names[index] for index in images],
+            labels=self.labels[patients],
+            clinical=self.clinical[patients],
+        )
+
     def patient_of_image(self) -> npt.NDArray[np.int64]:
         """(N,) index of each picture's patient."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))

@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from train.performance import Predictions, auc, estimate, resamples
+
 GREY_ZONE_COUNT = 7.68  # 10^9/L; every patient of the public cohort above it is malignant
 
 Floats = npt.NDArray[np.floating]
@@ -39,13 +41,9 @@ def summary(labels: Labels, probability: Floats, count: Floats, seed: int = 0) -
     return figures
 
 
-def auc_interval(labels: Labels, probability: Floats, *, seed: int, repeats: int = 2000) -> tuple[float, float]:
+def auc_interval(labels: Labels, probability: Floats, *, seed: int) -> tuple[float, float]:
     """95% interval of the AUC by bootstrap over patients, within each class so that no resample lacks one."""
-    rng = np.random.default_rng(seed)
-    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-    values = []
-    for _ in range(repeats):
-        drawn = np.concatenate([rng.choice(positive, len(positive)), rng.choice(negative, len(negative))])
-        values.append(roc_auc_score(labels[drawn], probability[drawn]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    found = estimate(
+        auc, [Predictions(labels, probability.astype(np.float64), probability >= 0.5)], resamples(labels, seed)
+    )
+    return found.low, found.high

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from train.crops import Bags
+from train.curves import MALIGNANT_WEIGHT
 from train.protocols import FOLDS
 
 LOG = logging.getLogger("lympho")
@@ -65,4 +66,4 @@ def batches_of(indices: Indices, size: int) -> Iterator[Indices]:
 
 def class_weights(device: torch.device) -> Tensor:
     """(2,) weights of reactive and malignant in the loss: a missed malignancy costs double (report, section 3.2)."""
-    return torch.tensor([1.0, 2.0], device=device)
+    return torch.tensor([1.0, MALIGNANT_WEIGHT], device=device)

@@ -263,3 +263,14 @@ def test_mean_colours_by_hand() -> None:
     pixels = bags.crops.numpy().astype(np.float64)
     expected = [pixels[:3].mean(axis=(0, 1, 2)), pixels[3:].mean(axis=(0, 1, 2))]
     np.testing.assert_allclose(bags.mean_colours(), expected, rtol=1e-5)
+
+
+def test_some_patients_bags_are_theirs() -> None:
+    bags = make_bags([0, 1, 1, 0], [2, 3, 1, 2])
+    some = bags.of(np.array([1, 3]))
+    assert some.patient_ids == ["p1", "p3"]
+    assert torch.equal(some.crops, torch.cat([bags.crops[2:5], bags.crops[6:8]]))
+    assert some.offsets.tolist() == [0, 3, 5]
+    assert some.image_names == ["0.png", "1.png", "2.png", "0.png", "1.png"]
+    assert some.labels.tolist() == [1, 0]
+    np.testing.assert_array_equal(some.clinical, bags.clinical[[1, 3]])

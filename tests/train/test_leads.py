@@ -13,12 +13,12 @@ from tests.train.bags import make_bags
 from train.crops import Bags
 from train.nested.leads import (
     _likeness,
+    by_patient,
     class_shares,
+    clinical_features,
     clinical_interplay,
     embedded,
     homogeneity,
-    standard_clinical,
-    summed_up,
 )
 from train.nested.plan import Member
 
@@ -59,7 +59,7 @@ def test_a_dispersion_that_tells_is_found_where_it_is_looked_at(bags: Bags) -> N
 
 def test_an_interplay_of_count_and_age_is_found(bags: Bags) -> None:
     """Malignant where both are high or both are low: no sum of them tells."""
-    clinical = standard_clinical(bags)
+    clinical = clinical_features(bags)
     labels = (clinical[:, 1] * clinical[:, 2] > np.median(clinical[:, 1] * clinical[:, 2])).astype(np.int64)
     assert area(clinical_interplay(replace(bags, labels=labels)), replace(bags, labels=labels)) > 0.95
 
@@ -91,8 +91,8 @@ def test_likeness_equals_the_slow_reference() -> None:
 def test_summaries_are_by_patient() -> None:
     bags = make_bags([0, 1], [2, 3])
     pictures = np.arange(10, dtype=np.float32).reshape(5, 2)
-    np.testing.assert_allclose(summed_up(bags, pictures, np.mean), [[1, 2], [6, 7]])
-    np.testing.assert_allclose(summed_up(bags, pictures, np.std)[0], [1, 1])
+    np.testing.assert_allclose(by_patient(bags, pictures, np.mean), [[1, 2], [6, 7]])
+    np.testing.assert_allclose(by_patient(bags, pictures, np.std)[0], [1, 1])
 
 
 def test_names_and_numbers_make_different_members(bags: Bags) -> None:

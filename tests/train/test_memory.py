@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 FAULTS = """
 import resource
 import numpy as np
@@ -26,7 +24,6 @@ def faults(call: str) -> tuple[str, int]:
     return done[0], int(done[1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone")
 def test_a_freed_block_is_taken_again() -> None:
     usual, kept = faults("None")[1], faults("keep_freed_memory()")
     assert kept[0] == "True"

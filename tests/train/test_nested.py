@@ -26,7 +26,7 @@ from tests.train_fixtures import DATE, clear_cut, train
 from train.crops import Bags
 from train.ensemble import combine, fit_ensemble
 from train.nested import inductive, leads
-from train.nested.inductive import bags_of, inductive_classes
+from train.nested.inductive import inductive_classes
 from train.nested.members import all_members, clinical_bayes, clinical_logistic, count_cut_off, scan_member
 from train.nested.plan import Floats, Indices, Member, Predictor, all_tasks, outer_folds
 from train.nested.protocol import CHOSEN, Nested, gather, train_part
@@ -68,6 +68,8 @@ def test_every_patient_is_held_out_once_a_repeat_and_once_in_each_outer_training
         held_out = np.concatenate([fold.held_out for fold in folds if fold.repeat == repeat])
         assert sorted(held_out) == list(range(50))
     for fold in folds:
+        for indices in (fold.training, fold.held_out, *fold.inner):
+            assert (np.diff(indices) > 0).all()  # what stands in order can be joined by searchsorted
         assert not set(fold.training) & set(fold.held_out)
         assert sorted(np.concatenate(fold.inner)) == sorted(fold.training)
         assert len(fold.inner) == 3
@@ -373,17 +375,6 @@ def test_subgroups_of_a_kind_have_everybody_once() -> None:
     for parts in (groups[1:3], groups[5:7], groups[7:10], groups[10:13]):
         assert (np.sum(parts, axis=0) == 1).all()
     assert (groups[3] | groups[4] == groups[1]).all()
-
-
-def test_some_patients_bags_are_theirs() -> None:
-    bags = make_bags([0, 1, 1, 0], [2, 3, 1, 2])
-    some = bags_of(bags, np.array([1, 3]))
-    assert some.patient_ids == ["p1", "p3"]
-    assert torch.equal(some.crops, torch.cat([bags.crops[2:5], bags.crops[6:8]]))
-    assert some.offsets.tolist() == [0, 3, 5]
-    assert some.image_names == ["0.png", "1.png", "2.png", "0.png", "1.png"]
-    assert some.labels.tolist() == [1, 0]
-    np.testing.assert_array_equal(some.clinical, bags.clinical[[1, 3]])
 
 
 def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +24,6 @@ ATTEMPTS = 3
 Classes = npt.NDArray[np.int64]
 
 
-def bags_of(bags: Bags, patients: Indices) -> Bags:
-    """Some patients alone, in the order given."""
-    images = np.concatenate([np.arange(bags.offsets[index], bags.offsets[index + 1]) for index in patients])
-    sizes = np.diff(bags.offsets)[patients]
-    return replace(
-        bags,
-        crops=bags.crops[torch.from_numpy(images)],
-        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        patient_ids=[bags.patient_ids[index] for index in patients],
-        image_names=[bags.image_names[index] for index in images],
-        labels=bags.labels[patients],
-        clinical=bags.clinical[patients],
-    )
-
-
 def inductive_classes(
     bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device
 ) -> Callable[[Indices], Classes]:
@@ -50,11 +34,9 @@ def inductive_classes(
     """
 
     def classes(training: Indices) -> Classes:
-        patients = np.sort(training)
-        named = json.dumps([bags.patient_ids[index] for index in patients])
-        run = _trained(
-            bags_of(bags, patients), folder / hashlib.sha256(named.encode()).hexdigest()[:16], recipe, seed, device
-        )
+        some = bags.of(np.sort(training))
+        key = hashlib.sha256(json.dumps(some.patient_ids).encode()).hexdigest()[:16]
+        run = _trained(some, folder / key, recipe, seed, device)
         _, probabilities = look(load_scan(run / "scan" / "scan.safetensors"), bags, device)
         return cell_classes(probabilities[0].numpy(), np.array(load_fusion(run)))[0]
 

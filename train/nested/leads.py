@@ -32,7 +32,7 @@ CHOOSING_FOLDS = 3
 
 def clinical_interplay(bags: Bags) -> Member:
     """Logistic regression on sex, log count, age, their products and squares: are they more than a sum?"""
-    sex, count, age = standard_clinical(bags).T
+    sex, count, age = clinical_features(bags).T
     features = np.stack([sex, count, age, count * age, count**2, age**2], axis=1)
     return Member("clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0))
 
@@ -45,10 +45,10 @@ def embedded(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str], *
         facts: where it comes from.
         dispersion: whether each feature's standard deviation over the patient's pictures joins its mean.
     """
-    parts = [summed_up(bags, pictures, np.mean)]
+    parts = [by_patient(bags, pictures, np.mean)]
     if dispersion:
-        parts.append(summed_up(bags, pictures, np.std))
-    features = np.concatenate([standard_clinical(bags), *parts], axis=1)
+        parts.append(by_patient(bags, pictures, np.std))
+    features = np.concatenate([clinical_features(bags), *parts], axis=1)
     numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, **facts}
     return Member(name, numbers, _logistic(features, bags.labels, features.shape[1] - 3))
 
@@ -60,7 +60,7 @@ def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: di
         classes: (N,) of each picture, below `number`.
     """
     shares = np.stack([np.bincount(classes[a:b], minlength=number) / (b - a) for a, b in bags.ranges()])
-    features = np.concatenate([standard_clinical(bags), np.sqrt(shares)], axis=1)
+    features = np.concatenate([clinical_features(bags), np.sqrt(shares)], axis=1)
     return Member(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
 
 
@@ -71,17 +71,17 @@ def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]
     """
     unit = functional.normalize(torch.from_numpy(pictures), dim=1)
     features = np.stack([_likeness(unit[a:b]) for a, b in bags.ranges()])
-    features = np.concatenate([standard_clinical(bags), features], axis=1)
+    features = np.concatenate([clinical_features(bags), features], axis=1)
     return Member(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
 
 
-def standard_clinical(bags: Bags) -> Floats:
+def clinical_features(bags: Bags) -> Floats:
     """Sex, logarithm of the count less 2, decades of age from 60: (P, 3), all of the size of one."""
     sex, count, age = bags.clinical.astype(np.float64).T
     return np.stack([sex, np.log(count) - 2, (age - 60) / 10], axis=1)
 
 
-def summed_up(bags: Bags, pictures: Pictures, summary: Callable[..., Pictures]) -> Floats:
+def by_patient(bags: Bags, pictures: Pictures, summary: Callable[..., Pictures]) -> Floats:
     """A summary over each patient's pictures: (N, D) -> (P, D)."""
     return np.stack([summary(pictures[a:b], axis=0) for a, b in bags.ranges()]).astype(np.float64)
 

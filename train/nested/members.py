@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from infer.errors import UsageError
-from infer.manifest import CLUSTERS
+from infer.manifest import CLUSTERS, MEMBERS
 from infer.naive_bayes import malignant_probability
 from train import baseline, moe
 from train.checkpoint import save_network
@@ -32,10 +32,10 @@ from train.scan.stages import load_backbone, load_scan, look
 
 Classes = npt.NDArray[np.int64]
 
-ENSEMBLES = {"ensemble": ("baseline", "scan", "moe")}
+ENSEMBLES: dict[str, tuple[str, ...]] = {"ensemble": MEMBERS}
 WITH_LEADS = ENSEMBLES | {
-    "ensemble + ImageNet": ("baseline", "scan", "moe", "ImageNet mean"),
-    "ensemble + ImageNet + SimCLR": ("baseline", "scan", "moe", "ImageNet mean", "SimCLR mean"),
+    "ensemble + ImageNet": (*MEMBERS, "ImageNet mean"),
+    "ensemble + ImageNet + SimCLR": (*MEMBERS, "ImageNet mean", "SimCLR mean"),
     "moe + ImageNet": ("moe", "ImageNet mean"),
 }
 TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out patients included, never a label"
@@ -56,10 +56,14 @@ def all_members(
     path = run / "scan" / "classes.csv"
     if inductive:
         classes = inductive_classes(bags, run / "nested" / "scan", recipe.scan, seed, device)
-        facts = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
+        facts: dict[str, Any] = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
     elif path.exists():
         everybody = read_cell_classes(path, bags)
-        classes = lambda training: everybody  # noqa: E731
+
+        def classes(training: Indices) -> Classes:
+            del training
+            return everybody
+
         facts = {"classes": _digest(path)}
     else:
         raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first, or evaluate --inductive")
@@ -111,7 +115,7 @@ def count_cut_off(bags: Bags) -> Member:
 
 def clinical_logistic(bags: Bags) -> Member:
     """Logistic regression on sex, log count and age."""
-    return Member("clinical logistic", {}, _linear(clinical_features(bags), bags.labels))
+    return Member("clinical logistic", {}, _linear(leads.clinical_features(bags), bags.labels))
 
 
 def clinical_bayes(bags: Bags) -> Member:
@@ -171,12 +175,6 @@ def scan_member(
         return np.asarray(malignant_probability(base[asked], model))
 
     return Member("scan", {"recipe": asdict(recipe), **facts}, predict, repeated)
-
-
-def clinical_features(bags: Bags) -> Floats:
-    """Sex, logarithm of the count, age: (P, 3)."""
-    sex, count, age = bags.clinical.astype(np.float64).T
-    return np.stack([sex, np.log(count), age], axis=1)
 
 
 def _linear(features: Floats, labels: Indices) -> Callable[[Indices, Indices, Path], Floats]:

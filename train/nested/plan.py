@@ -42,7 +42,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Outer:
-    """An outer fold: patients to train and choose on, patients whose figures are reported, inner folds of the first."""
+    """An outer fold: patients to train and choose on, patients whose figures are reported, inner folds of the first.
+
+    All are sorted indices.
+    """
 
     repeat: int
     number: int
@@ -93,12 +96,12 @@ class Task:
 
 def inner_tasks(member: Member, outer: Outer) -> list[Task]:
     """One an inner fold; together they ask for every outer training patient once."""
-    return [Task(member, np.setdiff1d(outer.training, part), np.sort(part)) for part in outer.inner]
+    return [Task(member, np.setdiff1d(outer.training, part), part) for part in outer.inner]
 
 
 def outer_task(member: Member, outer: Outer) -> Task:
     """The member as the outer fold's held-out patients meet it."""
-    return Task(member, np.sort(outer.training), np.sort(outer.held_out))
+    return Task(member, outer.training, outer.held_out)
 
 
 def all_tasks(members: Sequence[Member], outers: Sequence[Outer]) -> list[Task]:

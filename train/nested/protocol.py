@@ -69,7 +69,7 @@ def gather(
             for point in parts[0][1].decisions if repeat == 0 else ():
                 decided = np.empty(len(bags), dtype=object)
                 for outer, one in parts:
-                    decided[np.sort(outer.held_out)] = one.decisions[point]
+                    decided[outer.held_out] = one.decisions[point]
                 result.decisions.setdefault(name, {})[point] = decided
     return result
 
@@ -81,8 +81,7 @@ def _score_fold(
     outer: Outer,
     ensembles: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Scored]:
-    training = np.sort(outer.training)
-    labels = bags.labels[training]
+    labels = bags.labels[outer.training]
     inner = {member.name: _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
     held_out = {member.name: predictor.predict(outer_task(member, outer)) for member in members}  # (H,) each
     scored = {name: score_member(inner[name], labels, held_out[name]) for name in inner}
@@ -101,20 +100,18 @@ def _score_fold(
 
 
 def _inner_predictions(predictor: Predictor, member: Member, outer: Outer) -> Floats:
-    """Of the outer training patients, sorted, each from the inner fold that held it out: (T,)."""
-    training = np.sort(outer.training)
-    result = np.full(len(training), np.nan)
+    """Of the outer training patients, each from the inner fold that held it out: (T,)."""
+    result = np.full(len(outer.training), np.nan)
     for task in inner_tasks(member, outer):
-        result[np.searchsorted(training, task.asked)] = predictor.predict(task)
+        result[np.searchsorted(outer.training, task.asked)] = predictor.predict(task)
     return result
 
 
 def _inner_numbers(outer: Outer) -> Indices:
-    """The inner fold of each outer training patient, sorted: (T,)."""
-    training = np.sort(outer.training)
-    numbers = np.empty(len(training), dtype=np.int64)
+    """The inner fold of each outer training patient: (T,)."""
+    numbers = np.empty(len(outer.training), dtype=np.int64)
     for number, part in enumerate(outer.inner):
-        numbers[np.searchsorted(training, part)] = number
+        numbers[np.searchsorted(outer.training, part)] = number
     return numbers
 
 
@@ -123,8 +120,7 @@ def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
     probability, called = np.full(len(bags), np.nan), np.zeros(len(bags), dtype=bool)
     sent_on = {percent: np.zeros(len(bags), dtype=bool) for percent in PERCENTS}
     for outer, one in parts:
-        held_out = np.sort(outer.held_out)
-        probability[held_out], called[held_out] = one.probability, one.called
+        probability[outer.held_out], called[outer.held_out] = one.probability, one.called
         for percent, sent in one.sent_on.items():
-            sent_on[percent][held_out] = sent
+            sent_on[percent][outer.held_out] = sent
     return Predictions(bags.labels, probability, called, sent_on)

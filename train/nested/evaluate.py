@@ -1,0 +1,62 @@
+"""The nested protocol from end to end: members, folds, predictions, tables, and the facts printed above them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from infer.errors import UsageError
+from train.crops import Bags
+from train.nested.members import ENSEMBLES, OUTSIDE, TRANSDUCTIVE, WITH_LEADS, all_leads, all_members
+from train.nested.plan import INNER, OUTER, Predictor, outer_folds
+from train.nested.protocol import gather, train_part
+from train.nested.report import write_report
+from train.provenance import code_note
+from train.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class NestedOptions:
+    """What a call of the protocol is asked for.
+
+    Raises:
+        UsageError: leads are to be inductive.
+    """
+
+    repeats: int  # of what trains quickly; the rest is in the first alone
+    part: tuple[int, int] | None = None  # train the first of so many shares, counted from 1, and stop
+    inductive: bool = False  # SCAN on each fold's own pictures, not once on everybody's
+    leads: bool = False  # also what was tried to go past the report's models
+
+    def __post_init__(self) -> None:
+        if self.inductive and self.leads:
+            raise UsageError("--leads uses SCAN as trained on everybody's pictures: leave --inductive out")
+
+
+def evaluate_nested(
+    bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, options: NestedOptions
+) -> str:
+    """Train what is missing in RUN/nested; write the report there and return it as Markdown, empty for a share alone.
+
+    Raises:
+        UsageError: SCAN has not been trained in this run folder.
+    """
+    outers = outer_folds(bags.labels, seed, options.repeats)
+    members = all_members(bags, run, recipe, seed, device, inductive=options.inductive)
+    members += all_leads(bags, run, device) if options.leads else []
+    predictor = Predictor(bags, run / "nested")
+    if options.part:
+        train_part(predictor, members, outers, *options.part)
+        return ""
+    of_pictures = "inductive: SCAN trained on each training fold's pictures" if options.inductive else TRANSDUCTIVE
+    facts = {
+        "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {options.repeats}",
+        "recipe": f"{recipe.name}, seed {seed}, {len(bags)} patients, {len(bags.crops)} pictures",
+        "cell classes": of_pictures,
+        "chosen inside": "calibration, weights and their pull, thresholds, operating points, quantiles and scaling",
+        "chosen outside": OUTSIDE,
+        "models": f"{len(members)} single ones",
+        "code": code_note(run),
+    }
+    nested = gather(bags, predictor, members, outers, WITH_LEADS if options.leads else ENSEMBLES)
+    return write_report(nested, bags, run / "nested", facts, seed)
