@@ -13,7 +13,7 @@ CUDA ?= 0
 TRAIN_OPTIONS ?= --recipe small
 UV := $(BUILD)/uv/bin/uv
 
-.PHONY: help demo test test-fast test-container check format train export image bench bench-train lock clean
+.PHONY: help demo test test-fast test-container check format train reproduce export image bench bench-train lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -44,6 +44,17 @@ format: $(BUILD)/full/ready  ## put the code into its format
 train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on a labelled cohort
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make train DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
+
+# On two cores `evaluate --protocol nested --part` beforehand, two calls side by side (README), halves the time.
+reproduce: BUNDLE = $(RUN)/bundle
+reproduce: $(BUILD)/full/ready  ## DATA= RUN= [BUNDLE=] [ABOUT=]: evaluation, figures, bundle, card; goes on from what RUN holds
+	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce DATA=patients RUN=folder" >&2; exit 2; }
+	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
+	$(FULL) -m train naive-bayes "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report --compare
+	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report
+	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol nested --leads
+	$(FULL) -m train figures "$(DATA)" "$(RUN)"
+	$(FULL) -m export "$(RUN)" "$(BUNDLE)" --replace $(if $(ABOUT),--about "$(ABOUT)")
 
 export: $(BUILD)/full/ready  ## RUN= BUNDLE=: pack a finished training into a bundle
 	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }

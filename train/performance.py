@@ -26,10 +26,8 @@ class Predictions:
     labels: Labels  # 1 malignant
     probability: Floats  # of malignant
     called: Booleans  # malignant, by a threshold that was fitted on others
-    sent_on: Mapping[int, Booleans] = field(
-        default_factory=dict
-    )  # to flow cytometry, by thresholds that were fitted on
-    # others to keep 95% or 98% of the malignant; by percent
+    # To flow cytometry, by thresholds that were fitted on others to keep 95% or 98% of the malignant; by percent.
+    sent_on: Mapping[int, Booleans] = field(default_factory=dict)
 
     def of(self, chosen: Booleans) -> "Predictions":
         """Of some of the patients."""

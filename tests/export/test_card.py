@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from export.card import claims, write_card
+from export.card import ANSWERS, write_card
+from export.card_figures import claims
 from infer.manifest import (
     MEMBERS,
     SCHEMA,
@@ -87,6 +88,42 @@ def manifest(weights: tuple[float, float, float] = (0.2, 0.3, 0.5)) -> Manifest:
     )
 
 
+def row(model: str, group: str, figure: str, value: float) -> dict[str, object]:
+    """A row of the nested protocol's performance table."""
+    facts = {"model": model, "repeats": 1, "group": group, "patients": 64, "malignant": 24, "figure": figure}
+    return facts | {"value": value, "low": value - 0.05, "high": value + 0.04}
+
+
+def nested_figures() -> dict[str, object]:
+    """RUN/nested/figures.json, in small; all numbers differ."""
+    models = ("clinical logistic", "ensemble", "ImageNet mean")
+    difference = {"model": "ImageNet mean", "against": "clinical logistic", "repeats": 5, "group": "all"}
+    point = {"operating_point": "sensitivity-95", "label": "malignant", "decision": "refer"}
+    return {
+        "facts": {
+            "protocol": "5 outer folds",
+            "cell classes": "inductive: SCAN on each fold's own pictures",
+            "chosen inside": "calibration",
+            "chosen outside": "the numbers of the recipe",
+            "models": "14 single ones",
+        },
+        "performance": [
+            row(model, group, figure, 0.5 + 0.1 * n + 0.01 * g + 0.001 * f)
+            for n, model in enumerate(models)
+            for g, group in enumerate(("all", "grey zone: count <= 7.68", "women"))
+            for f, figure in enumerate(("balanced_accuracy", "auc"))
+        ],
+        "differences": [
+            {**difference, "figure": "auc", "value": 0.017, "low": 0.002, "high": 0.036},
+            {**difference, "figure": "brier_score", "value": 0.333, "low": 0.3, "high": 0.4},
+        ],
+        "operating_points": [
+            {"model": "ensemble", **point, "value": 0.123, "low": 0.1, "high": 0.2},
+            {"model": "moe + ImageNet", **point, "value": 0.456, "low": 0.4, "high": 0.5},
+        ],
+    }
+
+
 def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
     for name, content in (
         ("ensemble/metrics.json", figures),
@@ -98,7 +135,7 @@ def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
 
 
 def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> None:
-    text = card(tmp_path, good_figures(), manifest())
+    text = " ".join(card(tmp_path, good_figures(), manifest()).split())
     for part in (
         hashlib.sha256(encode(manifest())).hexdigest(),
         "lympho 9.8.7",
@@ -127,10 +164,11 @@ def test_every_figure_stands_in_the_table(tmp_path: Path, name: str) -> None:
 
 
 def test_weights_gate_and_operating_points_stand_in_it(tmp_path: Path) -> None:
-    lines = card(tmp_path, good_figures(), manifest()).splitlines()
+    text = card(tmp_path, good_figures(), manifest())
+    lines = text.splitlines()
     assert "| scan | 0.300 | 1.250 | -0.500 | 0.200 |" in lines
     assert "| sensitivity-98 | 0.2000 | 0.6000 | 13.0% | 83.0% / 23.0% | 73.0% / 33.0% |" in lines
-    assert any("0.200 / 0.300 / 0.400 / 0.500 / 0.600" in line for line in lines)
+    assert "0.200 / 0.300 / 0.400 / 0.500 / 0.600" in " ".join(text.split())
 
 
 def test_all_claims_hold_for_good_figures(tmp_path: Path) -> None:
@@ -181,8 +219,45 @@ def test_a_grey_zone_without_auc_is_said_to_have_none(tmp_path: Path) -> None:
     figures = good_figures()
     for name in ("grey_zone_auc", "grey_zone_auc_low", "grey_zone_auc_high"):
         del figures["moe"][name]
-    row = next(line for line in card(tmp_path, figures, manifest()).splitlines() if line.startswith("| moe | 0.8"))
-    assert row.endswith("| not measurable, the zone lacks a class |")
+    line = next(line for line in card(tmp_path, figures, manifest()).splitlines() if line.startswith("| moe | 0.8"))
+    assert line.endswith("| not measurable, the zone lacks a class |")
+
+
+def test_nested_figures_stand_in_it_where_the_protocol_has_run(tmp_path: Path) -> None:
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested/figures.json").write_text(json.dumps(nested_figures()))
+    text = card(tmp_path, good_figures(), manifest())
+    lines = text.splitlines()
+    found = [
+        line for line in lines if line.startswith("| ensemble (1x) | 0.600 [0.550, 0.640] | 0.601 [0.551, 0.641] |")
+    ]
+    grey = [
+        line for line in lines if line.startswith("| ensemble (1x) | 0.610 [0.560, 0.650] | 0.611 [0.561, 0.651] |")
+    ]
+    assert len(found) == len(grey) == 1
+    assert "| women: 64, 24 malignant | 0.521 [0.471, 0.561] | 0.621 [0.571, 0.661] |" in lines
+    assert "| ImageNet mean | clinical logistic | 5 | all | 0.017 [0.002, 0.036] |" in lines
+    assert "0.333" not in text  # differences are of AUC
+    assert "| sensitivity-95 | malignant | refer | 0.123 [0.100, 0.200] |" in lines
+    assert "0.456" not in text  # operating points are of what ships
+    assert not any(line.startswith("| ImageNet mean (") for line in lines)
+    assert "inductive: SCAN on each fold's own pictures" in " ".join(text.split())
+    assert "Not made for this bundle" not in text
+
+
+def test_without_nested_figures_it_says_so(tmp_path: Path) -> None:
+    text = card(tmp_path, good_figures(), manifest())
+    assert "Not made for this bundle. The figures below are out of fold, not nested: somewhat optimistic." in text
+
+
+def test_every_heading_says_what_it_answers(tmp_path: Path) -> None:
+    """Model cards' own nine headings, in their order."""
+    headings = [line[3:] for line in card(tmp_path, good_figures(), manifest()).splitlines() if line.startswith("## ")]
+    assert headings == [*ANSWERS, "The recipe"]
+    assert list(ANSWERS) == [
+        "Model details", "Intended use", "Factors", "Metrics", "Training data", "Evaluation data",
+        "Quantitative analyses", "Ethical considerations", "Caveats and recommendations",
+    ]  # fmt: skip
 
 
 def test_what_the_exporter_knows_stands_in_it(tmp_path: Path) -> None:

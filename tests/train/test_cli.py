@@ -1,6 +1,7 @@
 """`python -m train` as its user meets it: exit codes and messages. What it trains is tested elsewhere."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from export.__main__ import command as export_command
 from tests.synthetic import make_patients, write_cohort
 from tests.train_fixtures import DATE, train
 from train.cli import cli
@@ -35,6 +37,23 @@ def test_the_readme_has_every_command_and_option() -> None:
         assert name in readme
         for parameter in command.params:
             assert all(option in readme for option in parameter.opts if option.startswith("--")), parameter.opts
+
+
+def test_every_step_of_make_reproduce_is_a_call_that_the_command_lines_take(cohort: Path, tmp_path: Path) -> None:
+    options = ["RUN=" + str(tmp_path), "TRAIN_OPTIONS=--recipe small", "ABOUT=README.md"]
+    line = ["make", "--dry-run", "reproduce", f"DATA={cohort}", *options]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    taken = []
+    for call in (shlex.split(text) for text in done.stdout.splitlines() if "python -m " in text):
+        module, arguments = call[2], call[3:]
+        if module == "train":
+            cli.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+            taken.append(arguments[0])
+        elif module == "export":
+            context = export_command.make_context("export", arguments)
+            assert context.params["bundle"] == tmp_path / "bundle"
+            taken.append("export")
+    assert taken == ["all", "naive-bayes", "evaluate", "evaluate", "figures", "export"]
 
 
 def test_augmentations_can_be_switched_off_and_the_run_says_so(cohort: Path, tmp_path: Path) -> None:

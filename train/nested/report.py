@@ -103,28 +103,28 @@ def markdown(
         said,
         HOW,
         "## Everybody",
-        _wide(performance, groups[0], SHOWN),
+        wide(performance, groups[0], SHOWN),
         "### Whom to send on to flow cytometry\n\nThresholds that kept 95% or 98% of the malignant among the inner "
         "predictions, and what they do to held-out\npatients. The last two columns read the threshold off the held-out "
         "labels themselves: optimistic.",
-        _wide(performance, groups[0], (*SENT_ON, *BEST)),
+        wide(performance, groups[0], (*SENT_ON, *BEST)),
         f"## {groups[1].capitalize()}",
-        _wide(performance, groups[1], SHOWN),
+        wide(performance, groups[1], SHOWN),
         "## Against sex, count and age alone",
-        _long(differences),
+        long(differences),
         "## Operating points",
-        _long(points),
+        long(points),
         "## Subgroups, AUC",
-        _by_group(performance, "auc"),
+        by_group(performance, "auc"),
         "## Subgroups, balanced accuracy",
-        _by_group(performance, "balanced_accuracy"),
+        by_group(performance, "balanced_accuracy"),
         "## What the inner folds chose",
         _choices(nested),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str:
+def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str:
     """A row a model, a column a figure."""
     some = performance[(performance["group"] == group) & performance["figure"].isin(figures)]
     rows = {
@@ -134,7 +134,7 @@ def _wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> st
     return _table(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(figures)), "model")
 
 
-def _by_group(performance: pd.DataFrame, figure: str) -> str:
+def by_group(performance: pd.DataFrame, figure: str) -> str:
     """A row a subgroup, a column a model."""
     rows: dict[str, dict[str, str]] = {}
     for row in performance[performance["figure"] == figure].itertuples():
@@ -143,7 +143,7 @@ def _by_group(performance: pd.DataFrame, figure: str) -> str:
     return _table(pd.DataFrame.from_dict(rows, orient="index"), "patients")
 
 
-def _long(table: pd.DataFrame) -> str:
+def long(table: pd.DataFrame) -> str:
     facts = table.drop(columns=["value", "low", "high"]).assign(value=[_cell(row) for row in table.itertuples()])
     return _table(facts.set_index(facts.columns[0]), str(facts.columns[0]))
 
