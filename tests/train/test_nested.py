@@ -174,17 +174,19 @@ def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> 
     outers = outer_folds(drawn.labels, 0, 1)[:1]
     held_out = outers[0].held_out
     ensembles = {"all": ("clinical logistic", "scan", "embedded"), "two": ("clinical GaussianNB", "shares")}
+    gates = {"gate": ("embedded", "clinical logistic")}
     found = {}
     nobody = held_out[:0]
     for name, turned in {"honest": nobody, "held out": held_out, "training": outers[0].training[:20]}.items():
         labels = drawn.labels.copy()
         labels[turned] = 1 - labels[turned]
         bags = replace(drawn, labels=labels)
-        found[name] = gather(bags, Predictor(bags, tmp_path / name), cheap_members(bags, classes), outers, ensembles)
+        predictor = Predictor(bags, tmp_path / name)
+        found[name] = gather(bags, predictor, cheap_members(bags, classes), outers, ensembles, gates)
     honest, same, other = found.values()
     assert honest.chosen == same.chosen
     assert honest.chosen != other.chosen
-    assert len(honest.predictions) == 8 + 2 + 1
+    assert len(honest.predictions) == 8 + 2 + 1 + 1
     for model, (one,) in honest.predictions.items():
         for name in ("probability", "called"):
             of_one, of_same = (getattr(of, name)[held_out] for of in (one, same.predictions[model][0]))

@@ -7,7 +7,7 @@ import torch
 
 from infer.errors import UsageError
 from train.crops import Bags
-from train.nested.members import ENSEMBLES, OUTSIDE, TRANSDUCTIVE, WITH_LEADS, all_leads, all_members
+from train.nested.members import ENSEMBLES, GATES, OUTSIDE, TRANSDUCTIVE, WITH_LEADS, all_leads, all_members
 from train.nested.plan import INNER, OUTER, Predictor, outer_folds
 from train.nested.protocol import gather, train_part
 from train.nested.report import write_report
@@ -58,5 +58,6 @@ def evaluate_nested(
         "models": f"{len(members)} single ones",
         "code": code_note(run),
     }
-    nested = gather(bags, predictor, members, outers, WITH_LEADS if options.leads else ENSEMBLES)
+    ensembles, gates = (WITH_LEADS, GATES) if options.leads else (ENSEMBLES, {})
+    nested = gather(bags, predictor, members, outers, ensembles, gates)
     return write_report(nested, bags, run / "nested", facts, seed)

@@ -38,6 +38,10 @@ WITH_LEADS = ENSEMBLES | {
     "ensemble + ImageNet + SimCLR": (*MEMBERS, "ImageNet mean", "SimCLR mean"),
     "moe + ImageNet": ("moe", "ImageNet mean"),
 }
+GATES = {  # of experts' out-of-fold probabilities and clinical values
+    "gate: moe or clinical": ("moe", "clinical logistic"),
+    "gate: ImageNet or clinical": ("ImageNet mean", "clinical logistic"),
+}
 TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out patients included, never a label"
 OUTSIDE = (
     "the numbers of the recipe: set beforehand, but those that train/recipes.py names were changed after figures of "

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from infer.errors import UsageError
 from train.crops import Bags
+from train.nested.leads import clinical_features
 from train.nested.plan import Floats, Indices, Member, Outer, Predictor, all_tasks, inner_tasks, outer_task
-from train.nested.stacking import PERCENTS, Scored, choose_ensemble, score_ensemble, score_member
+from train.nested.stacking import PERCENTS, Scored, choose_ensemble, score_ensemble, score_gated, score_member
 from train.performance import Predictions
 
 LOG = logging.getLogger("lympho")
@@ -42,17 +43,20 @@ def gather(
     members: Sequence[Member],
     outers: Sequence[Outer],
     ensembles: Mapping[str, tuple[str, ...]],
+    gates: Mapping[str, tuple[str, str]] | None = None,
 ) -> Nested:
     """Every model's held-out predictions; what is missing is trained.
 
     Args:
         ensembles: name -> its members' names.
+        gates: name -> the two members that it chooses between by patient.
 
     Raises:
-        UsageError: an ensemble names a member that is not there.
+        UsageError: an ensemble or gate names a member that is not there.
     """
+    gates = gates or {}
     known = {member.name for member in members}
-    for name, of in ensembles.items():
+    for name, of in [*ensembles.items(), *gates.items()]:
         if not set(of) <= known:
             raise UsageError(f"{name}: has no member {', '.join(sorted(set(of) - known))}")
     result = Nested()
@@ -61,7 +65,7 @@ def gather(
         present = [member for member in members if member.repeated or repeat == 0]
         scored: dict[str, list[tuple[Outer, Scored]]] = {}
         for outer in folds:
-            for name, one in _score_fold(bags, predictor, present, outer, ensembles).items():
+            for name, one in _score_fold(bags, predictor, present, outer, ensembles, gates).items():
                 scored.setdefault(name, []).append((outer, one))
                 result.chosen.append({"model": name, "repeat": repeat, "fold": outer.number, **one.chosen})
         for name, parts in scored.items():
@@ -80,6 +84,7 @@ def _score_fold(
     members: Sequence[Member],
     outer: Outer,
     ensembles: Mapping[str, tuple[str, ...]],
+    gates: Mapping[str, tuple[str, str]],
 ) -> dict[str, Scored]:
     labels = bags.labels[outer.training]
     inner = {member.name: _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
@@ -96,7 +101,20 @@ def _score_fold(
                 np.stack([held_out[member] for member in of]),
             )
     chosen = {CHOSEN: choose_ensemble(mixed)} if len(mixed) > 1 else {}
-    return scored | mixed | chosen
+    clinical = clinical_features(bags)
+    gated = {
+        name: score_gated(
+            np.stack([inner[member] for member in of]),
+            clinical[outer.training],
+            labels,
+            _inner_numbers(outer),
+            np.stack([held_out[member] for member in of]),
+            clinical[outer.held_out],
+        )
+        for name, of in gates.items()
+        if all(member in inner for member in of)
+    }
+    return scored | mixed | chosen | gated
 
 
 def _inner_predictions(predictor: Predictor, member: Member, outer: Outer) -> Floats:

@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 
 from infer.ensemble import calibrated, decide
 from train.ensemble import best_threshold, combine, fit_calibration, fit_ensemble, fit_mixture, sensitivity_threshold
+from train.nested.gating import choose_gate, fit_gate
 from train.nested.plan import Floats, Indices
 
 PERCENTS = (95, 98)  # of the malignant that are to be sent on
@@ -63,6 +64,27 @@ def score_ensemble(names: Sequence[str], inner: Floats, labels: Indices, folds: 
     }
     chosen = {"pull": pull, "threshold": threshold, "weights": dict(ensemble.weights), "inner_log_loss": loss}
     return Scored(probability, probability >= threshold, _sent_on(mixed, labels, probability), decisions, chosen)
+
+
+def score_gated(
+    inner: Floats, clinical: Floats, labels: Indices, folds: Indices, held_out: Floats, held_out_clinical: Floats
+) -> Scored:
+    """Fit a gate over two models, its pull chosen, and call by it.
+
+    Args:
+        inner: (2, T) inner out-of-fold probabilities.
+        clinical: (T, 3) features of the size of one.
+        labels: (T,).
+        folds: (T,) inner fold of each training patient.
+        held_out: (2, H).
+        held_out_clinical: (H, 3).
+    """
+    pull, loss = choose_gate(inner, clinical, labels, folds)
+    gate = fit_gate(inner, clinical, labels, pull)
+    probability, mixed = gate.mixed(held_out, held_out_clinical), gate.mixed(inner, clinical)
+    threshold = best_threshold(mixed, labels)
+    chosen = {"pull": pull, "threshold": threshold, "gate": gate.weights.tolist(), "inner_log_loss": loss}
+    return Scored(probability, probability >= threshold, _sent_on(mixed, labels, probability), {}, chosen)
 
 
 def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:

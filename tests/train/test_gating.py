@@ -1,0 +1,93 @@
+"""The gate over two models: it finds whom to believe about whom, and no more than its pull allows."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.metrics import log_loss
+
+from train.nested.gating import GATE_PULLS, Gate, choose_gate, fit_gate
+from train.nested.plan import Floats, Indices
+from train.nested.stacking import score_gated
+
+
+def cohort(patients: int = 400, seed: int = 0) -> tuple[Floats, Floats, Indices]:
+    """The first expert knows the women, the second the men; of the others each only guesses."""
+    rng = np.random.default_rng(seed)
+    truth, sex = rng.normal(0, 3, patients), rng.integers(0, 2, patients)
+    labels = (rng.random(patients) < expit(truth)).astype(np.int64)
+    guess = rng.normal(0, 3, (2, patients))
+    experts = expit(np.stack([np.where(sex == 1, truth, guess[0]), np.where(sex == 0, truth, guess[1])]))
+    clinical = np.stack([sex, rng.normal(size=patients), rng.normal(size=patients)], axis=1)
+    return experts, clinical, labels
+
+
+def test_it_finds_whom_to_believe_about_whom() -> None:
+    experts, clinical, labels = cohort()
+    gate = fit_gate(experts, clinical, labels, 0.001)
+    others, of_others, labels_of_others = cohort(seed=1)
+    share = gate.shares(others, of_others)
+    women = of_others[:, 0] == 1
+    assert share[women].mean() > 0.8
+    assert share[~women].mean() < 0.2
+    mixed = log_loss(labels_of_others, gate.mixed(others, of_others))
+    assert mixed < 0.97 * min(log_loss(labels_of_others, row) for row in (*others, others.mean(axis=0)))
+
+
+def test_pulled_hard_enough_it_is_the_mean_of_both() -> None:
+    experts, clinical, labels = cohort()
+    gate = fit_gate(experts, clinical, labels, 1e4)
+    np.testing.assert_allclose(gate.shares(experts, clinical), 0.5, atol=1e-3)
+    smooth = [expit(one.slope * logit(row) + one.intercept) for row, one in zip(experts, gate.calibration, strict=True)]
+    np.testing.assert_allclose(gate.mixed(experts, clinical), np.mean(smooth, axis=0), atol=1e-3)
+
+
+def test_its_weights_are_those_of_least_cost() -> None:
+    """Against every small step away, the cost written out patient by patient."""
+    experts, clinical, labels = cohort(60)
+    pull, gate = 0.05, fit_gate(*cohort(60), 0.05)
+
+    def cost(weights: Floats) -> float:
+        total, of = 0.0, Gate(gate.calibration, weights)
+        for patient in range(60):
+            one = slice(patient, patient + 1)
+            probability = of.mixed(experts[:, one], clinical[one])[0]
+            total -= np.log(probability if labels[patient] else 1 - probability)
+        return float(total / 60 + pull * np.sum(weights**2))
+
+    least = cost(gate.weights)
+    for index in range(6):
+        for step in (-0.05, 0.05):
+            assert cost(gate.weights + step * np.eye(6)[index]) > least
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_pull_is_the_one_of_least_loss_on_inner_folds_that_did_not_fit_it(seed: int) -> None:
+    experts, clinical, labels = cohort(90, seed)
+    folds = np.arange(90) % 3
+    losses = {}
+    for pull in GATE_PULLS:
+        probability = np.empty(90)
+        for fold in range(3):
+            rest = folds != fold
+            gate = fit_gate(experts[:, rest], clinical[rest], labels[rest], pull)
+            probability[~rest] = gate.mixed(experts[:, ~rest], clinical[~rest])
+        losses[pull] = log_loss(labels, probability)
+    pull, loss = choose_gate(experts, clinical, labels, folds)
+    assert pull == min(losses, key=losses.__getitem__)
+    assert loss == pytest.approx(losses[pull])
+
+
+def test_the_held_out_are_called_at_the_inner_threshold() -> None:
+    experts, clinical, labels = cohort(200)
+    training, held_out = slice(0, 150), slice(150, 200)
+    folds = np.arange(150) % 3
+    scored = score_gated(
+        experts[:, training], clinical[training], labels[training], folds, experts[:, held_out], clinical[held_out]
+    )
+    gate = fit_gate(experts[:, training], clinical[training], labels[training], float(str(scored.chosen["pull"])))
+    np.testing.assert_allclose(scored.probability, gate.mixed(experts[:, held_out], clinical[held_out]))
+    threshold = float(str(scored.chosen["threshold"]))
+    assert scored.called.tolist() == (scored.probability >= threshold).tolist()
+    malignant = np.sort(gate.mixed(experts[:, training], clinical[training])[labels[training] == 1])
+    floor = malignant[int(0.05 * len(malignant))]
+    assert scored.sent_on[95].tolist() == (scored.probability >= floor).tolist()
