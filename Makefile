@@ -45,16 +45,16 @@ train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on 
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make train DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 
-# On two cores `evaluate --protocol nested --part` beforehand, two calls side by side (README), halves the time.
-reproduce: BUNDLE = $(RUN)/bundle
-reproduce: $(BUILD)/full/ready  ## DATA= RUN= [BUNDLE=] [ABOUT=]: evaluation, figures, bundle, card; goes on from what RUN holds
+# On two cores crops, scan, then `evaluate --protocol nested --leads --part`, two calls side by side with the same
+# options, halve the time beforehand (README).
+reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=]: evaluation, figures, RUN/bundle and card; goes on from what RUN holds
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 	$(FULL) -m train naive-bayes "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report --compare
 	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report
 	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol nested --leads
 	$(FULL) -m train figures "$(DATA)" "$(RUN)"
-	$(FULL) -m export "$(RUN)" "$(BUNDLE)" --replace $(if $(ABOUT),--about "$(ABOUT)")
+	$(FULL) -m export "$(RUN)" "$(RUN)/bundle" --replace $(if $(ABOUT),--about "$(ABOUT)")
 
 export: $(BUILD)/full/ready  ## RUN= BUNDLE=: pack a finished training into a bundle
 	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }

@@ -1,7 +1,7 @@
 """MODEL_CARD.md: what the bundle is, how it was made, how good it is and what it is not.
 
-The headings are those of model cards (Mitchell et al. 2019); under each stands which headings of TRIPOD+AI (2024), STARD
-(2015) and CLAIM (2024) it answers. Every sentence is either true of any bundle, computed from the run folder, or handed
+The headings are those of model cards (Mitchell et al. 2019); under each stands what of TRIPOD+AI (2024), STARD (2015) and
+CLAIM (2024) is to be found there, and what of these this program cannot know is named. Every sentence is either true of any bundle, computed from the run folder, or handed
 in by whoever exports.
 """
 
@@ -11,29 +11,24 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from export.card_figures import Figures, member_table, nested, operating_points, out_of_fold
 from infer.manifest import Manifest
+from train.curves import MALIGNANT_WEIGHT
 from train.metrics import GREY_ZONE_COUNT
+from train.nested.members import classes_digest
 
 WIDTH = 120  # characters a line
-ANSWERS = {  # heading -> what TRIPOD+AI, STARD and CLAIM call it
-    "Model details": ("model specification, model output, code sharing", "index test", "model, training"),
-    "Intended use": (
-        "background, objectives, usability of the model",
-        "intended use and clinical role of the index test",
-        "introduction",
-    ),
-    "Factors": ("predictors, heterogeneity, fairness", "participants", "data"),
+ANSWERS = {  # heading -> what TRIPOD+AI, STARD and CLAIM call what stands there
+    "Model details": ("model specification, model output", "index test", "model, training"),
+    "Intended use": ("objectives, usability of the model", "clinical role of the index test", "intended use"),
+    "Factors": ("predictors", "index test", "data"),
     "Metrics": ("analytical methods", "analysis", "evaluation"),
-    "Training data": (
-        "data, participants, outcome, sample size, missing data, class imbalance",
-        "participants, reference standard",
-        "data, reference standard",
-    ),
     "Evaluation data": ("training versus evaluation", "study design", "data partitions"),
+    "Training data": ("data, class imbalance, missing data", "participants", "data"),
     "Quantitative analyses": ("model performance", "test results", "model performance"),
-    "Ethical considerations": ("fairness, ethical approval, data sharing", "other information", "other information"),
-    "Caveats and recommendations": ("interpretation, limitations", "limitations, implications", "limitations"),
+    "Caveats and recommendations": ("limitations", "limitations", "limitations"),
 }
 
 
@@ -48,14 +43,16 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: flo
     neighbours: dict[str, float] = json.loads((run / "scan" / "neighbours.json").read_text())
     path = run / "nested" / "figures.json"
     of_nested: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    if of_nested and of_nested["facts"]["classes_sha256"] != classes_digest(run):
+        of_nested = None  # SCAN was trained again since: these figures are of other cell classes
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
     contents = {
         "Model details": _details(figures, manifest, parity),
         "Intended use": _use(manifest),
         "Factors": _factors(neighbours),
-        "Metrics": _metrics(),
-        "Training data": _training_data(manifest, about),
+        "Metrics": _metrics(of_nested),
         "Evaluation data": _evaluation_data(of_nested),
+        "Training data": _training_data(manifest, _rejected(run), about),
         "Quantitative analyses": [
             *nested(of_nested),
             *out_of_fold(figures, manifest),
@@ -70,7 +67,7 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: flo
         f"Bundle `{bundle_id}`,\nmade {source.created} by lympho {source.code_version} (Apache-2.0).",
     ]
     for heading, paragraphs in contents.items():
-        parts += [f"## {heading}", _answers(heading), *paragraphs]
+        parts += [f"## {heading}", *_answers(heading), *paragraphs]
     parts += ["## The recipe", "\n".join(f"- `{name}` = {value}" for name, value in source.options.items())]
     return "\n\n".join(_wrapped(part) for part in parts) + "\n"
 
@@ -80,9 +77,11 @@ def _wrapped(part: str) -> str:
     return part if "\n" in part or part[0] in "#-|" else textwrap.fill(part, WIDTH, break_on_hyphens=False)
 
 
-def _answers(heading: str) -> str:
+def _answers(heading: str) -> list[str]:
+    if heading not in ANSWERS:
+        return []
     tripod, stard, claim = ANSWERS[heading]
-    return f"*TRIPOD+AI: {tripod}. STARD: {stard}. CLAIM: {claim}.*"
+    return [f"*TRIPOD+AI: {tripod}. STARD: {stard}. CLAIM: {claim}.*"]
 
 
 def _details(figures: Figures, manifest: Manifest, parity: float) -> list[str]:
@@ -95,7 +94,8 @@ def _details(figures: Figures, manifest: Manifest, parity: float) -> list[str]:
                 "weighted.",
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
                 "- Each member is trained on all patients with a fixed schedule and averaged weights; no epoch is picked.",
-                f"- Graphs: ONNX opset {manifest.opset}; probabilities differ from torch by {parity:.1e} at most.",
+                f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities differ from torch by "
+                f"{parity:.1e} at most.",
                 "- It gives a probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
                 "probability and how far they disagree.",
             ]
@@ -111,7 +111,7 @@ def _use(manifest: Manifest) -> list[str]:
         f"{plausible.minimum_images} or more single lymphocytes, sex, age and lymphocyte count, to help a haematologist "
         "decide who goes on to flow cytometry.",
         "**It is not a medical device.** No clinical study stands behind it. It must not decide about a patient alone.",
-        f"Out of scope: patients without lymphocytosis; ages outside {plausible.age_years.low:g} to "
+        f"Out of scope: patients without lymphocytosis (it does not refuse a normal count); ages outside {plausible.age_years.low:g} to "
         f"{plausible.age_years.high:g} years and counts outside {plausible.lymph_count.low:g} to "
         f"{plausible.lymph_count.high:g} x 10^9/L (refused); another analyser, stain or magnification than the training "
         "data's; which disease it is; and any use in which nobody looks at the smear of those called reactive.",
@@ -121,8 +121,7 @@ def _use(manifest: Manifest) -> list[str]:
 def _factors(neighbours: dict[str, float]) -> list[str]:
     return [
         "Predictors: the central 112 x 112 pixels of each picture, sex, age in years, lymphocyte count in 10^9/L. Stain, "
-        "lamp and analyser reach the networks through the pictures. Subgroups looked at: sex, age band, count band, "
-        "number of pictures; ethnicity and comorbidity are not in the data.",
+        "lamp and analyser reach the networks through the pictures. Nothing else of a patient is read.",
         "Do cell classes follow the cell or the slide? "
         f"{neighbours['own_patient_share']:.1%} of a cell's nearest neighbours in the SimCLR embedding come from its "
         f"own patient; by chance {neighbours['own_patient_share_by_chance']:.1%} would. The further the first lies "
@@ -130,12 +129,16 @@ def _factors(neighbours: dict[str, float]) -> list[str]:
     ]
 
 
-def _metrics() -> list[str]:
+def _metrics(of_nested: dict[str, Any] | None) -> list[str]:
+    nested_only = (
+        " Nested also: average precision, predictive values, Brier score, calibration slope and intercept; by sex, age "
+        "band, count band and number of pictures."
+    )
     return [
-        "Balanced accuracy (mean of sensitivity and specificity), AUC, average precision, sensitivity, specificity, "
-        "predictive values, Brier score, calibration slope and intercept, share referred; malignant is positive. 95% "
-        "intervals by bootstrap over patients, 2,000 resamples. The grey zone, count <= "
-        f"{GREY_ZONE_COUNT}, stands apart: above it every patient of the public cohort is malignant.",
+        "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is positive. 95% intervals "
+        "by bootstrap over patients, 2,000 resamples. The grey zone, count <= "
+        f"{GREY_ZONE_COUNT}, stands apart: above it every patient of the public cohort is malignant."
+        + (nested_only if of_nested else ""),
         "Operating points: between two thresholds the decision is `refer`. `balanced`: the narrowest band around the "
         "threshold of best balanced accuracy outside which balanced accuracy is .95, or the widest that refers a quarter. "
         "`sensitivity-N`: nobody above the threshold that keeps N% of the malignant is called reactive, because to miss a "
@@ -143,37 +146,46 @@ def _metrics() -> list[str]:
     ]
 
 
-def _training_data(manifest: Manifest, about: str) -> list[str]:
+def _training_data(manifest: Manifest, rejected: int, about: str) -> list[str]:
     source, data = manifest.provenance, manifest.provenance.data_summary
     return [
         f"{data['patients']} patients ({data['malignant']} malignant, {data['reactive']} reactive) with "
         f"{data['images']} pictures; ages at {source.reference_date}. "
         f"The table's SHA-256 is `{source.table_sha256}`. "
-        "All labelled patients of the table: one whose row or pictures cannot be used stops the training, so none was left "
-        "out and no value filled in. No sample size was planned. Classes weigh in the losses as the recipe says.",
-        *([about.strip()] if about.strip() else []),
+        f"Left out: patients with LABEL -1 and {rejected} pictures that could not be used. No value was filled in. In the "
+        f"losses a malignant patient weighs {MALIGNANT_WEIGHT:g} times a reactive one in the baseline; in the mixture as the "
+        "recipe says.",
+        "Not known to this program: who was recruited, when and how, by what reference standard they were labelled, "
+        "ethical approval, funding. What the exporter adds:",
+        about.strip() or "Nothing.",
     ]
+
+
+def _rejected(run: Path) -> int:
+    return len(pd.read_csv(run / "crops" / "rejected.csv"))
 
 
 def _evaluation_data(of_nested: dict[str, Any] | None) -> list[str]:
     return [
-        "The same patients, each held out in turn; no other hospital's. SCAN's stages saw all pictures, those of held-out "
-        "patients included, but never a label: figures of `scan` and of the ensemble are transductive"
-        + (f". Nested protocol: {of_nested['facts']['cell classes']}." if of_nested else ".")
+        "The same patients, each held out in turn; no other hospital's. Out of fold, `scan` and the ensemble are "
+        "transductive: SCAN's stages saw all pictures, those of held-out patients included, but never a label."
+        + (f" Nested, for whatever uses SCAN or SimCLR: {of_nested['facts']['cell classes']}." if of_nested else "")
     ]
 
 
 def _ethics() -> list[str]:
     return [
         "A malignant patient called reactive may be diagnosed late; a reactive patient called malignant is examined in "
-        "vain and may be frightened. The bundle holds no picture, row or date of a patient; results name patients by "
-        "ID alone, and logs carry no values."
+        "vain and may be frightened.",
+        "The bundle holds no picture, ID or row of a patient. But the smallest and largest age and count of the training "
+        "patients stand in it, and with the date that ages were taken at they can give two birth dates. Logs carry IDs and "
+        "no values.",
     ]
 
 
 def _caveats() -> list[str]:
     return [
-        "One cohort and few patients: intervals are wide, and those of subgroups wider. Before use, score patients of "
-        "your own whose diagnosis is known, and compare. Look closer where members disagree, where `refer` stands, and "
-        "where the run's log says that colours are unusual."
+        "Look at the intervals before the figures, and at those of subgroups twice. Before use, score patients of your own "
+        "whose diagnosis is known, and compare. Look closer where members disagree, where `refer` stands, and where the "
+        "run's log says that colours are far from those of the training patients."
     ]

@@ -6,13 +6,13 @@ import pandas as pd
 
 from infer.manifest import MEMBERS, Manifest
 from train.nested import report
+from train.nested.members import SHIPPED
 from train.nested.tables import CLINICAL_ONLY
 
 Figures = dict[str, dict[str, float]]
 PICTURES_ONLY = ("moe, pictures only", "baseline, pictures only", "scan, pictures only")
 SMALLEST_INFLUENCE = 0.05  # of a member on the ensemble's probability, between its 5% and 95% quantile
-ENSEMBLE = "ensemble"  # of the three members, as nested figures name it
-SHIPPED = ("count cut-off", *CLINICAL_ONLY, *MEMBERS, ENSEMBLE)  # models whose nested figures the card gives in full
+FULL = ("count cut-off", *CLINICAL_ONLY, *MEMBERS, SHIPPED)  # models whose nested figures the card gives in full
 
 
 def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
@@ -44,18 +44,19 @@ def nested(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return [
             "### Nested evaluation",
-            "Not made for this bundle. The figures below are out of fold, not nested: somewhat optimistic.",
+            "Not made for this bundle. The figures below are out of fold, not nested: they may be optimistic.",
         ]
     everything = pd.DataFrame(found["performance"])
-    performance = everything[everything["model"].isin(SHIPPED)]
+    performance = everything[everything["model"].isin(FULL)]
     groups = list(performance["group"].unique())
     differences = pd.DataFrame(found["differences"])
     points = pd.DataFrame(found["operating_points"])
     facts = found["facts"]
     return [
         "### Nested evaluation",
-        f"Of the recipe, not of this very bundle: {facts['protocol']}. Chosen inside: {facts['chosen inside']}. Chosen "
-        f"outside: {facts['chosen outside']}. {facts['models'].capitalize()} were looked at.",
+        f"Of what made this bundle, done again inside each fold, not of this very bundle: {facts['protocol']}. Recipe "
+        f"{facts['recipe']}. Code {facts['code']}. Chosen inside: {facts['chosen inside']}. Chosen outside: "
+        f"{facts['chosen outside']}. Looked at: {facts['models']}.",
         report.HOW,
         *(f"{group.capitalize()}:\n\n{report.wide(performance, group, report.SHOWN)}" for group in groups[:2]),
         f"Whom to send on to flow cytometry:\n\n{report.wide(performance, groups[0], report.SENT_ON)}",
@@ -63,7 +64,7 @@ def nested(found: dict[str, Any] | None) -> list[str]:
         f"Subgroups, balanced accuracy:\n\n{report.by_group(performance, 'balanced_accuracy')}",
         "What was tried, AUC against sex, count and age alone, paired:\n\n"
         + report.long(differences[differences["figure"] == "auc"].drop(columns="figure")),
-        f"Operating points:\n\n{report.long(points[points['model'] == ENSEMBLE].drop(columns='model'))}",
+        f"Operating points:\n\n{report.long(points[points['model'] == SHIPPED].drop(columns='model'))}",
     ]
 
 

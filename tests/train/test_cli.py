@@ -46,14 +46,23 @@ def test_every_step_of_make_reproduce_is_a_call_that_the_command_lines_take(coho
     taken = []
     for call in (shlex.split(text) for text in done.stdout.splitlines() if "python -m " in text):
         module, arguments = call[2], call[3:]
-        if module == "train":
-            cli.commands[arguments[0]].make_context(arguments[0], arguments[1:])
-            taken.append(arguments[0])
-        elif module == "export":
-            context = export_command.make_context("export", arguments)
-            assert context.params["bundle"] == tmp_path / "bundle"
-            taken.append("export")
-    assert taken == ["all", "naive-bayes", "evaluate", "evaluate", "figures", "export"]
+        if module in ("train", "export"):
+            command = cli.commands[arguments[0]] if module == "train" else export_command
+            name, given = (arguments[0], arguments[1:]) if module == "train" else ("export", arguments)
+            context = command.make_context(name, given)
+            chosen = {key: context.params.get(key) for key in ("recipe", "protocol", "compare", "leads")}
+            taken.append((name, *(value for value in chosen.values() if value)))
+    assert taken == [
+        ("all", "small"),
+        ("naive-bayes", "small", "report", True),
+        ("evaluate", "small", "report"),
+        ("evaluate", "small", "nested", True),
+        ("figures",),
+        ("export",),
+    ]
+    assert context.params["bundle"] == tmp_path / "bundle"
+    assert context.params["replace"]
+    assert context.params["about"].read() == Path("README.md").read_text()
 
 
 def test_augmentations_can_be_switched_off_and_the_run_says_so(cohort: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Leads: their features against slow references, and that each finds a truth of its own kind."""
 
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from tests.train.bags import make_bags
-from train.crops import Bags
+from tests.train_fixtures import TrainedRun
+from train.crops import Bags, load_crops
 from train.nested.leads import (
     _likeness,
     by_patient,
@@ -20,7 +22,9 @@ from train.nested.leads import (
     embedded,
     homogeneity,
 )
+from train.nested.members import GATES, WITH_LEADS, all_leads, all_members
 from train.nested.plan import Member
+from train.recipes import SMALL
 
 PATIENTS, PICTURES = 60, 8
 OWNER = np.repeat(np.arange(PATIENTS), PICTURES)
@@ -100,3 +104,16 @@ def test_names_and_numbers_make_different_members(bags: Bags) -> None:
     one, other = (embedded(bags, "x", pictures, {"weights": weights}) for weights in "ab")
     assert one.facts != other.facts
     assert one.facts != embedded(bags, "x", pictures, {"weights": "a"}, dispersion=True).facts
+
+
+def test_ensembles_and_gates_are_of_members_that_are_there(trained_run: TrainedRun, tmp_path: Path) -> None:
+    """A misspelt name would come out only after hours of training."""
+    run, cpu = tmp_path / "run", torch.device("cpu")
+    shutil.copytree(trained_run.run, run)  # the pictures' embedding is kept in the run folder
+    bags = load_crops(run)
+    names = [
+        member.name for member in all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, cpu)
+    ]
+    assert len(set(names)) == len(names) == 14
+    for of in [*(stack.members for stack in WITH_LEADS.values()), *GATES.values()]:
+        assert set(of) <= set(names)

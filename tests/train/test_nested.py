@@ -1,5 +1,6 @@
 """The nested protocol: who is predicted from whom, what is kept, what is chosen inside, and chance where labels lie."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -19,7 +20,9 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from export import card_figures
 from infer.errors import UsageError
+from infer.manifest import MEMBERS
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, clear_cut, train
@@ -27,10 +30,19 @@ from train.crops import Bags
 from train.ensemble import combine, fit_ensemble
 from train.nested import inductive, leads
 from train.nested.inductive import inductive_classes
-from train.nested.members import all_members, clinical_bayes, clinical_logistic, count_cut_off, scan_member
-from train.nested.plan import Floats, Indices, Member, Predictor, all_tasks, outer_folds
+from train.nested.members import (
+    ENSEMBLES,
+    SHIPPED,
+    all_members,
+    clinical_bayes,
+    clinical_logistic,
+    count_cut_off,
+    scan_member,
+)
+from train.nested.plan import Floats, Indices, Member, Predictor, all_tasks, inner_tasks, outer_folds, outer_task
 from train.nested.protocol import CHOSEN, Nested, gather, train_part
-from train.nested.stacking import PULLS, choose_pull, score_member
+from train.nested.report import SHOWN
+from train.nested.stacking import PULLS, Stack, choose_pull, score_member
 from train.nested.tables import difference_table, operating_point_table, performance_table, subgroups
 from train.performance import Predictions
 from train.recipes import SMALL, BayesRecipe, Recipe, adapted
@@ -99,7 +111,7 @@ def test_what_takes_long_is_trained_in_the_first_repeat_alone(tmp_path: Path) ->
     outers = outer_folds(bags.labels, 0, 3)
     counts = Counter(task.member.name for task in all_tasks([quick, slow], outers))
     assert counts == {"quick": 60, "slow": 20}
-    nested = gather(bags, Predictor(bags, tmp_path), [quick, slow], outers, {"both": ("quick", "slow")})
+    nested = gather(bags, Predictor(bags, tmp_path), [quick, slow], outers, {"both": Stack(("quick", "slow"))})
     assert {model: len(repeats) for model, repeats in nested.predictions.items()} == {"quick": 3, "slow": 1, "both": 1}
 
 
@@ -173,7 +185,10 @@ def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> 
     classes = np.random.default_rng(2).integers(0, 4, 240)
     outers = outer_folds(drawn.labels, 0, 1)[:1]
     held_out = outers[0].held_out
-    ensembles = {"all": ("clinical logistic", "scan", "embedded"), "two": ("clinical GaussianNB", "shares")}
+    ensembles = {
+        "all": Stack(("clinical logistic", "scan", "embedded")),
+        "two": Stack(("clinical GaussianNB", "shares")),
+    }
     gates = {"gate": ("embedded", "clinical logistic")}
     found = {}
     nobody = held_out[:0]
@@ -264,7 +279,7 @@ def test_the_truth_is_found_and_permuted_labels_fall_to_chance(tmp_path: Path) -
                 scan_member(bags, partial(_same, classes), {}, SMALL.bayes, repeated=True),
             ]
             predictor = Predictor(bags, tmp_path / f"{seed}-{permuted}")
-            ensembles = {"ensemble": ("clinical logistic", "scan")}
+            ensembles = {"ensemble": Stack(("clinical logistic", "scan"))}
             nested = gather(bags, predictor, members, outer_folds(bags.labels, seed, 1), ensembles)
             one = nested.predictions["ensemble"][0]
             (chance if permuted else found).append(roc_auc_score(bags.labels, one.probability))
@@ -305,7 +320,7 @@ def test_the_pull_is_the_one_of_least_loss_on_inner_folds_that_did_not_fit_it() 
                     probability = combine(members[:, patient : patient + 1], fitted)[0]
                     total -= np.log(probability if labels[patient] else 1 - probability)
             losses[pull] = total
-        pull, loss = choose_pull(names, members, labels, folds)
+        pull, loss = choose_pull(Stack(names), members, labels, folds)
         assert pull == min(losses, key=losses.__getitem__)
         assert loss == pytest.approx(losses[pull] / 120)
 
@@ -314,13 +329,42 @@ def test_of_several_ensembles_each_outer_fold_has_the_one_its_inner_folds_chose(
     """One that knows and one that guesses; the held-out patients' labels have no say."""
     bags = clinical_bags(80, strength=3.0)
     guess = recorded([], "guess")
-    ensembles = {"poor": ("guess",), "good": ("clinical logistic", "guess")}
+    ensembles = {"poor": Stack(("guess",)), "good": Stack(("clinical logistic", "guess"))}
     members, outers = [clinical_logistic(bags), guess], outer_folds(bags.labels, 0, 1)
     nested = gather(bags, Predictor(bags, tmp_path), members, outers, ensembles)
     chosen = [one["ensemble"] for one in nested.chosen if one["model"] == CHOSEN]
     assert chosen == ["good"] * 5
     of_good, of_chosen = (nested.predictions[name][0].probability for name in ("good", CHOSEN))
     np.testing.assert_array_equal(of_good, of_chosen)
+
+
+def test_the_ensemble_that_ships_is_stacked_as_a_bundles_is(tmp_path: Path) -> None:
+    """Its pull is the bundle's, so that the card's figures are of the procedure that made the bundle."""
+    bags = clinical_bags(80)
+    names, stack = ("count cut-off", "clinical GaussianNB", "clinical logistic"), ENSEMBLES[SHIPPED]
+    assert stack.members == MEMBERS
+    members, outers = (
+        [count_cut_off(bags), clinical_bayes(bags), clinical_logistic(bags)],
+        outer_folds(bags.labels, 0, 1),
+    )
+    predictor = Predictor(bags, tmp_path)
+    nested = gather(bags, predictor, members, outers, {"ensemble": replace(stack, members=names)})
+    for outer in outers:
+        inner, held_out = np.empty((3, len(bags))), np.empty((3, len(outer.held_out)))
+        for row, member in enumerate(members):
+            for task in inner_tasks(member, outer):
+                inner[row, task.asked] = predictor.predict(task)
+            held_out[row] = predictor.predict(outer_task(member, outer))
+        expected = combine(held_out, fit_ensemble(inner[:, outer.training], bags.labels[outer.training], names))
+        found = nested.predictions["ensemble"][0].probability[outer.held_out]
+        np.testing.assert_allclose(found, expected)
+
+
+def test_a_gate_that_nobody_can_open_is_refused(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    outers, gates = outer_folds(bags.labels, 0, 1), {"gate": ("clinical logistic", "moe")}
+    with pytest.raises(UsageError, match="gate: has no member moe"):
+        gather(bags, Predictor(bags, tmp_path), [clinical_logistic(bags)], outers, {}, gates)
 
 
 def test_an_ensemble_of_nobody_is_refused(tmp_path: Path) -> None:
@@ -331,7 +375,7 @@ def test_an_ensemble_of_nobody_is_refused(tmp_path: Path) -> None:
             Predictor(bags, tmp_path),
             [clinical_logistic(bags)],
             outer_folds(bags.labels, 0, 1),
-            {"trio": ("scan",)},
+            {"trio": Stack(("scan",))},
         )
 
 
@@ -342,7 +386,7 @@ def test_tables_say_what_scikit_learn_says(tmp_path: Path) -> None:
         Predictor(bags, tmp_path),
         [count_cut_off(bags), clinical_logistic(bags)],
         outer_folds(bags.labels, 0, 2),
-        {"ensemble": ("count cut-off", "clinical logistic")},
+        {"ensemble": Stack(("count cut-off", "clinical logistic"))},
     )
     table = performance_table(nested, bags, 0)
     for model, repeats in nested.predictions.items():
@@ -445,10 +489,24 @@ def test_the_report_is_written_and_says_how_it_came_about(evaluated: tuple[Path,
     assert len(figures["performance"]) == len(table)
     assert table.groupby("model")["repeats"].first().to_dict() == {
         "count cut-off": 2, "clinical logistic": 2, "clinical GaussianNB": 2, "scan": 2,
-        "baseline": 1, "moe": 1, "ensemble": 1,
+        "baseline": 1, "moe": 1, "ensemble": 1, "ensemble, free pull": 1,
     }  # fmt: skip
     scan = table[(table["model"] == "scan") & (table["group"] == "all") & (table["figure"] == "auc")]
     assert scan["value"].item() > 0.9  # its classes are the truth
+
+
+def test_the_card_takes_what_the_protocol_wrote(evaluated: tuple[Path, Path, str]) -> None:
+    run = evaluated[1]
+    found = json.loads((run / "nested/figures.json").read_text())
+    classes = (run / "scan/classes.csv").read_bytes()
+    assert found["facts"]["classes_sha256"] == hashlib.sha256(classes).hexdigest()
+    table = pd.read_csv(run / "nested/performance.csv")
+    cells = []
+    for figure in SHOWN:
+        rows = at(table, model="ensemble", group="all", figure=figure)  # none where labels leave it unknown
+        cells.append("".join(f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in rows))
+    expected = "| ensemble (1x) | " + " | ".join(cells) + " |"
+    assert expected in [line for part in card_figures.nested(found) for line in part.splitlines()]
 
 
 def test_held_out_probabilities_are_there_for_everybody(evaluated: tuple[Path, Path, str]) -> None:

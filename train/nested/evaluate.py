@@ -7,7 +7,17 @@ import torch
 
 from infer.errors import UsageError
 from train.crops import Bags
-from train.nested.members import ENSEMBLES, GATES, OUTSIDE, TRANSDUCTIVE, WITH_LEADS, all_leads, all_members
+from train.nested.members import (
+    ENSEMBLES,
+    GATES,
+    INSIDE,
+    OUTSIDE,
+    TRANSDUCTIVE,
+    WITH_LEADS,
+    all_leads,
+    all_members,
+    classes_digest,
+)
 from train.nested.plan import INNER, OUTER, Predictor, outer_folds
 from train.nested.protocol import gather, train_part
 from train.nested.report import write_report
@@ -48,16 +58,17 @@ def evaluate_nested(
     if options.part:
         train_part(predictor, members, outers, *options.part)
         return ""
+    ensembles, gates = (WITH_LEADS, GATES) if options.leads else (ENSEMBLES, {})
     of_pictures = "inductive: SCAN trained on each training fold's pictures" if options.inductive else TRANSDUCTIVE
     facts = {
         "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {options.repeats}",
         "recipe": f"{recipe.name}, seed {seed}, {len(bags)} patients, {len(bags.crops)} pictures",
         "cell classes": of_pictures,
-        "chosen inside": "calibration, weights and their pull, thresholds, operating points, quantiles and scaling",
+        "chosen inside": INSIDE,
         "chosen outside": OUTSIDE,
-        "models": f"{len(members)} single ones",
+        "models": f"{len(members)} single ones, {len(ensembles)} ensembles, {len(gates)} gates",
         "code": code_note(run),
+        "classes_sha256": classes_digest(run),
     }
-    ensembles, gates = (WITH_LEADS, GATES) if options.leads else (ENSEMBLES, {})
     nested = gather(bags, predictor, members, outers, ensembles, gates)
     return write_report(nested, bags, run / "nested", facts, seed)

@@ -21,22 +21,25 @@ from train import baseline, moe
 from train.checkpoint import save_network
 from train.crops import Bags
 from train.embedding import embed_pictures, weights_digest
+from train.ensemble import EQUALITY
 from train.fitting import Job
 from train.naive_bayes import fit_naive_bayes, patient_features, read_cell_classes
 from train.nested import leads
 from train.nested.inductive import inductive_classes
 from train.nested.plan import Floats, Indices, Member
+from train.nested.stacking import Stack
 from train.recipes import BaselineRecipe, BayesRecipe, MoeRecipe, Recipe
 from train.scan.network import embed_all
 from train.scan.stages import load_backbone, load_scan, look
 
 Classes = npt.NDArray[np.int64]
 
-ENSEMBLES: dict[str, tuple[str, ...]] = {"ensemble": MEMBERS}
+SHIPPED = "ensemble"  # stacked as a bundle's is: the pull fixed
+ENSEMBLES = {SHIPPED: Stack(MEMBERS, (EQUALITY,)), "ensemble, free pull": Stack(MEMBERS)}
 WITH_LEADS = ENSEMBLES | {
-    "ensemble + ImageNet": (*MEMBERS, "ImageNet mean"),
-    "ensemble + ImageNet + SimCLR": (*MEMBERS, "ImageNet mean", "SimCLR mean"),
-    "moe + ImageNet": ("moe", "ImageNet mean"),
+    "ensemble + ImageNet": Stack((*MEMBERS, "ImageNet mean")),
+    "ensemble + ImageNet + SimCLR": Stack((*MEMBERS, "ImageNet mean", "SimCLR mean")),
+    "moe + ImageNet": Stack(("moe", "ImageNet mean")),
 }
 GATES = {  # of experts' out-of-fold probabilities and clinical values
     "gate: moe or clinical": ("moe", "clinical logistic"),
@@ -45,7 +48,11 @@ GATES = {  # of experts' out-of-fold probabilities and clinical values
 TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out patients included, never a label"
 OUTSIDE = (
     "the numbers of the recipe: set beforehand, but those that train/recipes.py names were changed after figures of "
-    "the public cohort had been seen"
+    "the public cohort had been seen; which leads, ensembles and gates are tried; the pull of what ships"
+)
+INSIDE = (
+    "calibration, weights, thresholds, operating points, quantiles and scaling; the pull of other ensembles and of "
+    "gates; components and strength of leads; which ensemble is the one 'chosen inside'"
 )
 
 
@@ -68,7 +75,7 @@ def all_members(
             del training
             return everybody
 
-        facts = {"classes": _digest(path)}
+        facts = {"classes": classes_digest(run)}
     else:
         raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first, or evaluate --inductive")
     return [
@@ -105,6 +112,12 @@ def all_leads(bags: Bags, run: Path, device: torch.device) -> list[Member]:
         leads.homogeneity(bags, "ImageNet homogeneity", imagenet, of_imagenet),
         leads.homogeneity(bags, "SimCLR homogeneity", simclr, of_simclr),
     ]
+
+
+def classes_digest(run: Path) -> str:
+    """SHA-256 of the run folder's cell classes; empty where SCAN has not been trained there."""
+    path = run / "scan" / "classes.csv"
+    return _digest(path) if path.exists() else ""
 
 
 def _digest(path: Path) -> str:

@@ -11,7 +11,7 @@ from infer.errors import UsageError
 from train.crops import Bags
 from train.nested.leads import clinical_features
 from train.nested.plan import Floats, Indices, Member, Outer, Predictor, all_tasks, inner_tasks, outer_task
-from train.nested.stacking import PERCENTS, Scored, choose_ensemble, score_ensemble, score_gated, score_member
+from train.nested.stacking import PERCENTS, Scored, Stack, choose_ensemble, score_ensemble, score_gated, score_member
 from train.performance import Predictions
 
 LOG = logging.getLogger("lympho")
@@ -42,13 +42,13 @@ def gather(
     predictor: Predictor,
     members: Sequence[Member],
     outers: Sequence[Outer],
-    ensembles: Mapping[str, tuple[str, ...]],
+    ensembles: Mapping[str, Stack],
     gates: Mapping[str, tuple[str, str]] | None = None,
 ) -> Nested:
     """Every model's held-out predictions; what is missing is trained.
 
     Args:
-        ensembles: name -> its members' names.
+        ensembles: by name.
         gates: name -> the two members that it chooses between by patient.
 
     Raises:
@@ -56,7 +56,7 @@ def gather(
     """
     gates = gates or {}
     known = {member.name for member in members}
-    for name, of in [*ensembles.items(), *gates.items()]:
+    for name, of in ({name: stack.members for name, stack in ensembles.items()} | dict(gates)).items():
         if not set(of) <= known:
             raise UsageError(f"{name}: has no member {', '.join(sorted(set(of) - known))}")
     result = Nested()
@@ -83,7 +83,7 @@ def _score_fold(
     predictor: Predictor,
     members: Sequence[Member],
     outer: Outer,
-    ensembles: Mapping[str, tuple[str, ...]],
+    ensembles: Mapping[str, Stack],
     gates: Mapping[str, tuple[str, str]],
 ) -> dict[str, Scored]:
     labels = bags.labels[outer.training]
@@ -91,16 +91,17 @@ def _score_fold(
     held_out = {member.name: predictor.predict(outer_task(member, outer)) for member in members}  # (H,) each
     scored = {name: score_member(inner[name], labels, held_out[name]) for name in inner}
     mixed = {}
-    for name, of in ensembles.items():
-        if all(member in inner for member in of):
+    for name, stack in ensembles.items():
+        if all(member in inner for member in stack.members):
             mixed[name] = score_ensemble(
-                of,
-                np.stack([inner[member] for member in of]),
+                stack,
+                np.stack([inner[member] for member in stack.members]),
                 labels,
                 _inner_numbers(outer),
-                np.stack([held_out[member] for member in of]),
+                np.stack([held_out[member] for member in stack.members]),
             )
-    chosen = {CHOSEN: choose_ensemble(mixed)} if len(mixed) > 1 else {}
+    free = {name: one for name, one in mixed.items() if len(ensembles[name].pulls) > 1}
+    chosen = {CHOSEN: choose_ensemble(free)} if len(free) > 1 else {}
     clinical = clinical_features(bags)
     gated = {
         name: score_gated(

@@ -37,13 +37,15 @@ SENT_ON = tuple(
     for percent in PERCENTS
     for name in ("sensitivity", "specificity", "avoided_per_100")
 )
+GATE_SEES = ("constant", "sex", "log count", "age", "first model", "second model")
 BEST = ("best_specificity_at_95_sensitivity", "best_specificity_at_98_sensitivity")
 HOW = """\
 95% intervals by bootstrap over patients, within each class: the models and the share of malignant patients are held
 fixed. Models of several repeats (5x): the mean of their figures; operating points, decision curve and differences of
 models that have one repeat are of the first. Probabilities of single models are calibrated, ensembles are means of
-such, and decisions fall at thresholds chosen, inside the outer fold. No correction is made for how many models and
-subgroups are looked at. The grey zone's limit was taken from the public cohort's own labels."""
+such, a gate mixes two of them patient by patient, and decisions fall at thresholds chosen, inside the outer fold. No
+correction is made for how many models and subgroups are looked at. The grey zone's limit was taken from the public
+cohort's own labels."""
 
 
 def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
@@ -125,7 +127,7 @@ def markdown(
 
 
 def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str:
-    """A row a model, a column a figure."""
+    """A Markdown table of performance_table's rows: a row a model, a column a figure, of one group of patients."""
     some = performance[(performance["group"] == group) & performance["figure"].isin(figures)]
     rows = {
         f"{model} ({part['repeats'].iloc[0]}x)": {row.figure: _cell(row) for row in part.itertuples()}
@@ -135,7 +137,7 @@ def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str
 
 
 def by_group(performance: pd.DataFrame, figure: str) -> str:
-    """A row a subgroup, a column a model."""
+    """A Markdown table of performance_table's rows: a row a subgroup, a column a model, of one figure."""
     rows: dict[str, dict[str, str]] = {}
     for row in performance[performance["figure"] == figure].itertuples():
         key = f"{row.group}: {row.patients}, {row.malignant} malignant"
@@ -144,14 +146,15 @@ def by_group(performance: pd.DataFrame, figure: str) -> str:
 
 
 def long(table: pd.DataFrame) -> str:
+    """A Markdown table, value, low and high in one cell."""
     facts = table.drop(columns=["value", "low", "high"]).assign(value=[_cell(row) for row in table.itertuples()])
     return _table(facts.set_index(facts.columns[0]), str(facts.columns[0]))
 
 
 def _choices(nested: Nested) -> str:
-    """How often each pull was chosen, and the mean weights, of each ensemble."""
-    lines = []
-    for model in dict.fromkeys(str(one["model"]) for one in nested.chosen if "weights" in one):
+    """How often each pull was chosen, and the mean weights, of each ensemble and gate."""
+    lines = [_gate_choices(nested, model) for model in _models_with(nested, "gate")]
+    for model in _models_with(nested, "weights"):
         chosen = [one for one in nested.chosen if one["model"] == model]
         pulls = Counter(one["pull"] for one in chosen)
         which = Counter(str(one["ensemble"]) for one in chosen if "ensemble" in one)
@@ -163,6 +166,19 @@ def _choices(nested: Nested) -> str:
             continue
         lines.append(f"- {model}: pull towards equal weights {times}; mean weights {mean}.")
     return "\n".join(lines) or "Nothing but thresholds and calibrations."
+
+
+def _gate_choices(nested: Nested, model: str) -> str:
+    chosen = [one for one in nested.chosen if one["model"] == model]
+    times = Counter(str(one["pull"]) for one in chosen)
+    pulls = ", ".join(f"{pull} {count} times" for pull, count in sorted(times.items()))
+    mean = np.mean([np.asarray(one["gate"], dtype=np.float64) for one in chosen], axis=0)
+    seen = ", ".join(f"{name} {value:.2f}" for name, value in zip(GATE_SEES, mean, strict=True))
+    return f"- {model}: pull towards one half {pulls}; mean weights of what it sees: {seen}."
+
+
+def _models_with(nested: Nested, choice: str) -> list[str]:
+    return list(dict.fromkeys(str(one["model"]) for one in nested.chosen if choice in one))
 
 
 def _cell(row: Any) -> str:

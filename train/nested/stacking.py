@@ -1,6 +1,6 @@
 """Calibration, weights and thresholds of an outer fold, from inner out-of-fold predictions of its training patients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,11 +9,22 @@ from sklearn.metrics import log_loss
 
 from infer.ensemble import calibrated, decide
 from train.ensemble import best_threshold, combine, fit_calibration, fit_ensemble, fit_mixture, sensitivity_threshold
-from train.nested.gating import choose_gate, fit_gate
+from train.nested.gating import fit_gate
 from train.nested.plan import Floats, Indices
 
 PERCENTS = (95, 98)  # of the malignant that are to be sent on
-PULLS = (0.0, 0.05, 0.2)  # strengths of the weights' pull towards equal ones, to choose of
+# Strengths of the pull of an ensemble's weights towards equal ones, and of a gate towards one half, to choose of:
+# from hardly any to one that leaves little else, written down before any was tried here.
+PULLS = (0.0, 0.05, 0.2)
+GATE_PULLS = (0.01, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An ensemble of members by name, and the pulls that its inner folds choose of."""
+
+    members: tuple[str, ...]
+    pulls: tuple[float, ...] = PULLS
 
 
 @dataclass(frozen=True)
@@ -43,18 +54,18 @@ def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
     )
 
 
-def score_ensemble(names: Sequence[str], inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
+def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
     """Fit an ensemble, the pull of its weights chosen, and decide.
 
     Args:
-        names: of the M members.
+        stack: of M members.
         inner: (M, T) inner out-of-fold probabilities.
         labels: (T,).
         folds: (T,) inner fold of each training patient.
         held_out: (M, H).
     """
-    pull, loss = choose_pull(names, inner, labels, folds)
-    ensemble = fit_ensemble(inner, labels, names, pull)
+    pull, loss = choose_pull(stack, inner, labels, folds)
+    ensemble = fit_ensemble(inner, labels, stack.members, pull)
     probability = combine(held_out, ensemble)
     mixed = combine(inner, ensemble)
     threshold = best_threshold(mixed, labels)
@@ -71,6 +82,8 @@ def score_gated(
 ) -> Scored:
     """Fit a gate over two models, its pull chosen, and call by it.
 
+    Thresholds come from probabilities that a gate of the other inner folds gave: six weights fit their own patients.
+
     Args:
         inner: (2, T) inner out-of-fold probabilities.
         clinical: (T, 3) features of the size of one.
@@ -79,12 +92,16 @@ def score_gated(
         held_out: (2, H).
         held_out_clinical: (H, 3).
     """
-    pull, loss = choose_gate(inner, clinical, labels, folds)
+
+    def scored_by(pull: float, rest: npt.NDArray[np.bool_]) -> Floats:
+        gate = fit_gate(inner[:, rest], clinical[rest], labels[rest], pull)
+        return gate.mixed(inner[:, ~rest], clinical[~rest])
+
+    pull, loss, crossed = _of_least_loss(GATE_PULLS, scored_by, labels, folds)
     gate = fit_gate(inner, clinical, labels, pull)
-    probability, mixed = gate.mixed(held_out, held_out_clinical), gate.mixed(inner, clinical)
-    threshold = best_threshold(mixed, labels)
+    probability, threshold = gate.mixed(held_out, held_out_clinical), best_threshold(crossed, labels)
     chosen = {"pull": pull, "threshold": threshold, "gate": gate.weights.tolist(), "inner_log_loss": loss}
-    return Scored(probability, probability >= threshold, _sent_on(mixed, labels, probability), {}, chosen)
+    return Scored(probability, probability >= threshold, _sent_on(crossed, labels, probability), {}, chosen)
 
 
 def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:
@@ -92,18 +109,35 @@ def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.
     return {percent: held_out >= sensitivity_threshold(inner, labels, percent / 100) for percent in PERCENTS}
 
 
-def choose_pull(names: Sequence[str], inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:
+def choose_pull(stack: Stack, inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:
     """The pull with the least log loss, calibration and weights of each inner fold coming from the others; the loss."""
 
-    def loss(pull: float) -> float:
+    def scored_by(pull: float, rest: npt.NDArray[np.bool_]) -> Floats:
+        return combine(inner[:, ~rest], fit_mixture(inner[:, rest], labels[rest], stack.members, pull))
+
+    pull, loss, _ = _of_least_loss(stack.pulls, scored_by, labels, folds)
+    return pull, loss
+
+
+def _of_least_loss(
+    pulls: Sequence[float],
+    scored_by: Callable[[float, npt.NDArray[np.bool_]], Floats],
+    labels: Indices,
+    folds: Indices,
+) -> tuple[float, float, Floats]:
+    """The pull that does best on inner folds that did not fit it, its log loss, its probabilities there (T,).
+
+    Args:
+        scored_by: pull, who is fitted on (T,) -> probabilities of the others.
+    """
+    tried = []
+    for pull in pulls:
         crossed = np.empty(len(labels))
         for fold in np.unique(folds):
-            rest = folds != fold
-            crossed[~rest] = combine(inner[:, ~rest], fit_mixture(inner[:, rest], labels[rest], names, pull))
-        return float(log_loss(labels, crossed))
-
-    least, pull = min((loss(pull), pull) for pull in PULLS)
-    return pull, least
+            crossed[folds == fold] = scored_by(pull, folds != fold)
+        tried.append((float(log_loss(labels, crossed)), pull, crossed))
+    loss, pull, crossed = min(tried, key=lambda one: one[:2])
+    return pull, loss, crossed
 
 
 def choose_ensemble(ensembles: Mapping[str, Scored]) -> Scored:
