@@ -1,4 +1,4 @@
-"""`make bench`: pictures a second, files to CSV beside what networks and decoding alone can do, in one run."""
+"""`make bench`: pictures a second, files to CSV beside networks, each graph and decoding alone, in one run."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from infer.bundle import REFERENCE, load_bundle
 from infer.images import read_crop
 from infer.models import Networks
 from infer.run import Options, run
-from infer.sessions import CPU, Device, available_cpus
+from infer.sessions import CPU, Device, Graph, available_cpus
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
 
@@ -34,7 +35,12 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     write_cohort(folder / "patients", make_patients(patients, seed=1, images=(60, 100)), seed=1, labels=False)
     files = sorted((folder / "patients").glob("*/*.jpg"))
     bundle = load_bundle(REFERENCE)
-    networks = Networks(bundle, Device(CPU, "bench"), batch_size, available_cpus())
+    device = Device(CPU, "bench")
+    networks = Networks(bundle, device, batch_size, available_cpus())
+    graphs = {
+        name: Graph(name, bundle.graphs[name], device, available_cpus())
+        for name in ("baseline.onnx", "scan.onnx", "moe_encoder.onnx")  # the fourth sees patients, not pictures
+    }
     size = bundle.manifest.crop_size
     root = (folder / "patients").resolve()
     crops = np.stack([read_crop(path, root, size) for path in files[:batch_size]])
@@ -47,6 +53,11 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         for _ in range(len(files) // batch_size):
             networks.score_images(crops, clinical)
 
+    def one_graph(name: str) -> None:
+        inputs = {"images": crops, "clinical": clinical} if name == "baseline.onnx" else {"images": crops}
+        for _ in range(len(files) // batch_size):
+            graphs[name].run(**inputs)
+
     def decoding_alone() -> None:
         with ThreadPoolExecutor(available_cpus()) as pool:
             list(pool.map(lambda path: read_crop(path, root, size), files))
@@ -54,6 +65,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     parts: dict[str, tuple[Callable[[], object], int]] = {
         "files to CSV": (lambda: run(options), len(files)),
         "networks alone": (networks_alone, len(files) // batch_size * batch_size),
+        **{f"{name} alone": (partial(one_graph, name), len(files) // batch_size * batch_size) for name in graphs},
         "decoding alone": (decoding_alone, len(files)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in parts}

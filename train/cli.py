@@ -26,6 +26,7 @@ from train.provenance import record_call
 from train.recipes import RECIPES, Recipe, adapted
 from train.report_protocol import STATED
 from train.scan import sizes, stages
+from train.scan.backbone import BACKBONES
 
 LOG = logging.getLogger("lympho")
 
@@ -38,7 +39,11 @@ class Run:
         self.seed: int = options["seed"]
         self.device = choose_device(options["device"])
         self.recipe: Recipe = adapted(
-            RECIPES[options["recipe"]], options["epochs"], options["images_per_patient"], options["without"]
+            RECIPES[options["recipe"]],
+            options["epochs"],
+            options["images_per_patient"],
+            options["without"],
+            options["backbone"],
         )
         reference: dt.datetime | None = options["reference_date"]
         self.bags = crops.cache_crops(
@@ -95,6 +100,7 @@ def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Co
             multiple=True,
             help="Switch an augmentation off: crop and stain jitter (SCAN's), turns (all models').",
         ),
+        click.option("--backbone", type=click.Choice(list(BACKBONES)), help="SCAN's, instead of the recipe's."),
         click.option(
             "--segment", is_flag=True, help="Wipe out what surrounds the cell (report, figure 4); never exported."
         ),
@@ -152,8 +158,10 @@ def scan_command(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="CSV of patient_id, image, cell_class (0 to 14): the table says how far each size's classes agree.",
 )
-@click.option("--size", "names", type=click.Choice(list(sizes.SIZES)), multiple=True, help="Default: all.")
+@click.option("--size", "names", type=click.Choice(list(BACKBONES)), multiple=True, help="Default: all.")
 def sizes_command(patients: Path, run: Path, compare_with: Path | None, names: tuple[str, ...], **options: Any) -> None:
+    if options["backbone"]:
+        raise UsageError("sizes has backbones of its own: choose by --size")
     this = Run(patients, run, options)
     table = sizes.compare_sizes(
         this.bags,
@@ -164,7 +172,7 @@ def sizes_command(patients: Path, run: Path, compare_with: Path | None, names: t
         this.seed,
         this.device,
         reference=naive_bayes.read_cell_classes(compare_with, this.bags) if compare_with else None,
-        names=names or tuple(sizes.SIZES),
+        names=names or tuple(BACKBONES),
     )
     click.echo(table.round(3).T.to_string(header=False))
 
@@ -265,8 +273,9 @@ def stability_command(patients: Path, run: Path, seeds: int, **options: Any) -> 
 @stage("zoo", "Compare the networks that the report tried around its baseline, on its split; --recipe small: tiny.")
 @click.option("--network", "networks", type=click.Choice(list(zoo.NETWORKS)), multiple=True, help="Default: all.")
 def zoo_command(patients: Path, run: Path, networks: tuple[str, ...], **options: Any) -> None:
-    if options["epochs"] or options["images_per_patient"] is not None or options["without"]:
-        raise UsageError("zoo has recipes of its own: leave --epochs, --images-per-patient and --without out")
+    others = ("epochs", "without", "backbone")
+    if any(options[name] for name in others) or options["images_per_patient"] is not None:
+        raise UsageError("zoo has recipes of its own: leave --epochs, --images-per-patient, --without, --backbone out")
     this = Run(patients, run, options)
     recipe = zoo.FULL if options["recipe"] == "full" else zoo.TINY
     table = zoo.compare(this.bags, this.folder, recipe, this.seed, this.device, networks or tuple(zoo.NETWORKS))

@@ -6,7 +6,7 @@ Frozen and written into the run folder, the bundle and the model card, so that a
 from dataclasses import dataclass, field, replace
 
 from train.augment import ViewOptions
-from train.scan.backbone import BackboneDimensions
+from train.scan.backbone import BACKBONES, BackboneDimensions
 
 ALL_IMAGES = 0  # for images_per_patient: every picture in every epoch
 
@@ -136,11 +136,18 @@ RECIPES = {recipe.name: recipe for recipe in (FULL, SMALL)}
 
 
 def adapted(
-    recipe: Recipe, epochs: int | None, images_per_patient: int | None, without: tuple[str, ...] = ()
+    recipe: Recipe,
+    epochs: int | None,
+    images_per_patient: int | None,
+    without: tuple[str, ...] = (),
+    backbone: str | None = None,
 ) -> Recipe:
     """A recipe with other epochs (no stage of SCAN grows), pictures a patient and epoch, or without AUGMENTATIONS.
 
     The name says so.
+
+    Args:
+        backbone: SCAN's, of BACKBONES.
     """
     if epochs is not None:
         scan = recipe.scan
@@ -172,4 +179,7 @@ def adapted(
             moe=replace(recipe.moe, turns=turns),
             scan=replace(recipe.scan, views=recipe.scan.views.without(without)),
         )
+    if backbone:
+        name = f"{recipe.name}, backbone {backbone}"
+        recipe = replace(recipe, name=name, scan=replace(recipe.scan, backbone=BACKBONES[backbone]))
     return recipe

@@ -29,3 +29,10 @@ def test_other_epochs_and_images() -> None:
 @pytest.mark.parametrize("recipe", [FULL, SMALL])
 def test_asking_for_nothing_changes_nothing(recipe: Recipe) -> None:
     assert asdict(adapted(recipe, None, None)) == asdict(recipe)
+
+
+def test_another_backbone() -> None:
+    recipe = adapted(FULL, None, None, backbone="width-16-half-input")
+    assert recipe.name == "full, backbone width-16-half-input"
+    assert (recipe.scan.backbone.widths, recipe.scan.backbone.shrink) == ((16, 32, 64, 128), 2)
+    assert recipe.moe == FULL.moe

@@ -17,8 +17,9 @@ from train.checkpoint import load_dimensions
 from train.crops import Bags
 from train.recipes import SMALL, BayesRecipe
 from train.scan import sizes
+from train.scan.backbone import BACKBONES
 from train.scan.measures import Collapse
-from train.scan.sizes import SIZES, compare_sizes, pictures_per_second, shortened
+from train.scan.sizes import compare_sizes, pictures_per_second, shortened
 
 CPU = torch.device("cpu")
 LABELS = [0, 1] * 5
@@ -112,4 +113,4 @@ def test_speed_is_the_median_and_the_first_round_does_not_count() -> None:
 def test_an_unknown_size_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no size is called huge\. Choose of width-32, "):
         compare_sizes(drawn_bags(), FOLDS, tmp_path, SMALL.scan, SMALL.bayes, 0, CPU, names=("huge",))
-    assert set(SIZES) >= {"width-32", "width-16-half-input"}
+    assert set(BACKBONES) >= {"width-32", "width-16-half-input"}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -145,18 +146,18 @@ def test_whole_trainings_are_compared_by_their_final_classes(tmp_path: Path, cap
     folder = tmp_path / "scan"
     folder.mkdir()
     pd.DataFrame({"cell_class": [0, 0, 1, 1, 2, 2]}).to_csv(folder / "classes.csv", index=False)
-    trained = []
+    trained, reference = [], np.array([0, 0, 1, 1, 2, 2])
 
-    def train(bags: Bags, run: Path, recipe: object, seed: int, device: object) -> None:
-        trained.append((run, seed))
+    def train(bags: Bags, run: Path, recipe: object, seed: int, device: object, *, reference: object) -> None:
+        trained.append((run, seed, reference))
         if seed == 5:
             raise Collapse("all in one")
         (run / "scan").mkdir(parents=True)
         pd.DataFrame({"cell_class": [2, 2, 0, 0, 1, 1]}).to_csv(run / "scan" / "classes.csv", index=False)
 
     with patch.object(stages, "train_scan", train):
-        stages._measure_whole_stability(drawn_bags(), folder, RECIPE, range(4, 7), CPU)
-    assert trained == [(folder / "seed-5", 5), (folder / "seed-6", 6)]
+        stages._measure_whole_stability(drawn_bags(), folder, RECIPE, range(4, 7), CPU, reference)
+    assert trained == [(folder / "seed-5", 5, reference), (folder / "seed-6", 6, reference)]
     facts = json.loads((folder / "whole_stability.json").read_text())
     assert facts["collapsed"] == [5]
     assert facts["agreement"] == pytest.approx(1)

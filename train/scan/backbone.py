@@ -18,6 +18,15 @@ class BackboneDimensions:
     shrink: int = 1  # the picture is averaged over squares of this many pixels a side first
 
 
+BACKBONES = {
+    "width-32": BackboneDimensions(),
+    "width-16": BackboneDimensions(widths=(16, 32, 64, 128)),
+    "width-32-half-input": BackboneDimensions(shrink=2),
+    "width-16-half-input": BackboneDimensions(widths=(16, 32, 64, 128), shrink=2),
+    "width-64": BackboneDimensions(widths=(64, 128, 256, 512)),
+}
+
+
 class Backbone(nn.Module):
     """uint8 (N, 112, 112, 3) -> embedding (N, widths[-1]).
 

@@ -22,20 +22,13 @@ from train.crops import CROP_SIZE, Bags
 from train.naive_bayes import read_cell_classes, train_naive_bayes
 from train.out_of_fold import write_table
 from train.recipes import BayesRecipe, FitRecipe, ScanRecipe
-from train.scan.backbone import BackboneDimensions
+from train.scan.backbone import BACKBONES
 from train.scan.measures import Classes, Collapse
 from train.scan.network import ScanNetwork, scan_dimensions
 from train.scan.stages import train_scan
 
 LOG = logging.getLogger("lympho")
 
-SIZES: dict[str, BackboneDimensions] = {
-    "width-32": BackboneDimensions(),
-    "width-16": BackboneDimensions(widths=(16, 32, 64, 128)),
-    "width-32-half-input": BackboneDimensions(shrink=2),
-    "width-16-half-input": BackboneDimensions(widths=(16, 32, 64, 128), shrink=2),
-    "width-64": BackboneDimensions(widths=(64, 128, 256, 512)),
-}
 SHARE = 0.25  # of the recipe's epochs, in every stage
 SPEED_BATCH = 32  # pictures; scoring's default
 SPEED_ROUNDS = 5
@@ -51,7 +44,7 @@ def compare_sizes(
     device: torch.device,
     *,
     reference: Classes | None = None,
-    names: tuple[str, ...] = tuple(SIZES),
+    names: tuple[str, ...] = tuple(BACKBONES),
 ) -> pd.DataFrame:
     """Train what is missing in RUN/sizes/NAME and return the table, kept in RUN/sizes/sizes.csv: a row a size.
 
@@ -62,30 +55,30 @@ def compare_sizes(
 
     Args:
         reference: (N,) classes from elsewhere to agree with.
-        names: of SIZES.
+        names: of BACKBONES.
 
     Raises:
-        UsageError: a name is not in SIZES.
+        UsageError: a name is not in BACKBONES.
     """
-    unknown = [name for name in names if name not in SIZES]
+    unknown = [name for name in names if name not in BACKBONES]
     if unknown:
-        raise UsageError(f"no size is called {', '.join(unknown)}. Choose of {', '.join(SIZES)}")
+        raise UsageError(f"no size is called {', '.join(unknown)}. Choose of {', '.join(BACKBONES)}")
     rows = []
     for name in names:
         folder = run / "sizes" / name
-        sized = replace(shortened(recipe), backbone=SIZES[name])
+        sized = replace(shortened(recipe), backbone=BACKBONES[name])
         try:
             train_scan(bags, folder, sized, seed, device, reference=reference)
             rows.append(_found(bags, folds, folder, bayes) | {"collapsed": ""})
         except Collapse as error:
             LOG.warning("scan, %s: %s", name, error)
             rows.append({"collapsed": str(error)})
-    networks = {name: ScanNetwork(scan_dimensions(SIZES[name], recipe.clusters, 1)) for name in names}
+    networks = {name: ScanNetwork(scan_dimensions(BACKBONES[name], recipe.clusters, 1)) for name in names}
     speeds = pictures_per_second(networks, bags.crops[:SPEED_BATCH].to(device), device)
     table = pd.DataFrame(rows)
     table.insert(0, "size", names)
-    table.insert(1, "widths", [" ".join(map(str, SIZES[name].widths)) for name in names])
-    table.insert(2, "input", [CROP_SIZE // SIZES[name].shrink for name in names])
+    table.insert(1, "widths", [" ".join(map(str, BACKBONES[name].widths)) for name in names])
+    table.insert(2, "input", [CROP_SIZE // BACKBONES[name].shrink for name in names])
     table.insert(3, "parameters", [sum(value.numel() for value in networks[name].parameters()) for name in names])
     table.insert(4, "pictures_per_second", [speeds[name] for name in names])
     write_table(run / "sizes" / "sizes.csv", table)

@@ -68,7 +68,7 @@ def train_scan(
     _measure(bags, folder, recipe, device, reference)
     seeds = range(seed, seed + stability_seeds)
     if stability_seeds > 1 and stability_of == "whole":
-        _measure_whole_stability(bags, folder, recipe, seeds, device)
+        _measure_whole_stability(bags, folder, recipe, seeds, device, reference)
     elif stability_seeds > 1:
         _measure_stability(backbone, neighbours, bags, folder, recipe, seeds, device)
 
@@ -269,12 +269,14 @@ def _measure_stability(
     _write_stability(folder / "stability.json", "fused classes of clusterings on one pretext", seeds, collapsed, found)
 
 
-def _measure_whole_stability(bags: Bags, folder: Path, recipe: ScanRecipe, seeds: range, device: torch.device) -> None:
+def _measure_whole_stability(
+    bags: Bags, folder: Path, recipe: ScanRecipe, seeds: range, device: torch.device, reference: Classes | None
+) -> None:
     """Train SCAN anew from other seeds, and write how far the final classes agree: whole_stability.json."""
     found, collapsed = [_final_classes(folder)], []
     for seed in seeds[1:]:  # the first is the run's own, which is finished
         try:
-            train_scan(bags, folder / f"seed-{seed}", recipe, seed, device)
+            train_scan(bags, folder / f"seed-{seed}", recipe, seed, device, reference=reference)
             found.append(_final_classes(folder / f"seed-{seed}" / "scan"))
         except Collapse as error:
             LOG.warning("scan stability, seed %d: %s", seed, error)
