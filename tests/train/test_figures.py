@@ -12,7 +12,7 @@ from PIL import Image
 from infer.errors import UsageError
 from tests.train.bags import make_bags
 from train.crops import Bags
-from train.figures.cells import GAP, draw_contact_sheet, draw_segmentation, tile
+from train.figures.cells import GAP, MARGIN, draw_contact_sheet, draw_segmentation, tile
 from train.figures.cohort import draw_cohort
 from train.figures.curves import FIGURES, draw_curves
 from train.figures.table import write_table_2
@@ -108,10 +108,14 @@ def test_the_contact_sheet_shows_pictures_of_the_class_it_names(run: Path) -> No
     known = pd.DataFrame(columns)
     assert len(listed.merge(known)) == len(listed) == 15
     assert listed["cell_class"].tolist() == [0] * 7 + [2] * 7 + [7]
-    assert width_and_height(run / "figures/figure-05-classes.png") == (7 * (112 + GAP) - GAP, 3 * (112 + GAP) - GAP)
+    size = (MARGIN + 7 * (112 + GAP) - GAP, 3 * (112 + GAP) - GAP)
+    assert width_and_height(run / "figures/figure-05-classes.png") == size
     sheet = np.asarray(Image.open(run / "figures/figure-05-classes.png"))
     alone = int(np.flatnonzero(classes == 7)[0])
-    assert (sheet[2 * (112 + GAP) :, :112] == bags.crops[alone].numpy()).all()
+    assert (sheet[2 * (112 + GAP) :, MARGIN : MARGIN + 112] == bags.crops[alone].numpy()).all()
+    names = [sheet[row * (112 + GAP) : row * (112 + GAP) + 112, :MARGIN] for row in range(3)]
+    assert all(name.min() == 0 for name in names)  # a number stands there
+    assert len({name.tobytes() for name in names}) == 3  # and each its own
 
 
 def test_segmentation_shows_the_picture_and_what_is_kept(run: Path) -> None:

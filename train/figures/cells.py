@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from infer.errors import UsageError
 from train.crops import Bags
@@ -15,6 +15,7 @@ from train.segmentation import before_and_after
 SAMPLES = 10  # pictures a class
 SEGMENTED = 6  # pictures before and after
 GAP = 4  # px of white between pictures
+MARGIN = 40  # px for a row's name
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -33,7 +34,7 @@ def draw_segmentation(bags: Bags, folder: Path, seed: int) -> None:
 
 
 def draw_contact_sheet(bags: Bags, run: Path, folder: Path, seed: int) -> None:
-    """Write figure-05: a row a class, in order, its pictures drawn at random, not chosen.
+    """Write figure-05: a row a class, in order, its number beside it, its pictures drawn at random, not chosen.
 
     Raises:
         UsageError: SCAN has not run.
@@ -44,7 +45,8 @@ def draw_contact_sheet(bags: Bags, run: Path, folder: Path, seed: int) -> None:
     classes = pd.read_csv(path)["cell_class"].to_numpy(np.int64)
     columns = samples(classes, seed)
     sheet = tile([[bags.crops[index].cpu().numpy() for index in column] for column in columns])
-    _save(sheet, folder / "figure-05-classes.png")
+    names = [str(classes[column[0]]) for column in columns]
+    _save(np.concatenate([_margin(names, bags.crops.shape[1]), sheet], axis=1), folder / "figure-05-classes.png")
     _list(bags, np.concatenate(columns), folder / "figure-05-classes.csv", classes)
 
 
@@ -65,6 +67,16 @@ def tile(rows: list[list[Pixels]]) -> Pixels:
             top, left = y * (height + GAP), x * (width + GAP)
             sheet[top : top + height, left : left + width] = picture
     return sheet
+
+
+def _margin(names: list[str], height: int) -> Pixels:
+    """A name beside each row of pictures of that height: (sheet height, MARGIN, 3)."""
+    margin = Image.new("RGB", (MARGIN, (height + GAP) * len(names) - GAP), "white")
+    draw = ImageDraw.Draw(margin)
+    for row, name in enumerate(names):
+        centre = (MARGIN / 2, row * (height + GAP) + height / 2)
+        draw.text(centre, name, fill="black", anchor="mm", font_size=24)
+    return np.asarray(margin)
 
 
 def _save(sheet: Pixels, path: Path) -> None:

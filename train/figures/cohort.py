@@ -11,7 +11,7 @@ from train.figures.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
 from train.out_of_fold import write_table
 
 BINS = 20
-TITLES = {"sex": "sex (0 male, 1 female)", "lymph_count": "lymphocytes, 10^9/L, log scale", "age_years": "age, years"}
+TITLES = {"sex": "sex", "lymph_count": "lymphocytes, 10^9/L, log scale", "age_years": "age, years"}
 GROUPS = {"all": NEUTRAL, "reactive": REACTIVE, "malignant": MALIGNANT}
 
 
@@ -58,6 +58,8 @@ def _figure(bars: pd.DataFrame, groups: tuple[str, ...], title: str) -> Figure:
             axis.stairs(rows[group], edges, fill=True, alpha=0.6, color=GROUPS[group], label=group)
         axis.set_xlabel(label)
         axis.set_ylabel("patients")
+        if column == "sex":
+            axis.set_xticks([0, 1], ["male", "female"])
         if column == "lymph_count":
             axis.set_xscale("log")
     axes[0].legend()
