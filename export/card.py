@@ -1,8 +1,8 @@
 """MODEL_CARD.md: what the bundle is, how it was made, how good it is and what it is not.
 
-The headings are those of model cards (Mitchell et al. 2019); under each stands what of TRIPOD+AI (2024), STARD (2015) and
-CLAIM (2024) is to be found there, and what of these this program cannot know is named. Every sentence is either true of any bundle, computed from the run folder, or handed
-in by whoever exports.
+The headings are those of model cards (Mitchell et al. 2019); under each stands what of TRIPOD+AI (2024), STARD (2015)
+and CLAIM (2024) is to be found there, and what of these this program cannot know is named. Every sentence is either
+true of any bundle, computed from the run folder, or handed in by whoever exports.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: flo
     neighbours: dict[str, float] = json.loads((run / "scan" / "neighbours.json").read_text())
     path = run / "nested" / "figures.json"
     of_nested: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    if of_nested and of_nested["facts"]["classes_sha256"] != classes_digest(run):
+    if of_nested and of_nested["facts"]["classes_sha256"] not in ("", classes_digest(run)):
         of_nested = None  # SCAN was trained again since: these figures are of other cell classes
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
     contents = {
@@ -89,11 +89,12 @@ def _details(figures: Figures, manifest: Manifest, parity: float) -> list[str]:
     return [
         "\n".join(
             [
-                "- Three members: a CNN on single pictures; Gaussian naive Bayes on shares of unsupervised cell classes "
-                "(SCAN); a mixture of an image expert and a clinical expert. Their calibrated probabilities are "
-                "weighted.",
+                "- Three members: a CNN on single pictures; Gaussian naive Bayes on shares of unsupervised cell "
+                "classes (SCAN); a mixture of an image expert and a clinical expert. Their calibrated probabilities "
+                "are weighted.",
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
-                "- Each member is trained on all patients with a fixed schedule and averaged weights; no epoch is picked.",
+                "- Each member is trained on all patients with a fixed schedule and averaged weights; no epoch is "
+                "picked.",
                 f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities differ from torch by "
                 f"{parity:.1e} at most.",
                 "- It gives a probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
@@ -108,41 +109,41 @@ def _use(manifest: Manifest) -> list[str]:
     plausible = manifest.plausible
     return [
         "It estimates how likely a patient's lymphocytosis is malignant rather than reactive, from pictures of "
-        f"{plausible.minimum_images} or more single lymphocytes, sex, age and lymphocyte count, to help a haematologist "
-        "decide who goes on to flow cytometry.",
+        f"{plausible.minimum_images} or more single lymphocytes, sex, age and lymphocyte count, to help a "
+        "haematologist decide who goes on to flow cytometry.",
         "**It is not a medical device.** No clinical study stands behind it. It must not decide about a patient alone.",
-        f"Out of scope: patients without lymphocytosis (it does not refuse a normal count); ages outside {plausible.age_years.low:g} to "
-        f"{plausible.age_years.high:g} years and counts outside {plausible.lymph_count.low:g} to "
-        f"{plausible.lymph_count.high:g} x 10^9/L (refused); another analyser, stain or magnification than the training "
-        "data's; which disease it is; and any use in which nobody looks at the smear of those called reactive.",
+        "Out of scope: patients without lymphocytosis (it does not refuse a normal count); ages outside "
+        f"{plausible.age_years.low:g} to {plausible.age_years.high:g} years and counts outside "
+        f"{plausible.lymph_count.low:g} to {plausible.lymph_count.high:g} x 10^9/L (refused); another analyser, stain "
+        "or magnification than the training data's; which disease it is; and any use in which nobody looks at the "
+        "smear of those called reactive.",
     ]
 
 
 def _factors(neighbours: dict[str, float]) -> list[str]:
     return [
-        "Predictors: the central 112 x 112 pixels of each picture, sex, age in years, lymphocyte count in 10^9/L. Stain, "
-        "lamp and analyser reach the networks through the pictures. Nothing else of a patient is read.",
-        "Do cell classes follow the cell or the slide? "
-        f"{neighbours['own_patient_share']:.1%} of a cell's nearest neighbours in the SimCLR embedding come from its "
-        f"own patient; by chance {neighbours['own_patient_share_by_chance']:.1%} would. The further the first lies "
-        "above the second, the more the classes can follow a patient's stain instead of the cell's shape.",
+        "Predictors: the central 112 x 112 pixels of each picture, sex, age in years, lymphocyte count in 10^9/L. "
+        "Stain, lamp and analyser reach the networks through the pictures. Nothing else of a patient is read.",
+        f"Do cell classes follow the cell or the slide? {neighbours['own_patient_share']:.1%} of a cell's nearest "
+        "neighbours in the SimCLR embedding come from its own patient; by chance "
+        f"{neighbours['own_patient_share_by_chance']:.1%} would. The further the first lies above the second, the "
+        "more the classes can follow a patient's stain instead of the cell's shape.",
     ]
 
 
 def _metrics(of_nested: dict[str, Any] | None) -> list[str]:
     nested_only = (
-        " Nested also: average precision, predictive values, Brier score, calibration slope and intercept; by sex, age "
-        "band, count band and number of pictures."
+        " Nested also: average precision, predictive values, Brier score, calibration slope and intercept; by sex, "
+        "age band, count band and number of pictures."
     )
     return [
-        "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is positive. 95% intervals "
-        "by bootstrap over patients, 2,000 resamples. The grey zone, count <= "
-        f"{GREY_ZONE_COUNT}, stands apart: above it every patient of the public cohort is malignant."
-        + (nested_only if of_nested else ""),
+        "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is positive. 95% "
+        f"intervals by bootstrap over patients, 2,000 resamples. The grey zone, count <= {GREY_ZONE_COUNT}, stands "
+        "apart: above it every patient of the public cohort is malignant." + (nested_only if of_nested else ""),
         "Operating points: between two thresholds the decision is `refer`. `balanced`: the narrowest band around the "
-        "threshold of best balanced accuracy outside which balanced accuracy is .95, or the widest that refers a quarter. "
-        "`sensitivity-N`: nobody above the threshold that keeps N% of the malignant is called reactive, because to miss a "
-        "malignant patient costs more than a flow cytometry in vain.",
+        "threshold of best balanced accuracy outside which balanced accuracy is .95, or the widest that refers a "
+        "quarter. `sensitivity-N`: nobody above the threshold that keeps N% of the malignant is called reactive, "
+        "because to miss a malignant patient costs more than a flow cytometry in vain.",
     ]
 
 
@@ -150,11 +151,10 @@ def _training_data(manifest: Manifest, rejected: int, about: str) -> list[str]:
     source, data = manifest.provenance, manifest.provenance.data_summary
     return [
         f"{data['patients']} patients ({data['malignant']} malignant, {data['reactive']} reactive) with "
-        f"{data['images']} pictures; ages at {source.reference_date}. "
-        f"The table's SHA-256 is `{source.table_sha256}`. "
-        f"Left out: patients with LABEL -1 and {rejected} pictures that could not be used. No value was filled in. In the "
-        f"losses a malignant patient weighs {MALIGNANT_WEIGHT:g} times a reactive one in the baseline; in the mixture as the "
-        "recipe says.",
+        f"{data['images']} pictures; ages at {source.reference_date}. The table's SHA-256 is `{source.table_sha256}`. "
+        f"Left out: patients with LABEL -1 and {rejected} pictures that could not be used. No value was filled in. In "
+        f"the losses a malignant patient weighs {MALIGNANT_WEIGHT:g} times a reactive one in the baseline; in the "
+        "mixture as the recipe says.",
         "Not known to this program: who was recruited, when and how, by what reference standard they were labelled, "
         "ethical approval, funding. What the exporter adds:",
         about.strip() or "Nothing.",
@@ -175,17 +175,17 @@ def _evaluation_data(of_nested: dict[str, Any] | None) -> list[str]:
 
 def _ethics() -> list[str]:
     return [
-        "A malignant patient called reactive may be diagnosed late; a reactive patient called malignant is examined in "
-        "vain and may be frightened.",
-        "The bundle holds no picture, ID or row of a patient. But the smallest and largest age and count of the training "
-        "patients stand in it, and with the date that ages were taken at they can give two birth dates. Logs carry IDs and "
-        "no values.",
+        "A malignant patient called reactive may be diagnosed late; a reactive patient called malignant is examined "
+        "in vain and may be frightened.",
+        "The bundle holds no picture, ID or row of a patient. But the smallest and largest age and count of the "
+        "training patients stand in it, and with the date that ages were taken at they can give two birth dates. "
+        "Logs carry IDs and no values.",
     ]
 
 
 def _caveats() -> list[str]:
     return [
-        "Look at the intervals before the figures, and at those of subgroups twice. Before use, score patients of your own "
-        "whose diagnosis is known, and compare. Look closer where members disagree, where `refer` stands, and where the "
-        "run's log says that colours are far from those of the training patients."
+        "Look at the intervals before the figures, and at those of subgroups twice. Before use, score patients of "
+        "your own whose diagnosis is known, and compare. Look closer where members disagree, where `refer` stands, "
+        "and where the run's log says that colours are far from those of the training patients."
     ]

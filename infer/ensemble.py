@@ -12,9 +12,13 @@ Floats = npt.NDArray[np.float64]
 
 def calibrated(probability: Floats, calibration: Calibration) -> Floats:
     """Platt's smooth map from a member's raw probability to a calibrated one, any shape."""
+    return np.asarray(1.0 / (1.0 + np.exp(-calibrated_logit(probability, calibration))))
+
+
+def calibrated_logit(probability: Floats, calibration: Calibration) -> Floats:
+    """The calibrated probability's logit, finite however sure the member is, any shape."""
     kept = np.clip(np.asarray(probability, dtype=np.float64), calibration.clip, 1 - calibration.clip)
-    scores = np.log(kept / (1 - kept))
-    return np.asarray(1.0 / (1.0 + np.exp(-(calibration.slope * scores + calibration.intercept))))
+    return np.asarray(calibration.slope * np.log(kept / (1 - kept)) + calibration.intercept)
 
 
 def weighted(members: Mapping[str, Floats], ensemble: Ensemble) -> Floats:

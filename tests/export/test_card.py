@@ -276,14 +276,23 @@ def test_headings_are_model_cards_own_and_say_what_they_answer(tmp_path: Path) -
     assert "*TRIPOD+AI: predictors. STARD: index test. CLAIM: data.*" in parts[3]
 
 
-def test_nested_figures_of_other_cell_classes_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("evaluated", "shown"),
+    [(b"as they are", True), (b"before SCAN was trained again", False), (None, True)],  # none: inductive
+)
+def test_nested_figures_of_other_cell_classes_are_left_out(
+    tmp_path: Path, evaluated: bytes | None, shown: bool
+) -> None:
+    found = nested_figures()
+    digest = "" if evaluated is None else hashlib.sha256(evaluated).hexdigest()
+    found["facts"] = {**found["facts"], "classes_sha256": digest}  # type: ignore[dict-item]
     (tmp_path / "nested").mkdir()
-    (tmp_path / "nested/figures.json").write_text(json.dumps(nested_figures()))
+    (tmp_path / "nested/figures.json").write_text(json.dumps(found))
     (tmp_path / "scan").mkdir()
-    (tmp_path / "scan/classes.csv").write_text("trained again")
+    (tmp_path / "scan/classes.csv").write_bytes(b"as they are")
     text = card(tmp_path, good_figures(), manifest())
-    assert "Not made for this bundle" in text
-    assert "| ensemble (1x)" not in text
+    assert ("Not made for this bundle" in text) != shown
+    assert ("| ensemble (1x)" in text) == shown
 
 
 def test_what_was_left_out_and_what_nobody_said_is_told(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def evaluate_nested(
         "chosen outside": OUTSIDE,
         "models": f"{len(members)} single ones, {len(ensembles)} ensembles, {len(gates)} gates",
         "code": code_note(run),
-        "classes_sha256": classes_digest(run),
+        "classes_sha256": "" if options.inductive else classes_digest(run),
     }
     nested = gather(bags, predictor, members, outers, ensembles, gates)
     return write_report(nested, bags, run / "nested", facts, seed)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit
 
+from infer.ensemble import calibrated_logit
 from infer.manifest import Calibration
 from train.ensemble import fit_calibration
 from train.nested.plan import Floats, Indices
@@ -53,11 +54,7 @@ def fit_gate(experts: Floats, clinical: Floats, labels: Indices, pull: float) ->
 
 def _logits(experts: Floats, calibration: tuple[Calibration, Calibration]) -> Floats:
     """Of the calibrated probabilities: (2, P) -> (2, P)."""
-    rows = [
-        one.slope * logit(np.clip(row, one.clip, 1 - one.clip)) + one.intercept
-        for row, one in zip(experts, calibration, strict=True)
-    ]
-    return np.stack(rows)
+    return np.stack([calibrated_logit(row, one) for row, one in zip(experts, calibration, strict=True)])
 
 
 def _seen(logits: Floats, clinical: Floats) -> Floats:
