@@ -232,6 +232,7 @@ class Share(click.ParamType[tuple[int, int]]):
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="nested: of what trains quickly.")
 @click.option("--inductive", is_flag=True, help="nested: SCAN on each fold's own pictures, not once on everybody's.")
 @click.option("--leads", is_flag=True, help="nested: also everything that was tried to go past the report's models.")
+@click.option("--deep-leads", is_flag=True, help="nested: with --leads, also those that are networks: for a GPU.")
 @click.option("--part", type=Share(), help="nested: train one of N shares and stop, so that N calls work side by side.")
 def evaluate_command(
     patients: Path,
@@ -241,14 +242,15 @@ def evaluate_command(
     repeats: int,
     inductive: bool,
     leads: bool,
+    deep_leads: bool,
     part: tuple[int, int] | None,
     **options: Any,
 ) -> None:
     if protocol == "nested" and models:
         raise UsageError("--model goes with --protocol report")
-    if protocol == "report" and (inductive or leads or part):
-        raise UsageError("--inductive, --leads and --part go with --protocol nested")
-    nested = NestedOptions(repeats, part, inductive=inductive, leads=leads)
+    if protocol == "report" and (inductive or leads or deep_leads or part):
+        raise UsageError("--inductive, --leads, --deep-leads and --part go with --protocol nested")
+    nested = NestedOptions(repeats, part, inductive=inductive, leads=leads, deep=deep_leads)
     this = Run(patients, run, options)
     if protocol == "nested":
         text = evaluate_nested(this.bags, this.folder, this.recipe, this.seed, this.device, nested)

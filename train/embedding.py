@@ -62,10 +62,20 @@ class EfficientNetLite0(nn.Module):
         self.head = _Convolution(channels, FEATURES, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        # As its authors normalise; with it, and not with ImageNet's mean and deviation, the first layer's outputs on
-        # cells have about the mean and variance that its batch norm was trained to.
-        pixels = (images.permute(0, 3, 1, 2).to(torch.float32) - 127) / 128  # (N, 3, H, W), a view with channels last
+        return self.features(normalised(images))
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (N, 3, H, W) -> (N, 1280)."""
         return self.head(self.blocks(self.stem(pixels))).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), a view with channels last, as the network's authors normalise.
+
+    With it, and not with ImageNet's mean and deviation, the first layer's outputs on cells have about the mean and
+    variance that its batch norm was trained to.
+    """
+    return (images.permute(0, 3, 1, 2).to(torch.float32) - 127) / 128
 
 
 class _Convolution(nn.Module):

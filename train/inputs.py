@@ -7,6 +7,21 @@ MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as the report normalises
 STD = (0.229, 0.224, 0.225)
 
 
+KNOT = 7.0  # 10^9/L; above it a count says more than its logarithm's slope below it
+EXCESS = 3.0  # makes the excess of the size of one
+
+
+def bent_features(clinical: Tensor) -> Tensor:
+    """Raw (P, 3) sex, count, age -> (P, 4) sex, log count, age and the count's excess over KNOT, of the size of one.
+
+    A count far above what reactions reach is malignant whatever else is said, while among lower ones it hardly tells:
+    one slope cannot be right for both.
+    """
+    sex, count, age = clinical.unbind(1)
+    excess = EXCESS * (count / KNOT).log().clamp_min(0)
+    return torch.stack([sex, count.log() - 2, (age - 60) / 10, excess], dim=1)
+
+
 class Normalise(nn.Module):
     """uint8 (N, H, W, 3) -> float (N, 3, H, W), channels-last in memory, standardised by ImageNet's mean and std."""
 

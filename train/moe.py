@@ -83,7 +83,9 @@ def train_network(
 
     trained = fit(
         network,
-        lambda rng: _epoch(bags, patients, recipe, rng, device),
+        lambda rng: bag_batches(
+            bags, patients, recipe.batch_patients, recipe.images_per_patient, rng, device, turns=recipe.turns
+        ),
         loss,
         recipe.fit,
         job,
@@ -226,15 +228,28 @@ def mean_maps(network: MixtureOfExperts, bags: Bags, patients: Indices, device: 
     return torch.stack(means)
 
 
-def _epoch(
-    bags: Bags, patients: Indices, recipe: MoeRecipe, rng: np.random.Generator, device: torch.device
+def bag_batches(
+    bags: Bags,
+    patients: Indices,
+    batch_patients: int,
+    images_per_patient: int,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    turns: bool,
 ) -> Iterator[MoeBatch]:
-    for group in batches_of(rng.permutation(patients), recipe.batch_patients):
-        chosen = bags.sample(group, recipe.images_per_patient, rng)
+    """An epoch: all patients once in random order, some pictures of each.
+
+    Args:
+        images_per_patient: at most; 0 is all.
+        turns: whether each picture comes in one of its eight orientations.
+    """
+    for group in batches_of(rng.permutation(patients), batch_patients):
+        chosen = bags.sample(group, images_per_patient, rng)
         images = bags.crops[torch.from_numpy(np.concatenate(chosen))].to(device)
         patient = np.repeat(np.arange(len(group)), [len(part) for part in chosen])
         yield MoeBatch(
-            turn_and_flip(images) if recipe.turns else images,
+            turn_and_flip(images) if turns else images,
             torch.from_numpy(patient).to(device),
             torch.from_numpy(bags.clinical[group]).to(device),
             torch.from_numpy(bags.labels[group]).to(device),

@@ -92,10 +92,10 @@ class MixtureOfExperts(nn.Module):
 
 
 def bag_means(maps: Tensor, patient: Tensor, patients: int) -> Tensor:
-    """Mean of the feature maps over each patient's pictures: (N, C, 3, 3) -> (P, C, 3, 3)."""
+    """Mean of features or maps over each patient's pictures: (N, ...) -> (P, ...)."""
     sums = maps.new_zeros((patients, *maps.shape[1:])).index_add(0, patient, maps)
     counts = torch.bincount(patient, minlength=patients).to(maps.dtype)
-    return sums / counts.view(-1, 1, 1, 1)
+    return sums / counts.view(-1, *[1] * (maps.ndim - 1))
 
 
 def _conv_bn_relu(inputs: int, outputs: int) -> list[nn.Module]:

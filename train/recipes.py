@@ -51,6 +51,22 @@ class MoeRecipe:
 
 
 @dataclass(frozen=True)
+class FineTunedRecipe:
+    """The fine-tuned expert."""
+
+    fit: FitRecipe
+    batch_patients: int = 8
+    images_per_patient: int = 16
+    head_rate: float = 10.0  # learning rate of the last layer, which is new, as a multiple of the others'
+    dropout: float = 0.2  # of a patient's mean features; EfficientNet-Lite0's own
+    norm_images: int = 1024  # training pictures that batch norm's statistics are taken from
+    input_size: int = 112  # pixels that a crop is resized to
+    views: ViewOptions = field(
+        default_factory=lambda: ViewOptions(crop=0.8, gain=0.1, offset=0.1, saturation=(0.7, 1.2))
+    )
+
+
+@dataclass(frozen=True)
 class ScanRecipe:
     """SimCLR pretext, SCAN clustering, self-labelling, fusion."""
 
@@ -131,6 +147,13 @@ SMALL = Recipe(
     ),
     bayes=BayesRecipe(smoothing=1e-2),
 )
+
+# Ways of fine-tuning, all set before any was tried on the public cohort.
+FINE_TUNED = {
+    "fine-tuned": FineTunedRecipe(FitRecipe(epochs=20, learning_rate=1e-4, decay=0.9)),
+    "fine-tuned gently": FineTunedRecipe(FitRecipe(epochs=20, learning_rate=3e-5, decay=0.9)),
+    "fine-tuned at 224": FineTunedRecipe(FitRecipe(epochs=20, learning_rate=1e-4, decay=0.9), input_size=224),
+}
 
 RECIPES = {recipe.name: recipe for recipe in (FULL, SMALL)}
 

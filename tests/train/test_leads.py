@@ -114,6 +114,6 @@ def test_ensembles_and_gates_are_of_members_that_are_there(trained_run: TrainedR
     names = [
         member.name for member in all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, cpu)
     ]
-    assert len(set(names)) == len(names) == 14
+    assert len(set(names)) == len(names) == 16
     for of in [*(stack.members for stack in WITH_LEADS.values()), *GATES.values()]:
         assert set(of) <= set(names)

@@ -150,6 +150,26 @@ def test_predictions_are_kept_by_content(tmp_path: Path) -> None:
     assert task.key(replace(bags, facts={**bags.facts, "table_sha256": "1"})) != task.key(bags)
 
 
+def test_members_that_differ_in_title_and_column_alone_share_a_training(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    calls: list[Indices] = []
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
+        calls.append(asked)
+        return {"probability": asked / 1000, "turned": asked / 2000}
+
+    member = Member("deep", {}, predict)
+    turned = replace(member, title="deep, turned", column="turned")
+    outers = outer_folds(bags.labels, 0, 1)
+    nested = gather(
+        bags, Predictor(bags, tmp_path), [member, turned], outers, {"both": Stack(("deep", "deep, turned"))}
+    )
+    assert len(calls) == 20
+    assert list(nested.predictions) == ["deep", "deep, turned", "both"]
+    task = outer_task(turned, outers[0])
+    np.testing.assert_array_equal(Predictor(bags, tmp_path).predict(task), task.asked / 2000)
+
+
 def test_a_checkpoint_goes_when_its_predictions_are_there(tmp_path: Path) -> None:
     bags = clinical_bags()
 
@@ -534,6 +554,8 @@ def test_a_share_that_is_none_is_wrong_usage(evaluated: tuple[Path, Path, str], 
         (("nested", "--model", "moe"), "--model goes with --protocol report"),
         (("report", "--part", "1/2"), "go with --protocol nested"),
         (("nested", "--leads", "--inductive"), "leave --inductive out"),
+        (("report", "--deep-leads"), "go with --protocol nested"),
+        (("nested", "--deep-leads"), "come on top of --leads"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(

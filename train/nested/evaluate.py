@@ -7,6 +7,7 @@ import torch
 
 from infer.errors import UsageError
 from train.crops import Bags
+from train.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
 from train.nested.members import (
     ENSEMBLES,
     GATES,
@@ -30,17 +31,20 @@ class NestedOptions:
     """What a call of the protocol is asked for.
 
     Raises:
-        UsageError: leads are to be inductive.
+        UsageError: leads are to be inductive, or deep ones to come alone.
     """
 
     repeats: int  # of what trains quickly; the rest is in the first alone
     part: tuple[int, int] | None = None  # train the first of so many shares, counted from 1, and stop
     inductive: bool = False  # SCAN on each fold's own pictures, not once on everybody's
     leads: bool = False  # also what was tried to go past the report's models
+    deep: bool = False  # of that also the networks
 
     def __post_init__(self) -> None:
         if self.inductive and self.leads:
             raise UsageError("--leads uses SCAN as trained on everybody's pictures: leave --inductive out")
+        if self.deep and not self.leads:
+            raise UsageError("--deep-leads come on top of --leads: give both")
 
 
 def evaluate_nested(
@@ -54,11 +58,14 @@ def evaluate_nested(
     outers = outer_folds(bags.labels, seed, options.repeats)
     members = all_members(bags, run, recipe, seed, device, inductive=options.inductive)
     members += all_leads(bags, run, device) if options.leads else []
+    members += deep_leads(bags, recipe, seed, device) if options.deep else []
     predictor = Predictor(bags, run / "nested")
     if options.part:
         train_part(predictor, members, outers, *options.part)
         return ""
     ensembles, gates = (WITH_LEADS, GATES) if options.leads else (ENSEMBLES, {})
+    if options.deep:
+        ensembles, gates = ensembles | DEEP_STACKS, gates | DEEP_GATES
     of_pictures = "inductive: SCAN trained on each training fold's pictures" if options.inductive else TRANSDUCTIVE
     facts = {
         "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {options.repeats}",

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.crops import Bags
+from train.inputs import KNOT, bent_features
 from train.nested.plan import Floats, Indices, Member
 
 Pictures = npt.NDArray[np.float32]  # (N, D) embedding of each picture
@@ -37,20 +38,32 @@ def clinical_interplay(bags: Bags) -> Member:
     return Member("clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0))
 
 
-def embedded(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str], *, dispersion: bool = False) -> Member:
+def clinical_bent(bags: Bags) -> Member:
+    """Logistic regression on sex, age, and the count with a bend (train/inputs.py)."""
+    facts = {"strengths": STRENGTHS, "knot": KNOT}
+    return Member("clinical, bent count", facts, _logistic(_bent(bags), bags.labels, 0))
+
+
+def embedded(
+    bags: Bags, name: str, pictures: Pictures, facts: dict[str, str], *, dispersion: bool = False, bent: bool = False
+) -> Member:
     """Logistic regression on sex, log count, age and the principal components of a patient's mean embedding.
 
     Args:
         pictures: (N, D) embedding of each picture.
         facts: where it comes from.
         dispersion: whether each feature's standard deviation over the patient's pictures joins its mean.
+        bent: whether the count has a bend.
     """
+    clinical = _bent(bags) if bent else clinical_features(bags)
     parts = [by_patient(bags, pictures, np.mean)]
     if dispersion:
         parts.append(by_patient(bags, pictures, np.std))
-    features = np.concatenate([clinical_features(bags), *parts], axis=1)
+    features = np.concatenate([clinical, *parts], axis=1)
     numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, **facts}
-    return Member(name, numbers, _logistic(features, bags.labels, features.shape[1] - 3))
+    if bent:
+        numbers["knot"] = KNOT
+    return Member(name, numbers, _logistic(features, bags.labels, features.shape[1] - clinical.shape[1]))
 
 
 def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: dict[str, str]) -> Member:
@@ -79,6 +92,10 @@ def clinical_features(bags: Bags) -> Floats:
     """Sex, logarithm of the count less 2, decades of age from 60: (P, 3), all of the size of one."""
     sex, count, age = bags.clinical.astype(np.float64).T
     return np.stack([sex, np.log(count) - 2, (age - 60) / 10], axis=1)
+
+
+def _bent(bags: Bags) -> Floats:
+    return bent_features(torch.from_numpy(bags.clinical.astype(np.float64))).numpy()
 
 
 def by_patient(bags: Bags, pictures: Pictures, summary: Callable[..., Pictures]) -> Floats:

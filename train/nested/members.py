@@ -23,10 +23,11 @@ from train.crops import Bags
 from train.embedding import embed_pictures, weights_digest
 from train.ensemble import EQUALITY
 from train.fitting import Job
+from train.moe_stability import turned_bags
 from train.naive_bayes import fit_naive_bayes, patient_features, read_cell_classes
 from train.nested import leads
 from train.nested.inductive import inductive_classes
-from train.nested.plan import Floats, Indices, Member
+from train.nested.plan import PROBABILITY, Floats, Indices, Member
 from train.nested.stacking import Stack
 from train.recipes import BaselineRecipe, BayesRecipe, MoeRecipe, Recipe
 from train.scan.network import embed_all
@@ -34,12 +35,16 @@ from train.scan.stages import load_backbone, load_scan, look
 
 Classes = npt.NDArray[np.int64]
 
+TURNED = "turned"
+BENT = "ImageNet mean, bent count"
 SHIPPED = "ensemble"  # stacked as a bundle's is: the pull fixed
 ENSEMBLES = {SHIPPED: Stack(MEMBERS, (EQUALITY,)), "ensemble, free pull": Stack(MEMBERS)}
 WITH_LEADS = ENSEMBLES | {
     "ensemble + ImageNet": Stack((*MEMBERS, "ImageNet mean")),
     "ensemble + ImageNet + SimCLR": Stack((*MEMBERS, "ImageNet mean", "SimCLR mean")),
     "moe + ImageNet": Stack(("moe", "ImageNet mean")),
+    "moe + ImageNet, bent count": Stack(("moe", BENT)),
+    "ensemble + ImageNet, bent count": Stack((*MEMBERS, BENT)),
 }
 GATES = {  # of experts' out-of-fold probabilities and clinical values
     "gate: moe or clinical": ("moe", "clinical logistic"),
@@ -104,7 +109,9 @@ def all_leads(bags: Bags, run: Path, device: torch.device) -> list[Member]:
     of_simclr, of_scan = ({"weights": _digest(path)} for path in (pretext, final))
     return [
         leads.clinical_interplay(bags),
+        leads.clinical_bent(bags),
         leads.embedded(bags, "ImageNet mean", imagenet, of_imagenet),
+        leads.embedded(bags, BENT, imagenet, of_imagenet, bent=True),
         leads.embedded(bags, "ImageNet mean and dispersion", imagenet, of_imagenet, dispersion=True),
         leads.embedded(bags, "SimCLR mean", simclr, of_simclr),
         leads.embedded(bags, "SimCLR mean and dispersion", simclr, of_simclr, dispersion=True),
@@ -160,18 +167,23 @@ def baseline_member(bags: Bags, recipe: BaselineRecipe, seed: int, device: torch
 
 
 def moe_member(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) -> Member:
-    """The mixture of experts, its clinical side fitted late where the recipe says so."""
+    """The mixture of experts, its clinical side fitted late where the recipe says so.
 
-    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+    Its column TURNED is of the same network, every picture seen in all eight orientations.
+    """
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         job = Job(f"nested {checkpoint.stem}", checkpoint, seed)
         if not checkpoint.exists():
             network = moe.train_network(bags, training, recipe, job, device)
             if recipe.late_steps:
                 moe.fit_clinical_side(network, bags, training, recipe, device)
             save_network(checkpoint, network.cpu(), network.dimensions)
-        return moe.predict(checkpoint, bags, asked, device)["probability"]
+        ways = {PROBABILITY: bags, TURNED: turned_bags(bags, asked)}
+        return {name: moe.predict(checkpoint, of, asked, device)["probability"] for name, of in ways.items()}
 
-    return Member("moe", {"recipe": asdict(recipe), "seed": seed}, predict, repeated=False)
+    facts = {"recipe": asdict(recipe), "seed": seed, "columns": [PROBABILITY, TURNED]}
+    return Member("moe", facts, predict, repeated=False)
 
 
 def scan_member(

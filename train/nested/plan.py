@@ -25,6 +25,7 @@ from train.out_of_fold import write_table
 LOG = logging.getLogger("lympho")
 
 OUTER, INNER = 5, 3  # folds
+PROBABILITY = "probability"
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -32,12 +33,21 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Member:
-    """A model: trained on some patients it gives others a probability."""
+    """A model: trained on some patients it gives others a probability.
 
-    name: str
+    Members that differ in title and column alone share a training.
+    """
+
+    name: str  # of its file
     facts: Mapping[str, Any]  # every number its predictions depend on, beside the data and the patients
-    predict: Callable[[Indices, Indices, Path], Floats]  # training patients, asked patients, checkpoint -> (asked,)
+    # training patients, asked patients, checkpoint -> (asked,), or columns of such by name
+    predict: Callable[[Indices, Indices, Path], Floats | Mapping[str, Floats]]
     repeated: bool = True  # in every repeat; members whose training takes long are in the first alone
+    title: str = ""  # in tables; the name where there is none
+    column: str = PROBABILITY  # of those predicted
+
+    def __str__(self) -> str:
+        return self.title or self.name
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,7 @@ class Predictor:
         self.train(task, wait=True)
         # Numbers as text first: NumPy reads back exactly what was written.
         table = pd.read_csv(self._path(task), dtype=str, keep_default_na=False).set_index("patient_id")
-        return table["probability"].loc[self._asked(task)].to_numpy(str).astype(np.float64)
+        return table[task.member.column].loc[self._asked(task)].to_numpy(str).astype(np.float64)
 
     def train(self, task: Task, *, wait: bool) -> bool:
         """Have the task's predictions made if they are not there; False if another process is at it and none waits."""
@@ -150,8 +160,9 @@ class Predictor:
 
     def _make(self, task: Task, path: Path) -> None:
         checkpoint = path.with_suffix(".safetensors")
-        probability = task.member.predict(task.training, task.asked, checkpoint)
-        write_table(path, pd.DataFrame({"patient_id": self._asked(task), "probability": probability}))
+        predicted = task.member.predict(task.training, task.asked, checkpoint)
+        columns = predicted if isinstance(predicted, Mapping) else {PROBABILITY: predicted}
+        write_table(path, pd.DataFrame({"patient_id": self._asked(task), **columns}))
         for left in (checkpoint, progress_path(checkpoint)):  # its predictions are all that is needed of it
             left.unlink(missing_ok=True)
 

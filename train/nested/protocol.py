@@ -32,7 +32,7 @@ def train_part(predictor: Predictor, members: Sequence[Member], outers: Sequence
     """Train one of several shares of the tasks, so that as many calls can work side by side."""
     mine = [task for task in all_tasks(members, outers)[part - 1 :: parts] if not predictor.is_done(task)]
     for number, task in enumerate(mine):
-        LOG.info("nested: %s, training %d of %d of this share", task.member.name, number + 1, len(mine))
+        LOG.info("nested: %s, training %d of %d of this share", task.member, number + 1, len(mine))
         if not predictor.train(task, wait=False):
             LOG.info("nested: another call is at it")
 
@@ -55,7 +55,7 @@ def gather(
         UsageError: an ensemble or gate names a member that is not there.
     """
     gates = gates or {}
-    known = {member.name for member in members}
+    known = {str(member) for member in members}
     for name, of in ({name: stack.members for name, stack in ensembles.items()} | dict(gates)).items():
         if not set(of) <= known:
             raise UsageError(f"{name}: has no member {', '.join(sorted(set(of) - known))}")
@@ -87,8 +87,8 @@ def _score_fold(
     gates: Mapping[str, tuple[str, str]],
 ) -> dict[str, Scored]:
     labels = bags.labels[outer.training]
-    inner = {member.name: _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
-    held_out = {member.name: predictor.predict(outer_task(member, outer)) for member in members}  # (H,) each
+    inner = {str(member): _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
+    held_out = {str(member): predictor.predict(outer_task(member, outer)) for member in members}  # (H,) each
     scored = {name: score_member(inner[name], labels, held_out[name]) for name in inner}
     mixed = {}
     for name, stack in ensembles.items():
