@@ -19,7 +19,7 @@ import click
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from infer.errors import LymphoError
@@ -76,7 +76,7 @@ def fit(
         weight_decay=recipe.weight_decay,
     )
     rates = [group["lr"] for group in optimizer.param_groups]
-    averaged = AveragedModel(network, use_buffers=True)
+    averaged = AveragedModel(network, avg_fn=get_swa_avg_fn(), use_buffers=True)
     first_averaged = recipe.epochs - max(1, round(recipe.averaged_share * recipe.epochs))
     progress = Progress(network, averaged, optimizer, history=[], best={})
     progress.load(job.checkpoint)
