@@ -81,6 +81,8 @@ def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; what matters comes back as an exception
+    # Each graph has threads of its own; left to spin after a run, they take the processors from the next graph's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if provider == CUDA else []
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[*providers, CPU])
