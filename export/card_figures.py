@@ -10,7 +10,7 @@ from train.nested.members import SHIPPED
 from train.nested.tables import CLINICAL_ONLY
 
 Figures = dict[str, dict[str, float]]
-PICTURES_ONLY = ("moe, pictures only", "baseline, pictures only", "scan, pictures only")
+PICTURES_ONLY = tuple(f"{name}, pictures only" for name in MEMBERS)
 SMALLEST_INFLUENCE = 0.05  # of a member on the ensemble's probability, between its 5% and 95% quantile
 FULL = ("count cut-off", *CLINICAL_ONLY, *MEMBERS, SHIPPED)  # models whose nested figures the card gives in full
 
@@ -84,7 +84,7 @@ def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
         "come from the other folds. The estimates are not nested.",
         _table(figures),
         "`pictures only`: for moe the image expert's probability; for the baseline with everybody's clinical values "
-        "set to the median of the held-out fold; for scan the features without sex, count and age.",
+        "set to the median of the held-out fold; for scan and imagenet a model without sex, count and age.",
         "### What is demanded of a reference bundle",
         listed,
     ]

@@ -1,4 +1,4 @@
-"""torch -> ONNX: the four graphs of a bundle, each with raw inputs and named outputs."""
+"""torch -> ONNX: the six graphs of a bundle, each with raw inputs and named outputs."""
 
 import logging
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from train.baseline import Baseline
+from train.imagenet import ImageNetNetwork
 from train.moe_network import Encoder, Head
 from train.scan.network import ScanNetwork
 
@@ -49,7 +50,9 @@ class HeadGraph(nn.Module):
         return output.probability, output.image, output.clinical, output.gate
 
 
-def plan_graphs(baseline: Baseline, scan: ScanNetwork, encoder: Encoder, head: Head) -> list[GraphPlan]:
+def plan_graphs(
+    baseline: Baseline, scan: ScanNetwork, encoder: Encoder, head: Head, imagenet: ImageNetNetwork
+) -> list[GraphPlan]:
     """The bundle's graphs; infer.models checks the same names and shapes when it loads them."""
     images = torch.zeros(2, *CROP, dtype=torch.uint8)
     clinical = torch.ones(2, 3)
@@ -63,6 +66,13 @@ def plan_graphs(baseline: Baseline, scan: ScanNetwork, encoder: Encoder, head: H
             HeadGraph(head),
             {"bags": torch.zeros(2, channels, 3, 3), "clinical": clinical},
             ("probability", "image_probability", "clinical_probability", "gate"),
+        ),
+        GraphPlan("imagenet_encoder.onnx", imagenet.pictures, {"images": images}, ("contribution",)),
+        GraphPlan(
+            "imagenet_head.onnx",
+            imagenet.head,
+            {"contribution": torch.zeros(2), "clinical": clinical},
+            ("probability",),
         ),
     ]
 
@@ -85,5 +95,14 @@ def export_graph(plan: GraphPlan) -> bytes:
     if program is None:  # only the legacy exporter writes a file and returns nothing
         raise RuntimeError(f"{plan.name}: torch.onnx.export returned no program")
     model = program.model_proto
+    _strip(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what torch notes down on the way, in place: stack traces with the paths of this machine among it."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")

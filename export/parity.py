@@ -10,8 +10,8 @@ from infer.sessions import CPU, Device, Graph, available_cpus
 
 BATCH_SIZES = (1, 2, 7, 64)
 TOLERANCE = 1e-5  # absolute, of probabilities
-MAPS_TOLERANCE = 1e-4  # relative to the largest value, of embeddings and feature maps, which are not bounded by 1
-UNBOUNDED = frozenset({"embedding", "maps"})
+UNBOUNDED_TOLERANCE = 1e-4  # relative to the largest value, of outputs that are not bounded by 1
+UNBOUNDED = frozenset({"embedding", "maps", "contribution"})
 
 
 class ParityError(LymphoError):
@@ -50,7 +50,7 @@ def _difference(name: str, wanted: np.ndarray, got: np.ndarray) -> tuple[float, 
     if wanted.shape != got.shape:
         return float("inf"), 0.0
     difference = float(np.max(np.abs(wanted - got)))
-    return difference, MAPS_TOLERANCE * float(np.max(np.abs(wanted))) if name in UNBOUNDED else TOLERANCE
+    return difference, UNBOUNDED_TOLERANCE * float(np.max(np.abs(wanted))) if name in UNBOUNDED else TOLERANCE
 
 
 def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

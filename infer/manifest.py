@@ -9,12 +9,14 @@ import msgspec
 
 from infer.errors import BundleError
 
-SCHEMA = 1  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 2  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 
-GRAPHS = ("baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx")
+GRAPHS = (
+    "baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx", "imagenet_encoder.onnx", "imagenet_head.onnx"
+)  # fmt: skip
 CLUSTERS = 20  # SCAN's classes before fusion
-MEMBERS = ("baseline", "scan", "moe")
+MEMBERS = ("baseline", "scan", "moe", "imagenet")
 
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 

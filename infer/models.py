@@ -16,6 +16,9 @@ Images = npt.NDArray[np.uint8]
 # Input -> (type, axes after the batch). Outputs by name; graphs.py in export promises the same.
 CLINICAL = ("tensor(float)", (3,))
 FEATURE_MAPS = (256, 3, 3)
+# Batches are padded to a multiple of it: left-over rows of a matrix go through kernels of their own, which round
+# otherwise, and a score's last digit must not hang on --batch-size.
+ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,22 @@ class ImageScores:
     baseline: Floats  # (N,)
     classes: Floats  # (N, 20) probabilities before fusion
     maps: Floats  # (N, 256, 3, 3)
+    contribution: Floats  # (N,) what each adds to the logit of the ImageNet member's picture expert
 
 
 @dataclass(frozen=True)
 class BagScores:
-    """What the mixture of experts says of one patient; raw, not calibrated."""
+    """What the mixture of experts and the ImageNet member say of one patient; raw, not calibrated."""
 
-    probability: float
+    moe: float
     image: float
     clinical: float
     gate: float  # share of the image expert
+    imagenet: float
 
 
 class Networks:
-    """The four graphs. Pictures always go through in batches of one fixed size, the last one padded.
+    """The six graphs. Pictures always go through in batches of one fixed size, the last one padded.
 
     A second batch shape would enlarge onnxruntime's memory arena for good, and a score must not depend on how many
     other pictures happen to share its batch.
@@ -52,6 +57,7 @@ class Networks:
         """
         self.device = device
         self.batch_size = batch_size
+        self._rows = -(-batch_size // ROWS) * ROWS
         graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in GRAPHS}
         size = bundle.manifest.crop_size
         pictures = ("tensor(uint8)", (size, size, 3))
@@ -61,8 +67,12 @@ class Networks:
         bags = ("tensor(float)", FEATURE_MAPS)
         head_outputs = ("probability", "image_probability", "clinical_probability", "gate")
         _check(graphs["moe_head.onnx"], {"bags": bags, "clinical": CLINICAL}, head_outputs)
+        _check(graphs["imagenet_encoder.onnx"], {"images": pictures}, ("contribution",))
+        one_each = ("tensor(float)", ())
+        _check(graphs["imagenet_head.onnx"], {"contribution": one_each, "clinical": CLINICAL}, ("probability",))
         self._baseline, self._scan = graphs["baseline.onnx"], graphs["scan.onnx"]
         self._encoder, self._head = graphs["moe_encoder.onnx"], graphs["moe_head.onnx"]
+        self._imagenet, self._imagenet_head = graphs["imagenet_encoder.onnx"], graphs["imagenet_head.onnx"]
 
     def __str__(self) -> str:
         return f"{self.device.provider} ({self.device.note})"
@@ -70,8 +80,8 @@ class Networks:
     def score_images(self, images: Images, clinical: Floats) -> ImageScores:
         """Score up to `batch_size` pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3)."""
         number = len(images)
-        if number < self.batch_size:
-            padding = self.batch_size - number
+        if number < self._rows:
+            padding = self._rows - number
             images = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)])
             clinical = np.concatenate([clinical, np.ones((padding, 3), np.float32)])
         baseline = self._baseline.run(images=images, clinical=clinical.astype(np.float32))
@@ -79,13 +89,22 @@ class Networks:
             baseline=baseline["probability"][:number],
             classes=self._scan.run(images=images)["probabilities"][:number],
             maps=self._encoder.run(images=images)["maps"][:number],
+            contribution=self._imagenet.run(images=images)["contribution"][:number],
         )
 
-    def score_bag(self, mean_maps: Floats, clinical: Floats) -> BagScores:
-        """Score one patient: the mean over its pictures' maps (256, 3, 3) and its clinical values (3,)."""
-        inputs = {"bags": mean_maps[None].astype(np.float32), "clinical": clinical[None].astype(np.float32)}
-        out = {name: float(values[0]) for name, values in self._head.run(**inputs).items()}
-        return BagScores(out["probability"], out["image_probability"], out["clinical_probability"], out["gate"])
+    def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:
+        """Score one patient: means over its pictures of maps (256, 3, 3) and contribution; clinical values (3,)."""
+        values = clinical[None].astype(np.float32)
+        mixture = self._head.run(bags=mean_maps[None].astype(np.float32), clinical=values)
+        imagenet = self._imagenet_head.run(contribution=np.array([mean_contribution], np.float32), clinical=values)
+        out = {name: float(of[0]) for name, of in mixture.items()}
+        return BagScores(
+            out["probability"],
+            out["image_probability"],
+            out["clinical_probability"],
+            out["gate"],
+            float(imagenet["probability"][0]),
+        )
 
 
 def self_test_images(seed: int, number: int, size: int) -> Images:
@@ -103,14 +122,17 @@ def self_test_outputs(networks: Networks, images: Images, clinical: Floats) -> d
     size = networks.batch_size
     parts = [networks.score_images(images[i : i + size], clinical[i : i + size]) for i in range(0, len(images), size)]
     maps = np.concatenate([part.maps for part in parts])
-    bags = [networks.score_bag(one, row) for one, row in zip(maps, clinical, strict=True)]
+    contribution = np.concatenate([part.contribution for part in parts])
+    bags = [networks.score_bag(*one) for one in zip(maps, contribution, clinical, strict=True)]
     return {
         "baseline": np.concatenate([part.baseline for part in parts]),
         "scan": np.concatenate([part.classes for part in parts]).ravel(),
-        "moe": np.array([bag.probability for bag in bags]),
+        "moe": np.array([bag.moe for bag in bags]),
         "moe_image": np.array([bag.image for bag in bags]),
         "moe_clinical": np.array([bag.clinical for bag in bags]),
         "moe_gate": np.array([bag.gate for bag in bags]),
+        "imagenet_contribution": contribution,
+        "imagenet": np.array([bag.imagenet for bag in bags]),
     }
 
 

@@ -16,6 +16,7 @@ from infer.errors import FINISHED_WITH_FAILURES, OutputError
 from infer.manifest import MEMBERS
 from infer.scoring import ImageResult, PatientResult
 
+REPORT_MEMBERS, FURTHER_MEMBERS = MEMBERS[:3], MEMBERS[3:]  # those that came later have their columns at the end
 PREDICTION_COLUMNS = (
     "patient_id",
     "status",
@@ -25,10 +26,11 @@ PREDICTION_COLUMNS = (
     "age_years",
     "images",
     "images_rejected",
-    *(f"{member}_probability" for member in MEMBERS),
+    *(f"{member}_probability" for member in REPORT_MEMBERS),
     "moe_image_gate",
     "disagreement",
     "bundle",
+    *(f"{member}_probability" for member in FURTHER_MEMBERS),
 )
 IMAGE_COLUMNS = (
     "patient_id",
@@ -38,6 +40,7 @@ IMAGE_COLUMNS = (
     "baseline_probability",
     "cell_class",
     "cell_class_confidence",
+    "imagenet_contribution",
 )
 PREDICTIONS, IMAGES, RECORD, LOG_FILE = "predictions.csv", "images.csv", "run.json", "run.log"
 NAMES = (PREDICTIONS, IMAGES, RECORD, LOG_FILE)
@@ -180,35 +183,33 @@ def prediction_row(result: PatientResult, short_id: str) -> list[str]:
     head = [_guarded(result.patient_id), result.status, result.reason]
     scores = result.scores
     if scores is None:
-        return [*head, *[""] * (len(PREDICTION_COLUMNS) - len(head) - 1), short_id]
+        row = dict.fromkeys(PREDICTION_COLUMNS, "") | {"bundle": short_id}
+        return [*head, *list(row.values())[len(head) :]]
     return [
         *head,
-        _probability(scores.probability),
+        _decimal(scores.probability),
         scores.decision,
         f"{result.age_years:.2f}",
         str(len(result.images)),
         str(result.rejected),
-        *(_probability(scores.members[member]) for member in MEMBERS),
-        _probability(scores.gate),
-        _probability(scores.disagreement),
+        *(_decimal(scores.members[member]) for member in REPORT_MEMBERS),
+        _decimal(scores.gate),
+        _decimal(scores.disagreement),
         short_id,
+        *(_decimal(scores.members[member]) for member in FURTHER_MEMBERS),
     ]
 
 
 def image_row(result: PatientResult, image: ImageResult) -> list[str]:
     """A row of images.csv; pictures that did not enter a patient's probability have no number."""
     head = [_guarded(result.patient_id), _guarded(image.image), "rejected" if image.reason else "used", image.reason]
-    if result.scores is None or image.baseline_probability is None or image.cell_class_confidence is None:
-        return [*head, "", "", ""]
-    return [
-        *head,
-        _probability(image.baseline_probability),
-        str(image.cell_class),
-        _probability(image.cell_class_confidence),
-    ]
+    baseline, confidence, contribution = image.baseline_probability, image.cell_class_confidence, image.contribution
+    if result.scores is None or baseline is None or confidence is None or contribution is None:
+        return [*head, "", "", "", ""]
+    return [*head, _decimal(baseline), str(image.cell_class), _decimal(confidence), _decimal(contribution)]
 
 
-def _probability(value: float) -> str:
+def _decimal(value: float) -> str:
     return f"{value:.6f}"
 
 

@@ -36,6 +36,7 @@ class ImageResult:
     baseline_probability: float | None = None  # raw: calibration is for patients
     cell_class: int | None = None
     cell_class_confidence: float | None = None
+    contribution: float | None = None  # to the logit of the ImageNet member's picture expert
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Bag:
     scored: int = 0
     closed: bool = False
     baseline_sum: float = 0.0
+    contribution_sum: float = 0.0
     maps_sum: npt.NDArray[np.float64] | None = None
     colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     cell_classes: list[int] = field(default_factory=list)
@@ -262,6 +264,8 @@ class _Batch:
             image.cell_class_confidence = float(confidence[row])
             bag.cell_classes.append(image.cell_class)
             bag.baseline_sum += float(scores.baseline[row])
+            image.contribution = float(scores.contribution[row])
+            bag.contribution_sum += image.contribution
             bag.colour_sum += colours[row]
             maps = scores.maps[row].astype(np.float64)
             bag.maps_sum = maps if bag.maps_sum is None else bag.maps_sum + maps
@@ -293,13 +297,14 @@ def _score(bag: Bag, networks: Networks, manifest: Manifest, point: str) -> Scor
     if bag.maps_sum is None:
         raise ValueError(f"{bag.patient.patient_id}: no picture was scored")
     clinical = bag.clinical.vector()
-    mixture = networks.score_bag(bag.maps_sum / bag.used, clinical)
+    of_bag = networks.score_bag(bag.maps_sum / bag.used, bag.contribution_sum / bag.used, clinical)
     classes = max(manifest.class_fusion) + 1
     base = base_features(clinical, np.array(bag.cell_classes), classes)
     raw = {
         "baseline": bag.baseline_sum / bag.used,
         "scan": float(malignant_probability(base, manifest.naive_bayes)),
-        "moe": mixture.probability,
+        "moe": of_bag.moe,
+        "imagenet": of_bag.imagenet,
     }
     ensemble = manifest.ensemble
     members = {name: calibrated(np.array(value), ensemble.calibration[name]) for name, value in raw.items()}
@@ -308,7 +313,7 @@ def _score(bag: Bag, networks: Networks, manifest: Manifest, point: str) -> Scor
         probability=probability,
         decision=decide(probability, ensemble.operating_points[point]),
         members={name: float(value) for name, value in members.items()},
-        gate=mixture.gate,
+        gate=of_bag.gate,
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from infer.bundle import REFERENCE, load_bundle
 from infer.images import read_crop
+from infer.manifest import GRAPHS
 from infer.models import Networks
 from infer.run import Options, run
 from infer.sessions import CPU, Device, Graph, available_cpus
@@ -39,7 +40,8 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     networks = Networks(bundle, device, batch_size, available_cpus())
     graphs = {
         name: Graph(name, bundle.graphs[name], device, available_cpus())
-        for name in ("baseline.onnx", "scan.onnx", "moe_encoder.onnx")  # the fourth sees patients, not pictures
+        for name in GRAPHS
+        if not name.endswith("_head.onnx")  # those see patients, not pictures
     }
     size = bundle.manifest.crop_size
     root = (folder / "patients").resolve()

@@ -1,1 +1,1 @@
-"""Trains lympho's three models and their ensemble on labelled patients."""
+"""Trains lympho's four models and their ensemble on labelled patients."""

@@ -15,7 +15,18 @@ import numpy.typing as npt
 import torch
 
 from infer.errors import LymphoError, UsageError
-from train import baseline, classifiers, crops, ensemble, moe, moe_stability, naive_bayes, report_protocol, zoo
+from train import (
+    baseline,
+    classifiers,
+    crops,
+    ensemble,
+    imagenet,
+    moe,
+    moe_stability,
+    naive_bayes,
+    report_protocol,
+    zoo,
+)
 from train.augment import AUGMENTATIONS
 from train.checkpoint import write_text
 from train.figures.draw import draw_all
@@ -202,6 +213,11 @@ def moe_command(patients: Path, run: Path, **options: Any) -> None:
     _train_moe(Run(patients, run, options))
 
 
+@stage("imagenet", "Fit the ImageNet member: 5 folds and all patients.")
+def imagenet_command(patients: Path, run: Path, **options: Any) -> None:
+    _train_imagenet(Run(patients, run, options))
+
+
 @stage("ensemble", "Fit calibration, weights and thresholds on the members' out-of-fold predictions.")
 def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
     _train_ensemble(Run(patients, run, options))
@@ -301,6 +317,7 @@ def all_command(patients: Path, run: Path, **options: Any) -> None:
     _train_scan(this)
     _train_naive_bayes(this, None, "honest")
     _train_moe(this)
+    _train_imagenet(this)
     _train_ensemble(this)
 
 
@@ -345,6 +362,10 @@ def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str, *, co
 
 def _train_moe(run: Run) -> None:
     moe.train_moe(run.bags, run.folds, run.folder, run.recipe.moe, run.seed, run.device)
+
+
+def _train_imagenet(run: Run) -> None:
+    imagenet.train_imagenet(run.bags, run.folds, run.folder, run.device)
 
 
 def _train_ensemble(run: Run) -> None:

@@ -86,6 +86,10 @@ class Bags:
         means = np.concatenate([batch.float().mean(dim=(1, 2)).cpu().numpy() for batch in in_batches(self.crops)])
         return np.stack([means[a:b].mean(axis=0, dtype=np.float64) for a, b in self.ranges()])
 
+    def means(self, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Mean features of each patient's pictures: (N, D) -> (P, D)."""
+        return np.stack([pictures[a:b].mean(axis=0) for a, b in self.ranges()]).astype(np.float64)
+
     def ranges(self) -> Iterator[tuple[int, int]]:
         """First and last-plus-one picture of each patient."""
         return zip(self.offsets[:-1], self.offsets[1:], strict=True)

@@ -149,7 +149,8 @@ def embed_pictures(bags: Bags, run: Path, device: torch.device) -> npt.NDArray[n
     if path.exists():  # the run folder's pictures never change (train/crops.py)
         return np.asarray(np.load(path), dtype=np.float32)
     network = load_embedding().to(device)
-    with torch.inference_mode():
+    # No TF32: what is fitted on the features is scored in float32.
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
         features = torch.cat([network(images.to(device)).cpu() for images in in_batches(bags.crops)]).numpy()
     part = path.with_suffix(f".part-{os.getpid()}.npy")  # another call may be at it
     np.save(part, features)

@@ -24,10 +24,11 @@ from train.crops import Bags
 from train.metrics import summary
 from train.out_of_fold import write_table
 
-FOLDERS = {"baseline": "baseline", "scan": "naive_bayes", "moe": "moe"}
+FOLDERS = {"baseline": "baseline", "scan": "naive_bayes", "moe": "moe", "imagenet": "imagenet"}
 EQUALITY = 0.2  # strength of the pull of the weights towards equal ones; 130 patients cannot tell weights finely
 TRUSTED_ACCURACY = 0.95  # balanced accuracy wanted of the patients the ensemble decides alone
 SMALLEST_SLOPE = 1e-3
+CLIP = 1e-6  # probabilities are kept that far off 0 and 1 before they are calibrated
 LARGEST_REFERRED = 0.25  # share of patients the balanced point refers at most
 
 LOG = logging.getLogger("lympho")
@@ -63,7 +64,7 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     other folds; so do the operating points that decide about it.
     """
     tables = load_out_of_fold(run, bags)
-    members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in MEMBERS])  # (3, P)
+    members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in MEMBERS])  # (M, P)
     ensemble = fit_ensemble(members, bags.labels)
     crossed = np.empty(len(bags))
     decisions = {name: np.empty(len(bags), dtype=object) for name in ensemble.operating_points}
@@ -98,7 +99,7 @@ def input_digests(run: Path) -> dict[str, str]:
     """SHA-256 of every file the ensemble was fitted on and of those trained beside it: export refuses a mixture."""
     names = [f"{folder}/out_of_fold.csv" for folder in FOLDERS.values()]
     names += ["naive_bayes/full.json", "scan/fusion.json", "scan/scan.safetensors"]
-    names += ["baseline/full.safetensors", "moe/full.safetensors"]
+    names += [f"{member}/full.safetensors" for member in ("baseline", "moe", "imagenet")]
     missing = [name for name in names if not (run / name).exists()]
     if missing:
         raise UsageError(f"{run}: has no {', '.join(missing)}. Run `python -m train all` first")
@@ -154,15 +155,14 @@ def combine(members: Floats, ensemble: Ensemble) -> Floats:
 
 def fit_calibration(probability: Floats, labels: Labels) -> Calibration:
     """Platt's map, slightly regularised (a member that separates perfectly must not get an infinite slope)."""
-    clip = 1e-6
-    scores = logit(np.clip(probability, clip, 1 - clip))[:, None]
+    scores = logit(np.clip(probability, CLIP, 1 - CLIP))[:, None]
     spread = float(scores.std()) or 1.0
     model = LogisticRegression(C=10.0).fit(scores / spread, labels)
     slope, intercept = float(model.coef_[0, 0]) / spread, float(model.intercept_[0])
     if slope < SMALLEST_SLOPE:  # worse than chance: hold it nearly constant, never turn it round
         LOG.warning("ensemble: a member ranks patients no better than chance; it is kept almost without influence")
         slope, intercept = SMALLEST_SLOPE, float(logit(labels.mean()) - SMALLEST_SLOPE * scores.mean())
-    return Calibration(slope=slope, intercept=intercept, clip=clip)
+    return Calibration(slope=slope, intercept=intercept, clip=CLIP)
 
 
 def fit_weights(members: Floats, labels: Labels, equality: float = EQUALITY) -> Floats:

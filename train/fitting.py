@@ -76,7 +76,9 @@ def fit(
         weight_decay=recipe.weight_decay,
     )
     rates = [group["lr"] for group in optimizer.param_groups]
-    averaged = AveragedModel(network, avg_fn=get_swa_avg_fn(), use_buffers=True)
+    # Tensor by tensor: torch's fused average cannot divide batch norm's whole-number counters on a GPU.
+    average = get_swa_avg_fn()  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, avg_fn=average, use_buffers=True)
     first_averaged = recipe.epochs - max(1, round(recipe.averaged_share * recipe.epochs))
     progress = Progress(network, averaged, optimizer, history=[], best={})
     progress.load(job.checkpoint)

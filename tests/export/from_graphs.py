@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from infer.bundle import Bundle
 from train.baseline import Baseline, BaselineDimensions
+from train.embedding import load_embedding
+from train.imagenet import ImageNetDimensions, ImageNetNetwork
 from train.moe_network import Encoder, Head, MoeDimensions
 from train.scan.network import ScanDimensions, ScanNetwork
 
 
-def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoder, Head]:
+def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoder, Head, ImageNetNetwork]:
     """The bundle's networks in torch, in evaluation mode."""
     models = {name: onnx.load_from_string(data) for name, data in bundle.graphs.items()}
     log_count = any(node.op_type == "Log" for node in models["moe_head.onnx"].graph.node)
@@ -30,7 +32,11 @@ def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoder, Head]:
     _fill(scan, models["scan.onnx"], prefix="")
     _fill(encoder, models["moe_encoder.onnx"], prefix="")
     _fill(head, models["moe_head.onnx"], prefix="head.")
-    return baseline.eval(), scan.eval(), encoder.eval(), head.eval()
+    imagenet = ImageNetNetwork(ImageNetDimensions())
+    imagenet.pictures.embedding.load_state_dict(load_embedding().state_dict())  # the published weights, not the graph's
+    _fill(imagenet.pictures.linear, models["imagenet_encoder.onnx"], prefix="linear.")
+    _fill(imagenet.head, models["imagenet_head.onnx"], prefix="")
+    return baseline.eval(), scan.eval(), encoder.eval(), head.eval(), imagenet.eval()
 
 
 @torch.no_grad()

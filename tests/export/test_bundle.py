@@ -31,6 +31,7 @@ from infer.sessions import CPU, Device
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train_fixtures import DATE, OPTIONS, TrainedRun, train
 from train.baseline import load_baseline
+from train.imagenet import load_imagenet
 from train.moe import load_moe
 from train.scan.stages import load_scan
 
@@ -153,12 +154,15 @@ def torch_scores(trained: TrainedRun, manifest: Manifest, patient: SyntheticPati
         baseline = load_baseline(trained.run / "baseline/full.safetensors")
         single = baseline(images, clinical.expand(len(images), 3)).softmax(1)[:, 1]
         shares = load_scan(trained.run / "scan/scan.safetensors")(images)[0].double().numpy()
+        member = load_imagenet(trained.run / "imagenet/full.safetensors")
+        imagenet = member.head(member.pictures(images).mean()[None], clinical)
         mixture = load_moe(trained.run / "moe/full.safetensors")(images, torch.zeros(len(images)).long(), clinical)
     classes = [manifest.class_fusion[int(first)] for first in shares.argmax(1)]
     raw = {
         "baseline": float(single.double().mean()),
         "scan": bayes_by_hand(manifest, clinical[0].double().numpy(), classes),
         "moe": mixture.probability.item(),
+        "imagenet": imagenet.item(),
     }
     row, probability = {}, 0.0
     for name in MEMBERS:
@@ -191,7 +195,7 @@ def test_the_runtime_gives_torchs_numbers(bundle: Path, trained_run: TrainedRun,
 
 def test_patients_differ(scored: Scored) -> None:
     """Else the comparison with torch would prove little."""
-    for name in ("probability_malignant", "baseline_probability", "scan_probability", "moe_probability"):
+    for name in ("probability_malignant", *(f"{member}_probability" for member in MEMBERS)):
         assert np.ptp([float(row[name]) for row in scored.rows.values()]) > 0.01
 
 

@@ -17,6 +17,10 @@ from infer.cohort import Patient, read_cohort
 from infer.run import Options, run
 from tests.export.from_graphs import rebuild
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
+from train.baseline import Baseline
+from train.imagenet import ImageNetNetwork
+from train.moe_network import Encoder, Head
+from train.scan.network import ScanNetwork
 
 REAL = os.environ.get("LYMPHO_REAL_PATIENTS")
 TOLERANCE = 1e-5 + 5e-7  # the second term is what six printed digits leave out
@@ -37,6 +41,11 @@ def test_real_patients_agree_with_torch(tmp_path: Path) -> None:
     compare(Path(str(REAL)), tmp_path / "out", patients=24)
 
 
+def test_the_card_that_ships_says_what_we_say_of_it() -> None:
+    """Else it was exported before the text was changed."""
+    assert Path("export/about_reference.md").read_text().strip() in (REFERENCE / "MODEL_CARD.md").read_text()
+
+
 def compare(folder: Path, out: Path, patients: int) -> None:
     bundle = load_bundle(REFERENCE)
     assert run(Options(folder, out, device="cpu", reference_date=REFERENCE_DATE)) == 0
@@ -50,6 +59,9 @@ def compare(folder: Path, out: Path, patients: int) -> None:
         assert found == pytest.approx(expected[row["patient_id"]], abs=TOLERANCE), row["patient_id"]
 
 
+Networks = tuple[Baseline, ScanNetwork, Encoder, Head, ImageNetNetwork]
+
+
 def scores_in_torch(folder: Path, bundle: Bundle, date: dt.date) -> dict[str, dict[str, float]]:
     """Columns of predictions.csv by patient, one patient at a time."""
     cohort = read_cohort(folder, bundle.manifest.plausible, reference_date=date)
@@ -58,8 +70,8 @@ def scores_in_torch(folder: Path, bundle: Bundle, date: dt.date) -> dict[str, di
 
 
 @torch.no_grad()
-def _score(patient: Patient, folder: Path, bundle: Bundle, networks: tuple[torch.nn.Module, ...]) -> dict[str, float]:
-    baseline, scan, encoder, head = networks
+def _score(patient: Patient, folder: Path, bundle: Bundle, networks: Networks) -> dict[str, float]:
+    baseline, scan, encoder, head, imagenet = networks
     manifest = bundle.manifest
     assert patient.clinical
     files = sorted((folder / patient.patient_id).glob("*.jpg"))
@@ -74,6 +86,7 @@ def _score(patient: Patient, folder: Path, bundle: Bundle, networks: tuple[torch
         "baseline": float(per_image.mean()),
         "scan": _naive_bayes(classes, clinical[0].tolist(), bundle),
         "moe": float(mixture.probability),
+        "imagenet": float(imagenet.head(imagenet.pictures(images).mean()[None], clinical)),
     }
     ensemble = manifest.ensemble
     members = {}

@@ -46,7 +46,7 @@ def make_manifest() -> Manifest:
         naive_bayes=make_naive_bayes(),
         ensemble=Ensemble(
             calibration={member: Calibration(slope=1.5, intercept=-0.25) for member in MEMBERS},
-            weights={"baseline": 0.5, "scan": 0.25, "moe": 0.25},
+            weights={"baseline": 0.5, "scan": 0.25, "moe": 0.125, "imagenet": 0.125},
             operating_points={"balanced": OperatingPoint(refer_low=0.4, refer_high=0.6)},
         ),
         plausible=PLAUSIBLE,

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from infer.errors import BundleError
-from infer.manifest import SCHEMA, decode, encode
+from infer.manifest import MEMBERS, SCHEMA, decode, encode
 from tests.infer.manifests import FEATURES, altered, make_manifest
 
 CALIBRATION = {"slope": 1.0, "intercept": 0.0}
@@ -96,9 +96,13 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
         ("naive_bayes.prior", [0.0, 1.0], "not above 0"),
         ("naive_bayes.prior", [], "naive_bayes must describe"),
         ("naive_bayes.variance", [[], []], "naive_bayes must describe"),
-        ("ensemble.weights", {"baseline": 0.5, "scan": 0.25, "moe": 0.2}, "weights must sum to 1"),
-        ("ensemble.weights", {"baseline": 0.75, "scan": 0.25}, "must calibrate and weigh baseline, scan, moe"),
-        ("ensemble.calibration", {"baseline": CALIBRATION}, "must calibrate and weigh baseline, scan, moe"),
+        ("ensemble.weights", {"baseline": 0.5, "scan": 0.25, "moe": 0.2, "imagenet": 0.1}, "weights must sum to 1"),
+        (
+            "ensemble.weights",
+            {"baseline": 0.75, "scan": 0.25},
+            "must calibrate and weigh baseline, scan, moe, imagenet",
+        ),
+        ("ensemble.calibration", {"baseline": CALIBRATION}, f"must calibrate and weigh {', '.join(MEMBERS)}"),
         ("ensemble.operating_points", {}, "lacks the operating point balanced"),
         ("ensemble.operating_points", {"balanced": {"refer_low": 0.6, "refer_high": 0.4}}, "refer_low lies above"),
         ("ensemble.operating_points", {"balanced": {"refer_low": -0.1, "refer_high": 0.4}}, ">= 0"),
@@ -121,24 +125,26 @@ def test_a_self_test_of_no_picture_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("path", "value", "part"),
     [
-        ("ensemble.calibration", {member: {"slope": -1.0, "intercept": 0.0} for member in ("baseline", "scan", "moe")}),
-        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.0} for member in ("baseline", "scan", "moe")}),
-        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.6} for member in ("baseline", "scan", "moe")}),
-        ("plausible.age_years", {"low": 120.0, "high": 0.0}),
-        ("drift.rgb_std", [1.0, 0.0, 1.0]),
+        ("ensemble.calibration", {member: {"slope": -1.0, "intercept": 0.0} for member in MEMBERS}, "does not rise"),
+        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.0} for member in MEMBERS}, "clip is not between"),
+        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.6} for member in MEMBERS}, "clip is not between"),
+        ("plausible.age_years", {"low": 120.0, "high": 0.0}, "range is empty"),
+        ("drift.rgb_std", [1.0, 0.0, 1.0], "three colours"),
     ],
     ids=["falling calibration", "no clip", "clip above half", "range upside down", "no spread of colour"],
 )
-def test_numbers_that_would_turn_a_score_round_are_refused(path: str, value: Any) -> None:
-    problem(altered(path, value))
+def test_numbers_that_would_turn_a_score_round_are_refused(path: str, value: Any, part: str) -> None:
+    message = problem(altered(path, value))
+    assert part in message
+    assert ";" not in message  # nothing else is wrong
 
 
 def test_several_problems_are_told_at_once() -> None:
     document = json.loads(encode(make_manifest()))
     document["drift"]["rgb_mean"] = []
-    document["ensemble"]["weights"] = {"baseline": 1.0, "scan": 1.0, "moe": 1.0}
+    document["ensemble"]["weights"] = {"baseline": 1.0, "scan": 1.0, "moe": 1.0, "imagenet": 1.0}
     message = problem(json.dumps(document).encode())
     assert "three colours" in message
     assert "weights must sum to 1" in message

@@ -15,6 +15,7 @@ from tests.synthetic import draw_cell
 
 BATCH = 8
 CLINICAL = np.array([[1.0, 5.5, 60.0]], np.float32)
+OUTPUTS = ("baseline", "scan", "moe", "moe_image", "moe_clinical", "moe_gate", "imagenet_contribution", "imagenet")
 Crops = npt.NDArray[np.uint8]
 
 
@@ -33,6 +34,7 @@ def assert_same(found: ImageScores, expected: ImageScores, place: int) -> None:
     np.testing.assert_array_equal(found.baseline[place], expected.baseline[0])
     np.testing.assert_array_equal(found.classes[place], expected.classes[0])
     np.testing.assert_array_equal(found.maps[place], expected.maps[0])
+    np.testing.assert_array_equal(found.contribution[place], expected.contribution[0])
 
 
 def test_shapes_and_ranges(networks: Networks, crops: Crops) -> None:
@@ -42,10 +44,10 @@ def test_shapes_and_ranges(networks: Networks, crops: Crops) -> None:
     assert scores.maps.shape == (3, 256, 3, 3)
     assert ((scores.baseline >= 0) & (scores.baseline <= 1)).all()
     np.testing.assert_allclose(scores.classes.sum(axis=1), 1, atol=1e-5)
-    bag = networks.score_bag(scores.maps.mean(axis=0), CLINICAL[0])
-    assert all(0 <= value <= 1 for value in (bag.probability, bag.image, bag.clinical, bag.gate))
+    bag = networks.score_bag(scores.maps.mean(axis=0), float(scores.contribution.mean()), CLINICAL[0])
+    assert all(0 <= value <= 1 for value in (bag.moe, bag.image, bag.clinical, bag.gate, bag.imagenet))
     mixed = bag.gate * bag.image + (1 - bag.gate) * bag.clinical
-    assert bag.probability == pytest.approx(mixed, abs=1e-6)
+    assert bag.moe == pytest.approx(mixed, abs=1e-6)
 
 
 def test_a_picture_has_the_same_scores_to_the_last_bit_whatever_stands_beside_it(
@@ -68,6 +70,7 @@ def test_different_pictures_and_patients_have_different_scores(networks: Network
     """Else the test above would hold for a network that looks at nothing."""
     scores = networks.score_images(crops, clinical_of(BATCH))
     assert len(np.unique(scores.maps.reshape(BATCH, -1), axis=0)) == BATCH
+    assert len(np.unique(scores.contribution)) == BATCH
     same_picture = np.repeat(crops[:1], 2, axis=0)
     patients = np.array([[1, 5.5, 60], [0, 200, 90]], np.float32)
     baseline = networks.score_images(same_picture, patients).baseline
@@ -84,7 +87,7 @@ def with_self_test(bundle: Bundle, **changes: object) -> Bundle:
     return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, self_test=test))
 
 
-@pytest.mark.parametrize("name", ["baseline", "scan", "moe", "moe_image", "moe_clinical", "moe_gate"])
+@pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize("change", [0.01, -0.01, float("nan")])
 def test_the_self_test_fails_on_any_other_value(networks: Networks, bundle: Bundle, name: str, change: float) -> None:
     expected = dict(bundle.manifest.self_test.expected)
@@ -96,7 +99,7 @@ def test_the_self_test_fails_on_any_other_value(networks: Networks, bundle: Bund
     assert caught.value.exit_code == 5
 
 
-@pytest.mark.parametrize("name", ["baseline", "scan", "moe", "moe_image", "moe_clinical", "moe_gate"])
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_the_self_test_fails_where_a_value_is_missing(networks: Networks, bundle: Bundle, name: str) -> None:
     expected = dict(bundle.manifest.self_test.expected)
     shorter = with_self_test(bundle, expected=expected | {name: expected[name][:-1]})

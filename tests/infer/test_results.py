@@ -16,8 +16,8 @@ from infer.results import IMAGE_COLUMNS, PREDICTION_COLUMNS, Results, Tally, ima
 from infer.scoring import ImageResult, PatientResult, Scores
 from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, rows, score, set_count
 
-SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.1000004}, 0.75)
-IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949)
+SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3}, 0.75)
+IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949, -1.25)
 
 
 def result(patient_id: str = "P1", status: str = "scored", **changes: object) -> PatientResult:
@@ -32,31 +32,31 @@ def without_scores(status: str, reason: str = "count_missing: x") -> PatientResu
 def test_columns_are_those_of_the_contract() -> None:
     assert ",".join(PREDICTION_COLUMNS) == (
         "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
-        "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle"
+        "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability"
     )
     assert ",".join(IMAGE_COLUMNS) == (
-        "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence"
+        "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution"
     )
 
 
 def test_a_scored_row_by_value() -> None:
-    row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc"
+    row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000"
     assert prediction_row(result(), "abc") == row.split(",")
 
 
 @pytest.mark.parametrize("status", ["refused", "failed"])
 def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
     row = prediction_row(without_scores(status), "abc")
-    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc"]
+    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", ""]
     assert len(row) == len(PREDICTION_COLUMNS)
 
 
 def test_image_rows_by_value() -> None:
     patient = result()
     found = [image_row(patient, image) for image in patient.images]
-    assert found[0] == ["P1", "1.jpg", "used", "", "0.500000", "14", "0.999999"]
-    assert found[1] == ["P1", "2.jpg", "rejected", "empty: x", "", "", ""]
-    assert image_row(without_scores("failed"), IMAGE) == ["P1", "1.jpg", "used", "", "", "", ""]
+    assert found[0] == ["P1", "1.jpg", "used", "", "0.500000", "14", "0.999999", "-1.250000"]
+    assert found[1] == ["P1", "2.jpg", "rejected", "empty: x", "", "", "", ""]
+    assert image_row(without_scores("failed"), IMAGE) == ["P1", "1.jpg", "used", "", "", "", "", ""]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
@@ -184,7 +184,7 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
 
 def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     record = plain.record
-    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 1}
+    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 2}
     assert record["device"] == {"asked": "cpu", "provider": "CPUExecutionProvider", "note": "cpu asked for"}
     assert record["cohort"]["patients"] == 6
     assert record["cohort"]["table"] == str(pristine / TABLE)

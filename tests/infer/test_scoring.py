@@ -19,7 +19,7 @@ from infer.naive_bayes import malignant_probability
 from tests.infer.runs import Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
 from tests.synthetic import REFERENCE_DATE
 
-MEMBERS = ("baseline", "scan", "moe")
+MEMBERS = ("baseline", "scan", "moe", "imagenet")
 
 
 def age_of(cohort: Path, patient_id: str) -> float:
@@ -64,26 +64,30 @@ def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: 
     sex, count = cell(pristine, patient_id, "GENDER"), float(cell(pristine, patient_id, "LYMPH_COUNT"))
     clinical = Clinical(sex == "F", count, age_of(pristine, patient_id)).vector()
     manifest = bundle.manifest
-    baseline, maps, classes = [], [], []
+    baseline, maps, classes, contributions = [], [], [], []
     for path in sorted((pristine / patient_id).iterdir()):
         scores = networks.score_images(read_crop(path, pristine.resolve(), 112)[None], clinical[None])
         baseline.append(float(scores.baseline[0]))
         maps.append(scores.maps[0])
+        contributions.append(float(scores.contribution[0]))
         classes.append(manifest.class_fusion[int(np.argmax(scores.classes[0]))])
-    mixture = networks.score_bag(np.mean(maps, axis=0, dtype=np.float64), clinical)
+    of_bag = networks.score_bag(np.mean(maps, axis=0, dtype=np.float64), float(np.mean(contributions)), clinical)
     features = base_features(clinical, np.array(classes), max(manifest.class_fusion) + 1)
     raw = {
         "baseline": float(np.mean(baseline)),
         "scan": float(malignant_probability(features, manifest.naive_bayes)),
-        "moe": mixture.probability,
+        "moe": of_bag.moe,
+        "imagenet": of_bag.imagenet,
     }
     for member, value in raw.items():
         expected = float(calibrated(np.array(value), manifest.ensemble.calibration[member]))
         assert float(row[f"{member}_probability"]) == pytest.approx(expected, abs=2e-6)
-    assert float(row["moe_image_gate"]) == pytest.approx(mixture.gate, abs=2e-6)
+    assert float(row["moe_image_gate"]) == pytest.approx(of_bag.gate, abs=2e-6)
     of_patient = [image for image in plain.images if image["patient_id"] == patient_id]
     assert [int(image["cell_class"]) for image in of_patient] == classes
     assert [float(image["baseline_probability"]) for image in of_patient] == pytest.approx(baseline, abs=2e-6)
+    found = [float(image["imagenet_contribution"]) for image in of_patient]
+    assert found == pytest.approx(contributions, abs=2e-5)
 
 
 def test_ages_are_those_at_the_reference_date(plain: Outcome, pristine: Path) -> None:

@@ -15,8 +15,8 @@ from tests.train_fixtures import DATE, train
 from train.cli import cli
 
 COMMANDS = (
-    "crops", "baseline", "scan", "naive-bayes", "moe", "ensemble", "evaluate", "sizes", "stability", "zoo", "figures",
-    "all",
+    "crops", "baseline", "scan", "naive-bayes", "moe", "imagenet", "ensemble", "evaluate", "sizes", "stability", "zoo",
+    "figures", "all",
 )  # fmt: skip
 
 

@@ -197,16 +197,17 @@ TRAINED_BESIDE = (
     "scan/scan.safetensors",
     "baseline/full.safetensors",
     "moe/full.safetensors",
+    "imagenet/full.safetensors",
 )
 assigned = np.arange(PATIENTS) // 2 % 5
 
 
 def stub_run(run: Path, seed: int = 0) -> Bags:
-    """A run folder with out-of-fold predictions of three members of different worth."""
+    """A run folder with out-of-fold predictions of four members of different worth."""
     bags = make_bags([0, 1] * (PATIENTS // 2), [1] * PATIENTS)
     bags.clinical[:, 1] = np.linspace(4, 12, PATIENTS)  # a grey zone of both classes
     rng = np.random.default_rng(seed)
-    for (_, folder), strength in zip(FOLDERS.items(), (0.5, 1.0, 1.5), strict=True):
+    for (_, folder), strength in zip(FOLDERS.items(), (0.5, 1.0, 1.5, 0.75), strict=True):
         probability = expit(rng.normal(strength * (2 * bags.labels - 1), 1))
         facts = {"patient_id": bags.patient_ids, "fold": assigned, "label": bags.labels, "probability": probability}
         (run / folder).mkdir(parents=True)

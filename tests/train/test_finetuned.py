@@ -15,16 +15,9 @@ from tests.train.bags import make_bags
 from train.checkpoint import save_network
 from train.crops import Bags
 from train.embedding import load_embedding
-from train.finetuned import (
-    ClinicalLogit,
-    FineTuned,
-    FineTunedDimensions,
-    PictureExpert,
-    load_finetuned,
-    predict,
-    train_network,
-)
+from train.finetuned import FineTuned, load_finetuned, predict, train_network
 from train.fitting import Job
+from train.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert
 from train.nested.plan import Floats
 from train.recipes import FINE_TUNED, FineTunedRecipe, FitRecipe
 
@@ -46,9 +39,10 @@ def bags() -> Bags:
 def a_network(bags: Bags, *, size: int = 48, told: float = 0.0) -> FineTuned:
     """As training finds it, but that its last layer's weights are drawn with this spread."""
     torch.manual_seed(1)
-    network = FineTuned(FineTunedDimensions(size))
+    network = FineTuned(ImageNetDimensions(size))
     network.pictures.embedding.load_state_dict(load_embedding().state_dict())
-    network.clinical.fit(torch.from_numpy(bags.clinical), bags.labels)
+    model, _ = clinical_model(bags)
+    network.clinical.set(model.coef_[0], float(model.intercept_[0]))
     network.pictures.linear.weight.data = told * torch.randn(1, 1280)
     return network.eval()
 
@@ -61,11 +55,11 @@ def clinical_model(bags: Bags) -> tuple[LogisticRegression, Floats]:
 
 
 def test_the_clinical_logit_is_the_regression_with_a_bend_in_the_count(bags: Bags) -> None:
-    logit = ClinicalLogit()
-    logit.fit(torch.from_numpy(bags.clinical), bags.labels)
     model, features = clinical_model(bags)
-    expected = model.decision_function(features)
-    np.testing.assert_allclose(logit(torch.from_numpy(bags.clinical)).numpy(), expected, atol=1e-5)
+    logit = ClinicalLogit()
+    logit.set(model.coef_[0], float(model.intercept_[0]))
+    found = logit(torch.from_numpy(bags.clinical)).numpy()
+    np.testing.assert_allclose(found, model.decision_function(features), atol=1e-5)
 
 
 def test_a_patient_gets_the_clinical_logit_and_the_mean_of_its_pictures(bags: Bags, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from scipy.special import expit, logit
 from sklearn.metrics import log_loss
 
 from train.ensemble import best_threshold
-from train.nested.gating import Gate, fit_gate
+from train.gating import GATE_PULLS, Gate, fit_gate
 from train.nested.plan import Floats, Indices
-from train.nested.stacking import GATE_PULLS, score_gated
+from train.nested.stacking import score_gated
 
 
 def cohort(patients: int = 400, seed: int = 0) -> tuple[Floats, Floats, Indices]:

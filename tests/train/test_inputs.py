@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from train.inputs import MEAN, STD, Normalise, ScaleClinical
+from train.inputs import MEAN, STD, Normalise, ScaleClinical, bent_features
 
 
 def test_normalise_equals_torchvision() -> None:
@@ -59,3 +59,14 @@ def test_scaling_is_kept_with_the_weights() -> None:
     scale.fit(CLINICAL)
     other.load_state_dict(scale.state_dict())
     torch.testing.assert_close(other(CLINICAL), scale(CLINICAL), rtol=0, atol=0)
+
+
+def test_the_count_bends_at_seven() -> None:
+    clinical = torch.tensor([[1.0, math.e**2, 70.0], [0.0, 3.0, 60.0], [0.0, 14.0, 50.0]])
+    found = bent_features(clinical)
+    expected = [
+        [1, 0, 1, 3 * (2 - math.log(7))],
+        [0, math.log(3) - 2, 0, 0],
+        [0, math.log(14) - 2, -1, 3 * math.log(2)],
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32), atol=1e-5, rtol=1e-5)

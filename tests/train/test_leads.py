@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 from tests.train.bags import make_bags
 from tests.train_fixtures import TrainedRun
 from train.crops import Bags, load_crops
+from train.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
 from train.nested.leads import (
     _likeness,
-    by_patient,
     class_shares,
     clinical_features,
     clinical_interplay,
@@ -92,13 +92,6 @@ def test_likeness_equals_the_slow_reference() -> None:
     assert _likeness(torch.ones(1, 4)).tolist() == [1, 1, 0]
 
 
-def test_summaries_are_by_patient() -> None:
-    bags = make_bags([0, 1], [2, 3])
-    pictures = np.arange(10, dtype=np.float32).reshape(5, 2)
-    np.testing.assert_allclose(by_patient(bags, pictures, np.mean), [[1, 2], [6, 7]])
-    np.testing.assert_allclose(by_patient(bags, pictures, np.std)[0], [1, 1])
-
-
 def test_names_and_numbers_make_different_members(bags: Bags) -> None:
     pictures = noise()
     one, other = (embedded(bags, "x", pictures, {"weights": weights}) for weights in "ab")
@@ -111,9 +104,9 @@ def test_ensembles_and_gates_are_of_members_that_are_there(trained_run: TrainedR
     run, cpu = tmp_path / "run", torch.device("cpu")
     shutil.copytree(trained_run.run, run)  # the pictures' embedding is kept in the run folder
     bags = load_crops(run)
-    names = [
-        member.name for member in all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, cpu)
-    ]
-    assert len(set(names)) == len(names) == 16
-    for of in [*(stack.members for stack in WITH_LEADS.values()), *GATES.values()]:
+    members = all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, SMALL, 0, cpu)
+    names = [str(member) for member in members + deep_leads(bags, SMALL, 0, cpu)]
+    assert len(set(names)) == len(names) == 18 + 5
+    stacks, gates = WITH_LEADS | DEEP_STACKS, GATES | DEEP_GATES
+    for of in [*(stack.members for stack in stacks.values()), *gates.values()]:
         assert set(of) <= set(names)

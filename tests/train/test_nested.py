@@ -241,15 +241,15 @@ def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> 
     def facts(recipe: Recipe, seed: int, cell_class: int) -> list[str]:
         table.assign(cell_class=cell_class).to_csv(path, index=False)
         members = all_members(bags, tmp_path, recipe, seed, CPU, inductive=False)[3:]
-        assert [member.name for member in members] == ["baseline", "scan", "moe"]
+        assert [member.name for member in members] == list(MEMBERS)
         return [json.dumps(member.facts, default=str) for member in members]
 
     plain = facts(SMALL, 0, 0)
     for others, changed in (
-        (facts(SMALL, 1, 0), [True, False, True]),
-        (facts(adapted(SMALL, 3, None), 0, 0), [True, False, True]),
-        (facts(replace(SMALL, bayes=BayesRecipe(0.5)), 0, 0), [False, True, False]),
-        (facts(SMALL, 0, 1), [False, True, False]),
+        (facts(SMALL, 1, 0), [True, False, True, False]),
+        (facts(adapted(SMALL, 3, None), 0, 0), [True, False, True, False]),
+        (facts(replace(SMALL, bayes=BayesRecipe(0.5)), 0, 0), [False, True, False, False]),
+        (facts(SMALL, 0, 1), [False, True, False, False]),
     ):
         assert [one != other for one, other in zip(plain, others, strict=True)] == changed
 
@@ -362,7 +362,7 @@ def test_the_ensemble_that_ships_is_stacked_as_a_bundles_is(tmp_path: Path) -> N
     """Its pull is the bundle's, so that the card's figures are of the procedure that made the bundle."""
     bags = clinical_bags(80)
     names, stack = ("count cut-off", "clinical GaussianNB", "clinical logistic"), ENSEMBLES[SHIPPED]
-    assert stack.members == MEMBERS
+    assert stack.members == MEMBERS == ("baseline", "scan", "moe", "imagenet")
     members, outers = (
         [count_cut_off(bags), clinical_bayes(bags), clinical_logistic(bags)],
         outer_folds(bags.labels, 0, 1),
@@ -508,7 +508,7 @@ def test_the_report_is_written_and_says_how_it_came_about(evaluated: tuple[Path,
     table = pd.read_csv(folder / "performance.csv")
     assert len(figures["performance"]) == len(table)
     assert table.groupby("model")["repeats"].first().to_dict() == {
-        "count cut-off": 2, "clinical logistic": 2, "clinical GaussianNB": 2, "scan": 2,
+        "count cut-off": 2, "clinical logistic": 2, "clinical GaussianNB": 2, "scan": 2, "imagenet": 2,
         "baseline": 1, "moe": 1, "ensemble": 1, "ensemble, free pull": 1,
     }  # fmt: skip
     scan = table[(table["model"] == "scan") & (table["group"] == "all") & (table["figure"] == "auc")]

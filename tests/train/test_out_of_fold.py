@@ -56,6 +56,9 @@ def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:
     again = cross_predict(bags(), assigned, tmp_path, member.trainee())
     assert member.trained == {}
     assert again.equals(first)
+    (tmp_path / "fold-1.safetensors").unlink()  # its predictions are all that is needed of it
+    assert cross_predict(bags(), assigned, tmp_path, member.trainee()).equals(first)
+    assert member.trained == {}
     (tmp_path / "fold-2.safetensors").unlink()
     (tmp_path / "fold-2.csv").unlink()
     cross_predict(bags(), assigned, tmp_path, member.trainee())

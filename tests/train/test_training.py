@@ -62,7 +62,7 @@ def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: P
     run = tmp_path / "run"
     shutil.copytree(trained_run.run, run)  # keeps the times
     before, predictions = trained_files(run), out_of_fold(run, "ensemble")
-    assert len([path for path in before if path.endswith(".safetensors")]) == 2 * 6 + 3
+    assert len([path for path in before if path.endswith(".safetensors")]) == 2 * 6 + 3 + 1
     assert train("all", trained_run.patients, run, *DATE, *OPTIONS).code == 0
     assert trained_files(run) == before
     pd.testing.assert_frame_equal(out_of_fold(run, "ensemble"), predictions)

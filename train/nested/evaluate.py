@@ -57,7 +57,7 @@ def evaluate_nested(
     """
     outers = outer_folds(bags.labels, seed, options.repeats)
     members = all_members(bags, run, recipe, seed, device, inductive=options.inductive)
-    members += all_leads(bags, run, device) if options.leads else []
+    members += all_leads(bags, run, recipe, seed, device) if options.leads else []
     members += deep_leads(bags, recipe, seed, device) if options.deep else []
     predictor = Predictor(bags, run / "nested")
     if options.part:

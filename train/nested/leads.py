@@ -10,25 +10,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.compose import ColumnTransformer
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
 from train.crops import Bags
 from train.inputs import KNOT, bent_features
+from train.linear import COMPONENTS, STRENGTHS, fit_logistic
 from train.nested.plan import Floats, Indices, Member
 
 Pictures = npt.NDArray[np.float32]  # (N, D) embedding of each picture
-
-COMPONENTS = (10, 30)  # of PCA, to choose of
-STRENGTHS = (0.03, 0.3, 3.0)  # scikit-learn's C, to choose of
-CHOOSING_FOLDS = 3
 
 
 def clinical_interplay(bags: Bags) -> Member:
@@ -56,13 +46,11 @@ def embedded(
         bent: whether the count has a bend.
     """
     clinical = _bent(bags) if bent else clinical_features(bags)
-    parts = [by_patient(bags, pictures, np.mean)]
+    parts = [bags.means(pictures)]
     if dispersion:
-        parts.append(by_patient(bags, pictures, np.std))
+        parts.append(np.stack([pictures[a:b].std(axis=0) for a, b in bags.ranges()]).astype(np.float64))
     features = np.concatenate([clinical, *parts], axis=1)
-    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, **facts}
-    if bent:
-        numbers["knot"] = KNOT
+    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, "bent": bent, **facts}
     return Member(name, numbers, _logistic(features, bags.labels, features.shape[1] - clinical.shape[1]))
 
 
@@ -90,17 +78,11 @@ def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]
 
 def clinical_features(bags: Bags) -> Floats:
     """Sex, logarithm of the count less 2, decades of age from 60: (P, 3), all of the size of one."""
-    sex, count, age = bags.clinical.astype(np.float64).T
-    return np.stack([sex, np.log(count) - 2, (age - 60) / 10], axis=1)
+    return _bent(bags)[:, :3]
 
 
 def _bent(bags: Bags) -> Floats:
     return bent_features(torch.from_numpy(bags.clinical.astype(np.float64))).numpy()
-
-
-def by_patient(bags: Bags, pictures: Pictures, summary: Callable[..., Pictures]) -> Floats:
-    """A summary over each patient's pictures: (N, D) -> (P, D)."""
-    return np.stack([summary(pictures[a:b], axis=0) for a, b in bags.ranges()]).astype(np.float64)
 
 
 def _likeness(unit: Tensor) -> Floats:
@@ -111,37 +93,12 @@ def _likeness(unit: Tensor) -> Floats:
     return np.array([pairs.mean().item(), pairs.quantile(0.1).item(), pairs.std(unbiased=False).item()])
 
 
-class _FittingPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Standardised principal components, as many as asked for or as the training patients allow."""
-
-    def __init__(self, components: int = 10) -> None:
-        self.components = components
-
-    def fit(self, features: Floats, labels: Indices | None = None) -> "_FittingPCA":
-        del labels
-        number = min(self.components, *features.shape)
-        self.steps_ = Pipeline([("pca", PCA(number, svd_solver="full")), ("scale", StandardScaler())]).fit(features)
-        return self
-
-    def transform(self, features: Floats) -> Floats:
-        return np.asarray(self.steps_.transform(features))
-
-
 def _logistic(features: Floats, labels: Indices, reduced: int) -> Callable[[Indices, Indices, Path], Floats]:
     """Logistic regression on features (P, F), the last `reduced` of them through PCA; its numbers chosen inside."""
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
         del checkpoint
-        kept = features.shape[1] - reduced
-        parts: list[tuple[str, object, slice]] = [("plain", StandardScaler(), slice(0, kept))]
-        grid: dict[str, tuple[float, ...]] = {"logistic__C": STRENGTHS}
-        if reduced:
-            parts.append(("reduced", _FittingPCA(), slice(kept, None)))
-            grid["features__reduced__components"] = COMPONENTS
-        pipeline = Pipeline([("features", ColumnTransformer(parts)), ("logistic", LogisticRegression(max_iter=1000))])
-        folds = StratifiedKFold(CHOOSING_FOLDS, shuffle=True, random_state=0)
-        search = GridSearchCV(pipeline, grid, scoring="neg_log_loss", cv=folds)
-        search.fit(features[training], labels[training])
-        return np.asarray(search.predict_proba(features[asked])[:, 1], dtype=np.float64)
+        model = fit_logistic(features[training], labels[training], reduced)
+        return np.asarray(model.predict_proba(features[asked])[:, 1], dtype=np.float64)
 
     return predict

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from train.crops import Bags
 from train.embedding import embed_pictures, weights_digest
 from train.ensemble import EQUALITY
 from train.fitting import Job
+from train.imagenet import fit_and_predict, numbers
 from train.moe_stability import turned_bags
 from train.naive_bayes import fit_naive_bayes, patient_features, read_cell_classes
 from train.nested import leads
@@ -36,35 +37,37 @@ from train.scan.stages import load_backbone, load_scan, look
 Classes = npt.NDArray[np.int64]
 
 TURNED = "turned"
-BENT = "ImageNet mean, bent count"
 SHIPPED = "ensemble"  # stacked as a bundle's is: the pull fixed
 ENSEMBLES = {SHIPPED: Stack(MEMBERS, (EQUALITY,)), "ensemble, free pull": Stack(MEMBERS)}
 WITH_LEADS = ENSEMBLES | {
-    "ensemble + ImageNet": Stack((*MEMBERS, "ImageNet mean")),
-    "ensemble + ImageNet + SimCLR": Stack((*MEMBERS, "ImageNet mean", "SimCLR mean")),
-    "moe + ImageNet": Stack(("moe", "ImageNet mean")),
-    "moe + ImageNet, bent count": Stack(("moe", BENT)),
-    "ensemble + ImageNet, bent count": Stack((*MEMBERS, BENT)),
+    "the report's three": Stack(("baseline", "scan", "moe")),
+    f"the report's three, pull {EQUALITY}": Stack(("baseline", "scan", "moe"), (EQUALITY,)),
+    "ensemble + SimCLR": Stack((*MEMBERS, "SimCLR mean and dispersion")),
+    "moe + imagenet": Stack(("moe", "imagenet")),
 }
 GATES = {  # of experts' out-of-fold probabilities and clinical values
     "gate: moe or clinical": ("moe", "clinical logistic"),
     "gate: ImageNet or clinical": ("ImageNet mean", "clinical logistic"),
+    "gate: imagenet or moe": ("imagenet", "moe"),
+    "gate: imagenet or SimCLR": ("imagenet", "SimCLR mean and dispersion"),
 }
 TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out patients included, never a label"
 OUTSIDE = (
     "the numbers of the recipe: set beforehand, but those that train/recipes.py names were changed after figures of "
-    "the public cohort had been seen; which leads, ensembles and gates are tried; the pull of what ships"
+    "the public cohort had been seen; which leads, ensembles and gates are tried; that there is an "
+    "ImageNet member, the bend in its count and what it is gated with; the pull of what ships"
 )
 INSIDE = (
     "calibration, weights, thresholds, operating points, quantiles and scaling; the pull of other ensembles and of "
-    "gates; components and strength of leads; which ensemble is the one 'chosen inside'"
+    "gates; components and strength of leads and of the ImageNet member, and its gate; which ensemble is the one "
+    "'chosen inside'"
 )
 
 
 def all_members(
     bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, *, inductive: bool
 ) -> list[Member]:
-    """Baselines first, then the three members.
+    """Baselines first, then the four members.
 
     Raises:
         UsageError: cell classes are to come from SCAN, and it has not been trained in this run folder.
@@ -90,10 +93,11 @@ def all_members(
         baseline_member(bags, recipe.baseline, seed, device),
         scan_member(bags, classes, facts, recipe.bayes, repeated=not inductive),
         moe_member(bags, recipe.moe, seed, device),
+        imagenet_member(bags, run, device),
     ]
 
 
-def all_leads(bags: Bags, run: Path, device: torch.device) -> list[Member]:
+def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device) -> list[Member]:
     """Every lead that may go past the report's models; SimCLR's and SCAN's are of the run's own networks.
 
     Raises:
@@ -111,13 +115,14 @@ def all_leads(bags: Bags, run: Path, device: torch.device) -> list[Member]:
         leads.clinical_interplay(bags),
         leads.clinical_bent(bags),
         leads.embedded(bags, "ImageNet mean", imagenet, of_imagenet),
-        leads.embedded(bags, BENT, imagenet, of_imagenet, bent=True),
+        leads.embedded(bags, "ImageNet mean, bent count", imagenet, of_imagenet, bent=True),
         leads.embedded(bags, "ImageNet mean and dispersion", imagenet, of_imagenet, dispersion=True),
         leads.embedded(bags, "SimCLR mean", simclr, of_simclr),
         leads.embedded(bags, "SimCLR mean and dispersion", simclr, of_simclr, dispersion=True),
         leads.class_shares(bags, "all SCAN classes", finer, CLUSTERS, of_scan),
         leads.homogeneity(bags, "ImageNet homogeneity", imagenet, of_imagenet),
         leads.homogeneity(bags, "SimCLR homogeneity", simclr, of_simclr),
+        replace(moe_member(bags, recipe.moe, seed, device), title="moe, turned", column=TURNED),
     ]
 
 
@@ -184,6 +189,17 @@ def moe_member(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) -
 
     facts = {"recipe": asdict(recipe), "seed": seed, "columns": [PROBABILITY, TURNED]}
     return Member("moe", facts, predict, repeated=False)
+
+
+def imagenet_member(bags: Bags, run: Path, device: torch.device) -> Member:
+    """Logistic regression on frozen ImageNet features and the count with a bend, gated with clinical naive Bayes."""
+    means = bags.means(embed_pictures(bags, run, device))
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        return fit_and_predict(bags, means, training, asked)
+
+    return Member("imagenet", numbers(), predict)
 
 
 def scan_member(

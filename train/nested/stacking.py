@@ -1,6 +1,6 @@
 """Calibration, weights and thresholds of an outer fold, from inner out-of-fold predictions of its training patients."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,14 +9,12 @@ from sklearn.metrics import log_loss
 
 from infer.ensemble import calibrated, decide
 from train.ensemble import best_threshold, combine, fit_calibration, fit_ensemble, fit_mixture, sensitivity_threshold
-from train.nested.gating import fit_gate
+from train.gating import choose_gate
 from train.nested.plan import Floats, Indices
 
 PERCENTS = (95, 98)  # of the malignant that are to be sent on
-# Strengths of the pull of an ensemble's weights towards equal ones, and of a gate towards one half, to choose of:
-# from hardly any to one that leaves little else, written down before any was tried here.
+# Strengths of the pull of weights towards equal ones, to choose of, written down before any was tried here.
 PULLS = (0.0, 0.05, 0.2)
-GATE_PULLS = (0.01, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -93,15 +91,16 @@ def score_gated(
         held_out_clinical: (H, 3).
     """
 
-    def scored_by(pull: float, rest: npt.NDArray[np.bool_]) -> Floats:
-        gate = fit_gate(inner[:, rest], clinical[rest], labels[rest], pull)
-        return gate.mixed(inner[:, ~rest], clinical[~rest])
-
-    pull, loss, crossed = _of_least_loss(GATE_PULLS, scored_by, labels, folds)
-    gate = fit_gate(inner, clinical, labels, pull)
-    probability, threshold = gate.mixed(held_out, held_out_clinical), best_threshold(crossed, labels)
-    chosen = {"pull": pull, "threshold": threshold, "gate": gate.weights.tolist(), "inner_log_loss": loss}
-    return Scored(probability, probability >= threshold, _sent_on(crossed, labels, probability), {}, chosen)
+    found = choose_gate(inner, clinical, labels, folds)
+    probability = found.gate.mixed(held_out, held_out_clinical)
+    threshold = best_threshold(found.crossed, labels)
+    chosen = {
+        "pull": found.pull,
+        "threshold": threshold,
+        "gate": found.gate.weights.tolist(),
+        "inner_log_loss": found.log_loss,
+    }
+    return Scored(probability, probability >= threshold, _sent_on(found.crossed, labels, probability), {}, chosen)
 
 
 def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:
@@ -111,33 +110,16 @@ def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.
 
 def choose_pull(stack: Stack, inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:
     """The pull with the least log loss, calibration and weights of each inner fold coming from the others; the loss."""
-
-    def scored_by(pull: float, rest: npt.NDArray[np.bool_]) -> Floats:
-        return combine(inner[:, ~rest], fit_mixture(inner[:, rest], labels[rest], stack.members, pull))
-
-    pull, loss, _ = _of_least_loss(stack.pulls, scored_by, labels, folds)
-    return pull, loss
-
-
-def _of_least_loss(
-    pulls: Sequence[float],
-    scored_by: Callable[[float, npt.NDArray[np.bool_]], Floats],
-    labels: Indices,
-    folds: Indices,
-) -> tuple[float, float, Floats]:
-    """The pull that does best on inner folds that did not fit it, its log loss, its probabilities there (T,).
-
-    Args:
-        scored_by: pull, who is fitted on (T,) -> probabilities of the others.
-    """
     tried = []
-    for pull in pulls:
+    for pull in stack.pulls:
         crossed = np.empty(len(labels))
         for fold in np.unique(folds):
-            crossed[folds == fold] = scored_by(pull, folds != fold)
-        tried.append((float(log_loss(labels, crossed)), pull, crossed))
-    loss, pull, crossed = min(tried, key=lambda one: one[:2])
-    return pull, loss, crossed
+            rest, held_out = folds != fold, folds == fold
+            mixture = fit_mixture(inner[:, rest], labels[rest], stack.members, pull)
+            crossed[held_out] = combine(inner[:, held_out], mixture)
+        tried.append((float(log_loss(labels, crossed)), pull))
+    loss, pull = min(tried)
+    return pull, loss
 
 
 def choose_ensemble(ensembles: Mapping[str, Scored]) -> Scored:

@@ -7,13 +7,21 @@ learns to trust that expert too much. This one is fitted on inner out-of-fold pr
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
+from sklearn.metrics import log_loss
 
 from infer.ensemble import calibrated_logit
 from infer.manifest import Calibration
 from train.ensemble import fit_calibration
-from train.nested.plan import Floats, Indices
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+# Strengths of the pull of the share towards one half, to choose of: from hardly any to one that leaves little else,
+# written down before any was tried here.
+GATE_PULLS = (0.01, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,37 @@ def fit_gate(experts: Floats, clinical: Floats, labels: Indices, pull: float) ->
         return float(-np.mean(np.log(np.clip(likelihood, 1e-12, None))) + pull * weights @ weights)
 
     return Gate(calibration, np.asarray(minimize(cost, np.zeros(6), method="BFGS").x))
+
+
+@dataclass(frozen=True)
+class ChosenGate:
+    """A gate of all patients given, its pull the one that did best on inner folds that had not fitted it."""
+
+    gate: Gate
+    pull: float
+    log_loss: float  # on those folds
+    crossed: Floats  # (T,) probabilities there
+
+
+def choose_gate(experts: Floats, clinical: Floats, labels: Indices, folds: Indices) -> ChosenGate:
+    """Fit a gate, its pull chosen of GATE_PULLS.
+
+    Args:
+        experts: (2, T) probabilities of patients that the models were not trained on.
+        clinical: (T, 3) features of the size of one.
+        labels: (T,).
+        folds: (T,) inner fold of each patient.
+    """
+    tried = []
+    for pull in GATE_PULLS:
+        crossed = np.empty(len(labels))
+        for fold in np.unique(folds):
+            rest, held_out = folds != fold, folds == fold
+            gate = fit_gate(experts[:, rest], clinical[rest], labels[rest], pull)
+            crossed[held_out] = gate.mixed(experts[:, held_out], clinical[held_out])
+        tried.append((float(log_loss(labels, crossed)), pull, crossed))
+    loss, pull, crossed = min(tried, key=lambda one: one[:2])
+    return ChosenGate(fit_gate(experts, clinical, labels, pull), pull, loss, crossed)
 
 
 def _logits(experts: Floats, calibration: tuple[Calibration, Calibration]) -> Floats:

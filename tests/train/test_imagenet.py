@@ -1,0 +1,166 @@
+"""The ImageNet member: the network gives what scikit-learn's pipeline gives, and nobody held out enters a fit."""
+
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.preprocessing import StandardScaler
+
+from tests.train.bags import make_bags
+from train import imagenet
+from train.checkpoint import save_network
+from train.crops import Bags
+from train.embedding import load_embedding
+from train.gating import choose_gate
+from train.imagenet import LIMIT, fit_and_predict, fit_gated, fit_network, load_imagenet, numbers, train_imagenet
+from train.linear import affine, fit_logistic
+from train.nested.leads import Pictures
+from train.nested.plan import Floats
+
+CPU = torch.device("cpu")
+PATIENTS = 24
+EVERYBODY = np.arange(PATIENTS)
+
+
+@pytest.fixture(scope="module")
+def bags() -> Bags:
+    """Counts tell some of the labels, darker pictures the others."""
+    made = make_bags([0, 1] * (PATIENTS // 2), [2, 3] * (PATIENTS // 2), size=112)
+    made.clinical[:12, 1] = [5, 60] * 6
+    for patient, (start, stop) in enumerate(made.ranges()):
+        made.crops[start:stop] //= 3 if made.labels[patient] else 1
+    return made
+
+
+@pytest.fixture(scope="module")
+def embedding(bags: Bags) -> Pictures:
+    with torch.inference_mode():
+        return np.asarray(load_embedding()(bags.crops))
+
+
+@pytest.fixture(scope="module")
+def means(bags: Bags, embedding: Pictures) -> Floats:
+    return bags.means(embedding)
+
+
+def test_means_are_each_patients_own(bags: Bags, embedding: Pictures, means: Floats) -> None:
+    start, stop = bags.offsets[4], bags.offsets[5]
+    np.testing.assert_allclose(means[4], embedding[start:stop].astype(np.float64).mean(axis=0), rtol=1e-5)
+    assert means.shape == (PATIENTS, 1280)
+
+
+def test_the_network_gives_what_the_regression_gives(bags: Bags, means: Floats, tmp_path: Path) -> None:
+    training = EVERYBODY[:18]
+    expected = fit_and_predict(bags, means, training, EVERYBODY)
+    save_network(tmp_path / "a.safetensors", fitted := fit_network(bags, means, training), fitted.dimensions)
+    network = load_imagenet(tmp_path / "a.safetensors")
+    with torch.inference_mode():
+        added = bags.means(network.pictures(bags.crops)[:, None].numpy())[:, 0]
+        found = network.head(torch.from_numpy(added).float(), torch.from_numpy(bags.clinical)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected) > 0.1
+    assert np.ptp(added) > 0.1
+    assert added[training].mean() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_regression_is_what_scikit_learn_makes_of_its_steps() -> None:
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(60, 3 + 12)) * np.arange(1, 16), rng.integers(0, 2, 60)
+    model = fit_logistic(features, labels, 12)
+    chosen = model.best_params_
+    reduced = PCA(chosen["features__reduced__components"], svd_solver="full").fit(features[:, 3:])
+    parts = [features[:, :3], reduced.transform(features[:, 3:])]
+    by_hand = np.concatenate([StandardScaler().fit_transform(part) for part in parts], axis=1)
+    reference = LogisticRegression(C=chosen["logistic__C"], max_iter=1000).fit(by_hand, labels)
+    np.testing.assert_allclose(model.decision_function(features), reference.decision_function(by_hand), atol=1e-6)
+    weights, constant = affine(model, 15)
+    np.testing.assert_allclose(features @ weights + constant, reference.decision_function(by_hand), atol=1e-6)
+
+
+def test_out_of_fold_nobody_is_judged_by_a_model_that_saw_it(bags: Bags, embedding: Pictures, tmp_path: Path) -> None:
+    folds = EVERYBODY % 3
+    with patch.object(imagenet, "embed_pictures", lambda *_: embedding):
+        table = train_imagenet(bags, folds, tmp_path, CPU)
+        others = replace(bags, labels=np.where(folds == 1, 1 - bags.labels, bags.labels))
+        turned = train_imagenet(others, folds, tmp_path / "turned", CPU)
+    assert list(table.columns) == ["patient_id", "fold", "label", "probability", "pictures_only"]
+    for column in ("probability", "pictures_only"):
+        same = table[column] == turned[column]
+        assert same[folds == 1].all()  # their own labels do not reach them
+        assert not same[folds != 1].any()
+    expected = fit_and_predict(bags, bags.means(embedding), EVERYBODY[folds != 2], EVERYBODY[folds == 2])
+    np.testing.assert_array_equal(table["probability"][folds == 2], expected)
+    kept = pd.read_csv(tmp_path / "imagenet/out_of_fold.csv")
+    np.testing.assert_allclose(kept["probability"], table["probability"])
+    assert (tmp_path / "imagenet/full.safetensors").exists()
+    again = train_imagenet(bags, folds, tmp_path, CPU)  # what is finished is kept: nothing is embedded
+    np.testing.assert_allclose(again["probability"], table["probability"])
+
+
+def test_nothing_of_other_held_out_patients_moves_a_prediction(bags: Bags, means: Floats) -> None:
+    training, asked = EVERYBODY[:18], EVERYBODY[18:]
+    before = fit_and_predict(bags, means, training, asked)
+    other_means, other = means.copy(), replace(bags, clinical=bags.clinical.copy())
+    other_means[19:] *= 3
+    other.clinical[19:] += 2
+    after = fit_and_predict(other, other_means, training, asked)
+    assert after[0] == before[0]
+    assert (after[1:] != before[1:]).all()
+    other_means[3] *= 3
+    assert fit_and_predict(other, other_means, training, asked)[0] != before[0]
+
+
+def test_the_gate_is_fitted_on_patients_whom_neither_expert_had_seen(bags: Bags, means: Floats) -> None:
+    sex, count, age = bags.clinical.astype(np.float64).T
+    clinical = np.stack([sex, np.log(count) - 2, (age - 60) / 10], axis=1)
+    features = np.concatenate([clinical, 3 * np.log(np.maximum(count, 7) / 7)[:, None], means], axis=1)
+    experts, folds = np.empty((2, PATIENTS)), np.empty(PATIENTS, dtype=np.int64)
+    for fold, (rest, held_out) in enumerate(StratifiedKFold(3, shuffle=True, random_state=0).split(means, bags.labels)):
+        bayes = GaussianNB().fit(bags.clinical[rest], bags.labels[rest])
+        pictures = fit_logistic(features[rest], bags.labels[rest], 1280)
+        experts[0, held_out] = pictures.predict_proba(features[held_out])[:, 1]
+        experts[1, held_out] = bayes.predict_proba(bags.clinical[held_out])[:, 1]
+        folds[held_out] = fold
+    expected = choose_gate(experts, clinical, bags.labels, folds).gate
+    found = fit_gated(bags, features, EVERYBODY).gate
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-3, atol=1e-5)
+    assert [one.slope for one in found.calibration] == pytest.approx([one.slope for one in expected.calibration])
+
+
+def test_an_expert_that_is_too_sure_is_held_as_in_fitting(bags: Bags, means: Floats) -> None:
+    """Counts far above any in training: naive Bayes' odds leave what a float can hold."""
+    training, asked = EVERYBODY[:18], EVERYBODY[18:]
+    far = replace(bags, clinical=bags.clinical.copy())
+    far.clinical[18:, 1] = [200, 300, 400, 500, 700, 900]
+    network = fit_network(far, means, training)
+    bayes = GaussianNB().fit(far.clinical[training], far.labels[training])
+    odds = bayes.predict_joint_log_proba(far.clinical[asked])
+    assert (np.abs(odds[:, 1] - odds[:, 0]) > LIMIT).any()
+    with torch.inference_mode():
+        added = network.pictures.linear(torch.from_numpy(means[asked]).float()).squeeze(1)
+        found = network.head(added, torch.from_numpy(far.clinical[asked])).numpy()
+    np.testing.assert_allclose(found, fit_and_predict(far, means, training, asked), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["COMPONENTS", "STRENGTHS", "CHOOSING_FOLDS", "INNER", "GATE_PULLS", "KNOT", "EXCESS"])
+def test_every_number_is_among_those_that_predictions_are_known_by(name: str) -> None:
+    before = numbers()
+    with patch.object(imagenet, name, "another"):
+        assert numbers() != before
+
+
+def test_pictures_only_does_not_see_the_clinical_values(bags: Bags, embedding: Pictures, tmp_path: Path) -> None:
+    other = bags.clinical[::-1].copy()
+    with patch.object(imagenet, "embed_pictures", lambda *_: embedding):
+        first = train_imagenet(bags, EVERYBODY % 3, tmp_path / "a", CPU)
+        second = train_imagenet(replace(bags, clinical=other), EVERYBODY % 3, tmp_path / "b", CPU)
+    np.testing.assert_array_equal(first["pictures_only"], second["pictures_only"])
+    assert (first["probability"] != second["probability"]).any()
