@@ -46,13 +46,14 @@ train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on 
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 
 # On two cores crops, scan, then `evaluate --protocol nested --leads --part`, two calls side by side with the same
-# options, halve the time beforehand (README).
-reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=]: evaluation, figures, RUN/bundle and card; goes on from what RUN holds
+# options, halve the time beforehand (README). INDUCTIVE=1 also trains SCAN 20 times, for a GPU.
+reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [INDUCTIVE=1]: evaluation, figures, RUN/bundle and card; goes on from what RUN holds
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 	$(FULL) -m train naive-bayes "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report --compare
 	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report
 	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol nested --leads
+	$(if $(filter 1,$(INDUCTIVE)),$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol nested --inductive)
 	$(FULL) -m train figures "$(DATA)" "$(RUN)"
 	$(FULL) -m export "$(RUN)" "$(RUN)/bundle" --replace $(if $(ABOUT),--about "$(ABOUT)")
 

@@ -35,7 +35,7 @@ from train.baseline import load_baseline
 from train.crops import CROP_SIZE, PLAUSIBLE, Bags, load_crops
 from train.ensemble import input_digests
 from train.imagenet import load_imagenet, numbers
-from train.moe import load_moe
+from train.moe import load_committee
 from train.naive_bayes import load_naive_bayes
 from train.scan.stages import load_fusion, load_scan
 
@@ -64,7 +64,7 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "") ->
         raise UsageError(
             f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
         )
-    baseline, moe = load_baseline(run / "baseline/full.safetensors"), load_moe(run / "moe/full.safetensors")
+    baseline, moe = load_baseline(run / "baseline/full.safetensors"), load_committee(run)
     imagenet = load_imagenet(run / "imagenet/full.safetensors")
     plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head, imagenet)
     graphs = {plan.name: export_graph(plan) for plan in plans}
@@ -107,7 +107,8 @@ def _check_finished(run: Path) -> None:
         if not (folder / name).exists():
             raise UsageError(f"{run}: has no ensemble/{name}. Run `python -m train all` first")
     fitted_on = json.loads((folder / "inputs.json").read_text())
-    changed = [name for name, digest in input_digests(run).items() if fitted_on.get(name) != digest]
+    now = input_digests(run)
+    changed = [name for name in sorted(fitted_on.keys() | now.keys()) if fitted_on.get(name) != now.get(name)]
     if changed:
         raise UsageError(
             f"{run}: {', '.join(changed)} changed after the ensemble. Run `python -m train ensemble` again"

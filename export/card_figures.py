@@ -6,12 +6,14 @@ import pandas as pd
 
 from infer.manifest import MEMBERS, Manifest
 from train.nested import report
-from train.nested.members import SHIPPED
+from train.nested.members import GATED_SIMCLR, SHIPPED, SIMCLR, WITH_SIMCLR
 from train.nested.tables import CLINICAL_ONLY
 
 Figures = dict[str, dict[str, float]]
 PICTURES_ONLY = tuple(f"{name}, pictures only" for name in MEMBERS)
 SMALLEST_INFLUENCE = 0.05  # of a member on the ensemble's probability, between its 5% and 95% quantile
+OF_PICTURES = ("scan", SIMCLR, SHIPPED, *WITH_SIMCLR, *GATED_SIMCLR)  # models that hang on SCAN or SimCLR
+BRIEF = ("balanced_accuracy", "auc", "brier_score")
 FULL = ("count cut-off", *CLINICAL_ONLY, *MEMBERS, SHIPPED)  # models whose nested figures the card gives in full
 
 
@@ -68,6 +70,28 @@ def nested(found: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def inductive(found: dict[str, Any] | None) -> list[str]:
+    """What RUN/nested_inductive/figures.json holds of whatever uses SCAN or SimCLR; nothing where it is not there."""
+    if found is None:
+        return []
+    performance = pd.DataFrame(found["performance"])
+    performance = performance[performance["model"].isin(OF_PICTURES)]
+    everybody, grey = list(performance["group"].unique())[:2]
+    differences = pd.DataFrame(found["differences"])
+    some = differences[(differences["figure"] == "auc") & differences["model"].isin(OF_PICTURES)]
+    return [
+        "### Nested evaluation, inductive",
+        "Networks have not been trained on a new patient's pictures, labelled or not. Here neither have SCAN and "
+        f"SimCLR on those of the held-out: {found['facts']['cell classes']}. {found['facts']['protocol']}. Code "
+        f"{found['facts']['code']}. {everybody.capitalize()}:",
+        report.wide(performance, everybody, BRIEF),
+        f"{grey.capitalize()}:",
+        report.wide(performance, grey, BRIEF),
+        "AUC against sex, count and age alone, paired:",
+        report.long(some.drop(columns="figure")),
+    ]
+
+
 def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
     """Figures of the very networks' siblings: trained with the same numbers on four of five folds."""
     grey, data = figures["ensemble"], manifest.provenance.data_summary
@@ -83,8 +107,9 @@ def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
         f"it {malignant_above:.0f} of {above:.0f} are. The ensemble's row is cross-fitted: calibration and weights "
         "come from the other folds. The estimates are not nested.",
         _table(figures),
-        "`pictures only`: for moe the image expert's probability; for the baseline with everybody's clinical values "
-        "set to the median of the held-out fold; for scan and imagenet a model without sex, count and age.",
+        "`pictures only`: for moe what the first mixture's image expert says; for the baseline with everybody's "
+        "clinical values set to the median of the held-out fold; for scan and imagenet a model without sex, count and "
+        "age.",
         "### What is demanded of a reference bundle",
         listed,
     ]
@@ -104,7 +129,7 @@ def member_table(figures: Figures, manifest: Manifest) -> list[str]:
         "\n".join(rows),
         "Calibration, weights and operating points are fitted on 5-fold out-of-fold predictions alone. Influence: by "
         "how much a member moves the ensemble between its 5% and 95% quantile.",
-        f"Image expert's share in the mixture, out of fold, quantiles 5 / 25 / 50 / 75 / 95: {gate}.",
+        f"Image expert's share in the first mixture, out of fold, quantiles 5 / 25 / 50 / 75 / 95: {gate}.",
     ]
 
 

@@ -10,7 +10,7 @@ from torch.export import Dim
 
 from train.baseline import Baseline
 from train.imagenet import ImageNetNetwork
-from train.moe_network import Encoder, Head
+from train.moe_network import Encoders, Head, Heads
 from train.scan.network import ScanNetwork
 
 OPSET = 20
@@ -41,7 +41,7 @@ class BaselineGraph(nn.Module):
 class HeadGraph(nn.Module):
     """Bag means and clinical values -> probability, image probability, clinical probability, gate, each (P,)."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Heads) -> None:
         super().__init__()
         self.head = head
 
@@ -51,12 +51,12 @@ class HeadGraph(nn.Module):
 
 
 def plan_graphs(
-    baseline: Baseline, scan: ScanNetwork, encoder: Encoder, head: Head, imagenet: ImageNetNetwork
+    baseline: Baseline, scan: ScanNetwork, encoder: Encoders, head: Heads, imagenet: ImageNetNetwork
 ) -> list[GraphPlan]:
     """The bundle's graphs; infer.models checks the same names and shapes when it loads them."""
     images = torch.zeros(2, *CROP, dtype=torch.uint8)
     clinical = torch.ones(2, 3)
-    channels = head.image_map.in_channels
+    channels = sum(one.image_map.in_channels for one in head.each if isinstance(one, Head))
     return [
         GraphPlan("baseline.onnx", BaselineGraph(baseline), {"images": images, "clinical": clinical}, ("probability",)),
         GraphPlan("scan.onnx", scan, {"images": images}, ("probabilities", "embedding")),

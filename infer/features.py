@@ -6,6 +6,7 @@ Sex (F = 1), count, age; the share of each cell class; entropy and number of cla
 import numpy as np
 import numpy.typing as npt
 
+COUNT = 1  # its place among the features
 ENTROPY_OFFSET = 1e-3  # inside the logarithm, as in the report's code
 OUTLIER_QUANTILE = 0.9
 

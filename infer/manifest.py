@@ -9,7 +9,7 @@ import msgspec
 
 from infer.errors import BundleError
 
-SCHEMA = 2  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 3  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 
 GRAPHS = (
@@ -55,6 +55,7 @@ class Plausible(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class NaiveBayes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Gaussian naive Bayes on 21 min-max scaled features (infer.features). Row 0 is reactive, row 1 malignant."""
 
+    count_floor: float  # 10^9/L; a count below it is read as it, else the odds of malignant would rise again; 0: none
     quantiles: list[float]  # (20,) the 90th training percentile of each feature but the last
     feature_low: list[float]  # (21,) training minimum
     feature_range: list[float]  # (21,) training maximum - minimum, 1 where they agree
@@ -163,6 +164,7 @@ def _problems(manifest: Manifest) -> list[str]:
         "naive_bayes has a prior, variance or range that is not above 0": all(
             value > 0 for row in (bayes.prior, bayes.feature_range, *bayes.variance) for value in row
         ),
+        "naive_bayes has a count_floor below 0": bayes.count_floor >= 0,
         "a calibration does not rise, or its clip is not between 0 and .5": all(
             one.slope > 0 and 0 < one.clip < 0.5 for one in ensemble.calibration.values()
         ),

@@ -15,7 +15,7 @@ Images = npt.NDArray[np.uint8]
 
 # Input -> (type, axes after the batch). Outputs by name; graphs.py in export promises the same.
 CLINICAL = ("tensor(float)", (3,))
-FEATURE_MAPS = (256, 3, 3)
+FEATURE_MAPS = (256, 3, 3)  # of each of the mixtures, one after the other
 # Batches are padded to a multiple of it: left-over rows of a matrix go through kernels of their own, which round
 # otherwise, and a score's last digit must not hang on --batch-size.
 ROWS = 8
@@ -27,7 +27,7 @@ class ImageScores:
 
     baseline: Floats  # (N,)
     classes: Floats  # (N, 20) probabilities before fusion
-    maps: Floats  # (N, 256, 3, 3)
+    maps: Floats  # (N, 256 of each mixture, 3, 3)
     contribution: Floats  # (N,) what each adds to the logit of the ImageNet member's picture expert
 
 
@@ -64,7 +64,7 @@ class Networks:
         _check(graphs["baseline.onnx"], {"images": pictures, "clinical": CLINICAL}, ("probability",))
         _check(graphs["scan.onnx"], {"images": pictures}, ("probabilities", "embedding"))
         _check(graphs["moe_encoder.onnx"], {"images": pictures}, ("maps",))
-        bags = ("tensor(float)", FEATURE_MAPS)
+        bags = ("tensor(float)", _maps(graphs["moe_head.onnx"]))
         head_outputs = ("probability", "image_probability", "clinical_probability", "gate")
         _check(graphs["moe_head.onnx"], {"bags": bags, "clinical": CLINICAL}, head_outputs)
         _check(graphs["imagenet_encoder.onnx"], {"images": pictures}, ("contribution",))
@@ -93,7 +93,7 @@ class Networks:
         )
 
     def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:
-        """Score one patient: means over its pictures of maps (256, 3, 3) and contribution; clinical values (3,)."""
+        """Score one patient: means over its pictures of maps (C, 3, 3) and contribution; clinical values (3,)."""
         values = clinical[None].astype(np.float32)
         mixture = self._head.run(bags=mean_maps[None].astype(np.float32), clinical=values)
         imagenet = self._imagenet_head.run(contribution=np.array([mean_contribution], np.float32), clinical=values)
@@ -128,6 +128,8 @@ def self_test_outputs(networks: Networks, images: Images, clinical: Floats) -> d
         "baseline": np.concatenate([part.baseline for part in parts]),
         "scan": np.concatenate([part.classes for part in parts]).ravel(),
         "moe": np.array([bag.moe for bag in bags]),
+        # The image experts may be sure of every drawn picture; maps tell an encoder that is wrong all the same.
+        "moe_maps": maps.reshape(len(maps), -1, int(np.prod(FEATURE_MAPS))).mean(axis=2).ravel(),
         "moe_image": np.array([bag.image for bag in bags]),
         "moe_clinical": np.array([bag.clinical for bag in bags]),
         "moe_gate": np.array([bag.gate for bag in bags]),
@@ -158,6 +160,13 @@ def self_test(networks: Networks, bundle: Bundle) -> None:
                 f"{bundle.folder}: self-test failed on {provider}: {name} differs by {difference:.2g}, "
                 f"{test.tolerance[provider]:.2g} is allowed. Do not use this bundle on this machine"
             )
+
+
+def _maps(head: Graph) -> tuple[int, ...]:
+    """What the mixtures' heads take, if that is a whole number of mixtures; else what one takes."""
+    shape = head.inputs.get("bags", ("", ()))[1][1:]
+    fits = len(shape) == len(FEATURE_MAPS) and isinstance(shape[0], int) and shape[0] % FEATURE_MAPS[0] == 0
+    return (shape[0], *FEATURE_MAPS[1:]) if fits else FEATURE_MAPS
 
 
 def _check(graph: Graph, inputs: dict[str, tuple[str, tuple[int, ...]]], outputs: tuple[str, ...]) -> None:

@@ -3,15 +3,17 @@
 import numpy as np
 import numpy.typing as npt
 
-from infer.features import with_outliers
+from infer.features import COUNT, with_outliers
 from infer.manifest import NaiveBayes
 
 
 def malignant_probability(base: npt.NDArray[np.float64], model: NaiveBayes) -> npt.NDArray[np.float64]:
     """Probability of malignant: (..., 20) features without the outlier count -> (...,).
 
-    scikit-learn's GaussianNB.predict_proba on min-max scaled features, in the log domain.
+    scikit-learn's GaussianNB.predict_proba on min-max scaled features, in the log domain; the count floored.
     """
+    base = np.array(base)
+    base[..., COUNT] = np.maximum(base[..., COUNT], model.count_floor)
     features = with_outliers(base, np.array(model.quantiles))  # (..., 21)
     scaled = (features - np.array(model.feature_low)) / np.array(model.feature_range)
     mean, variance = np.array(model.mean), np.array(model.variance)  # (2, 21)

@@ -246,9 +246,9 @@ class Share(click.ParamType[tuple[int, int]]):
 )
 @click.option("--model", "models", type=click.Choice(list(STATED)), multiple=True, help="report: all if not given.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="nested: of what trains quickly.")
-@click.option("--inductive", is_flag=True, help="nested: SCAN on each fold's own pictures, not once on everybody's.")
+@click.option("--inductive", is_flag=True, help="nested: SCAN and SimCLR on each training fold's own pictures.")
 @click.option("--leads", is_flag=True, help="nested: also everything that was tried to go past the report's models.")
-@click.option("--deep-leads", is_flag=True, help="nested: with --leads, also those that are networks: for a GPU.")
+@click.option("--deep-leads", is_flag=True, help="nested: with --leads, also EfficientNet-Lite0 fine-tuned: for a GPU.")
 @click.option("--part", type=Share(), help="nested: train one of N shares and stop, so that N calls work side by side.")
 def evaluate_command(
     patients: Path,
@@ -361,7 +361,8 @@ def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str, *, co
 
 
 def _train_moe(run: Run) -> None:
-    moe.train_moe(run.bags, run.folds, run.folder, run.recipe.moe, run.seed, run.device)
+    seeds = range(run.seed, run.seed + run.recipe.moe_seeds)
+    moe.train_moe(run.bags, run.folds, run.folder, run.recipe.moe, seeds, run.device)
 
 
 def _train_imagenet(run: Run) -> None:

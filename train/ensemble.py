@@ -22,6 +22,7 @@ from infer.manifest import MEMBERS, Calibration, Ensemble, OperatingPoint
 from train.checkpoint import write_text
 from train.crops import Bags
 from train.metrics import summary
+from train.moe import network_paths
 from train.out_of_fold import write_table
 
 FOLDERS = {"baseline": "baseline", "scan": "naive_bayes", "moe": "moe", "imagenet": "imagenet"}
@@ -99,7 +100,8 @@ def input_digests(run: Path) -> dict[str, str]:
     """SHA-256 of every file the ensemble was fitted on and of those trained beside it: export refuses a mixture."""
     names = [f"{folder}/out_of_fold.csv" for folder in FOLDERS.values()]
     names += ["naive_bayes/full.json", "scan/fusion.json", "scan/scan.safetensors"]
-    names += [f"{member}/full.safetensors" for member in ("baseline", "moe", "imagenet")]
+    networks = [run / member / "full.safetensors" for member in ("baseline", "imagenet")] + network_paths(run)
+    names += [path.relative_to(run).as_posix() for path in networks]
     missing = [name for name in names if not (run / name).exists()]
     if missing:
         raise UsageError(f"{run}: has no {', '.join(missing)}. Run `python -m train all` first")

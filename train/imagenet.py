@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from scipy.special import logit
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.naive_bayes import GaussianNB
 from torch import Tensor, nn
 from torch.nn import functional
 
 from train.checkpoint import load_dimensions, load_weights, save_network
+from train.count_floor import FlooredBayes
 from train.crops import Bags
 from train.embedding import FEATURES, EfficientNetLite0, embed_pictures, load_embedding, normalised, weights_digest
 from train.ensemble import CLIP
@@ -35,7 +35,7 @@ GATE_FEATURES = 3  # of these that the gate sees: without the excess
 INNER = 3  # folds
 LIMIT = float(logit(1 - CLIP))  # of an expert's logit before it is calibrated
 BUFFERS = {  # of naive Bayes (reactive, malignant), of each expert's calibration, of the gate
-    "log_prior": (2,), "mean": (2, 3), "variance": (2, 3), "slope": (2,), "intercept": (2,), "gate": (6,)
+    "log_prior": (2,), "mean": (2, 3), "variance": (2, 3), "floor": (), "slope": (2,), "intercept": (2,), "gate": (6,)
 }  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
@@ -100,11 +100,12 @@ class ImageNetHead(nn.Module):
 
     def set(self, model: "GatedModel") -> None:
         """Take over naive Bayes and gate; the picture expert's part is set apart."""
-        bayes, gate = model.bayes, model.gate
+        bayes, gate = model.bayes.plain, model.gate
         values = {
             "log_prior": np.log(bayes.class_prior_),
             "mean": bayes.theta_,
             "variance": bayes.var_,
+            "floor": model.bayes.floor,
             "slope": [one.slope for one in gate.calibration],
             "intercept": [one.intercept for one in gate.calibration],
             "gate": gate.weights,
@@ -122,9 +123,11 @@ class ImageNetHead(nn.Module):
         return share * experts[:, 0] + (1 - share) * experts[:, 1]
 
     def _bayes(self, clinical: Tensor) -> Tensor:
-        """Log odds of malignant by Gaussian naive Bayes: (P,)."""
+        """Log odds of malignant by Gaussian naive Bayes, the count floored: (P,)."""
+        sex, count, age = clinical.unbind(1)
+        values = torch.stack([sex, count.maximum(self._of("floor")), age], dim=1)
         variance = self._of("variance")
-        distance = (clinical[:, None] - self._of("mean")) ** 2 / variance + variance.log()  # (P, 2, 3)
+        distance = (values[:, None] - self._of("mean")) ** 2 / variance + variance.log()  # (P, 2, 3)
         joint = self._of("log_prior") - distance.sum(-1) / 2  # (P, 2)
         return joint[:, 1] - joint[:, 0]
 
@@ -147,7 +150,7 @@ class GatedModel:
     """Both experts and the gate, as scikit-learn has them."""
 
     pictures: GridSearchCV  # on (P, 4 + 1280) features
-    bayes: GaussianNB  # on raw clinical values
+    bayes: FlooredBayes  # on raw clinical values
     gate: Gate
 
     def predict(self, features: Floats, clinical: npt.NDArray[np.float32]) -> Floats:
@@ -208,14 +211,16 @@ def fit_gated(bags: Bags, features: Floats, training: Indices) -> GatedModel:
     return GatedModel(*_fit_experts(bags, features, training), gate)
 
 
-def _fit_experts(bags: Bags, features: Floats, training: Indices) -> tuple[GridSearchCV, GaussianNB]:
+def _fit_experts(bags: Bags, features: Floats, training: Indices) -> tuple[GridSearchCV, FlooredBayes]:
     labels = bags.labels[training]
-    return fit_logistic(features[training], labels, FEATURES), GaussianNB().fit(bags.clinical[training], labels)
+    return fit_logistic(features[training], labels, FEATURES), FlooredBayes(bags.clinical[training], labels)
 
 
-def _experts(pictures: GridSearchCV, bayes: GaussianNB, features: Floats, clinical: npt.NDArray[np.float32]) -> Floats:
+def _experts(
+    pictures: GridSearchCV, bayes: FlooredBayes, features: Floats, clinical: npt.NDArray[np.float32]
+) -> Floats:
     """Both experts' probabilities: (2, P)."""
-    return np.stack([pictures.predict_proba(features)[:, 1], bayes.predict_proba(clinical)[:, 1]])
+    return np.stack([pictures.predict_proba(features)[:, 1], bayes.predict(clinical)])
 
 
 def fit_network(bags: Bags, means: Floats, training: Indices) -> ImageNetNetwork:
@@ -246,6 +251,7 @@ def numbers() -> dict[str, object]:
         "gate_pulls": GATE_PULLS,
         "knot": KNOT,
         "excess": EXCESS,
+        "naive_bayes": "count floored",
     }
 
 

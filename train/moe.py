@@ -1,6 +1,11 @@
-"""Trains the mixture of experts: one network a fold for out-of-fold predictions, one on all patients for the bundle."""
+"""Trains the mixture of experts: one network a fold for out-of-fold predictions, one on all patients for the bundle.
 
-from collections.abc import Iterator
+A recipe may ask for several mixtures, each from a seed of its own, whose probabilities are averaged: what one network
+happens to make of 130 patients hangs on its seed.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +21,12 @@ from train.checkpoint import load_dimensions, load_weights, save_network
 from train.crops import Bags, in_batches
 from train.curves import MALIGNANT_WEIGHT, Curves, Floats, Indices
 from train.fitting import Job, fit, mixed_precision
-from train.moe_network import MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
-from train.out_of_fold import Trainee, batches_of, cross_predict
+from train.moe_network import Committee, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
+from train.out_of_fold import Trainee, batches_of, cross_predict, write_table
 from train.protocols import seeded
 from train.recipes import MoeRecipe
 
+FOLDER, OF_SEED = "moe", "seed-"
 OUTPUTS = ("probability", "image", "clinical", "gate")
 NORM_BATCH = 256  # pictures
 
@@ -37,17 +43,43 @@ class MoeBatch:
 
 
 def train_moe(
-    bags: Bags, folds: Indices, run: Path, recipe: MoeRecipe, seed: int, device: torch.device
+    bags: Bags, folds: Indices, run: Path, recipe: MoeRecipe, seeds: Sequence[int], device: torch.device
 ) -> pd.DataFrame:
-    """Train what is missing in RUN/moe and return the out-of-fold predictions, a row a patient."""
+    """Train what is missing in RUN/moe, mixtures after the first in folders by seed; return out-of-fold predictions.
 
-    def train(patients: Indices, path: Path) -> None:
-        network = train_network(bags, patients, recipe, Job(f"moe {path.stem}", path, seed), device)
-        if recipe.late_steps:
-            fit_clinical_side(network, bags, patients, recipe, device)
-        save_network(path, network.cpu(), network.dimensions)
+    A row a patient, also in RUN/moe/out_of_fold.csv: the mean of all mixtures' probabilities; what else stands there is
+    the first one's.
+    """
+    tables = []
+    for seed in seeds:
 
-    return cross_predict(bags, folds, run / "moe", Trainee(train, lambda path, of: predict(path, bags, of, device)))
+        def train(patients: Indices, path: Path, seed: int = seed) -> None:
+            network = train_network(bags, patients, recipe, Job(f"moe {path.stem}", path, seed), device)
+            if recipe.late_steps:
+                fit_clinical_side(network, bags, patients, recipe, device)
+            save_network(path, network.cpu(), network.dimensions)
+
+        trainee = Trainee(train, lambda path, of: predict(path, bags, of, device))
+        tables.append(cross_predict(bags, folds, _of_seed(run, seed, seeds[0]), trainee, "of_one_seed.csv"))
+    table = tables[0].assign(probability=np.mean([one["probability"].to_numpy() for one in tables], axis=0))
+    write_table(run / FOLDER / "out_of_fold.csv", table)
+    return table
+
+
+def network_paths(run: Path) -> list[Path]:
+    """Checkpoints of all mixtures that the run folder's options ask for, whether they are there or not."""
+    options = json.loads((run / "options.json").read_text())
+    first, number = options["seed"], options["recipe"]["moe_seeds"]
+    return [_of_seed(run, seed, first) / "full.safetensors" for seed in range(first, first + number)]
+
+
+def _of_seed(run: Path, seed: int, first: int) -> Path:
+    return run / FOLDER if seed == first else run / FOLDER / f"{OF_SEED}{seed}"
+
+
+def load_committee(run: Path) -> Committee:
+    """The run folder's mixtures as one network, in evaluation mode."""
+    return Committee([load_moe(path) for path in network_paths(run)]).eval()
 
 
 def train_network(

@@ -12,10 +12,11 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.naive_bayes import GaussianNB
 
 from infer.errors import LymphoError, UsageError
-from infer.features import OUTLIER_QUANTILE, base_features, with_outliers
+from infer.features import COUNT, OUTLIER_QUANTILE, base_features, with_outliers
 from infer.manifest import NaiveBayes
 from infer.naive_bayes import malignant_probability
 from train.checkpoint import write_text
+from train.count_floor import count_floor
 from train.crops import Bags
 from train.out_of_fold import write_table
 from train.recipes import BayesRecipe
@@ -67,13 +68,21 @@ def patient_features(bags: Bags, cell_classes: npt.NDArray[np.int64]) -> npt.NDA
     return np.stack(rows)
 
 
-def fit_naive_bayes(base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], recipe: BayesRecipe) -> NaiveBayes:
-    """Quantiles, scaling and Gaussians of training patients: (P, 20), (P,)."""
+def fit_naive_bayes(
+    base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], recipe: BayesRecipe, *, has_count: bool = True
+) -> NaiveBayes:
+    """Quantiles, scaling, Gaussians and the count's floor, of training patients: (P, 20), (P,).
+
+    Args:
+        has_count: whether the count is among the features given.
+    """
     quantiles = np.quantile(base, OUTLIER_QUANTILE, axis=0)
     features = with_outliers(base, quantiles)
     low, spread = _minimum_and_range(features)
     model = GaussianNB(var_smoothing=recipe.smoothing).fit((features - low) / spread, labels)
+    mean, variance = low[COUNT] + spread[COUNT] * model.theta_[:, COUNT], spread[COUNT] ** 2 * model.var_[:, COUNT]
     return NaiveBayes(
+        count_floor=count_floor(mean, variance) if has_count else 0.0,
         quantiles=quantiles.tolist(),
         feature_low=low.tolist(),
         feature_range=spread.tolist(),
@@ -95,9 +104,9 @@ def train_naive_bayes(
     probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
     for fold in np.unique(folds):
         training, held_out = folds != fold, folds == fold
-        for result, columns in ((probability, slice(None)), (pictures_only, slice(3, None))):
-            model = fit_naive_bayes(base[training, columns], bags.labels[training], recipe)
-            result[held_out] = malignant_probability(base[held_out, columns], model)
+        for result, first in ((probability, 0), (pictures_only, 3)):
+            model = fit_naive_bayes(base[training, first:], bags.labels[training], recipe, has_count=first == 0)
+            result[held_out] = malignant_probability(base[held_out, first:], model)
     full = fit_naive_bayes(base, bags.labels, recipe)
     write_text(folder / "full.json", msgspec.json.format(msgspec.json.encode(full)).decode())
     facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels}

@@ -28,10 +28,15 @@ class Trainee:
     predict: Callable[[Path, Indices], dict[str, npt.NDArray[np.float64]]]  # checkpoint, patients -> columns
 
 
-def cross_predict(bags: Bags, folds: Indices, folder: Path, trainee: Trainee) -> pd.DataFrame:
+def cross_predict(
+    bags: Bags, folds: Indices, folder: Path, trainee: Trainee, name: str = "out_of_fold.csv"
+) -> pd.DataFrame:
     """Out-of-fold predictions of all patients, and full.safetensors trained on all of them.
 
     What an earlier call finished is not trained again.
+
+    Args:
+        name: of the table with everybody's predictions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -48,7 +53,7 @@ def cross_predict(bags: Bags, folds: Indices, folder: Path, trainee: Trainee) ->
     if not (folder / "full.safetensors").exists():
         trainee.train(np.arange(len(bags)), folder / "full.safetensors")
     table = pd.concat(parts).set_index("patient_id").loc[bags.patient_ids].reset_index()
-    write_table(folder / "out_of_fold.csv", table)
+    write_table(folder / name, table)
     return table
 
 

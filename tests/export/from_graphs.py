@@ -4,6 +4,7 @@ Export folds batch norm into the convolution before it; here each batch norm bec
 rebuilt network computes what the trained one did.
 """
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,27 +17,30 @@ from infer.bundle import Bundle
 from train.baseline import Baseline, BaselineDimensions
 from train.embedding import load_embedding
 from train.imagenet import ImageNetDimensions, ImageNetNetwork
-from train.moe_network import Encoder, Head, MoeDimensions
+from train.moe_network import Committee, Encoders, Heads, MixtureOfExperts, MoeDimensions
 from train.scan.network import ScanDimensions, ScanNetwork
 
 
-def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoder, Head, ImageNetNetwork]:
+def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoders, Heads, ImageNetNetwork]:
     """The bundle's networks in torch, in evaluation mode."""
     models = {name: onnx.load_from_string(data) for name, data in bundle.graphs.items()}
     log_count = any(node.op_type == "Log" for node in models["moe_head.onnx"].graph.node)
     dimensions = MoeDimensions(log_count=log_count)
     baseline = Baseline(BaselineDimensions(log_count=log_count))
     scan = ScanNetwork(ScanDimensions(clusters=len(bundle.manifest.class_fusion)))
-    encoder, head = Encoder(dimensions.channels), Head(dimensions.channels[-1], log_count)
+    maps = models["moe_head.onnx"].graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    mixtures = [MixtureOfExperts(dimensions) for _ in range(maps // dimensions.channels[-1])]
+    committee = Committee(mixtures)
     _fill(baseline, models["baseline.onnx"], prefix="network.")
     _fill(scan, models["scan.onnx"], prefix="")
-    _fill(encoder, models["moe_encoder.onnx"], prefix="")
-    _fill(head, models["moe_head.onnx"], prefix="head.")
+    _fill(committee.encoder, models["moe_encoder.onnx"], prefix="")
+    _fill(committee.head, models["moe_head.onnx"], prefix="head.")
     imagenet = ImageNetNetwork(ImageNetDimensions())
     imagenet.pictures.embedding.load_state_dict(load_embedding().state_dict())  # the published weights, not the graph's
     _fill(imagenet.pictures.linear, models["imagenet_encoder.onnx"], prefix="linear.")
     _fill(imagenet.head, models["imagenet_head.onnx"], prefix="")
-    return baseline.eval(), scan.eval(), encoder.eval(), head.eval(), imagenet.eval()
+    committee.eval()
+    return baseline.eval(), scan.eval(), committee.encoder, committee.head, imagenet.eval()
 
 
 @torch.no_grad()
@@ -47,8 +51,11 @@ def _fill(network: nn.Module, model: onnx.ModelProto, prefix: str) -> None:
     state = network.state_dict()
     filled = set()
     for name in state:
-        if prefix + name in tensors:
-            state[name].copy_(tensors[prefix + name])
+        stored = prefix + name
+        if ".scale." in name and stored not in tensors:  # equal in all mixtures: the exporter keeps the first one's
+            stored = re.sub(r"each\.\d+\.", "each.0.", stored)
+        if stored in tensors:
+            state[name].copy_(tensors[stored])
             filled.add(name)
     for weight_name, bias in _convolution_biases(model, tensors):
         batch_norm = _batch_norm_after(weight_name.removeprefix(prefix))

@@ -133,8 +133,8 @@ def bayes_by_hand(manifest: Manifest, clinical: Floats, classes: Sequence[int]) 
     """Features and Gaussian naive Bayes from the report's text, with scipy's normal density."""
     shares = np.array([classes.count(fused) for fused in range(15)]) / len(classes)
     entropy = -sum(share * np.log(share + 1e-3) for share in shares)
-    base = np.array([*clinical, *shares, entropy, len(set(classes))])
-    bayes = manifest.naive_bayes
+    bayes, (sex, count, age) = manifest.naive_bayes, clinical
+    base = np.array([sex, max(count, bayes.count_floor), age, *shares, entropy, len(set(classes))])
     features = np.append(base, np.sum(base > np.array(bayes.quantiles)))
     scaled = (features - np.array(bayes.feature_low)) / np.array(bayes.feature_range)
     joint = [
@@ -156,12 +156,13 @@ def torch_scores(trained: TrainedRun, manifest: Manifest, patient: SyntheticPati
         shares = load_scan(trained.run / "scan/scan.safetensors")(images)[0].double().numpy()
         member = load_imagenet(trained.run / "imagenet/full.safetensors")
         imagenet = member.head(member.pictures(images).mean()[None], clinical)
-        mixture = load_moe(trained.run / "moe/full.safetensors")(images, torch.zeros(len(images)).long(), clinical)
+        mixtures = [load_moe(trained.run / "moe" / name / "full.safetensors") for name in ("", "seed-1")]
+        moe = [one(images, torch.zeros(len(images)).long(), clinical) for one in mixtures]
     classes = [manifest.class_fusion[int(first)] for first in shares.argmax(1)]
     raw = {
         "baseline": float(single.double().mean()),
         "scan": bayes_by_hand(manifest, clinical[0].double().numpy(), classes),
-        "moe": mixture.probability.item(),
+        "moe": sum(one.probability.item() for one in moe) / 2,
         "imagenet": imagenet.item(),
     }
     row, probability = {}, 0.0
@@ -171,7 +172,7 @@ def torch_scores(trained: TrainedRun, manifest: Manifest, patient: SyntheticPati
         row[f"{name}_probability"] = float(expit(calibration.slope * score + calibration.intercept))
         probability += manifest.ensemble.weights[name] * row[f"{name}_probability"]
     members = list(row.values())
-    gate = mixture.gate.item()
+    gate = sum(one.gate.item() for one in moe) / 2
     return row | {
         "probability_malignant": probability,
         "moe_image_gate": gate,
@@ -254,6 +255,8 @@ def test_a_failed_export_leaves_everything_as_it_was(
         "ensemble/ensemble.json",
         "scan/scan.safetensors",
         "moe/full.safetensors",
+        "moe/out_of_fold.csv",
+        "moe/seed-1/full.safetensors",
         "baseline/full.safetensors",
         "naive_bayes/full.json",
         "naive_bayes/out_of_fold.csv",
@@ -271,7 +274,9 @@ def test_an_unfinished_run_is_refused(
     assert not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.parametrize("changed", ["naive_bayes/full.json", "scan/fusion.json", "moe/out_of_fold.csv"])
+@pytest.mark.parametrize(
+    "changed", ["naive_bayes/full.json", "scan/fusion.json", "moe/out_of_fold.csv", "moe/seed-1/full.safetensors"]
+)
 def test_members_that_changed_after_the_ensemble_are_refused(
     trained_run: TrainedRun, tmp_path: Path, changed: str
 ) -> None:

@@ -77,7 +77,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         opset=20,
         crop_size=112,
         class_fusion=[0],
-        naive_bayes=NaiveBayes([], [], [], [], [], []),
+        naive_bayes=NaiveBayes(0.0, [], [], [], [], [], []),
         ensemble=Ensemble(
             calibration={name: Calibration(1.25, -0.5) for name in MEMBERS},
             weights=dict(zip(MEMBERS, weights, strict=True)),
@@ -265,6 +265,24 @@ def test_nested_figures_stand_in_it_where_the_protocol_has_run(tmp_path: Path) -
     assert "Not made for this bundle" not in text
 
 
+def test_inductive_figures_stand_beside_the_others(tmp_path: Path) -> None:
+    assert "inductive" not in card(tmp_path, good_figures(), manifest()).lower()
+    (tmp_path / "nested_inductive").mkdir()
+    found = nested_figures()
+    difference = {"model": "ensemble", "against": "clinical logistic", "repeats": 1, "group": "all", "figure": "auc"}
+    found["differences"] = [*found["differences"], {**difference, "value": 0.031, "low": 0.004, "high": 0.062}]  # type: ignore[misc]
+    (tmp_path / "nested_inductive/figures.json").write_text(json.dumps(found))
+    text = card(tmp_path, good_figures(), manifest())
+    part = text.split("### Nested evaluation, inductive")[1].split("\n### ")[0]
+    assert "inductive: SCAN on each fold's own pictures" in " ".join(part.split())
+    assert "| ensemble (1x) | 0.600 [0.550, 0.640] | 0.601 [0.551, 0.641] |" in part
+    assert "| ensemble (1x) | 0.610 [0.560, 0.650] | 0.611 [0.561, 0.651] |" in part
+    assert "| ensemble | clinical logistic | 1 | all | 0.031 [0.004, 0.062] |" in part
+    assert len([line for line in part.splitlines() if line.startswith("| scan (1x)")]) == 2
+    assert "| moe (1x)" not in part  # its figures are the same either way
+    assert "| ImageNet mean" not in part
+
+
 def test_without_nested_figures_it_says_so(tmp_path: Path) -> None:
     text = card(tmp_path, good_figures(), manifest())
     assert "Not made for this bundle. The figures below are out of fold, not nested: they may be optimistic." in text
@@ -284,7 +302,7 @@ def test_headings_are_model_cards_own_and_say_what_they_answer(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("evaluated", "shown"),
-    [(b"as they are", True), (b"before SCAN was trained again", False), (None, True)],  # none: inductive
+    [(b"as they are", True), (b"before SCAN was trained again", False), (None, False)],
 )
 def test_nested_figures_of_other_cell_classes_are_left_out(
     tmp_path: Path, evaluated: bytes | None, shown: bool

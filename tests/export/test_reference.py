@@ -19,7 +19,7 @@ from tests.export.from_graphs import rebuild
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.baseline import Baseline
 from train.imagenet import ImageNetNetwork
-from train.moe_network import Encoder, Head
+from train.moe_network import Encoders, Heads
 from train.scan.network import ScanNetwork
 
 REAL = os.environ.get("LYMPHO_REAL_PATIENTS")
@@ -59,7 +59,7 @@ def compare(folder: Path, out: Path, patients: int) -> None:
         assert found == pytest.approx(expected[row["patient_id"]], abs=TOLERANCE), row["patient_id"]
 
 
-Networks = tuple[Baseline, ScanNetwork, Encoder, Head, ImageNetNetwork]
+Networks = tuple[Baseline, ScanNetwork, Encoders, Heads, ImageNetNetwork]
 
 
 def scores_in_torch(folder: Path, bundle: Bundle, date: dt.date) -> dict[str, dict[str, float]]:
@@ -112,7 +112,8 @@ def _naive_bayes(classes: list[int], clinical: list[float], bundle: Bundle) -> f
     numbers = bundle.manifest.naive_bayes
     shares = [classes.count(c) / len(classes) for c in range(max(bundle.manifest.class_fusion) + 1)]
     entropy = -sum(share * np.log(share + 1e-3) for share in shares)
-    base = [*clinical, *shares, entropy, len(set(classes))]
+    sex, count, age = clinical
+    base = [sex, max(count, numbers.count_floor), age, *shares, entropy, len(set(classes))]
     outliers = sum(value > limit for value, limit in zip(base, numbers.quantiles, strict=True))
     scaled = (np.array([*base, outliers]) - numbers.feature_low) / numbers.feature_range
     model = GaussianNB()

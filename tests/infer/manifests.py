@@ -64,6 +64,7 @@ def make_manifest() -> Manifest:
 def make_naive_bayes() -> NaiveBayes:
     """Two classes half a unit apart in every scaled feature."""
     return NaiveBayes(
+        count_floor=0.3,
         quantiles=[0.9] * (FEATURES - 1),
         feature_low=[0.0] * FEATURES,
         feature_range=[1.0] * FEATURES,

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,7 +27,8 @@ def slow_features(clinical: Sequence[float], cell_classes: Sequence[int], classe
 
 
 def slow_probability(base: Sequence[float], model: NaiveBayes) -> float:
-    """Bayes' rule with the densities multiplied out."""
+    """Bayes' rule with the densities multiplied out, after a low count was raised to the floor."""
+    base = [base[0], max(base[1], model.count_floor), *base[2:]]
     outliers = sum(value > quantile for value, quantile in zip(base, model.quantiles, strict=True))
     features = [*base, outliers]
     joint = list(model.prior)
@@ -71,6 +73,7 @@ def test_outliers_lie_above_their_quantile_not_on_it() -> None:
 def test_naive_bayes_by_hand() -> None:
     """Scaled features (0.5, 0, 1) lie on the malignant mean and 1.25 squared units from the reactive one."""
     model = NaiveBayes(
+        count_floor=0.0,
         quantiles=[0.5, 0.5],
         feature_low=[0.0, 0.0, 0.0],
         feature_range=[2.0, 1.0, 1.0],
@@ -90,6 +93,19 @@ def test_naive_bayes_is_that_of_the_slow_reference(bag: list[int]) -> None:
     assert float(malignant_probability(base, model)) == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_count_below_the_floor_is_read_as_the_floor() -> None:
+    model = msgspec.structs.replace(make_naive_bayes(), count_floor=0.3)
+    counts = np.array([0.01, 0.1, 0.3, 0.35, 0.6])
+    base = np.stack([base_features(np.array([1.0, count, 0.7]), np.array([0, 3]), CLASSES) for count in counts])
+    before = base.copy()
+    found = malignant_probability(base, model)
+    assert found[0] == found[1] == found[2] != found[3]
+    np.testing.assert_array_equal(base, before)  # the caller's values are its own
+    plain = malignant_probability(base, msgspec.structs.replace(model, count_floor=0.0))
+    np.testing.assert_array_equal(found[2:], plain[2:])
+    assert plain[0] != plain[1]
+
+
 def test_patients_are_scored_each_for_itself() -> None:
     model = make_naive_bayes()
     bags = [[0, 1, 2], [3] * 9, list(range(15))]
@@ -103,7 +119,7 @@ def test_patients_are_scored_each_for_itself() -> None:
 def test_extreme_inputs_give_a_finite_probability(clinical: list[float], variance: float) -> None:
     plain = make_naive_bayes()
     rows = [[variance] * len(row) for row in plain.variance]
-    model = NaiveBayes(plain.quantiles, plain.feature_low, plain.feature_range, plain.prior, plain.mean, rows)
+    model = msgspec.structs.replace(plain, variance=rows)
     for bag in ([0], [7] * 200, list(range(15)) * 10):
         base = base_features(np.array(clinical), np.array(bag), CLASSES)
         assert np.isfinite(base).all()

@@ -94,6 +94,7 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
         ("naive_bayes.variance", [[0.5] * FEATURES, [0.0] * FEATURES], "not above 0"),
         ("naive_bayes.feature_range", [0.0] * FEATURES, "not above 0"),
         ("naive_bayes.prior", [0.0, 1.0], "not above 0"),
+        ("naive_bayes.count_floor", -0.1, "count_floor below 0"),
         ("naive_bayes.prior", [], "naive_bayes must describe"),
         ("naive_bayes.variance", [[], []], "naive_bayes must describe"),
         ("ensemble.weights", {"baseline": 0.5, "scan": 0.25, "moe": 0.2, "imagenet": 0.1}, "weights must sum to 1"),

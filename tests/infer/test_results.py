@@ -184,7 +184,7 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
 
 def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     record = plain.record
-    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 2}
+    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 3}
     assert record["device"] == {"asked": "cpu", "provider": "CPUExecutionProvider", "note": "cpu asked for"}
     assert record["cohort"]["patients"] == 6
     assert record["cohort"]["table"] == str(pristine / TABLE)

@@ -40,7 +40,7 @@ def test_the_readme_has_every_command_and_option() -> None:
 
 
 def test_every_step_of_make_reproduce_is_a_call_that_the_command_lines_take(cohort: Path, tmp_path: Path) -> None:
-    options = ["RUN=" + str(tmp_path), "TRAIN_OPTIONS=--recipe small", "ABOUT=README.md"]
+    options = ["RUN=" + str(tmp_path), "TRAIN_OPTIONS=--recipe small", "ABOUT=README.md", "INDUCTIVE=1"]
     line = ["make", "--dry-run", "reproduce", f"DATA={cohort}", *options]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     taken = []
@@ -50,13 +50,14 @@ def test_every_step_of_make_reproduce_is_a_call_that_the_command_lines_take(coho
             command = cli.commands[arguments[0]] if module == "train" else export_command
             name, given = (arguments[0], arguments[1:]) if module == "train" else ("export", arguments)
             context = command.make_context(name, given)
-            chosen = {key: context.params.get(key) for key in ("recipe", "protocol", "compare", "leads")}
-            taken.append((name, *(value for value in chosen.values() if value)))
+            chosen = {key: context.params.get(key) for key in ("recipe", "protocol", "compare", "leads", "inductive")}
+            taken.append((name, *(value if isinstance(value, str) else key for key, value in chosen.items() if value)))
     assert taken == [
         ("all", "small"),
-        ("naive-bayes", "small", "report", True),
+        ("naive-bayes", "small", "report", "compare"),
         ("evaluate", "small", "report"),
-        ("evaluate", "small", "nested", True),
+        ("evaluate", "small", "nested", "leads"),
+        ("evaluate", "small", "nested", "inductive"),
         ("figures",),
         ("export",),
     ]

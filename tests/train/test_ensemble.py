@@ -197,6 +197,7 @@ TRAINED_BESIDE = (
     "scan/scan.safetensors",
     "baseline/full.safetensors",
     "moe/full.safetensors",
+    "moe/seed-1/full.safetensors",
     "imagenet/full.safetensors",
 )
 assigned = np.arange(PATIENTS) // 2 % 5
@@ -214,6 +215,8 @@ def stub_run(run: Path, seed: int = 0) -> Bags:
         table = pd.DataFrame({**facts, "pictures_only": probability, "gate": 0.5})
         table.to_csv(run / folder / "out_of_fold.csv", index=False)
     (run / "scan").mkdir()
+    (run / "moe/seed-1").mkdir()
+    (run / "options.json").write_text(json.dumps({"seed": 0, "recipe": {"moe_seeds": 2}}))
     for name in TRAINED_BESIDE:
         (run / name).write_bytes(name.encode())
     return bags

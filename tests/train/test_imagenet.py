@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from tests.train.bags import make_bags
 from train import imagenet
 from train.checkpoint import save_network
+from train.count_floor import FlooredBayes
 from train.crops import Bags
 from train.embedding import load_embedding
 from train.gating import choose_gate
@@ -124,10 +125,10 @@ def test_the_gate_is_fitted_on_patients_whom_neither_expert_had_seen(bags: Bags,
     features = np.concatenate([clinical, 3 * np.log(np.maximum(count, 7) / 7)[:, None], means], axis=1)
     experts, folds = np.empty((2, PATIENTS)), np.empty(PATIENTS, dtype=np.int64)
     for fold, (rest, held_out) in enumerate(StratifiedKFold(3, shuffle=True, random_state=0).split(means, bags.labels)):
-        bayes = GaussianNB().fit(bags.clinical[rest], bags.labels[rest])
+        bayes = FlooredBayes(bags.clinical[rest], bags.labels[rest])
         pictures = fit_logistic(features[rest], bags.labels[rest], 1280)
         experts[0, held_out] = pictures.predict_proba(features[held_out])[:, 1]
-        experts[1, held_out] = bayes.predict_proba(bags.clinical[held_out])[:, 1]
+        experts[1, held_out] = bayes.predict(bags.clinical[held_out])
         folds[held_out] = fold
     expected = choose_gate(experts, clinical, bags.labels, folds).gate
     found = fit_gated(bags, features, EVERYBODY).gate
@@ -148,6 +149,26 @@ def test_an_expert_that_is_too_sure_is_held_as_in_fitting(bags: Bags, means: Flo
         added = network.pictures.linear(torch.from_numpy(means[asked]).float()).squeeze(1)
         found = network.head(added, torch.from_numpy(far.clinical[asked])).numpy()
     np.testing.assert_allclose(found, fit_and_predict(far, means, training, asked), atol=1e-5)
+
+
+def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means: Floats) -> None:
+    training, asked = EVERYBODY[:18], EVERYBODY[18:]
+    low = replace(bags, clinical=bags.clinical.copy())
+    low.clinical[:18:2, 1] = np.linspace(4, 6, 9)  # reactive ones lie close together
+    low.clinical[18:, 1] = [0.01, 0.5, 1, 2, 3, 4]
+    network = fit_network(low, means, training)
+    floor = float(network.head.get_buffer("floor"))
+    assert 4 < floor < 6
+    with torch.inference_mode():
+        added = network.pictures.linear(torch.from_numpy(means[asked]).float()).squeeze(1)
+        found = network.head(added, torch.from_numpy(low.clinical[asked])).numpy()
+        odds = network.head._bayes(torch.from_numpy(low.clinical))
+    np.testing.assert_allclose(found, fit_and_predict(low, means, training, asked), atol=1e-5)
+    sex_and_age = low.clinical[:, [0, 2]]
+    model = FlooredBayes(low.clinical[training], low.labels[training])
+    raised = np.stack([sex_and_age[:, 0], np.maximum(low.clinical[:, 1], floor), sex_and_age[:, 1]], axis=1)
+    expected = model.plain.predict_log_proba(raised)
+    np.testing.assert_allclose(odds, expected[:, 1] - expected[:, 0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["COMPONENTS", "STRENGTHS", "CHOOSING_FOLDS", "INNER", "GATE_PULLS", "KNOT", "EXCESS"])

@@ -105,8 +105,8 @@ def test_ensembles_and_gates_are_of_members_that_are_there(trained_run: TrainedR
     shutil.copytree(trained_run.run, run)  # the pictures' embedding is kept in the run folder
     bags = load_crops(run)
     members = all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, SMALL, 0, cpu)
-    names = [str(member) for member in members + deep_leads(bags, SMALL, 0, cpu)]
-    assert len(set(names)) == len(names) == 18 + 5
+    names = [str(member) for member in members + deep_leads(bags, 0, cpu)]
+    assert len(set(names)) == len(names) == 19 + 3
     stacks, gates = WITH_LEADS | DEEP_STACKS, GATES | DEEP_GATES
     for of in [*(stack.members for stack in stacks.values()), *gates.values()]:
         assert set(of) <= set(names)

@@ -4,11 +4,14 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -28,18 +31,34 @@ from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, clear_cut, train
 from train.crops import Bags
 from train.ensemble import combine, fit_ensemble
+from train.linear import fit_logistic
 from train.nested import inductive, leads
-from train.nested.inductive import inductive_classes
+from train.nested.inductive import Look, inductive_looks, simclr_member
 from train.nested.members import (
     ENSEMBLES,
+    GATED_SIMCLR,
+    IN_TURN,
     SHIPPED,
+    SIMCLR,
+    TRANSDUCTIVE,
+    WITH_SIMCLR,
     all_members,
     clinical_bayes,
     clinical_logistic,
     count_cut_off,
     scan_member,
 )
-from train.nested.plan import Floats, Indices, Member, Predictor, all_tasks, inner_tasks, outer_folds, outer_task
+from train.nested.plan import (
+    Floats,
+    Indices,
+    Member,
+    Predictor,
+    all_tasks,
+    inner_tasks,
+    mean_of,
+    outer_folds,
+    outer_task,
+)
 from train.nested.protocol import CHOSEN, Nested, gather, train_part
 from train.nested.report import SHOWN
 from train.nested.stacking import PULLS, Stack, choose_pull, score_member
@@ -458,19 +477,93 @@ def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_pa
     def look(network: object, of: Bags, device: object) -> tuple[None, torch.Tensor]:
         return None, torch.eye(3)[torch.arange(len(of.crops)) % 3][None]
 
+    def embed_all(path: Path, crops: torch.Tensor, device: object) -> torch.Tensor:
+        """Says which patients' network it was, and which picture is looked at."""
+        whose = int(path.parents[2].name[:6], 16) / 1e6
+        return torch.stack([torch.full((len(crops),), whose), torch.arange(len(crops)) ** 2.0], dim=1)
+
     with (
         patch.object(inductive, "train_scan", train_scan),
         patch.object(inductive, "load_scan", lambda path: path),
         patch.object(inductive, "look", look),
+        patch.object(inductive, "load_backbone", lambda path: SimpleNamespace(to=lambda device: path)),
+        patch.object(inductive, "embed_all", embed_all),
     ):
-        classes = inductive_classes(bags, tmp_path, SMALL.scan, 4, CPU)
-        found = classes(np.array([3, 1]))
-        classes(np.array([1, 3]))
-        classes(np.array([0, 1]))  # collapses from the first seed
+        looks = inductive_looks(bags, tmp_path, SMALL.scan, 4, CPU)
+        found = looks(np.array([3, 1]))
+        again = looks(np.array([1, 3]))
+        other = looks(np.array([0, 1]))  # collapses from the first seed
         with pytest.raises(Collapse, match="SCAN collapsed on 2 patients from 3 seeds"):
-            inductive_classes(bags, tmp_path / "other", SMALL.scan, 0, CPU)(np.array([0, 1]))
+            inductive_looks(bags, tmp_path / "other", SMALL.scan, 0, CPU)(np.array([0, 1]))
     assert trained[:3] == [(["p1", "p3"], 4), (["p0", "p1"], 4), (["p0", "p1"], 5)]
-    assert found.tolist() == [1, 0, 1, 1, 0, 1, 1, 0]  # of all eight pictures
+    assert len(trained) == 6
+    assert found.classes.tolist() == [1, 0, 1, 1, 0, 1, 1, 0]  # of all eight pictures
+    np.testing.assert_array_equal(again.simclr, found.simclr)
+    assert (found.simclr[:, 0] != other.simclr[:, 0]).all()  # of a network of its own
+    np.testing.assert_allclose(found.simclr[:, 1], [0.5, (4 + 9 + 16) / 3, 25, (36 + 49) / 2])
+    np.testing.assert_allclose(found.simclr[:, 3], [0.5, float(np.std([4, 9, 16])), 0, 6.5], rtol=1e-6)
+
+
+def test_two_calls_that_need_the_same_scan_train_it_once(tmp_path: Path) -> None:
+    bags = make_bags([0, 1], [1, 1])
+    trained: list[int] = []
+
+    def look(*_: object) -> Look:
+        time.sleep(0.2)
+        return Look(np.array([0, 1]), np.ones((2, 4), dtype=np.float32))
+
+    with (
+        patch.object(inductive, "_trained", lambda *_: trained.append(1)),
+        patch.object(inductive, "_look", look),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        calls = [inductive_looks(bags, tmp_path, SMALL.scan, 0, CPU) for _ in range(2)]
+        found = list(pool.map(lambda looks: looks(np.array([0, 1])), calls))
+    assert trained == [1]
+    np.testing.assert_array_equal(found[0].simclr, found[1].simclr)
+
+
+def test_a_model_on_simclr_sees_what_its_own_training_patients_taught_simclr() -> None:
+    bags = clinical_bags(60)
+    rng = np.random.default_rng(0)
+    asked_for: list[list[int]] = []
+
+    def looks(training: Indices) -> Look:
+        asked_for.append(training.tolist())
+        return Look(np.zeros(0, dtype=np.int64), drawn[len(training)])
+
+    drawn = {number: rng.normal(size=(60, 12)).astype(np.float32) for number in (30, 40)}
+    member = simclr_member(bags, "SimCLR", looks, {"seed": 3})
+    assert not member.repeated
+    assert member.facts["seed"] == 3
+    everybody = np.arange(60)
+    for number, seen in drawn.items():
+        expected = embedded_on(bags, seen, everybody[:number], everybody[number:])
+        found = member.predict(everybody[:number], everybody[number:], Path())
+        np.testing.assert_array_equal(found, expected)
+    assert asked_for == [everybody[:30].tolist(), everybody[:40].tolist()]
+
+
+def embedded_on(bags: Bags, seen: npt.NDArray[np.float32], training: Indices, asked: Indices) -> Floats:
+    """Logistic regression on clinical values and components of features given by patient."""
+    features = np.concatenate([leads.clinical_features(bags), seen.astype(np.float64)], axis=1)
+    model = fit_logistic(features[training], bags.labels[training], seen.shape[1])
+    return np.asarray(model.predict_proba(features[asked])[:, 1])
+
+
+def test_the_mean_of_members_is_of_their_trainings_and_nothing_is_trained_for_it(tmp_path: Path) -> None:
+    bags = clinical_bags()
+    calls: list[tuple[Indices, Indices]] = []
+    one, other = recorded(calls, "a", repeated=False), Member("b", {"seed": 1}, lambda _, asked, __: asked / 500)
+    mean = mean_of([one, replace(other, repeated=False)], "both")
+    outers = outer_folds(bags.labels, 0, 2)
+    assert [task.member.name for task in all_tasks([mean], outers)] == ["a", "b"] * 20
+    assert mean.facts != mean_of([one], "both").facts
+    nested = gather(bags, Predictor(bags, tmp_path), [one, mean], outers, {})
+    assert len(calls) == 20
+    assert {model: len(repeats) for model, repeats in nested.predictions.items()} == {"a": 1, "both": 1}
+    task = outer_task(mean, outers[0])
+    np.testing.assert_allclose(Predictor(bags, tmp_path).predict(task), task.asked * (1 / 1000 + 1 / 500) / 2)
 
 
 @pytest.fixture(scope="module")
@@ -513,6 +606,31 @@ def test_the_report_is_written_and_says_how_it_came_about(evaluated: tuple[Path,
     }  # fmt: skip
     scan = table[(table["model"] == "scan") & (table["group"] == "all") & (table["figure"] == "auc")]
     assert scan["value"].item() > 0.9  # its classes are the truth
+
+
+def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path, str]) -> None:
+    """SCAN is not trained here: what it would have seen is drawn."""
+    patients, run, transductive = evaluated
+    asked_for: list[list[int]] = []
+
+    def inductive_looks(bags: Bags, *_: object) -> Callable[[Indices], Look]:
+        classes = pd.read_csv(run / "scan/classes.csv")["cell_class"].to_numpy(np.int64)
+        simclr = np.random.default_rng(5).normal(size=(len(bags), 8)).astype(np.float32)
+        return lambda training: asked_for.append(training.tolist()) or Look(classes, simclr)  # type: ignore[func-returns-value]
+
+    options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1", "--protocol", "nested")
+    with patch("train.nested.members.inductive_looks", inductive_looks):
+        call = train("evaluate", patients, run, *options, "--inductive")
+    assert call.code == 0, call.errors
+    assert (run / "nested/nested.md").read_text().strip() == transductive.strip()
+    assert (run / "nested_inductive/nested.md").read_text().strip() == call.output.strip()
+    assert IN_TURN in call.output
+    assert TRANSDUCTIVE not in call.output
+    table = pd.read_csv(run / "nested_inductive/performance.csv")
+    repeats = table.groupby("model")["repeats"].first()
+    assert repeats[["scan", SIMCLR, *WITH_SIMCLR, *GATED_SIMCLR, "ensemble"]].tolist() == [1, 1, 1, 1, 1]
+    assert len(asked_for) == 2 * 20  # by both that need SCAN, for every training
+    assert len({tuple(one) for one in asked_for}) == 20
 
 
 def test_the_card_takes_what_the_protocol_wrote(evaluated: tuple[Path, Path, str]) -> None:

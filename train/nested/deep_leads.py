@@ -1,6 +1,6 @@
-"""Leads that are networks of their own: hours on two cores, minutes on a GPU, so they come by --deep-leads alone."""
+"""Leads that are fine-tuned networks: hours on two cores, minutes on a GPU, so they come by --deep-leads alone."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,30 +10,20 @@ from train import finetuned
 from train.checkpoint import save_network
 from train.crops import Bags
 from train.fitting import Job
-from train.nested.members import moe_member
 from train.nested.plan import Floats, Indices, Member
 from train.nested.stacking import Stack
-from train.recipes import FINE_TUNED, FineTunedRecipe, Recipe
+from train.recipes import FINE_TUNED, FineTunedRecipe
 
-SEEDS = 3  # of the mixture, its own among them
-EQUAL = 10.0  # a pull that leaves a Stack's weights equal
-OTHER_SEEDS = tuple(f"moe, seed +{more}" for more in range(1, SEEDS))
 DEEP_STACKS = {
-    f"moe, {SEEDS} seeds": Stack(("moe", *OTHER_SEEDS), (EQUAL,)),
     "moe + fine-tuned": Stack(("moe", "fine-tuned")),
     "ensemble + fine-tuned": Stack((*MEMBERS, "fine-tuned")),
 }
 DEEP_GATES = {"gate: fine-tuned or clinical": ("fine-tuned", "clinical logistic")}
 
 
-def deep_leads(bags: Bags, recipe: Recipe, seed: int, device: torch.device) -> list[Member]:
-    """The mixture from other seeds, and every way of fine-tuning."""
-    others = [
-        replace(moe_member(bags, recipe.moe, seed + more, device), title=title)
-        for more, title in enumerate(OTHER_SEEDS, start=1)
-    ]
-    tuned = [finetuned_member(bags, title, way, seed, device) for title, way in FINE_TUNED.items()]
-    return [*others, *tuned]
+def deep_leads(bags: Bags, seed: int, device: torch.device) -> list[Member]:
+    """Every way of fine-tuning."""
+    return [finetuned_member(bags, title, way, seed, device) for title, way in FINE_TUNED.items()]
 
 
 def finetuned_member(bags: Bags, title: str, recipe: FineTunedRecipe, seed: int, device: torch.device) -> Member:

@@ -10,7 +10,10 @@ from train.crops import Bags
 from train.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
 from train.nested.members import (
     ENSEMBLES,
+    GATED_SIMCLR,
     GATES,
+    IN_TURN,
+    INDUCTIVE,
     INSIDE,
     OUTSIDE,
     TRANSDUCTIVE,
@@ -25,6 +28,8 @@ from train.nested.report import write_report
 from train.provenance import code_note
 from train.recipes import Recipe
 
+FOLDER, INDUCTIVE_FOLDER = "nested", "nested_inductive"
+
 
 @dataclass(frozen=True)
 class NestedOptions:
@@ -36,9 +41,9 @@ class NestedOptions:
 
     repeats: int  # of what trains quickly; the rest is in the first alone
     part: tuple[int, int] | None = None  # train the first of so many shares, counted from 1, and stop
-    inductive: bool = False  # SCAN on each fold's own pictures, not once on everybody's
+    inductive: bool = False  # SCAN and SimCLR on each fold's own pictures, not once on everybody's
     leads: bool = False  # also what was tried to go past the report's models
-    deep: bool = False  # of that also the networks
+    deep: bool = False  # of that also fine-tuned networks
 
     def __post_init__(self) -> None:
         if self.inductive and self.leads:
@@ -50,7 +55,9 @@ class NestedOptions:
 def evaluate_nested(
     bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, options: NestedOptions
 ) -> str:
-    """Train what is missing in RUN/nested; write the report there and return it as Markdown, empty for a share alone.
+    """Train what is missing in RUN/nested and return the report as Markdown, empty for a share alone.
+
+    It is written there, an inductive one in RUN/nested_inductive.
 
     Raises:
         UsageError: SCAN has not been trained in this run folder.
@@ -58,19 +65,20 @@ def evaluate_nested(
     outers = outer_folds(bags.labels, seed, options.repeats)
     members = all_members(bags, run, recipe, seed, device, inductive=options.inductive)
     members += all_leads(bags, run, recipe, seed, device) if options.leads else []
-    members += deep_leads(bags, recipe, seed, device) if options.deep else []
-    predictor = Predictor(bags, run / "nested")
+    members += deep_leads(bags, seed, device) if options.deep else []
+    predictor = Predictor(bags, run / FOLDER)
     if options.part:
         train_part(predictor, members, outers, *options.part)
         return ""
     ensembles, gates = (WITH_LEADS, GATES) if options.leads else (ENSEMBLES, {})
+    if options.inductive:
+        ensembles, gates = INDUCTIVE, GATED_SIMCLR
     if options.deep:
         ensembles, gates = ensembles | DEEP_STACKS, gates | DEEP_GATES
-    of_pictures = "inductive: SCAN trained on each training fold's pictures" if options.inductive else TRANSDUCTIVE
     facts = {
         "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {options.repeats}",
         "recipe": f"{recipe.name}, seed {seed}, {len(bags)} patients, {len(bags.crops)} pictures",
-        "cell classes": of_pictures,
+        "cell classes": IN_TURN if options.inductive else TRANSDUCTIVE,
         "chosen inside": INSIDE,
         "chosen outside": OUTSIDE,
         "models": f"{len(members)} single ones, {len(ensembles)} ensembles, {len(gates)} gates",
@@ -78,4 +86,4 @@ def evaluate_nested(
         "classes_sha256": "" if options.inductive else classes_digest(run),
     }
     nested = gather(bags, predictor, members, outers, ensembles, gates)
-    return write_report(nested, bags, run / "nested", facts, seed)
+    return write_report(nested, bags, run / (INDUCTIVE_FOLDER if options.inductive else FOLDER), facts, seed)

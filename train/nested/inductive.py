@@ -1,10 +1,13 @@
-"""Cell classes for a model of some patients, SCAN trained on their pictures alone."""
+"""Cell classes and SimCLR features for a model of some patients, SCAN trained on their pictures alone."""
 
+import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +15,13 @@ import torch
 
 from infer.features import cell_classes
 from train.crops import Bags
-from train.nested.plan import Indices
+from train.linear import COMPONENTS, STRENGTHS, fit_logistic
+from train.nested.leads import clinical_features
+from train.nested.plan import Floats, Indices, Member
 from train.recipes import ScanRecipe
 from train.scan.measures import Collapse
-from train.scan.stages import load_fusion, load_scan, look, train_scan
+from train.scan.network import embed_all
+from train.scan.stages import load_backbone, load_fusion, load_scan, look, train_scan
 
 LOG = logging.getLogger("lympho")
 
@@ -24,23 +30,68 @@ ATTEMPTS = 3
 Classes = npt.NDArray[np.int64]
 
 
-def inductive_classes(
-    bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device
-) -> Callable[[Indices], Classes]:
-    """A function from training patients to everybody's cell classes (N,), SCAN trained on the former's pictures alone.
+@dataclass(frozen=True)
+class Look:
+    """What SCAN, trained on some patients, sees in everybody's pictures."""
 
-    Each set of patients is trained once, in a folder named by it. Where SCAN collapses it is trained from the next
-    seed, ATTEMPTS times in all.
+    classes: Classes  # (N,)
+    simclr: npt.NDArray[np.float32]  # (P, 512) mean and dispersion of the pretext's features over a patient's pictures
+
+
+Looker = Callable[[Indices], Look]
+
+
+def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device) -> Looker:
+    """A function from training patients to what SCAN makes of everybody, trained on the former's pictures alone.
+
+    Each set of patients is trained once, in a folder named by it, and what was seen is kept there. Where SCAN collapses
+    it is trained from the next seed, ATTEMPTS times in all.
     """
 
-    def classes(training: Indices) -> Classes:
+    def looks(training: Indices) -> Look:
         some = bags.of(np.sort(training))
-        key = hashlib.sha256(json.dumps(some.patient_ids).encode()).hexdigest()[:16]
-        run = _trained(some, folder / key, recipe, seed, device)
-        _, probabilities = look(load_scan(run / "scan" / "scan.safetensors"), bags, device)
-        return cell_classes(probabilities[0].numpy(), np.array(load_fusion(run)))[0]
+        own = folder / hashlib.sha256(json.dumps(some.patient_ids).encode()).hexdigest()[:16]
+        path = own / "looked.npz"
+        own.mkdir(parents=True, exist_ok=True)
+        with (own / "lock").open("w") as lock:  # another member's task may want the same training in another call
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                _keep(path, _look(bags, _trained(some, own, recipe, seed, device), device))
+        with np.load(path) as kept:
+            return Look(kept["classes"], kept["simclr"])
 
-    return classes
+    return looks
+
+
+def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]) -> Member:
+    """`leads.embedded` with dispersion, on features that SimCLR learnt from the training patients' pictures alone."""
+    clinical = clinical_features(bags)
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        seen = looks(training).simclr.astype(np.float64)
+        features = np.concatenate([clinical, seen], axis=1)
+        model = fit_logistic(features[training], bags.labels[training], seen.shape[1])
+        return np.asarray(model.predict_proba(features[asked])[:, 1], dtype=np.float64)
+
+    numbers = {"components": COMPONENTS, "strengths": STRENGTHS}
+    return Member(name, {**numbers, **facts}, predict, repeated=False)
+
+
+def _look(bags: Bags, run: Path, device: torch.device) -> Look:
+    _, probabilities = look(load_scan(run / "scan" / "scan.safetensors"), bags, device)
+    classes = cell_classes(probabilities[0].numpy(), np.array(load_fusion(run)))[0]
+    pretext = embed_all(load_backbone(run / "scan" / "pretext.safetensors").to(device), bags.crops, device).numpy()
+    parts = [pretext[start:stop] for start, stop in bags.ranges()]
+    simclr = np.stack([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in parts])
+    return Look(classes, simclr)
+
+
+def _keep(path: Path, seen: Look) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, classes=seen.classes, simclr=seen.simclr)
+    part.replace(path)
 
 
 def _trained(some: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device) -> Path:

@@ -27,8 +27,8 @@ from train.imagenet import fit_and_predict, numbers
 from train.moe_stability import turned_bags
 from train.naive_bayes import fit_naive_bayes, patient_features, read_cell_classes
 from train.nested import leads
-from train.nested.inductive import inductive_classes
-from train.nested.plan import PROBABILITY, Floats, Indices, Member
+from train.nested.inductive import Looker, inductive_looks, simclr_member
+from train.nested.plan import PROBABILITY, Floats, Indices, Member, mean_of
 from train.nested.stacking import Stack
 from train.recipes import BaselineRecipe, BayesRecipe, MoeRecipe, Recipe
 from train.scan.network import embed_all
@@ -39,23 +39,32 @@ Classes = npt.NDArray[np.int64]
 TURNED = "turned"
 SHIPPED = "ensemble"  # stacked as a bundle's is: the pull fixed
 ENSEMBLES = {SHIPPED: Stack(MEMBERS, (EQUALITY,)), "ensemble, free pull": Stack(MEMBERS)}
+ONE_SEED = "moe, one seed"
+SIMCLR = "SimCLR mean and dispersion"
+WITH_SIMCLR = {"ensemble + SimCLR": Stack((*MEMBERS, SIMCLR), (EQUALITY,))}
+INDUCTIVE = ENSEMBLES | WITH_SIMCLR
 WITH_LEADS = ENSEMBLES | {
     "the report's three": Stack(("baseline", "scan", "moe")),
     f"the report's three, pull {EQUALITY}": Stack(("baseline", "scan", "moe"), (EQUALITY,)),
-    "ensemble + SimCLR": Stack((*MEMBERS, "SimCLR mean and dispersion")),
+    "ensemble, one seed": Stack(("baseline", "scan", ONE_SEED, "imagenet"), (EQUALITY,)),
+    **WITH_SIMCLR,
+    "ensemble + SimCLR, free pull": Stack((*MEMBERS, SIMCLR)),
     "moe + imagenet": Stack(("moe", "imagenet")),
 }
+GATED_SIMCLR = {"gate: imagenet or SimCLR": ("imagenet", SIMCLR)}
 GATES = {  # of experts' out-of-fold probabilities and clinical values
     "gate: moe or clinical": ("moe", "clinical logistic"),
     "gate: ImageNet or clinical": ("ImageNet mean", "clinical logistic"),
     "gate: imagenet or moe": ("imagenet", "moe"),
-    "gate: imagenet or SimCLR": ("imagenet", "SimCLR mean and dispersion"),
+    **GATED_SIMCLR,
 }
+IN_TURN = "inductive: SCAN and SimCLR trained on each training fold's pictures"
 TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out patients included, never a label"
 OUTSIDE = (
     "the numbers of the recipe: set beforehand, but those that train/recipes.py names were changed after figures of "
     "the public cohort had been seen; which leads, ensembles and gates are tried; that there is an "
-    "ImageNet member, the bend in its count and what it is gated with; the pull of what ships"
+    "ImageNet member, the bend in its count and what it is gated with; that naive Bayes' count has a floor; the pull "
+    "of what ships"
 )
 INSIDE = (
     "calibration, weights, thresholds, operating points, quantiles and scaling; the pull of other ensembles and of "
@@ -67,14 +76,16 @@ INSIDE = (
 def all_members(
     bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, *, inductive: bool
 ) -> list[Member]:
-    """Baselines first, then the four members.
+    """Baselines first, then the four members; with `inductive` also what SimCLR's features of the same folds give.
 
     Raises:
         UsageError: cell classes are to come from SCAN, and it has not been trained in this run folder.
     """
     path = run / "scan" / "classes.csv"
+    looks: Looker | None = None
     if inductive:
-        classes = inductive_classes(bags, run / "nested" / "scan", recipe.scan, seed, device)
+        looks = inductive_looks(bags, run / "nested" / "scan", recipe.scan, seed, device)
+        classes = _classes_of(looks)
         facts: dict[str, Any] = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
     elif path.exists():
         everybody = read_cell_classes(path, bags)
@@ -86,14 +97,16 @@ def all_members(
         facts = {"classes": classes_digest(run)}
     else:
         raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first, or evaluate --inductive")
+    mixtures = [moe_member(bags, recipe.moe, one, device) for one in range(seed, seed + recipe.moe_seeds)]
     return [
         count_cut_off(bags),
         clinical_logistic(bags),
         clinical_bayes(bags),
         baseline_member(bags, recipe.baseline, seed, device),
         scan_member(bags, classes, facts, recipe.bayes, repeated=not inductive),
-        moe_member(bags, recipe.moe, seed, device),
+        mean_of(mixtures, "moe"),
         imagenet_member(bags, run, device),
+        *([simclr_member(bags, SIMCLR, looks, facts)] if looks else []),
     ]
 
 
@@ -118,12 +131,17 @@ def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.de
         leads.embedded(bags, "ImageNet mean, bent count", imagenet, of_imagenet, bent=True),
         leads.embedded(bags, "ImageNet mean and dispersion", imagenet, of_imagenet, dispersion=True),
         leads.embedded(bags, "SimCLR mean", simclr, of_simclr),
-        leads.embedded(bags, "SimCLR mean and dispersion", simclr, of_simclr, dispersion=True),
+        leads.embedded(bags, SIMCLR, simclr, of_simclr, dispersion=True),
         leads.class_shares(bags, "all SCAN classes", finer, CLUSTERS, of_scan),
         leads.homogeneity(bags, "ImageNet homogeneity", imagenet, of_imagenet),
         leads.homogeneity(bags, "SimCLR homogeneity", simclr, of_simclr),
-        replace(moe_member(bags, recipe.moe, seed, device), title="moe, turned", column=TURNED),
+        replace(moe_member(bags, recipe.moe, seed, device), title=ONE_SEED),
+        replace(moe_member(bags, recipe.moe, seed, device), title=f"{ONE_SEED}, turned", column=TURNED),
     ]
+
+
+def _classes_of(looks: Looker) -> Callable[[Indices], Classes]:
+    return lambda training: looks(training).classes
 
 
 def classes_digest(run: Path) -> str:
@@ -172,7 +190,7 @@ def baseline_member(bags: Bags, recipe: BaselineRecipe, seed: int, device: torch
 
 
 def moe_member(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) -> Member:
-    """The mixture of experts, its clinical side fitted late where the recipe says so.
+    """One mixture of experts, its clinical side fitted late where the recipe says so.
 
     Its column TURNED is of the same network, every picture seen in all eight orientations.
     """
@@ -219,7 +237,8 @@ def scan_member(
         model = fit_naive_bayes(base[training], bags.labels[training], recipe)
         return np.asarray(malignant_probability(base[asked], model))
 
-    return Member("scan", {"recipe": asdict(recipe), **facts}, predict, repeated)
+    facts = {"recipe": asdict(recipe), "naive_bayes": "count floored", **facts}
+    return Member("scan", facts, predict, repeated)
 
 
 def _linear(features: Floats, labels: Indices) -> Callable[[Indices, Indices, Path], Floats]:

@@ -1,4 +1,4 @@
-"""Writes what the nested protocol found into RUN/nested, as CSV, JSON, Markdown and PNG, with how it was found.
+"""Writes what the nested protocol found into a folder, as CSV, JSON, Markdown and PNG, with how it was found.
 
 A later call's report replaces an earlier one's.
 """
@@ -59,6 +59,7 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
     differences = difference_table(nested, bags, seed)
     points = operating_point_table(nested, bags, seed)
     curve = decision_curve(nested)
+    folder.mkdir(exist_ok=True)
     for name, table in {
         "performance": performance,
         "differences": differences,
