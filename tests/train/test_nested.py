@@ -51,11 +51,12 @@ from train.nested.members import (
 from train.nested.plan import (
     Floats,
     Indices,
+    Mean,
     Member,
     Predictor,
     all_tasks,
     inner_tasks,
-    mean_of,
+    members_of,
     outer_folds,
     outer_task,
 )
@@ -260,8 +261,8 @@ def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> 
     def facts(recipe: Recipe, seed: int, cell_class: int) -> list[str]:
         table.assign(cell_class=cell_class).to_csv(path, index=False)
         members = all_members(bags, tmp_path, recipe, seed, CPU, inductive=False)[3:]
-        assert [member.name for member in members] == list(MEMBERS)
-        return [json.dumps(member.facts, default=str) for member in members]
+        assert [str(model) for model in members] == list(MEMBERS)
+        return [json.dumps([one.facts for one in members_of(model)], default=str) for model in members]
 
     plain = facts(SMALL, 0, 0)
     for others, changed in (
@@ -555,15 +556,20 @@ def test_the_mean_of_members_is_of_their_trainings_and_nothing_is_trained_for_it
     bags = clinical_bags()
     calls: list[tuple[Indices, Indices]] = []
     one, other = recorded(calls, "a", repeated=False), Member("b", {"seed": 1}, lambda _, asked, __: asked / 500)
-    mean = mean_of([one, replace(other, repeated=False)], "both")
+    mean = Mean("both", (one, replace(other, repeated=False)))
     outers = outer_folds(bags.labels, 0, 2)
-    assert [task.member.name for task in all_tasks([mean], outers)] == ["a", "b"] * 20
-    assert mean.facts != mean_of([one], "both").facts
+    assert [task.member.name for task in all_tasks([mean], outers)] == [*"aaaabbbb"] * 5
     nested = gather(bags, Predictor(bags, tmp_path), [one, mean], outers, {})
     assert len(calls) == 20
     assert {model: len(repeats) for model, repeats in nested.predictions.items()} == {"a": 1, "both": 1}
-    task = outer_task(mean, outers[0])
-    np.testing.assert_allclose(Predictor(bags, tmp_path).predict(task), task.asked * (1 / 1000 + 1 / 500) / 2)
+    halves = gather(
+        bags,
+        Predictor(bags, tmp_path),
+        [Member("half", {}, lambda _, asked, __: np.multiply(asked, 0.0015, dtype=np.float64))],
+        outers,
+        {},
+    )
+    np.testing.assert_allclose(nested.predictions["both"][0].probability, halves.predictions["half"][0].probability)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from train.moe_stability import turned_bags
 from train.naive_bayes import fit_naive_bayes, patient_features, read_cell_classes
 from train.nested import leads
 from train.nested.inductive import Looker, inductive_looks, simclr_member
-from train.nested.plan import PROBABILITY, Floats, Indices, Member, mean_of
+from train.nested.plan import PROBABILITY, Floats, Indices, Mean, Member, Model
 from train.nested.stacking import Stack
 from train.recipes import BaselineRecipe, BayesRecipe, MoeRecipe, Recipe
 from train.scan.network import embed_all
@@ -75,7 +75,7 @@ INSIDE = (
 
 def all_members(
     bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, *, inductive: bool
-) -> list[Member]:
+) -> list[Model]:
     """Baselines first, then the four members; with `inductive` also what SimCLR's features of the same folds give.
 
     Raises:
@@ -104,7 +104,7 @@ def all_members(
         clinical_bayes(bags),
         baseline_member(bags, recipe.baseline, seed, device),
         scan_member(bags, classes, facts, recipe.bayes, repeated=not inductive),
-        mean_of(mixtures, "moe"),
+        Mean("moe", tuple(mixtures)),
         imagenet_member(bags, run, device),
         *([simclr_member(bags, SIMCLR, looks, facts)] if looks else []),
     ]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,34 @@ class Member:
     predict: Callable[[Indices, Indices, Path], Floats | Mapping[str, Floats]]
     repeated: bool = True  # in every repeat; members whose training takes long are in the first alone
     title: str = ""  # in tables; the name where there is none
-    parts: tuple["Member", ...] = ()  # where there are any it is no training, but the mean of theirs
     column: str = PROBABILITY  # of those predicted
 
     def __str__(self) -> str:
         return self.title or self.name
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A model that is not trained itself: the mean of several members' probabilities."""
+
+    name: str  # in tables
+    parts: tuple[Member, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def repeated(self) -> bool:
+        """Whether all of its parts are in every repeat."""
+        return all(part.repeated for part in self.parts)
+
+
+Model = Member | Mean
+
+
+def members_of(model: Model) -> tuple[Member, ...]:
+    """Those that are trained for it."""
+    return model.parts if isinstance(model, Mean) else (model,)
 
 
 @dataclass(frozen=True)
@@ -104,20 +127,6 @@ class Task:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def trainings(self) -> list["Task"]:
-        """Itself, or where the member is a mean those of its parts."""
-        return [replace(self, member=part) for part in self.member.parts] or [self]
-
-
-def mean_of(members: Sequence[Member], name: str) -> Member:
-    """The mean of several members' probabilities."""
-
-    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
-        raise NotImplementedError(f"{name}: is the mean of its parts")
-
-    facts = {"parts": [one.facts for one in members]}
-    return Member(name, facts, predict, repeated=all(one.repeated for one in members), parts=tuple(members))
-
 
 def inner_tasks(member: Member, outer: Outer) -> list[Task]:
     """One an inner fold; together they ask for every outer training patient once."""
@@ -129,15 +138,15 @@ def outer_task(member: Member, outer: Outer) -> Task:
     return Task(member, outer.training, outer.held_out)
 
 
-def all_tasks(members: Sequence[Member], outers: Sequence[Outer]) -> list[Task]:
+def all_tasks(models: Sequence[Model], outers: Sequence[Outer]) -> list[Task]:
     """Everything to be trained, the longest members of the first repeat among it."""
     return [
-        training
+        task
         for outer in outers
-        for member in members
-        if member.repeated or outer.repeat == 0
+        for model in models
+        if model.repeated or outer.repeat == 0
+        for member in members_of(model)
         for task in [*inner_tasks(member, outer), outer_task(member, outer)]
-        for training in task.trainings()
     ]
 
 
@@ -155,9 +164,6 @@ class Predictor:
 
     def predict(self, task: Task) -> Floats:
         """The task's probabilities, in the order of its asked patients: (asked,)."""
-        return np.asarray(np.mean([self._predict(training) for training in task.trainings()], axis=0))
-
-    def _predict(self, task: Task) -> Floats:
         self.train(task, wait=True)
         # Numbers as text first: NumPy reads back exactly what was written.
         table = pd.read_csv(self._path(task), dtype=str, keep_default_na=False).set_index("patient_id")

@@ -10,7 +10,17 @@ import numpy.typing as npt
 from infer.errors import UsageError
 from train.crops import Bags
 from train.nested.leads import clinical_features
-from train.nested.plan import Floats, Indices, Member, Outer, Predictor, all_tasks, inner_tasks, outer_task
+from train.nested.plan import (
+    Floats,
+    Indices,
+    Model,
+    Outer,
+    Predictor,
+    all_tasks,
+    inner_tasks,
+    members_of,
+    outer_task,
+)
 from train.nested.stacking import PERCENTS, Scored, Stack, choose_ensemble, score_ensemble, score_gated, score_member
 from train.performance import Predictions
 
@@ -28,7 +38,7 @@ class Nested:
     chosen: list[dict[str, object]] = field(default_factory=list)  # model, repeat, fold, what was chosen
 
 
-def train_part(predictor: Predictor, members: Sequence[Member], outers: Sequence[Outer], part: int, parts: int) -> None:
+def train_part(predictor: Predictor, members: Sequence[Model], outers: Sequence[Outer], part: int, parts: int) -> None:
     """Train one of several shares of the tasks, so that as many calls can work side by side."""
     mine = [task for task in all_tasks(members, outers)[part - 1 :: parts] if not predictor.is_done(task)]
     for number, task in enumerate(mine):
@@ -40,7 +50,7 @@ def train_part(predictor: Predictor, members: Sequence[Member], outers: Sequence
 def gather(
     bags: Bags,
     predictor: Predictor,
-    members: Sequence[Member],
+    members: Sequence[Model],
     outers: Sequence[Outer],
     ensembles: Mapping[str, Stack],
     gates: Mapping[str, tuple[str, str]] | None = None,
@@ -81,14 +91,14 @@ def gather(
 def _score_fold(
     bags: Bags,
     predictor: Predictor,
-    members: Sequence[Member],
+    members: Sequence[Model],
     outer: Outer,
     ensembles: Mapping[str, Stack],
     gates: Mapping[str, tuple[str, str]],
 ) -> dict[str, Scored]:
     labels = bags.labels[outer.training]
     inner = {str(member): _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
-    held_out = {str(member): predictor.predict(outer_task(member, outer)) for member in members}  # (H,) each
+    held_out = {str(member): _held_out_predictions(predictor, member, outer) for member in members}  # (H,) each
     scored = {name: score_member(inner[name], labels, held_out[name]) for name in inner}
     mixed = {}
     for name, stack in ensembles.items():
@@ -118,12 +128,19 @@ def _score_fold(
     return scored | mixed | chosen | gated
 
 
-def _inner_predictions(predictor: Predictor, member: Member, outer: Outer) -> Floats:
+def _inner_predictions(predictor: Predictor, model: Model, outer: Outer) -> Floats:
     """Of the outer training patients, each from the inner fold that held it out: (T,)."""
-    result = np.full(len(outer.training), np.nan)
-    for task in inner_tasks(member, outer):
-        result[np.searchsorted(outer.training, task.asked)] = predictor.predict(task)
-    return result
+    result = np.full((len(members_of(model)), len(outer.training)), np.nan)
+    for row, member in zip(result, members_of(model), strict=True):
+        for task in inner_tasks(member, outer):
+            row[np.searchsorted(outer.training, task.asked)] = predictor.predict(task)
+    return np.asarray(result.mean(axis=0))
+
+
+def _held_out_predictions(predictor: Predictor, model: Model, outer: Outer) -> Floats:
+    """Of the outer held-out patients: (H,)."""
+    found = [predictor.predict(outer_task(member, outer)) for member in members_of(model)]
+    return np.asarray(np.mean(found, axis=0))
 
 
 def _inner_numbers(outer: Outer) -> Indices:
