@@ -13,7 +13,10 @@ CUDA ?= 0
 TRAIN_OPTIONS ?= --recipe small
 UV := $(BUILD)/uv/bin/uv
 
-.PHONY: help demo test test-fast test-container check format train reproduce export image bench bench-train lock clean
+FUZZ ?= 20000
+
+.PHONY: help demo test test-fast test-container check format train reproduce export image bench bench-train fuzz soak audit \
+	lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -68,11 +71,23 @@ image:  ## [BUNDLE=] [CUDA=1]: build the container, tagged lympho-infer
 	chmod -R a+rX $(BUILD)/image
 	docker build --network host --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg CUDA=$(CUDA) -t $(IMAGE) $(BUILD)/image
 
-bench: $(BUILD)/runtime/ready  ## pictures a second: files to CSV, networks alone, decoding alone
-	$(RUNTIME) -m tests.bench $(BUILD)/bench
+bench: $(BUILD)/full/ready  ## pictures a second: files to CSV, the plain way in PyTorch, networks and decoding alone
+	$(FULL) -m tests.bench $(BUILD)/bench
 
 bench-train: $(BUILD)/full/ready  ## pictures a second in training: ours against the report's way
 	$(FULL) -m tests.bench_train $(BUILD)/bench-train
+
+fuzz: $(BUILD)/lean/ready  ## [FUZZ=20000]: the fuzz tests, so many new examples each
+	LYMPHO_FUZZ=$(FUZZ) $(LEAN) -m pytest tests/infer -m fuzz -v
+
+soak: $(BUILD)/runtime/ready  ## 20,000 patients: memory, time a patient; 50 kills: what is kept (an hour)
+	$(RUNTIME) -m tests.soak $(BUILD)/soak
+
+# Strict: a package that cannot be looked up is an error, not one without vulnerabilities.
+audit:  ## known vulnerabilities of the packages that ship (needs the internet)
+	test -x $(BUILD)/audit/bin/pip-audit || { $(PYTHON) -m venv $(BUILD)/audit && $(BUILD)/audit/bin/pip install -q pip-audit; }
+	for lock in infer/requirements.txt infer/requirements-cuda.txt; do \
+		$(BUILD)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
 lock: $(UV)  ## resolve the dependencies anew into the requirements files, with hashes
 	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml -o infer/requirements.txt

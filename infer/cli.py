@@ -35,9 +35,9 @@ INTERRUPTED, TERMINATED = 130, 143
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=32, help="Pictures a batch.")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Decoding threads; 0 is one for each processor.")
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
-@click.option("--fresh", is_flag=True, help="Start over. Every run does so far; going on after a cut is not built yet.")
+@click.option("--fresh", is_flag=True, help="Start over where a run that was cut off left OUT unfinished.")
 @click.version_option(__version__, prog_name="lympho")
-def command(reference_date: dt.datetime | None, bundle: Path | None, fresh: bool, **options: Any) -> int:
+def command(reference_date: dt.datetime | None, bundle: Path | None, **options: Any) -> int:
     """Score the folder PATIENTS and write predictions.csv, images.csv, run.json and run.log to OUT.
 
     PATIENTS holds clinical_annotation.csv and one folder of pictures a patient. Not a medical device.

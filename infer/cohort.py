@@ -4,12 +4,11 @@ Format of the public lymphocytosis challenge: ID, GENDER, DOB, LYMPH_COUNT, for 
 and AGE. Values never appear in messages that may reach a log; IDs, lines and columns do.
 """
 
-import csv
 import datetime as dt
 import hashlib
-import io
-import math
+import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,14 +19,13 @@ import numpy.typing as npt
 from infer.dates import age_in_years, check_date_format, parse_column
 from infer.errors import CohortError
 from infer.manifest import Plausible
+from infer.table import Row, Table, number, parse_table
 
 TABLE = "clinical_annotation.csv"
-REQUIRED = ("ID", "GENDER", "DOB", "LYMPH_COUNT")
-OPTIONAL = ("LABEL", "SAMPLE_DATE", "AGE")
 CLINICAL_NAMES = ("sex", "lymph_count", "age_years")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clinical:
     """What the hospital knows beside the pictures."""
 
@@ -40,7 +38,7 @@ class Clinical:
         return np.array([self.female, self.lymph_count, self.age_years], dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Why a patient has no probability: `refused` by its data, or `failed` though it should have been scorable."""
 
@@ -48,12 +46,12 @@ class Verdict:
     reason: str  # "code: sentence"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Patient:
     """One row of the table."""
 
     patient_id: str
-    line: int  # in the table, the header is line 1
+    line: int  # where the row begins in the table, the header is line 1
     clinical: Clinical | None
     verdict: Verdict | None
     label: str = ""  # the cell as it stands; training checks it
@@ -69,12 +67,7 @@ class Cohort:
     patients: tuple[Patient, ...]  # in the table's order
     has_sample_dates: bool
     has_labels: bool
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    cells: dict[str, str]
+    folders_without_row: tuple[str, ...] = ()  # in the cohort's folder, but named by no row; sorted
 
 
 def read_cohort(
@@ -96,21 +89,16 @@ def read_cohort(
 
     Raises:
         UsageError: the date format gives no dates.
-        CohortError: the table is missing, unreadable, ragged, lacks a column, has no row, or its dates are in doubt.
+        CohortError: the folder or the table is missing or unreadable, or the table is ragged, lacks a column, has no
+            row, or its dates or numbers are in doubt.
     """
     if date_format is not None:
         check_date_format(date_format)
-    table = annotations or folder / TABLE
-    if not folder.is_dir():
-        raise CohortError(f"{folder}: no such folder of patients")
-    try:
-        if table.exists() and not table.is_file():  # a pipe would keep the night waiting
-            raise CohortError(f"{table}: is no file. Name the table with --annotations")
-        data = table.read_bytes()
-    except OSError as error:
-        raise CohortError(f"{table}: cannot be read ({error.strerror}). Name the table with --annotations") from error
-    columns, rows = _parse(data, table)
-    ages = _ages(rows, columns, table, reference_date, date_format)
+    path = annotations or folder / TABLE
+    data = _read(folder, path)
+    table = parse_table(data, path)
+    rows = table.rows
+    ages = _ages(table, path, reference_date, date_format)
     times = Counter(row.cells["ID"] for row in rows)
     patients: dict[tuple[str, int], Patient] = {}
     for row, age in zip(rows, ages, strict=True):
@@ -121,71 +109,65 @@ def read_cohort(
             patients[key] = _patient(row, age, times[patient_id], plausible)
     return Cohort(
         folder=folder,
-        table=table,
+        table=path,
         table_sha256=hashlib.sha256(data).hexdigest(),
         patients=tuple(patients.values()),
-        has_sample_dates="SAMPLE_DATE" in columns,
-        has_labels="LABEL" in columns,
+        has_sample_dates="SAMPLE_DATE" in table.columns,
+        has_labels="LABEL" in table.columns,
+        folders_without_row=_folders_without_row(folder, times),
     )
 
 
-def _parse(data: bytes, table: Path) -> tuple[list[str], list[_Row]]:
+def _read(folder: Path, table: Path) -> bytes:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise CohortError(f"{table}, line {line}: not UTF-8 text. Save the table as CSV in UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        if not folder.is_dir():
+            raise CohortError(f"{folder}: no such folder of patients")
+    except OSError as error:
+        raise CohortError(f"{folder}: cannot be read ({error.strerror}). Name another folder") from error
     try:
-        header = [name.strip() for name in next(reader, [])]
-        columns = _check_header(header, table)
-        rows = []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise CohortError(
-                    f"{table}, line {reader.line_num}: {len(cells)} cells where the header has {len(header)} columns. "
-                    f"Correct the line"
+        if table.exists() and not table.is_file():  # a pipe would keep the night waiting
+            raise CohortError(f"{table}: is no file. Name the table with --annotations")
+        return table.read_bytes()
+    except OSError as error:
+        raise CohortError(f"{table}: cannot be read ({error.strerror}). Name the table with --annotations") from error
+
+
+def _folders_without_row(folder: Path, named: Collection[str]) -> tuple[str, ...]:
+    """The folders in the cohort's folder that no row names, sorted; hidden ones are not meant for lympho."""
+    try:
+        with os.scandir(folder) as entries:  # knows of most entries what they are without asking the disk for each
+            return tuple(
+                sorted(
+                    entry.name
+                    for entry in entries
+                    if entry.name not in named and not entry.name.startswith(".") and _is_folder(entry)
                 )
-            values = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if name in columns}
-            rows.append(_Row(reader.line_num, values))
-    except csv.Error as error:
-        raise CohortError(f"{table}, line {reader.line_num}: {error}. Correct the line") from error
-    if not rows:
-        raise CohortError(f"{table}: has no patient")
-    return columns, rows
+            )
+    except OSError as error:
+        raise CohortError(f"{folder}: cannot be read ({error.strerror}). Make the folder readable") from error
 
 
-def _check_header(header: list[str], table: Path) -> list[str]:
-    """The columns that lympho reads. An unnamed index column and columns it does not know are left alone."""
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
-        hint = " (semicolons? Save the table with commas)" if any(";" in name for name in header) else ""
-        raise CohortError(f"{table}: has no column {', '.join(missing)}{hint}")
-    columns = [name for name in header if name in REQUIRED + OPTIONAL]
-    twice = [name for name, times in Counter(columns).items() if times > 1]
-    if twice:
-        raise CohortError(f"{table}: has the column {', '.join(twice)} more than once. Keep one")
-    return columns
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, or where nobody may look
+        return False
 
 
-def _ages(
-    rows: list[_Row], columns: list[str], table: Path, reference_date: dt.date | None, date_format: str | None
-) -> list[float | Verdict]:
+def _ages(table: Table, path: Path, reference_date: dt.date | None, date_format: str | None) -> list[float | Verdict]:
     """Each row's age in years, or why it has none."""
 
     def dates(column: str) -> list[dt.date | None]:
-        if column not in columns:
-            return [None] * len(rows)
-        cells = [row.cells[column] for row in rows]
-        return parse_column(cells, [row.line for row in rows], column, str(table), date_format)
+        if column not in table.columns:
+            return [None] * len(table.rows)
+        cells = [row.cells[column] for row in table.rows]
+        return parse_column(cells, [row.line for row in table.rows], column, str(path), date_format)
 
     ages: list[float | Verdict] = []
-    for row, birth, sample in zip(rows, dates("DOB"), dates("SAMPLE_DATE"), strict=True):
+    for row, birth, sample in zip(table.rows, dates("DOB"), dates("SAMPLE_DATE"), strict=True):
         cells = row.cells
         if cells.get("AGE"):
-            age = _number(cells["AGE"])
+            age = number(cells["AGE"])
             ages.append(_refused("age_unreadable", f"AGE in line {row.line} is no number") if age is None else age)
         elif birth is None:
             code = "birth_date_unreadable" if cells["DOB"] else "birth_date_missing"
@@ -200,7 +182,7 @@ def _ages(
     return ages
 
 
-def _patient(row: _Row, age: float | Verdict, times: int, plausible: Plausible) -> Patient:
+def _patient(row: Row, age: float | Verdict, times: int, plausible: Plausible) -> Patient:
     patient_id = row.cells["ID"]
     label = row.cells.get("LABEL", "")
     verdict = _bad_id(patient_id, row.line, times)
@@ -220,16 +202,18 @@ def _bad_id(patient_id: str, line: int, times: int) -> Verdict | None:
     return None
 
 
-def _clinical(row: _Row, age: float | Verdict, plausible: Plausible) -> Clinical | Verdict:
+def _clinical(row: Row, age: float | Verdict, plausible: Plausible) -> Clinical | Verdict:
     cells = row.cells
     sex = cells["GENDER"].upper()
     if sex not in ("M", "F"):
         return _refused("sex_missing", f"GENDER in line {row.line} is neither M nor F")
     if not cells["LYMPH_COUNT"]:
         return _refused("count_missing", f"LYMPH_COUNT in line {row.line} is empty")
-    count = _number(cells["LYMPH_COUNT"])
+    count = number(cells["LYMPH_COUNT"])
     if count is None:
-        return _refused("count_unreadable", f"LYMPH_COUNT in line {row.line} is no number (decimal point, no unit)")
+        return _refused(
+            "count_unreadable", f"LYMPH_COUNT in line {row.line} is no number (digits, decimal point, no unit)"
+        )
     if count <= 0 or count not in plausible.lymph_count:
         hint = "; it looks like cells per microlitre, 10^9/L is expected" if count > plausible.lymph_count.high else ""
         return _refused("count_implausible", f"LYMPH_COUNT in line {row.line} is outside the plausible range{hint}")
@@ -238,14 +222,6 @@ def _clinical(row: _Row, age: float | Verdict, plausible: Plausible) -> Clinical
     if age not in plausible.age_years:
         return _refused("age_implausible", f"the age from line {row.line} is outside the plausible range")
     return Clinical(female=sex == "F", lymph_count=count, age_years=age)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in cell else None
 
 
 def _refused(code: str, sentence: str) -> Verdict:

@@ -30,7 +30,11 @@ def check_date_format(date_format: str) -> None:
         UsageError: it is no strptime format, or leaves out day, month or year.
     """
     probe = dt.date(1987, 12, 31)
-    if _by_format(probe.strftime(date_format), date_format) != probe:
+    try:
+        given = _by_format(probe.strftime(date_format), date_format)
+    except (UnicodeEncodeError, re.error):  # bytes that are no text; strptime on %d twice
+        given = None
+    if given != probe:
         raise UsageError(f"--date-format {date_format}: must give day, month and year, for example %d/%m/%Y")
 
 
@@ -63,6 +67,8 @@ def parse_column(
 
 
 def _by_format(cell: str, date_format: str) -> dt.date | None:
+    if any(sign.isdecimal() and not sign.isascii() for sign in cell):  # strptime takes the digits of every script
+        return None
     try:
         return dt.datetime.strptime(cell, date_format).date()
     except ValueError:

@@ -29,15 +29,25 @@ class BundleError(LymphoError):
 
 
 class DeviceError(LymphoError):
-    """The device asked for is not there."""
+    """The device asked for is not there, or gave up."""
 
     exit_code = 6
+
+
+class DeviceMemoryError(DeviceError):
+    """The device has too little memory for a batch."""
 
 
 class OutputError(LymphoError):
     """The results cannot be written."""
 
     exit_code = 7
+
+
+class HeldError(LymphoError):
+    """Another run holds the output folder."""
+
+    exit_code = 8
 
 
 FINISHED_WITH_FAILURES = 3  # finished, but a patient failed, or none was scored, or too many were refused
@@ -48,8 +58,9 @@ EXIT_MEANING = {
     FINISHED_WITH_FAILURES: "finished, but a patient failed, or none was scored, or too many were refused",
     4: "the cohort cannot be read, or is empty",
     5: "the bundle is bad",
-    6: "the device asked for is not there",
+    6: "the device asked for is not there, or gave up",
     7: "the results cannot be written",
+    8: "another run holds the output folder",
     130: "stopped by SIGINT",
     143: "stopped by SIGTERM",
 }

@@ -4,6 +4,7 @@ One function for training and scoring alike. A picture that cannot be used is re
 """
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -57,7 +58,12 @@ def leaves(path: Path, root: Path) -> bool:
 
 
 def read_crop(path: Path, root: Path, size: int) -> npt.NDArray[np.uint8]:
-    """The central `size` x `size` pixels of a picture: (size, size, 3) uint8 RGB.
+    """The central `size` x `size` pixels of a picture file: `read_picture`, then `decode_crop`."""
+    return decode_crop(read_picture(path, root), size)
+
+
+def read_picture(path: Path, root: Path) -> bytes:
+    """A picture file's bytes.
 
     Args:
         root: the cohort's resolved folder; a link that leads out of it is not followed.
@@ -68,7 +74,27 @@ def read_crop(path: Path, root: Path, size: int) -> npt.NDArray[np.uint8]:
     """
     if leaves(path, root):
         raise RejectedImage("outside: the link leads out of the cohort")
-    data = _read(path)
+    return _read(path)
+
+
+def try_picture(path: Path, root: Path) -> tuple[str, bytes | RejectedImage | OSError]:
+    """What tells a picture from any other, and its bytes or why it has none; never raises.
+
+    The first is the SHA-256 of its bytes, where they cannot be read the reason.
+    """
+    try:
+        data = read_picture(path, root)
+    except (RejectedImage, OSError) as error:
+        return str(error), error
+    return hashlib.sha256(data).hexdigest(), data
+
+
+def decode_crop(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """The central `size` x `size` pixels of a picture: (size, size, 3) uint8 RGB.
+
+    Raises:
+        RejectedImage: it cannot be used, with the reason.
+    """
     try:
         return _decode(data, size)
     except (RejectedImage, MemoryError):

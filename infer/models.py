@@ -1,14 +1,16 @@
 """The networks of a bundle, checked and ready: batches of crops in, each member's raw outputs out."""
 
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from infer.bundle import Bundle
-from infer.errors import BundleError
+from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.manifest import GRAPHS
-from infer.sessions import Device, Graph
+from infer.sessions import CPU, Device, Graph
 
 Floats = npt.NDArray[np.floating]
 Images = npt.NDArray[np.uint8]
@@ -46,7 +48,8 @@ class Networks:
     """The six graphs. Pictures always go through in batches of one fixed size, the last one padded.
 
     A second batch shape would enlarge onnxruntime's memory arena for good, and a score must not depend on how many
-    other pictures happen to share its batch.
+    other pictures happen to share its batch. A GPU with too little memory gets smaller batches; one that gives up
+    hands over to the processor if the device may move, else it is an error.
     """
 
     def __init__(self, bundle: Bundle, device: Device, batch_size: int, threads: int) -> None:
@@ -54,11 +57,24 @@ class Networks:
 
         Raises:
             BundleError: a graph's inputs or outputs are not what this program feeds and reads.
+            DeviceError: the device does not run them and may not be left.
         """
-        self.device = device
         self.batch_size = batch_size
-        self._rows = -(-batch_size // ROWS) * ROWS
-        graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in GRAPHS}
+        self.downgrades: list[str] = []  # for run.json
+        self._bundle, self._threads = bundle, threads
+        try:
+            self._load(device)
+        except DeviceError as error:
+            if not device.may_move:
+                raise
+            self.move(str(error))
+
+    def _load(self, device: Device) -> None:
+        self.device = device
+        self._rows = -(-self.batch_size // ROWS) * ROWS
+        bundle = self._bundle
+        graphs = {name: Graph(name, bundle.graphs[name], device, self._threads) for name in GRAPHS}
+        self.nodes = dict(sum((graph.nodes for graph in graphs.values()), Counter[str]()))  # provider -> nodes
         size = bundle.manifest.crop_size
         pictures = ("tensor(uint8)", (size, size, 3))
         _check(graphs["baseline.onnx"], {"images": pictures, "clinical": CLINICAL}, ("probability",))
@@ -78,7 +94,44 @@ class Networks:
         return f"{self.device.provider} ({self.device.note})"
 
     def score_images(self, images: Images, clinical: Floats) -> ImageScores:
-        """Score up to `batch_size` pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3)."""
+        """Score pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
+
+        Raises:
+            DeviceError: the device gave up and may not be left.
+        """
+        parts: list[ImageScores] = []
+        done = 0
+        while done < len(images):
+            end = done + self._rows
+            try:
+                parts.append(self._score_rows(images[done:end], clinical[done:end]))
+            except DeviceError as error:
+                self._give_way(error)
+            else:
+                done = end
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def move(self, why: str) -> None:
+        """Leave the device for the processor, and write down why.
+
+        Raises:
+            BundleError: the processor does not pass the self-test.
+        """
+        self.downgrades.append(f"moved from {self.device.provider} to {CPU}: {why}")
+        self._load(Device(CPU, f"{self.device.note}, then left"))
+        self_test(self, self._bundle)
+
+    def _give_way(self, error: DeviceError) -> None:
+        """Do with less of the device, or without it."""
+        if isinstance(error, DeviceMemoryError) and self._rows > ROWS:
+            self._rows = max(ROWS, self._rows // 2 // ROWS * ROWS)
+            self.downgrades.append(f"batches of {self._rows} instead of {self.batch_size}: {error}")
+        elif self.device.may_move:
+            self.move(str(error))
+        else:
+            raise error
+
+    def _score_rows(self, images: Images, clinical: Floats) -> ImageScores:
         number = len(images)
         if number < self._rows:
             padding = self._rows - number
@@ -93,10 +146,22 @@ class Networks:
         )
 
     def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:
-        """Score one patient: means over its pictures of maps (C, 3, 3) and contribution; clinical values (3,)."""
+        """Score one patient: means over its pictures of maps (C, 3, 3) and contribution; clinical values (3,).
+
+        Raises:
+            DeviceError: the device gave up and may not be left.
+        """
         values = clinical[None].astype(np.float32)
-        mixture = self._head.run(bags=mean_maps[None].astype(np.float32), clinical=values)
-        imagenet = self._imagenet_head.run(contribution=np.array([mean_contribution], np.float32), clinical=values)
+        bags = mean_maps[None].astype(np.float32)
+        contribution = np.array([mean_contribution], np.float32)
+        try:
+            mixture = self._head.run(bags=bags, clinical=values)
+            imagenet = self._imagenet_head.run(contribution=contribution, clinical=values)
+        except DeviceError as error:
+            if not self.device.may_move:
+                raise
+            self.move(str(error))
+            return self.score_bag(mean_maps, mean_contribution, clinical)
         out = {name: float(of[0]) for name, of in mixture.items()}
         return BagScores(
             out["probability"],
@@ -138,8 +203,11 @@ def self_test_outputs(networks: Networks, images: Images, clinical: Floats) -> d
     }
 
 
-def self_test(networks: Networks, bundle: Bundle) -> None:
+def self_test(networks: Networks, bundle: Bundle) -> str:
     """Compare the graphs' outputs on this machine with those the bundle was exported with.
+
+    Returns:
+        SHA-256 of the outputs: where it is the same, processor, provider and library round alike.
 
     Raises:
         BundleError: an output differs by more than the bundle allows for this provider.
@@ -160,6 +228,26 @@ def self_test(networks: Networks, bundle: Bundle) -> None:
                 f"{bundle.folder}: self-test failed on {provider}: {name} differs by {difference:.2g}, "
                 f"{test.tolerance[provider]:.2g} is allowed. Do not use this bundle on this machine"
             )
+    return hashlib.sha256(b"".join(np.float64(values).tobytes() for values in found.values())).hexdigest()
+
+
+def proven(networks: Networks, bundle: Bundle) -> str:
+    """The self-test; a device that fails it is left for the processor if it may be. Returns what `self_test` returns.
+
+    Raises:
+        BundleError: as `self_test`.
+    """
+    try:
+        return self_test(networks, bundle)
+    except BundleError as error:
+        if not networks.device.may_move:
+            raise
+        networks.move(str(error))
+        return self_test(networks, bundle)
+
+
+def _joined(parts: list[ImageScores]) -> ImageScores:
+    return ImageScores(*(np.concatenate(of) for of in zip(*map(astuple, parts), strict=True)))
 
 
 def _maps(head: Graph) -> tuple[int, ...]:

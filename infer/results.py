@@ -1,120 +1,79 @@
-"""Writes predictions.csv, images.csv, run.json and run.log: each appears under its name only when it is complete."""
+"""The output folder of one run: predictions.csv, images.csv, run.json and run.log, each there only when complete.
+
+Until then finished patients stand in the journal, from which a run that was cut off goes on and the two tables are
+written at the end, in the table's order.
+"""
 
 import contextlib
-import csv
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from infer.errors import FINISHED_WITH_FAILURES, OutputError
-from infer.manifest import MEMBERS
-from infer.scoring import ImageResult, PatientResult
+from infer.errors import HeldError, OutputError
+from infer.journal import JOURNAL, Entry, Header, Journal, Stored, read_journal
+from infer.lock import held
+from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, csv_text
 
-REPORT_MEMBERS, FURTHER_MEMBERS = MEMBERS[:3], MEMBERS[3:]  # those that came later have their columns at the end
-PREDICTION_COLUMNS = (
-    "patient_id",
-    "status",
-    "reason",
-    "probability_malignant",
-    "decision",
-    "age_years",
-    "images",
-    "images_rejected",
-    *(f"{member}_probability" for member in REPORT_MEMBERS),
-    "moe_image_gate",
-    "disagreement",
-    "bundle",
-    *(f"{member}_probability" for member in FURTHER_MEMBERS),
-)
-IMAGE_COLUMNS = (
-    "patient_id",
-    "image",
-    "status",
-    "reason",
-    "baseline_probability",
-    "cell_class",
-    "cell_class_confidence",
-    "imagenet_contribution",
-)
 PREDICTIONS, IMAGES, RECORD, LOG_FILE = "predictions.csv", "images.csv", "run.json", "run.log"
 NAMES = (PREDICTIONS, IMAGES, RECORD, LOG_FILE)
 MODE = 0o640  # patients' data
 
 
-@dataclass
-class Tally:
-    """Counts of a run, for the exit code and run.json."""
+def unfinished(folder: Path) -> Stored | None:
+    """What a run that was cut off left in a folder, or None: its last run finished, or there was none.
 
-    patients: Counter[str] = field(default_factory=Counter)  # by status
-    reasons: Counter[str] = field(default_factory=Counter)  # codes of refused and failed patients
-    decisions: Counter[str] = field(default_factory=Counter)
-    images: Counter[str] = field(default_factory=Counter)  # used, rejected
-    image_reasons: Counter[str] = field(default_factory=Counter)
-    ignored_files: int = 0
-    unusual_colours: int = 0
+    Raises:
+        OutputError: it is there and cannot be read.
+    """
+    with _output_errors(folder):
+        return None if (folder / RECORD).exists() else read_journal(folder / JOURNAL)
 
-    def add(self, result: PatientResult) -> None:
-        """Count one patient and its pictures."""
-        self.patients[result.status] += 1
-        if result.reason:
-            self.reasons[_code(result.reason)] += 1
-        if result.scores:
-            self.decisions[result.scores.decision] += 1
-        self.images["rejected"] += result.rejected
-        self.images["used"] += len(result.images) - result.rejected
-        self.image_reasons.update(_code(image.reason) for image in result.images if image.reason)
-        self.ignored_files += result.ignored_files
-        self.unusual_colours += result.unusual_colour
 
-    def exit_code(self, max_refused: float) -> int:
-        """0, or 3 if a patient failed, none was scored, or more than this share was refused."""
-        total = sum(self.patients.values())
-        too_many = self.patients["refused"] > max_refused * total
-        bad = self.patients["failed"] or not self.patients["scored"] or too_many
-        return FINISHED_WITH_FAILURES if bad else 0
+class _LogFile(logging.StreamHandler[IO[str]]):
+    """run.log. A line that cannot be written is left out: the journal finds out that the disk is full, and ends it."""
 
-    def as_record(self) -> dict[str, Any]:
-        """For run.json."""
-        return {
-            "patients": {status: self.patients[status] for status in ("scored", "refused", "failed")},
-            "patient_reasons": dict(sorted(self.reasons.items())),
-            "decisions": {decision: self.decisions[decision] for decision in ("malignant", "reactive", "refer")},
-            "images": {status: self.images[status] for status in ("used", "rejected")},
-            "image_reasons": dict(sorted(self.image_reasons.items())),
-            "ignored_files": self.ignored_files,
-            "patients_with_unusual_colour": self.unusual_colours,
-        }
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
 
 
 class Results:
-    """The output folder of one run. Leaving it without `finish` leaves no result file behind."""
+    """The output folder, locked. Leaving it without `finish` leaves the journal and no result file."""
 
-    def __init__(self, folder: Path, short_id: str) -> None:
-        """Create the folder and take away an earlier run's results, which would not belong to this run.
+    def __init__(self, folder: Path, header: Header, started: str, going_on: Stored | None) -> None:
+        """Lock the folder and take away an earlier run's results, which would not belong to this one.
+
+        Args:
+            going_on: what `unfinished` found, where this run goes on from it.
 
         Raises:
+            HeldError: another run holds the folder.
             OutputError: the folder cannot be made or written.
         """
         self.folder = folder
-        self._short_id = short_id
-        self._stack = contextlib.ExitStack()
-        with _output_errors(folder), self._removing_parts():
+        self._places: dict[int, int] = {}  # line of the patient in the table -> where its entry stands
+        with contextlib.ExitStack() as stack, _output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._log = logging.StreamHandler(self._open(LOG_FILE))
-            self._predictions = csv.writer(self._open(PREDICTIONS), lineterminator="\n")
-            self._images = csv.writer(self._open(IMAGES), lineterminator="\n")
+            stack.enter_context(held(folder))
+            stack.callback(self._remove_parts)
+            if going_on and unfinished(folder) != going_on:
+                raise HeldError(f"{folder}: another run ended there just now. Start this one again")
+            log = folder / LOG_FILE
+            if going_on and log.exists():  # it was cut off while the results were put under their names
+                os.replace(log, _part(folder, LOG_FILE))
             for name in NAMES:
                 (folder / name).unlink(missing_ok=True)
-            self._predictions.writerow(PREDICTION_COLUMNS)
-            self._images.writerow(IMAGE_COLUMNS)
-        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("lympho").addHandler(self._log)
+            self._journal = stack.enter_context(Journal(folder / JOURNAL, header, started, going_on))
+            handler = _LogFile(self._open(_part(folder, LOG_FILE), "a" if going_on else "w"))
+            stack.callback(_close, handler.stream)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logging.getLogger("lympho").addHandler(handler)
+            stack.callback(logging.getLogger("lympho").removeHandler, handler)
+            self._log = handler.stream
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> "Results":
         return self
@@ -122,114 +81,117 @@ class Results:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        logging.getLogger("lympho").removeHandler(self._log)
-        self._remove_parts()
+        self._stack.close()
 
-    def write(self, result: PatientResult) -> None:
-        """Add a patient's rows.
+    def write(self, line: int, entry: Entry) -> None:
+        """Put a finished patient into the journal.
+
+        Args:
+            line: the patient's in the table, unique in the cohort.
 
         Raises:
             OutputError: the disk is full or gone.
         """
         with _output_errors(self.folder):
-            self._predictions.writerow(prediction_row(result, self._short_id))
-            self._images.writerows(image_row(result, image) for image in result.images)
+            self._places[line] = self._journal.append(entry)
 
-    def finish(self, record: dict[str, Any]) -> None:
-        """Put all files under their names, run.json last: where it stands, the run ended.
+    def note(self, downgrade: str) -> None:
+        """Put a downgrade into the journal.
 
         Raises:
             OutputError: the disk is full or gone.
         """
-        logging.getLogger("lympho").removeHandler(self._log)
-        with _output_errors(self.folder), self._removing_parts(*NAMES):
-            self._open(RECORD).write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-            self._stack.close()
+        with _output_errors(self.folder):
+            self._journal.note(downgrade)
+
+    def keep(self, line: int, offset: int) -> Entry:
+        """Take over a patient that an earlier start has finished.
+
+        Raises:
+            OutputError: its entry cannot be read back.
+        """
+        self._places[line] = offset
+        with _output_errors(self.folder):
+            return self._journal.entry(offset)
+
+    def finish(self, record: dict[str, Any], lines: Sequence[int]) -> None:
+        """Write all files and put them under their names, run.json last: where it stands, the run ended.
+
+        Args:
+            lines: of all patients, in the table's order.
+
+        Raises:
+            OutputError: the disk is full or gone; the journal stays.
+        """
+        folder = self.folder
+        with _output_errors(folder), self._removing_results():
+            with self._open(_part(folder, PREDICTIONS)) as predictions, self._open(_part(folder, IMAGES)) as images:
+                predictions.write(csv_text([PREDICTION_COLUMNS]))
+                images.write(csv_text([IMAGE_COLUMNS]))
+                for line in lines:
+                    entry = self._journal.entry(self._places[line])
+                    predictions.write(entry.prediction)
+                    images.write(entry.images)
+                _sync(predictions, images, self._log)
+            with self._open(_part(folder, RECORD)) as file:
+                file.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+                _sync(file)
             for name in (PREDICTIONS, IMAGES, LOG_FILE, RECORD):
-                os.replace(_part(self.folder, name), self.folder / name)
+                os.replace(_part(folder, name), folder / name)
+            _sync_folder(folder)
+        # Not above: a signal between its removal and the end of that block would take the results away as well.
+        with contextlib.suppress(OSError):  # beside run.json it means nothing, the next run begins it anew
+            (folder / JOURNAL).unlink()
 
     @contextlib.contextmanager
-    def _removing_parts(self, *also: str) -> Iterator[None]:
-        """Leave nothing half-written if what is inside fails."""
+    def _removing_results(self) -> Iterator[None]:
+        """Leave no result if what is inside fails; the log belongs to the journal and stays with it."""
         try:
             yield
         except BaseException:
-            self._remove_parts()
-            for name in also:
+            with contextlib.suppress(OSError):
+                if (self.folder / LOG_FILE).exists():
+                    os.replace(self.folder / LOG_FILE, _part(self.folder, LOG_FILE))
+            for name in NAMES:
                 with contextlib.suppress(OSError):
                     (self.folder / name).unlink(missing_ok=True)
             raise
 
     def _remove_parts(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
-            self._stack.close()
-        for name in NAMES:
+        for name in (PREDICTIONS, IMAGES, RECORD):
             with contextlib.suppress(OSError):
                 _part(self.folder, name).unlink(missing_ok=True)
 
-    def _open(self, name: str) -> IO[str]:
-        def opener(path: str, flags: int) -> int:
-            return os.open(path, flags, MODE)
+    def _open(self, path: Path, mode: str = "w") -> IO[str]:
+        def opener(name: str, flags: int) -> int:
+            return os.open(name, flags, MODE)
 
-        path = _part(self.folder, name)
         # File names need not be UTF-8; one that is not must not cost the others their results.
-        file = open(path, "w", encoding="utf-8", errors="backslashreplace", newline="", opener=opener)  # noqa: SIM115
-        self._stack.callback(_close_synced, file)
-        return file
-
-
-def prediction_row(result: PatientResult, short_id: str) -> list[str]:
-    """A row of predictions.csv; refused and failed patients have no number and no decision."""
-    head = [_guarded(result.patient_id), result.status, result.reason]
-    scores = result.scores
-    if scores is None:
-        row = dict.fromkeys(PREDICTION_COLUMNS, "") | {"bundle": short_id}
-        return [*head, *list(row.values())[len(head) :]]
-    return [
-        *head,
-        _decimal(scores.probability),
-        scores.decision,
-        f"{result.age_years:.2f}",
-        str(len(result.images)),
-        str(result.rejected),
-        *(_decimal(scores.members[member]) for member in REPORT_MEMBERS),
-        _decimal(scores.gate),
-        _decimal(scores.disagreement),
-        short_id,
-        *(_decimal(scores.members[member]) for member in FURTHER_MEMBERS),
-    ]
-
-
-def image_row(result: PatientResult, image: ImageResult) -> list[str]:
-    """A row of images.csv; pictures that did not enter a patient's probability have no number."""
-    head = [_guarded(result.patient_id), _guarded(image.image), "rejected" if image.reason else "used", image.reason]
-    baseline, confidence, contribution = image.baseline_probability, image.cell_class_confidence, image.contribution
-    if result.scores is None or baseline is None or confidence is None or contribution is None:
-        return [*head, "", "", "", ""]
-    return [*head, _decimal(baseline), str(image.cell_class), _decimal(confidence), _decimal(contribution)]
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.6f}"
-
-
-def _guarded(cell: str) -> str:
-    """A cell that a spreadsheet would take for a formula gets a leading apostrophe."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-
-
-def _code(reason: str) -> str:
-    return reason.partition(":")[0]
+        return open(path, mode, encoding="utf-8", errors="backslashreplace", newline="", opener=opener)
 
 
 def _part(folder: Path, name: str) -> Path:
     return folder / f".{name}.part"
 
 
-def _close_synced(file: IO[str]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
+def _close(file: IO[str]) -> None:
+    with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
+        file.close()
+
+
+def _sync(*files: IO[str]) -> None:
+    for file in files:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new names are on the disk before the journal is not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -5,104 +5,28 @@ A patient's sums are taken picture by picture in double precision, so its result
 fell into batches.
 """
 
+import errno
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from infer.cohort import Clinical, Cohort, Patient, Verdict
+from infer.bag import Bag, Crop, PatientResult, Scores, open_bag
+from infer.cohort import Cohort, Verdict
 from infer.ensemble import calibrated, decide, weighted
 from infer.features import base_features, cell_classes
-from infer.images import RejectedImage, leaves, list_images, read_crop
+from infer.images import RejectedImage, decode_crop, try_picture
 from infer.manifest import Drift, Manifest
 from infer.models import Networks
 from infer.naive_bayes import malignant_probability
 
-Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
 COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
-
-
-@dataclass
-class ImageResult:
-    """A row of images.csv."""
-
-    image: str
-    reason: str = ""  # why rejected; empty while the picture is good
-    baseline_probability: float | None = None  # raw: calibration is for patients
-    cell_class: int | None = None
-    cell_class_confidence: float | None = None
-    contribution: float | None = None  # to the logit of the ImageNet member's picture expert
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A patient's probabilities; the members' are calibrated."""
-
-    probability: float
-    decision: str
-    members: dict[str, float]
-    gate: float
-
-    @property
-    def disagreement(self) -> float:
-        """Largest minus smallest of the members."""
-        return max(self.members.values()) - min(self.members.values())
-
-
-@dataclass(frozen=True)
-class PatientResult:
-    """A row of predictions.csv with its rows of images.csv."""
-
-    patient_id: str
-    status: str  # scored, refused, failed
-    reason: str
-    age_years: float | None
-    scores: Scores | None
-    images: tuple[ImageResult, ...]
-    ignored_files: int = 0
-    unusual_colour: bool = False  # far from the training patients' stain
-
-    @property
-    def rejected(self) -> int:
-        """Pictures that could not be used."""
-        return sum(bool(image.reason) for image in self.images)
-
-
-@dataclass
-class Bag:
-    """A patient on its way through the pipeline."""
-
-    patient: Patient
-    folder: Path
-    verdict: Verdict | None
-    images: list[ImageResult] = field(default_factory=list)
-    ignored_files: int = 0
-    waiting: list[tuple[int, Crop]] = field(default_factory=list)  # held back until there are enough to score at all
-    used: int = 0
-    scored: int = 0
-    closed: bool = False
-    baseline_sum: float = 0.0
-    contribution_sum: float = 0.0
-    maps_sum: npt.NDArray[np.float64] | None = None
-    colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    cell_classes: list[int] = field(default_factory=list)
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing of it is under way any more."""
-        return self.closed and (self.verdict is not None or self.scored == self.used)
-
-    @property
-    def clinical(self) -> Clinical:
-        """Complete for every bag whose pictures are scored."""
-        if self.patient.clinical is None:
-            raise ValueError(f"{self.patient.patient_id}: has no clinical values")
-        return self.patient.clinical
 
 
 class Mark(Enum):
@@ -112,13 +36,21 @@ class Mark(Enum):
     CLOSED = "closed"
 
 
-# A mark, or a picture's place in its bag with its crop or why it has none.
-Event = tuple[Bag, "int | Mark", "Crop | RejectedImage | OSError | None"]
+@dataclass(frozen=True)
+class Looked:
+    """A picture, read: what tells it from any other, and its crop or why it has none."""
+
+    content: str
+    crop: Crop | RejectedImage | OSError
+
+
+# A mark, or a picture's place in its bag with what came of it.
+Event = tuple[Bag, int | Mark, Looked | None]
 
 
 def score_cohort(
     cohort: Cohort, networks: Networks | None, manifest: Manifest, point: str, workers: int
-) -> Iterator[PatientResult]:
+) -> Generator[PatientResult, None, None]:
     """Score a cohort, one result a patient in the table's order.
 
     Args:
@@ -129,19 +61,22 @@ def score_cohort(
     minimum = manifest.plausible.minimum_images
     batch = _Batch(networks, manifest)
     under_way: deque[Bag] = deque()
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode") as pool:
-        for bag, position, crop in _decoded(cohort, manifest.crop_size, pool, ahead=2 * batch.size):
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+    try:
+        for bag, position, looked in _decoded(cohort, manifest.crop_size, pool, ahead=2 * batch.size):
             if position is Mark.OPENED:
                 under_way.append(bag)
-            elif crop is None or isinstance(position, Mark):
+            elif looked is None or isinstance(position, Mark):
                 _close(bag, minimum)
             else:
-                _take(bag, position, crop, minimum, batch)
+                _take(bag, position, looked, minimum, batch)
             if len(under_way) > 4 * batch.size:  # a half-full batch must not hold back a queue of refused patients
                 batch.flush()
             while under_way and under_way[0].done:
                 yield _result(under_way.popleft(), networks, manifest, point)
         batch.flush()
+    finally:  # a run that is stopped need not wait for pictures that nobody will ask for
+        pool.shutdown(cancel_futures=True)
     while under_way:
         yield _result(under_way.popleft(), networks, manifest, point)
 
@@ -149,17 +84,17 @@ def score_cohort(
 def _decoded(cohort: Cohort, size: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Event]:
     """The cohort as events, in order. Decoding runs up to `ahead` events before the reader."""
     root = cohort.folder.resolve()
-    events: deque[tuple[Bag, int | Mark, Future[Crop | RejectedImage | OSError] | None]] = deque()
+    events: deque[tuple[Bag, int | Mark, Future[Looked] | None]] = deque()
 
     def settled() -> Event:
         bag, position, future = events.popleft()
         return bag, position, future.result() if future else None
 
     for patient in cohort.patients:
-        bag = _open(cohort.folder, root, patient)
+        bag = open_bag(cohort.folder, root, patient)
         events.append((bag, Mark.OPENED, None))
         for index, image in enumerate(bag.images):
-            events.append((bag, index, pool.submit(_try_crop, bag.folder / image.image, root, size)))
+            events.append((bag, index, pool.submit(_look, bag.folder / image.image, root, size)))
             if len(events) > ahead:
                 yield settled()
         events.append((bag, Mark.CLOSED, None))
@@ -169,35 +104,21 @@ def _decoded(cohort: Cohort, size: int, pool: ThreadPoolExecutor, ahead: int) ->
         yield settled()
 
 
-def _try_crop(path: Path, root: Path, size: int) -> Crop | RejectedImage | OSError:
+def _look(path: Path, root: Path, size: int) -> Looked:
     try:
-        return read_crop(path, root, size)
-    except (RejectedImage, OSError) as error:
-        return error
+        content, data = try_picture(path, root)
+        if not isinstance(data, bytes):
+            return Looked(content, data)
+        return Looked(content, decode_crop(data, size))
+    except RejectedImage as error:
+        return Looked(content, error)
+    except MemoryError:  # no matter of the picture: its patient fails, the others go on
+        return Looked("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
-def _open(folder: Path, root: Path, patient: Patient) -> Bag:
-    path = folder / patient.patient_id
-    bag = Bag(patient, path, patient.verdict)
-    if bag.verdict:
-        return bag
-    try:
-        if leaves(path, root):
-            bag.verdict = Verdict("failed", "folder_outside: the patient's folder is a link out of the cohort")
-            return bag
-        listing = list_images(path)
-    except (FileNotFoundError, NotADirectoryError):
-        bag.verdict = Verdict("failed", "folder_missing: the cohort has no folder of this name")
-        return bag
-    except OSError as error:
-        bag.verdict = Verdict("failed", f"folder_unreadable: {error.strerror}")
-        return bag
-    bag.ignored_files = listing.ignored
-    bag.images = [ImageResult(name) for name in listing.names]
-    return bag
-
-
-def _take(bag: Bag, index: int, crop: Crop | RejectedImage | OSError, minimum: int, batch: "_Batch") -> None:
+def _take(bag: Bag, index: int, looked: Looked, minimum: int, batch: "_Batch") -> None:
+    bag.see(looked.content)
+    crop = looked.crop
     if isinstance(crop, RejectedImage):
         bag.images[index].reason = str(crop)
         return
@@ -287,6 +208,7 @@ def _result(bag: Bag, networks: Networks | None, manifest: Manifest, point: str)
         age_years=patient.clinical.age_years if patient.clinical and not bag.verdict else None,
         scores=scores,
         images=tuple(bag.images),
+        fingerprint=bag.fingerprint,
         ignored_files=bag.ignored_files,
         unusual_colour=scores is not None and _unusual(bag.colour_sum / bag.used, manifest.drift),
     )

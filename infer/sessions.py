@@ -6,6 +6,8 @@ the session's own first provider, after it was made, tells.
 
 import ctypes
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime  # here alone; infer/__init__.py has switched its telemetry off by now
 
-from infer.errors import BundleError, DeviceError
+from infer.errors import BundleError, DeviceError, DeviceMemoryError
 
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 # One fixed algorithm and no TF32: the same picture has to give the same number tomorrow.
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+# What takes the time. A few nodes that compute shapes are put on the processor on purpose; these never.
+HEAVY = frozenset({"Conv", "Gemm", "MatMul", "MaxPool"})
+NO_MEMORY = ("out of memory", "failed to allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+NO_FOLDER = "/dev/null/none"  # cannot exist
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Device:
 
     provider: str
     note: str  # for run.json
+    may_move: bool = False  # to the processor, if it gives up: auto was asked for
 
 
 def choose_device(asked: str, probe: bytes) -> Device:
@@ -43,7 +50,7 @@ def choose_device(asked: str, probe: bytes) -> Device:
         return Device(CPU, "cpu asked for")
     problem = _cuda_problem(probe)
     if problem is None:
-        return Device(CUDA, f"{asked} asked for, cuda found")
+        return Device(CUDA, f"{asked} asked for, cuda found", may_move=asked == "auto")
     if asked == "cuda":
         raise DeviceError(f"--device cuda: {problem}. Use --device cpu or auto, or repair the driver")
     return Device(CPU, f"auto asked for, cuda not used: {problem}")
@@ -57,19 +64,55 @@ class Graph:
 
         Raises:
             BundleError: onnxruntime does not take it.
-            DeviceError: it ended up on another provider than the device's.
+            DeviceError: it, or a node of it that takes time, ended up on another provider than the device's.
         """
         self.name = name
+        self._provider = device.provider
         self._session = _session(name, data, device.provider, threads)
         got = self._session.get_providers()[0]
         if got != device.provider:
             raise DeviceError(f"{name}: runs on {got} instead of {device.provider}")
+        self.nodes = check_nodes(name, _placed(self._session), device.provider)
         self.inputs = {value.name: (value.type, tuple(value.shape)) for value in self._session.get_inputs()}
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
-        """All outputs by name."""
-        return dict(zip(self.outputs, self._session.run(None, inputs), strict=True))
+        """All outputs by name.
+
+        Raises:
+            DeviceMemoryError: a GPU has too little memory for this batch.
+            DeviceError: a GPU gave up.
+        """
+        try:
+            outputs = self._session.run(None, inputs)
+        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+            if self._provider == CPU:
+                raise
+            kind = DeviceMemoryError if any(sign in str(error).lower() for sign in NO_MEMORY) else DeviceError
+            what = str(error).partition("\n")[0]
+            raise kind(
+                f"{self.name}: failed on {self._provider}: {what}. Use a smaller --batch-size or --device cpu"
+            ) from error
+        return dict(zip(self.outputs, outputs, strict=True))
+
+
+def check_nodes(name: str, nodes: Iterable[tuple[str, str]], provider: str) -> Counter[str]:
+    """Count a graph's nodes by provider.
+
+    Args:
+        nodes: provider and operator of each.
+
+    Raises:
+        DeviceError: one that takes time is not on the provider asked for. The session alone does not tell.
+    """
+    nodes = list(nodes)
+    elsewhere = Counter(
+        f"{operator} on {placed}" for placed, operator in nodes if placed != provider and operator in HEAVY
+    )
+    if elsewhere:
+        what = ", ".join(f"{count} {where}" for where, count in sorted(elsewhere.items()))
+        raise DeviceError(f"{name}: not all of it runs on {provider}: {what}")
+    return Counter(placed for placed, _ in nodes)
 
 
 def available_cpus() -> int:
@@ -81,6 +124,9 @@ def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; what matters comes back as an exception
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # Weights outside the graph's own bytes have no checksum, and would be looked for where the program was started.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
     # Each graph has threads of its own; left to spin after a run, they take the processors from the next graph's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if provider == CUDA else []
@@ -90,6 +136,15 @@ def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime
         raise BundleError(f"{name}: onnxruntime cannot load this graph ({error}). Export the bundle again") from error
     session.disable_fallback()  # else a failed run is tried again on the CPU, announced by a print
     return session
+
+
+def _placed(session: onnxruntime.InferenceSession) -> list[tuple[str, str]]:
+    """Provider and operator of every node."""
+    return [
+        (part.ep_name, node.op_type)
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
 
 
 def _cuda_problem(probe: bytes) -> str | None:

@@ -1,10 +1,15 @@
-"""`make bench`: pictures a second, files to CSV beside networks, each graph and decoding alone, in one run."""
+"""`make bench`: pictures a second, all ways in one run, in turn, on the same pictures and weights.
+
+(a) ours, files to CSV; (b) the plain way: PyTorch eager, a DataLoader, float32; (c) our graphs fed from memory, all and
+each alone; (d) decoding alone. What (c) and (d) allow together is 1 / (1/c + 1/d): both need all processors.
+"""
 
 import csv
 import json
 import logging
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,19 +19,25 @@ from pathlib import Path
 
 import click
 import numpy as np
+import torch
 
 from infer.bundle import REFERENCE, load_bundle
+from infer.cohort import read_cohort
 from infer.images import read_crop
 from infer.manifest import GRAPHS
 from infer.models import Networks
 from infer.run import Options, run
 from infer.sessions import CPU, Device, Graph, available_cpus
+from tests.plain_torch import PlainNetworks, score_plainly
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
+
+OURS, PLAIN, NETWORKS, DECODING = "(a) files to CSV", "(b) PyTorch, files", "(c) networks", "(d) decoding"
+ROOT = Path(__file__).parents[1]
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--patients", default=12, show_default=True)
+@click.option("--patients", default=24, show_default=True)
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
@@ -36,20 +47,26 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     write_cohort(folder / "patients", make_patients(patients, seed=1, images=(60, 100)), seed=1, labels=False)
     files = sorted((folder / "patients").glob("*/*.jpg"))
     bundle = load_bundle(REFERENCE)
-    device = Device(CPU, "bench")
-    networks = Networks(bundle, device, batch_size, available_cpus())
+    manifest = bundle.manifest
+    cohort = read_cohort(folder / "patients", manifest.plausible, reference_date=REFERENCE_DATE)
+    device, cpus = Device(CPU, "bench"), available_cpus()
+    torch.set_num_threads(cpus)
+    networks, plain = Networks(bundle, device, batch_size, cpus), PlainNetworks(bundle)
     graphs = {
-        name: Graph(name, bundle.graphs[name], device, available_cpus())
+        name: Graph(name, bundle.graphs[name], device, cpus)
         for name in GRAPHS
         if not name.endswith("_head.onnx")  # those see patients, not pictures
     }
-    size = bundle.manifest.crop_size
     root = (folder / "patients").resolve()
-    crops = np.stack([read_crop(path, root, size) for path in files[:batch_size]])
+    crops = np.stack([read_crop(path, root, manifest.crop_size) for path in files[:batch_size]])
     clinical = np.ones((len(crops), 3), np.float32)
     options = Options(
         folder / "patients", folder / "out", device="cpu", reference_date=REFERENCE_DATE, batch_size=batch_size
     )
+    of_plain: list[float] = []
+
+    def plain_way() -> None:
+        of_plain[:] = score_plainly(cohort, bundle, plain, networks, cpus)
 
     def networks_alone() -> None:
         for _ in range(len(files) // batch_size):
@@ -61,14 +78,16 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
             graphs[name].run(**inputs)
 
     def decoding_alone() -> None:
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            list(pool.map(lambda path: read_crop(path, root, size), files))
+        with ThreadPoolExecutor(cpus) as pool:
+            list(pool.map(lambda path: read_crop(path, root, manifest.crop_size), files))
 
+    whole_batches = len(files) // batch_size * batch_size
     parts: dict[str, tuple[Callable[[], object], int]] = {
-        "files to CSV": (lambda: run(options), len(files)),
-        "networks alone": (networks_alone, len(files) // batch_size * batch_size),
-        **{f"{name} alone": (partial(one_graph, name), len(files) // batch_size * batch_size) for name in graphs},
-        "decoding alone": (decoding_alone, len(files)),
+        OURS: (lambda: run(options), len(files)),
+        PLAIN: (plain_way, len(files)),
+        NETWORKS: (networks_alone, whole_batches),
+        **{f"    {name}": (partial(one_graph, name), whole_batches) for name in graphs},
+        DECODING: (decoding_alone, len(files)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(rounds):
@@ -76,11 +95,54 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
             start = time.perf_counter()
             part()
             speeds[name].append(pictures / (time.perf_counter() - start))
-    medians = {name: round(statistics.median(values)) for name, values in speeds.items()}
-    (folder / "bench.json").write_text(json.dumps(medians, indent=1))
-    writer = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
-    writer.writerow(["part", f"pictures/s, median of {rounds}"])
-    writer.writerows(medians.items())
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    allowed = [1 / (1 / c + 1 / d) for c, d in zip(speeds[NETWORKS], speeds[DECODING], strict=True)]
+    ratios = {
+        "(a) / what (c) and (d) allow": _median_ratio(speeds[OURS], allowed),
+        "(a) / (b)": _median_ratio(speeds[OURS], speeds[PLAIN]),
+    }
+    differs = _largest_difference(folder / "out", of_plain)
+    seconds = _start_up(folder, 80 / (1 / (1 / medians[NETWORKS] + 1 / medians[DECODING])))
+    report = {"pictures": len(files), "pictures_a_second": medians, "ratios": ratios, "seconds": seconds}
+    (folder / "bench.json").write_text(json.dumps({**report, "largest_difference_a_b": differs}, indent=1))
+    click.echo(f"{len(files)} pictures of {patients} patients, {cpus} processors, medians of {rounds}")
+    for name, value in medians.items():
+        click.echo(f"{name:32}{value:8.0f} pictures/s")
+    for name, value in ratios.items():
+        click.echo(f"{name:32}{value:8.2f}")
+    for name, value in seconds.items():
+        click.echo(f"{name:32}{value:8.2f} s")
+    click.echo(f"(a) and (b) differ by {differs:.1e} at most in a patient's probability")
+
+
+def _median_ratio(above: list[float], below: list[float]) -> float:
+    """Of rounds that ran one after the other, so that a busy machine slows both."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def _largest_difference(out: Path, plain: list[float]) -> float:
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        ours = [float(row["probability_malignant"]) for row in csv.DictReader(file)]
+    return float(np.max(np.abs(np.array(ours) - np.array(plain))))
+
+
+def _start_up(folder: Path, compute: float) -> dict[str, float]:
+    """Seconds of `--help`, and of one patient of 80 pictures beyond what its pictures take."""
+    alone = folder / "one"
+    write_cohort(alone, make_patients(1, seed=2, images=(80, 80)), seed=2, labels=False)
+    line = [sys.executable, "-m", "infer"]
+    cohort = [str(alone), str(folder / "one-out"), "--device=cpu", f"--reference-date={REFERENCE_DATE}"]
+    whole = _seconds([*line, *cohort])
+    return {"--help": _seconds([*line, "--help"]), "80 pictures": whole, "80 pictures, beyond compute": whole - compute}
+
+
+def _seconds(line: list[str]) -> float:
+    taken = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(line, cwd=ROOT, capture_output=True, check=True)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from infer.run import Options, run
 from tests.synthetic import REFERENCE_DATE
 
+TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes: tests/tiny_bundle.py made it
 TABLE = "clinical_annotation.csv"
 RESULT_FILES = ["images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
 CSV_FILES = ("predictions.csv", "images.csv")

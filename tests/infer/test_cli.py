@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from infer.bundle import CHECKSUMS, REFERENCE
 from infer.cli import command
 from infer.errors import EXIT_MEANING, BundleError, CohortError, LymphoError, OutputError, UsageError
+from infer.journal import JOURNAL
 from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, score, set_count
 
 ROOT = Path(__file__).parents[2]
@@ -270,17 +271,17 @@ def test_a_signal_ends_the_run_and_leaves_no_result(
         signal.signal(signal.SIGINT, before)
         try:
             deadline = time.monotonic() + 60
-            while not (out / ".predictions.csv.part").exists() and time.monotonic() < deadline:
+            while not (out / JOURNAL).exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
             process.send_signal(signal_sent)
             assert process.wait(timeout=60) == code
         finally:
             process.kill()
-    assert names(out) == []
+    assert names(out) == [JOURNAL, ".run.log.part"]
 
 
 def test_every_exit_code_has_a_meaning() -> None:
-    assert sorted(EXIT_MEANING) == [0, 1, 2, 3, 4, 5, 6, 7, 130, 143]
+    assert sorted(EXIT_MEANING) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 143]
 
 
 @pytest.mark.skipif(not README.exists(), reason="there is no README.md")

@@ -2,6 +2,7 @@ import csv
 import datetime as dt
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,25 @@ def test_index_and_unknown_columns_are_ignored_and_order_is_kept(tmp_path: Path)
         f"{HEADER}\n\n{GOOD}\n\n,,,\n",
         "LYMPH_COUNT,DOB,ID,GENDER\n11.2,7/1/1950,P1,F\n",
         ' ID , GENDER,DOB,LYMPH_COUNT\n P1 ,"F", 7/1/1950 , 11.2\n',
+        f"{HEADER}\r{GOOD}\r",
+        f"\ufeff{HEADER}\r\n{GOOD}\r\n".replace(",", ";"),
+        f"\ufeff{HEADER}\r\nP1,F,7/1/1950,11§2\r\n".replace(",", ";").replace("§", ","),
+        '"ID";"GENDER";"DOB";"LYMPH_COUNT"\n"P1";"F";"7/1/1950";"11,2"\n',
+        "ID;GENDER;DOB;LYMPH_COUNT;ward, floor\n\nP1;F;7/1/1950;11,2;2,5\n;;;;\n",
     ],
-    ids=["crlf", "bom", "no last newline", "empty lines", "other order", "blanks and quotes"],
+    ids=[
+        "crlf",
+        "bom",
+        "no last newline",
+        "empty lines",
+        "other order",
+        "blanks and quotes",
+        "cr",
+        "semicolons",
+        "a french spreadsheet's",
+        "semicolons and quotes",
+        "semicolons and a comma in the header",
+    ],
 )
 def test_the_same_patient_in_other_dress(tmp_path: Path, table: str) -> None:
     (patient,) = read(tmp_path, table).patients
@@ -99,6 +117,60 @@ def test_no_folder_and_no_table(tmp_path: Path) -> None:
     assert caught.value.exit_code == 4
     with pytest.raises(CohortError, match=r"clinical_annotation\.csv: cannot be read .*--annotations"):
         read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY)
+    with pytest.raises(CohortError, match="x: cannot be read") as caught:
+        read_cohort(tmp_path / ("x" * 300), PLAUSIBLE, reference_date=DAY)
+    assert caught.value.exit_code == 4
+    os.mkfifo(tmp_path / "clinical_annotation.csv")
+    with pytest.raises(CohortError, match=r"clinical_annotation\.csv: is no file\. .*--annotations"):
+        read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY)
+
+
+def test_folders_without_a_row_are_named_in_order(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    folder = tmp_path / "cohort"
+    for made in (elsewhere, folder, folder / "P1", folder / "P9", folder / "P10", folder / ".hidden", folder / "P3"):
+        made.mkdir()
+    (folder / "file").write_text("")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "linked_file").symlink_to(folder / "file")
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    (folder / "circle").symlink_to("circle")
+    (tmp_path / "cohort" / "P4").symlink_to(elsewhere)
+    rows = f"{HEADER}\n{GOOD}\nP3,,,\nP4,M,7/1/1950,5\nP4,M,7/1/1950,5\nP5,M,7/1/1950,5\n"
+    assert read(folder, rows).folders_without_row == ("P10", "P9", "linked")
+    assert read(folder, rows + "P10,F,,\nlinked,F,,\nP9,F,,\n").folders_without_row == ()
+    (elsewhere / "table.csv").write_text(rows)
+    cohort = read_cohort(folder, PLAUSIBLE, annotations=elsewhere / "table.csv", reference_date=DAY)
+    assert cohort.folders_without_row == ("P10", "P9", "linked")
+
+
+def test_a_folders_name_need_not_be_utf_8(tmp_path: Path) -> None:
+    try:
+        (tmp_path / "P\udce9").mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    assert read(tmp_path, f"{HEADER}\n{GOOD}\n").folders_without_row == ("P\udce9",)
+
+
+def test_of_a_folder_in_the_table_nothing_more_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("P1", "P2", ".hidden"):
+        (tmp_path / name).mkdir()
+    asked = []
+    monkeypatch.setattr("infer.cohort._is_folder", lambda entry: asked.append(entry.name))
+    read(tmp_path, f"{HEADER}\n{GOOD}\n")
+    assert sorted(asked) == ["P2", "clinical_annotation.csv"]
+
+
+def test_a_cohort_folder_that_cannot_be_listed_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "clinical_annotation.csv").write_text(f"{HEADER}\n{GOOD}\n")
+    monkeypatch.setattr("infer.cohort.os.scandir", refuse)
+    with pytest.raises(CohortError) as caught:
+        read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY)
+    assert caught.value.exit_code == 4
+    assert f"{tmp_path}: cannot be read (Permission denied). Make the folder readable" in str(caught.value)
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
@@ -108,9 +180,86 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     assert "has no column ID, GENDER, DOB, LYMPH_COUNT" in refusal(tmp_path, b"")
 
 
-def test_semicolons_are_recognised(tmp_path: Path) -> None:
-    table = f"{HEADER}\n{GOOD}\n".replace(",", ";")
-    assert "semicolons? Save the table with commas" in refusal(tmp_path, table)
+def test_a_missing_column_among_semicolons_or_tabs(tmp_path: Path) -> None:
+    assert "has no column DOB. " in refusal(tmp_path, "ID;GENDER;LYMPH_COUNT\nP1;F;11,2\n")
+    assert "has no column DOB. " in refusal(tmp_path, '"ID";"GENDER";"LYMPH_COUNT"\nP1;F;11,2\n')
+    message = refusal(tmp_path, f"{HEADER}\n{GOOD}\n".replace(",", "\t"))
+    assert "has no column ID, GENDER, DOB, LYMPH_COUNT (tabs? Save the table as CSV" in message
+    assert "tabs" not in refusal(tmp_path, "ID;GENDER;LYMPH_COUNT\nP1;F;11,2\n")
+
+
+def test_the_header_alone_decides_between_commas_and_semicolons(tmp_path: Path) -> None:
+    commas = read(tmp_path, f"{HEADER},a;b;c\nP;1;2;3,F,7/1/1950,11.2,;;;;\n")
+    assert [patient.patient_id for patient in commas.patients] == ["P;1;2;3"]
+    semicolons = read(tmp_path, "ID;GENDER;DOB;LYMPH_COUNT\nP,1,2,3,4;F;7/1/1950;11.2\n")
+    assert [patient.patient_id for patient in semicolons.patients] == ["P,1,2,3,4"]
+    assert commas.patients[0].clinical == semicolons.patients[0].clinical == Clinical(True, 11.2, AGE)
+    assert "line 2: 1 cells where the header has 4" in refusal(tmp_path, f"{HEADER}\nP1;F;7/1/1950;11.2\n")
+
+
+SEMICOLONS = "ID;GENDER;DOB;LYMPH_COUNT;AGE"
+
+
+@pytest.mark.parametrize(
+    ("cells", "count", "age"),
+    [
+        ("11,2;61,5", 11.2, 61.5),
+        ("11.2;61.5", 11.2, 61.5),
+        ("11;61,5", 11.0, 61.5),
+        ("11.2;61", 11.2, 61.0),
+        ("11;61", 11.0, 61.0),
+        ("1,5e2;61", 150.0, 61.0),
+        (",5;61,", 0.5, 61.0),
+        ("+11,2;61", 11.2, 61.0),
+    ],
+)
+def test_numbers_between_semicolons(tmp_path: Path, cells: str, count: float, age: float) -> None:
+    assert read_one(tmp_path, f"P1;F;;{cells}", SEMICOLONS).clinical == Clinical(True, count, age)
+
+
+@pytest.mark.parametrize("rows", [["5;61", "11,2;61,5", "7;60"], ["5;61", "11.2;61.5", "7;60"]])
+def test_whole_numbers_go_with_points_and_with_commas(tmp_path: Path, rows: list[str]) -> None:
+    text = "\n".join([SEMICOLONS, *(f"P{index};F;;{row}" for index, row in enumerate(rows))])
+    assert [patient.clinical for patient in read(tmp_path, text).patients] == [
+        Clinical(True, 5.0, 61.0),
+        Clinical(True, 11.2, 61.5),
+        Clinical(True, 7.0, 60.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "place", "sign", "before"),
+    [
+        (["5;61", "11,2;61", "7;60", "11.2;61", "1,1;60"], "line 5, column LYMPH_COUNT", "point", "comma"),
+        (["11.2;61", "11.2;61,5"], "line 3, column AGE", "comma", "point"),
+        (["11.2;61,5"], "line 2, column AGE", "comma", "point"),
+        (["1,;61", "1.;61"], "line 3, column LYMPH_COUNT", "point", "comma"),
+        (["11,2;61", "\n1.5e1;61"], "line 4, column LYMPH_COUNT", "point", "comma"),
+    ],
+)
+def test_points_and_commas_in_one_table_end_the_run(
+    tmp_path: Path, rows: list[str], place: str, sign: str, before: str
+) -> None:
+    message = refusal(tmp_path, "\n".join([SEMICOLONS, *(f"P;F;;{row}".replace("P;F;;\n", "\nP;F;;") for row in rows)]))
+    assert f"{place}: a decimal {sign} where a number before has a decimal {before}" in message
+    assert "write all in one way" in message
+
+
+def test_of_columns_the_first_in_the_file_disagrees_last(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "AGE;LYMPH_COUNT;ID;GENDER;DOB\n61,5;11.2;P1;F;\n")
+    assert "line 2, column LYMPH_COUNT: a decimal point" in message
+
+
+@pytest.mark.parametrize(
+    "cell", ["1.234,5", "1,234,5", "1 234,5", "1,234.5", "1.2.3", "1,2,3", "1, 2", ",", ".", "1,e"]
+)
+@pytest.mark.parametrize("other", ["11,2", "11.2"])
+def test_a_number_with_two_separators_is_none_and_takes_no_side(tmp_path: Path, cell: str, other: str) -> None:
+    rows = f"{SEMICOLONS}\nP1;F;7/1/1950;{cell};61\nP2;F;7/1/1950;{other};61\n"
+    first, second = read(tmp_path, rows).patients
+    assert verdict(first) == ("refused", "count_unreadable")
+    assert second.clinical == Clinical(True, 11.2, 61.0)
+    assert verdict(read(tmp_path, rows.replace(f"{cell};61", f"5;{cell}")).patients[0]) == ("refused", "age_unreadable")
 
 
 @pytest.mark.parametrize("row", ["P2,M,7/1/1950", "P2,M,7/1/1950,5,6", "P2,M,7/1/1950,5,2"])
@@ -118,8 +267,34 @@ def test_a_ragged_row_names_its_line(tmp_path: Path, row: str) -> None:
     assert "line 3: " in refusal(tmp_path, f"{HEADER}\n{GOOD}\n{row}\n{GOOD}\n")
 
 
-def test_a_broken_quote_names_its_line(tmp_path: Path) -> None:
-    assert "line 3: " in refusal(tmp_path, f'{HEADER}\n{GOOD}\n"P2"x,M,7/1/1950,5\n')
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_broken_quote_names_the_line_it_opens_in(tmp_path: Path, end: str) -> None:
+    lines = [HEADER, '"P\n1",F,7/1/1950,11.2', '"P2"x,M,7/1/1950,5', *[GOOD] * 3, ""]
+    assert "line 4: ',' expected after '\"'. Correct the line" in refusal(tmp_path, end.join(lines))
+    lines[2] = '"P2,M,7/1/1950,5'
+    assert "line 4: a quote is never closed. Correct the line" in refusal(tmp_path, end.join(lines))
+    assert "line 1: " in refusal(tmp_path, f'ID,"GENDER"x,DOB,LYMPH_COUNT{end}{GOOD}{end}')
+
+
+def test_a_row_over_several_lines_is_named_by_its_first(tmp_path: Path) -> None:
+    first, second = read(tmp_path, f'{HEADER}\n"a\r\nb",F,7/1/1950,11.2\n{GOOD}\n').patients
+    assert (first.line, *verdict(first)) == (2, "failed", "id_unusable")
+    assert (second.line, second.verdict) == (4, None)
+    assert "line 2: 3 cells" in refusal(tmp_path, f'{HEADER}\n"a\nb",F,7/1/1950\n{GOOD}\n')
+
+
+def test_a_cell_of_any_length_is_read_or_named_by_its_line(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    first, second = read(
+        tmp_path, f"{HEADER}\n{'x' * limit},F,7/1/1950,11.2\nP2,F,7/1/1950,{'1' * (limit - 1)}x\n"
+    ).patients
+    assert first.clinical == Clinical(True, 11.2, AGE)
+    assert verdict(second) == ("refused", "count_unreadable")
+    message = refusal(tmp_path, f"{HEADER}\n{GOOD}\n{'x' * (limit + 1)},F,7/1/1950,11.2\n{GOOD}\n")
+    assert f"line 3: a cell of more than {limit} characters" in message
+    unclosed = refusal(tmp_path, f'{HEADER}\n{GOOD}\n"P2,F,7/1/1950,5\n' + f"{GOOD}\n" * limit)
+    assert "line 3: " in unclosed
+    assert "a quote never closed?" in unclosed
 
 
 @pytest.mark.parametrize("table", [f"{HEADER}\n", f"{HEADER}\n\n,,,\n"])
@@ -127,10 +302,35 @@ def test_no_rows(tmp_path: Path, table: str) -> None:
     assert "has no patient" in refusal(tmp_path, table)
 
 
-def test_not_utf_8_names_the_line(tmp_path: Path) -> None:
-    message = refusal(tmp_path, f"{HEADER}\n{GOOD}\nP\xe9,M,7/1/1950,5\n".encode("latin-1"))
-    assert "line 3: not UTF-8" in message
-    assert "not UTF-8" in refusal(tmp_path, f"{HEADER}\n{GOOD}\n".encode("utf-16"))
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no mark", "mark"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_not_utf_8_names_the_line(tmp_path: Path, end: str, mark: bytes, encoding: str) -> None:
+    lines = [HEADER, GOOD, "\xe9,M,7/1/1950,5", GOOD, ""]  # right behind the end of a line
+    message = refusal(tmp_path, mark + end.join(lines).encode(encoding))
+    assert "line 3: not UTF-8 text, but Latin-1" in message
+    assert "Save the table as CSV in UTF-8" in message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_wide_characters_are_refused(tmp_path: Path, encoding: str) -> None:
+    message = refusal(tmp_path, f"{HEADER}\n{GOOD}\n".encode(encoding))
+    assert "UTF-16" in message
+    assert "line 1: " in message
+    assert "Save the table as CSV in UTF-8" in message
+    assert ("not UTF-8 but UTF-16" in message) == (encoding in ("utf-16", "utf-32"))
+
+
+def test_wide_characters_with_a_mark_in_the_other_order(tmp_path: Path) -> None:
+    message = refusal(tmp_path, f"\ufeff{HEADER}\n{GOOD}\n".encode("utf-16-be"))
+    assert "line 1: not UTF-8 but UTF-16" in message
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_nul_names_its_line(tmp_path: Path, end: str) -> None:
+    message = refusal(tmp_path, end.join([HEADER, GOOD, "P\0,F,7/1/1950,5", GOOD, ""]))
+    assert "line 3: a NUL character" in message
+    assert "UTF-8" in message
 
 
 def test_a_column_twice(tmp_path: Path) -> None:
@@ -153,10 +353,34 @@ def test_a_character_that_only_python_takes_for_a_new_line_costs_its_own_row(tmp
     assert (second.patient_id, second.line, second.verdict) == ("P1", 3, None)
 
 
-@pytest.mark.parametrize("patient_id", [".", "..", "a/b", "/etc", "..\\x", "a\0b", "a\tb", "a\u202eb"])
+@pytest.mark.parametrize("patient_id", [".", "..", "a/b", "/etc", "..\\x", "a\1b", "a\tb", "a\u202eb"])
 def test_an_id_that_cannot_be_a_folders_name_fails(tmp_path: Path, patient_id: str) -> None:
     patient = read_one(tmp_path, f"{patient_id},F,7/1/1950,11.2")
     assert (patient.patient_id, *verdict(patient)) == (patient_id, "failed", "id_unusable")
+
+
+@pytest.mark.parametrize("patient_id", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' '!A0", "'P1", "P 1", "Pé", "患者"])
+def test_a_formula_or_any_other_name_of_a_folder_stays_as_it_is(tmp_path: Path, patient_id: str) -> None:
+    assert read_one(tmp_path, f"{patient_id},F,7/1/1950,11.2").patient_id == patient_id
+    (tmp_path / patient_id).mkdir()
+    cohort = read(tmp_path, f"{HEADER}\n{patient_id},F,7/1/1950,11.2\n")
+    assert cohort.patients == (Patient(patient_id, 2, Clinical(True, 11.2, AGE), None),)
+    assert cohort.folders_without_row == ()
+
+
+def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
+    rows = [f"P{index};M;{1 + index % 28}-7-1950;{index % 999},5" for index in range(100_000)]
+    rows[70_000] = "P7;F;1-7-1950;1,5"  # P7 stands twice
+    cohort = read(tmp_path, "\r\n".join(["ID;GENDER;DOB;LYMPH_COUNT", *rows]))
+    assert len(cohort.patients) == 99_999
+    assert cohort.patients[-1] == Patient(
+        "P99999", 100_001, Clinical(False, 99.5, (DAY - dt.date(1950, 7, 12)).days / 365.25), None
+    )
+    assert cohort.patients[70_000].patient_id == "P70001"
+    failed = [patient for patient in cohort.patients if patient.verdict]
+    assert [(patient.patient_id, patient.line, *verdict(patient)) for patient in failed] == [
+        ("P7", 9, "failed", "id_duplicate")
+    ]
 
 
 def test_rows_without_an_id_stay_apart(tmp_path: Path) -> None:
@@ -174,6 +398,20 @@ def test_rows_without_an_id_stay_apart(tmp_path: Path) -> None:
         ("P1,F,7/1/1950,11.2 G/L", "count_unreadable"),
         ('P1,F,7/1/1950,"11,2"', "count_unreadable"),
         ("P1,F,7/1/1950,1_1", "count_unreadable"),
+        ("P1,F,7/1/1950,1_000", "count_unreadable"),
+        ("P1,F,7/1/1950,5 000", "count_unreadable"),
+        ("P1,F,7/1/1950,5\xa0000", "count_unreadable"),
+        ("P1,F,7/1/1950,\uff15", "count_unreadable"),
+        ("P1,F,7/1/1950,\u0665", "count_unreadable"),
+        ("P1,F,7/1/1950,\u22123", "count_unreadable"),
+        ("P1,F,7/1/1950,0x5", "count_unreadable"),
+        ("P1,F,7/1/1950,--5", "count_unreadable"),
+        ("P1,F,7/1/1950,5e", "count_unreadable"),
+        ("P1,F,7/1/1950,.", "count_unreadable"),
+        ("P1,F,7/1/1950,NaN", "count_unreadable"),
+        ("P1,F,7/1/1950,Infinity", "count_unreadable"),
+        ("P1,F,7/1/1950,=5+6", "count_unreadable"),
+        ("P1,F,7/1/1950,#VALUE!", "count_unreadable"),
         ("P1,F,7/1/1950,nan", "count_unreadable"),
         ("P1,F,7/1/1950,inf", "count_unreadable"),
         ("P1,F,7/1/1950,-inf", "count_unreadable"),
@@ -183,6 +421,9 @@ def test_rows_without_an_id_stay_apart(tmp_path: Path) -> None:
         ("P1,F,7/1/1950,-3", "count_implausible"),
         ("P1,F,7/1/1950,1000.1", "count_implausible"),
         ("P1,F,7/1/1950,11200", "count_implausible"),
+        ("P1,F,7/1/1950,1e9", "count_implausible"),
+        ("P1,F,7/1/1950,1000000000", "count_implausible"),
+        ("P1,F,7/1/1950,1e-999", "count_implausible"),
         ("P1,,7/1/1950,11.2", "sex_missing"),
         ("P1,X,7/1/1950,11.2", "sex_missing"),
         ("P1,female,7/1/1950,11.2", "sex_missing"),
@@ -190,6 +431,9 @@ def test_rows_without_an_id_stay_apart(tmp_path: Path) -> None:
         ("P1,F,1.7.1950,11.2", "birth_date_unreadable"),
         ("P1,F,31-2-1950,11.2", "birth_date_unreadable"),
         ("P1,F,7/2/2019,11.2", "age_implausible"),
+        ("P1,F,7/1/2950,11.2", "age_implausible"),
+        ("P1,F,7/1/1850,11.2", "age_implausible"),
+        ("P1,F,1850-07-01,11.2", "age_implausible"),
         ("P1,F,6/29/1899,11.2", "age_implausible"),
     ],
 )
@@ -208,7 +452,10 @@ def test_a_count_too_large_hints_at_cells_per_microlitre(tmp_path: Path) -> None
     assert [count for count in reasons if "cells per microlitre" in reasons[count]] == ["11200", "1000.1"]
 
 
-@pytest.mark.parametrize(("cell", "count"), [("1000", 1000.0), ("0.001", 0.001), ("1e2", 100.0), ("+5", 5.0)])
+@pytest.mark.parametrize(
+    ("cell", "count"),
+    [("1000", 1000.0), ("0.001", 0.001), ("1e2", 100.0), ("+5", 5.0), ("5.", 5.0), (".5", 0.5), ("05", 5.0)],
+)
 def test_counts_at_the_edges_are_taken(tmp_path: Path, cell: str, count: float) -> None:
     assert read_one(tmp_path, f"P1,F,7/1/1950,{cell}").clinical == Clinical(True, count, AGE)
 
@@ -227,6 +474,8 @@ def test_a_given_age_is_used_as_it_stands(tmp_path: Path) -> None:
     assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,nan", header)) == ("refused", "age_unreadable")
     assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,120.5", header)) == ("refused", "age_implausible")
     assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,-1", header)) == ("refused", "age_implausible")
+    assert verdict(read_one(tmp_path, 'P1,F,7/1/1950,5,"61,5"', header)) == ("refused", "age_unreadable")
+    assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,\uff16\uff11", header)) == ("refused", "age_unreadable")
 
 
 def test_age_is_taken_at_the_sample_date_and_falls_back_to_the_reference_date(tmp_path: Path) -> None:
@@ -236,6 +485,8 @@ def test_age_is_taken_at_the_sample_date_and_falls_back_to_the_reference_date(tm
     ages = [patient.clinical and patient.clinical.age_years for patient in at_sample.patients]
     assert ages == [21915 / 365.25, AGE]
     assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,", header, day=None)) == ("refused", "sample_date_missing")
+    before_birth = read_one(tmp_path, "P1,F,7/1/1950,5,6/30/1950", header)
+    assert verdict(before_birth) == ("refused", "age_implausible")
     unreadable = read_one(tmp_path, "P1,F,7/1/1950,5,yesterday", header)
     assert verdict(unreadable) == ("refused", "sample_date_unreadable")
 
@@ -251,13 +502,16 @@ def test_an_impossible_slash_date_in_either_column_ends_the_run(tmp_path: Path) 
 
 
 def test_messages_hold_lines_and_columns_but_no_values(tmp_path: Path) -> None:
-    secrets = ("1951", "77123", "sekret")
+    secrets = ("1951", "7123", "sekret")
     rows = ["P1,sekret,7/1/1950,5", "P1,F,sekret,5", "P1,F,7/1/1950,sekret", "P1,F,7/1/1950,77123", "P1,F,1-1-2951,5"]
     reasons = []
     for row in rows:
         patient = read_one(tmp_path, row)
         reasons.append(patient.verdict.reason if patient.verdict else "")
-    messages = [refusal(tmp_path, f"{HEADER}\n{row}\n") for row in ("P1,F,13/13/1951,5", "P1,F,1951", '"sekret"x,F')]
+    broken = ("P1,F,13/13/1951,5", "P1,F,1951", '"sekret"x,F', '"sekret', "sekret\0", "sekret" * 30_000)
+    messages = [refusal(tmp_path, f"{HEADER}\n{row}\n") for row in broken]
+    messages.append(refusal(tmp_path, f"{SEMICOLONS}\nP1;F;;7.7123;61\nP1;F;;7,7123;61\n"))
+    messages.append(refusal(tmp_path, f"{HEADER}\nsekret\xe9\n".encode("latin-1")))
     assert all(reasons)
     for text in (*reasons, *messages):
         assert not [secret for secret in (*secrets, "2951") if secret in text.replace(str(tmp_path), "")]

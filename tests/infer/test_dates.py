@@ -77,11 +77,25 @@ def test_a_date_format_that_gives_dates_is_taken(date_format: str) -> None:
     assert parse(dt.date(2019, 4, 13).strftime(date_format), date_format=date_format) == [dt.date(2019, 4, 13)]
 
 
-@pytest.mark.parametrize("date_format", ["", "%", "%Q", "%d/%m", "%Y", "no date", "d/m/Y"])
+@pytest.mark.parametrize(
+    "date_format", ["", "%", "%Q", "%d/%m", "%Y", "no date", "d/m/Y", "%d/%m/%Y %d", "%d\udcff%m%Y"]
+)
 def test_a_date_format_that_gives_none_is_wrong_usage(date_format: str) -> None:
     with pytest.raises(UsageError, match="--date-format") as caught:
         check_date_format(date_format)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("cell", ["1\uff13/04/2019", "13/04/201\u0669"])
+def test_a_date_format_takes_no_other_scripts_digits(cell: str) -> None:
+    assert parse("13/04/2019", cell, date_format="%d/%m/%Y") == [dt.date(2019, 4, 13), None]
+
+
+@pytest.mark.parametrize(("cell", "year"), [("7/1/1850", 1850), ("1-7-2950", 2950), ("9999-12-31", 9999)])
+def test_an_absurd_year_is_a_date_and_leaves_the_age_to_be_judged(cell: str, year: int) -> None:
+    (date,) = parse(cell)
+    assert date is not None
+    assert date.year == year
 
 
 def test_date_format_replaces_the_rule_for_every_cell() -> None:

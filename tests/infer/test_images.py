@@ -1,6 +1,7 @@
 import io
 import os
 import signal
+import socket
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from infer.images import MAX_FILE_BYTES, Listing, RejectedImage, list_images, read_crop
+from tests.fuzz import fuzz
 from tests.synthetic import draw_cell
 
 SIZE = 112
@@ -143,6 +145,28 @@ def test_eight_bit_modes_become_rgb(tmp_path: Path, image: Image.Image, kind: st
     np.testing.assert_array_equal(crop, np.full((SIZE, SIZE, 3), rgb, np.uint8))
 
 
+def test_a_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
+    crop = read(tmp_path, encoded(Image.new("CMYK", (120, 120), (255, 0, 0, 0)), "JPEG", quality=95))
+    np.testing.assert_allclose(crop[60, 60], [0, 255, 255], atol=3)
+
+
+def test_a_progressive_jpeg_is_the_same_picture(tmp_path: Path) -> None:
+    picture = draw_cell(1, np.random.default_rng(0))
+    plain, progressive = (encoded(picture, "JPEG", quality=95, progressive=way) for way in (False, True))
+    assert plain != progressive
+    np.testing.assert_array_equal(read(tmp_path, progressive), read(tmp_path, plain))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_tag_is_ignored(tmp_path: Path, orientation: int) -> None:
+    """Pixels as they are stored, in training and in scoring: analysers write none."""
+    picture = draw_cell(1, np.random.default_rng(0))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = encoded(picture, "JPEG", quality=95, exif=exif)
+    np.testing.assert_array_equal(read(tmp_path, turned), read(tmp_path, encoded(picture, "JPEG", quality=95)))
+
+
 def one_clear_pixel() -> Image.Image:
     image = Image.new("RGBA", (120, 120), (10, 20, 30, 255))
     image.putpixel((60, 60), (10, 20, 30, 254))
@@ -242,6 +266,13 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
         assert code(tmp_path / "x.jpg", tmp_path) == "not_a_file"
 
 
+def test_a_socket_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path has room for 108 characters
+    with socket.socket(socket.AF_UNIX) as server, within(10):
+        server.bind("x.jpg")
+        assert code(tmp_path / "x.jpg", tmp_path) == "unreadable"
+
+
 def test_links(tmp_path: Path) -> None:
     cohort = tmp_path / "cohort"
     (cohort / "P1").mkdir(parents=True)
@@ -298,6 +329,7 @@ MAGIC = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0", b"M
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on broken TIFF tags
+@fuzz(100)
 @given(magic=st.sampled_from(MAGIC), data=st.binary(max_size=300))
 @example(magic=b"\x89PNG\r\n\x1a\n", data=chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 0, 16, 2, 0, 0, 0)))
 def test_any_bytes_are_a_crop_or_rejected(tmp_path_factory: pytest.TempPathFactory, magic: bytes, data: bytes) -> None:
@@ -308,7 +340,7 @@ VALID = [encoded(draw_cell(2, np.random.default_rng(1), size=120), kind) for kin
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=150)
+@fuzz(150)
 @given(
     data=st.sampled_from(VALID),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),

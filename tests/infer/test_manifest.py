@@ -2,9 +2,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infer.errors import BundleError
 from infer.manifest import MEMBERS, SCHEMA, decode, encode
+from tests.fuzz import fuzz
 from tests.infer.manifests import FEATURES, altered, make_manifest
 
 CALIBRATION = {"slope": 1.0, "intercept": 0.0}
@@ -149,3 +152,30 @@ def test_several_problems_are_told_at_once() -> None:
     message = problem(json.dumps(document).encode())
     assert "three colours" in message
     assert "weights must sum to 1" in message
+
+
+GOOD = encode(make_manifest())
+PIECES = [b"{", b"}", b"[", b"]", b",", b":", b'"', b"null", b"-1", b"1e999", b"0.5", b'"schema"', b"\xff", b"1" * 400]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A good manifest, some bytes of which are others."""
+    data = GOOD
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        until = draw(st.integers(at, min(at + 20, len(data))))
+        data = data[:at] + draw(st.one_of(st.sampled_from(PIECES), st.binary(max_size=3))) + data[until:]
+    return data
+
+
+@fuzz(300)
+@given(st.one_of(st.binary(max_size=100), damaged()))
+def test_any_bytes_are_a_sound_manifest_or_a_bundle_error(data: bytes) -> None:
+    try:
+        manifest = decode(data, "x")
+    except BundleError:
+        return
+    assert decode(encode(manifest), "x") == manifest
+    assert abs(sum(manifest.ensemble.weights.values()) - 1) < 1e-6
+    assert all(point.refer_low <= point.refer_high for point in manifest.ensemble.operating_points.values())

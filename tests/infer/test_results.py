@@ -1,23 +1,40 @@
 import csv
 import errno
+import io
 import json
 import logging
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from infer.bag import ImageResult, PatientResult, Scores
 from infer.bundle import REFERENCE, Bundle
 from infer.errors import OutputError
+from infer.journal import JOURNAL, Entry, Header, Identity, read_journal
+from infer.lock import LOCK
 from infer.models import ImageScores, Networks
-from infer.results import IMAGE_COLUMNS, PREDICTION_COLUMNS, Results, Tally, image_row, prediction_row
-from infer.scoring import ImageResult, PatientResult, Scores
+from infer.results import Results
+from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, prediction_row
+from infer.tally import Tally
+from tests.fuzz import fuzz
 from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, rows, score, set_count
 
 SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3}, 0.75)
 IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949, -1.25)
+
+
+HEADER = Header(1, Identity("0", "b", "balanced", None, None, "n"), "2019-07-01")
+LEFT = [JOURNAL, ".run.log.part"]  # by a run that did not finish
+
+
+def entry(**changes: object) -> Entry:
+    return entry_of(result(**changes), "abc")  # type: ignore[arg-type]
 
 
 def result(patient_id: str = "P1", status: str = "scored", **changes: object) -> PatientResult:
@@ -67,6 +84,25 @@ def test_cells_that_a_spreadsheet_would_compute_are_guarded(start: str) -> None:
     assert prediction_row(result(f"P{start}1"), "abc")[0] == f"P{start}1"
 
 
+names_of_anything = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@fuzz(200)
+@given(patient_id=names_of_anything, image=names_of_anything, reason=names_of_anything, number=st.floats(0, 1))
+def test_rows_read_back_as_they_were(patient_id: str, image: str, reason: str, number: float) -> None:
+    """Commas, quotes and line ends in names; a guarded name differs by its apostrophe alone."""
+    scores = replace(SCORES, probability=number)
+    of_patient = result(patient_id, scores=scores, images=(ImageResult(image, reason),))
+    one = entry_of(of_patient, "abc")
+    (prediction,) = csv.DictReader(io.StringIO(one.prediction, newline=""), PREDICTION_COLUMNS)
+    (picture,) = csv.DictReader(io.StringIO(one.images, newline=""), IMAGE_COLUMNS)
+    for found, name in ((prediction["patient_id"], patient_id), (picture["image"], image)):
+        assert found in (name, f"'{name}")
+        assert found[0] not in "=+-@\t\r"
+    assert picture["reason"] == reason
+    assert float(prediction["probability_malignant"]) == pytest.approx(number, abs=5.1e-7)
+
+
 @pytest.mark.parametrize(
     ("scored", "refused", "failed", "max_refused", "code"),
     [
@@ -86,16 +122,19 @@ def test_the_exit_code_of_a_finished_run(scored: int, refused: int, failed: int,
     tally = Tally()
     for status, number in (("scored", scored), ("refused", refused), ("failed", failed)):
         for _ in range(number):
-            tally.add(result() if status == "scored" else without_scores(status))
+            tally.add(entry_of(result() if status == "scored" else without_scores(status), "abc"))
     assert tally.exit_code(max_refused) == code
 
 
 def test_the_tally_by_value() -> None:
     tally = Tally()
-    tally.add(result(ignored_files=2, unusual_colour=True))
-    tally.add(without_scores("refused"))
-    tally.add(without_scores("failed", "folder_missing: y"))
-    tally.add(without_scores("failed", "folder_missing: z"))
+    for one in (
+        result(ignored_files=2, unusual_colour=True),
+        without_scores("refused"),
+        without_scores("failed", "folder_missing: y"),
+        without_scores("failed", "folder_missing: z"),
+    ):
+        tally.add(entry_of(one, "abc"))
     assert tally.as_record() == {
         "patients": {"scored": 1, "refused": 1, "failed": 2},
         "patient_reasons": {"count_missing": 1, "folder_missing": 2},
@@ -104,39 +143,49 @@ def test_the_tally_by_value() -> None:
         "image_reasons": {"empty": 1},
         "ignored_files": 2,
         "patients_with_unusual_colour": 1,
+        "not_scored": [
+            {"patient_id": "P1", "status": "refused", "code": "count_missing"},
+            {"patient_id": "P1", "status": "failed", "code": "folder_missing"},
+            {"patient_id": "P1", "status": "failed", "code": "folder_missing"},
+        ],
     }
 
 
 def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
-    with Results(out, "abc") as results:
-        results.write(result())
+    with Results(out, HEADER, "now", None) as results:
+        results.write(3, entry(patient_id="P2"))
+        results.write(2, entry())
         logging.getLogger("lympho").warning("a line")
         assert not set(RESULT_FILES) & set(names(out))
-        results.finish({"exit_code": 0, "name": "é"})
-        assert names(out) == RESULT_FILES
+        results.finish({"exit_code": 0, "name": "é"}, [2, 3])
+        assert names(out) == [LOCK, *RESULT_FILES]
     assert names(out) == RESULT_FILES
-    assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1"]
-    assert [row["image"] for row in rows(out / "images.csv")] == ["1.jpg", "2.jpg"]
+    assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1", "P2"]
+    assert [row["image"] for row in rows(out / "images.csv")] == ["1.jpg", "2.jpg"] * 2
     assert json.loads((out / "run.json").read_text(encoding="utf-8")) == {"exit_code": 0, "name": "é"}
     assert "WARNING a line" in (out / "run.log").read_text()
     assert {stat.S_IMODE((out / name).stat().st_mode) & 0o007 for name in RESULT_FILES} == {0}
 
 
-def test_nothing_is_left_without_finish(tmp_path: Path) -> None:
+def test_finished_patients_alone_are_left_without_finish(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with Results(out, "abc") as results:
-        results.write(result())
-        assert len(names(out)) == 3
-    assert names(out) == []
+    with Results(out, HEADER, "now", None) as results:
+        results.write(2, entry())
+        assert names(out) == [JOURNAL, LOCK, ".run.log.part"]
+    assert names(out) == LEFT
+    assert {stat.S_IMODE((out / name).stat().st_mode) & 0o007 for name in LEFT} == {0}
+    stored = read_journal(out / JOURNAL)
+    assert stored is not None
+    assert (stored.header, stored.starts, list(stored.places)) == (HEADER, ("now",), ["P1"])
 
 
 def test_an_earlier_runs_files_are_gone_from_the_start_and_others_stay(tmp_path: Path) -> None:
     for name in (*RESULT_FILES, "notes.txt"):
         (tmp_path / name).write_text("earlier")
-    with Results(tmp_path, "abc"):
+    with Results(tmp_path, HEADER, "now", None):
         assert not set(RESULT_FILES) & set(names(tmp_path))
-    assert names(tmp_path) == ["notes.txt"]
+    assert names(tmp_path) == [*LEFT, "notes.txt"]
 
 
 def test_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -144,7 +193,7 @@ def test_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out" / "predictions.csv").mkdir(parents=True)
     for out, named in (("file", "file"), ("file/below", "file/below"), ("out", "out/predictions.csv")):
         with pytest.raises(OutputError, match=re.escape(f"{tmp_path / named}: cannot be written")) as caught:
-            Results(tmp_path / out, "abc")
+            Results(tmp_path / out, HEADER, "now", None)
         assert caught.value.exit_code == 7
     assert names(tmp_path / "out") == ["predictions.csv"]
 
@@ -159,12 +208,12 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.Monk
             raise OSError(errno.ENOSPC, "No space left on device")
         works(*arguments)
 
-    with Results(tmp_path, "abc") as results:
-        results.write(result())
+    with Results(tmp_path, HEADER, "now", None) as results:
+        results.write(2, entry())
         monkeypatch.setattr(os, breaks, full)
         with pytest.raises(OutputError, match="No space left"):
-            results.finish({})
-    assert names(tmp_path) == []
+            results.finish({}, [2])
+    assert names(tmp_path) == LEFT
 
 
 def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
@@ -185,7 +234,10 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
 def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     record = plain.record
     assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 3}
+    nodes = record["device"].pop("nodes")
     assert record["device"] == {"asked": "cpu", "provider": "CPUExecutionProvider", "note": "cpu asked for"}
+    assert list(nodes) == ["CPUExecutionProvider"]
+    assert nodes["CPUExecutionProvider"] > 200
     assert record["cohort"]["patients"] == 6
     assert record["cohort"]["table"] == str(pristine / TABLE)
     assert re.fullmatch("[0-9a-f]{64}", record["cohort"]["table_sha256"])
@@ -196,7 +248,11 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert sum(record["decisions"].values()) == 6
     assert record["images"] == {"used": len(plain.images), "rejected": 0}
     assert (record["exit_code"], record["exit_meaning"]) == (0, "finished")
-    assert record["started"] <= record["ended"]
+    (start,) = record["starts"]
+    assert start <= record["ended"]
+    assert (record["kept_from_earlier_starts"], record["started_over"], record["not_scored"]) == (0, "", [])
+    assert record["downgrades"] == []
+    assert record["cohort"]["folders_without_row"] == []
 
 
 def test_neither_run_json_nor_the_log_hold_a_patients_values(cohort: Path, tmp_path: Path) -> None:
@@ -231,8 +287,8 @@ def test_no_result_is_left_when_scoring_breaks_midway(
     monkeypatch.setattr(Networks, "score_images", breaks)
     with pytest.raises(RuntimeError, match="a bug"):
         score(pristine, out, batch_size=8)
-    assert names(out) == []
-    assert calls[-1] == sorted([".images.csv.part", ".predictions.csv.part", ".run.log.part"])
+    assert names(out) == LEFT
+    assert calls[-1] == [JOURNAL, LOCK, ".run.log.part"]
 
 
 def test_ids_that_look_like_formulas_are_scored_and_guarded(cohort: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from infer.bundle import Bundle
 from infer.cohort import Clinical
 from infer.ensemble import calibrated
 from infer.features import base_features
-from infer.images import read_crop
+from infer.images import Listing, list_images, read_crop
 from infer.models import Networks
 from infer.naive_bayes import malignant_probability
 from tests.infer.runs import Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
@@ -314,6 +314,23 @@ def test_a_folder_named_like_a_picture_costs_that_picture_only(plain: Outcome, c
     outcome = score(keep_patients(cohort, "S003"), tmp_path / "out")
     assert outcome.images_of("S003")["zz.jpg"] == ("rejected", "not_a_file")
     assert outcome.predictions["S003"]["probability_malignant"] == plain.predictions["S003"]["probability_malignant"]
+
+
+def test_a_picture_that_vanishes_between_listing_and_reading_costs_that_picture_only(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(folder: Path) -> Listing:
+        listing = list_images(folder)
+        if folder.name == "S003":
+            (folder / "000004.jpg").unlink()
+        return listing
+
+    monkeypatch.setattr("infer.bag.list_images", listed)
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert outcome.code == 0
+    assert outcome.images_of("S003")["000004.jpg"] == ("rejected", "unreadable")
+    assert outcome.predictions["S003"]["images_rejected"] == "1"
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
 
 
 def test_a_file_name_that_is_not_utf_8_costs_at_most_that_picture(cohort: Path, tmp_path: Path) -> None:

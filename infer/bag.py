@@ -1,0 +1,135 @@
+"""A patient on its way through the pipeline, and what comes out at the end: rows of the results."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from infer.cohort import Clinical, Patient, Verdict
+from infer.images import leaves, list_images
+
+Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
+
+
+@dataclass
+class ImageResult:
+    """A row of images.csv."""
+
+    image: str
+    reason: str = ""  # why rejected; empty while the picture is good
+    baseline_probability: float | None = None  # raw: calibration is for patients
+    cell_class: int | None = None
+    cell_class_confidence: float | None = None
+    contribution: float | None = None  # to the logit of the ImageNet member's picture expert
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A patient's probabilities; the members' are calibrated."""
+
+    probability: float
+    decision: str
+    members: dict[str, float]
+    gate: float
+
+    @property
+    def disagreement(self) -> float:
+        """Largest minus smallest of the members."""
+        return max(self.members.values()) - min(self.members.values())
+
+
+@dataclass(frozen=True)
+class PatientResult:
+    """A row of predictions.csv with its rows of images.csv."""
+
+    patient_id: str
+    status: str  # scored, refused, failed
+    reason: str
+    age_years: float | None
+    scores: Scores | None
+    images: tuple[ImageResult, ...]
+    fingerprint: str = ""  # of all that the result hangs on, as hexadecimal
+    ignored_files: int = 0
+    unusual_colour: bool = False  # far from the training patients' stain
+
+    @property
+    def rejected(self) -> int:
+        """Pictures that could not be used."""
+        return sum(bool(image.reason) for image in self.images)
+
+
+@dataclass
+class Bag:
+    """A patient on its way through the pipeline."""
+
+    patient: Patient
+    folder: Path
+    verdict: Verdict | None
+    images: list[ImageResult] = field(default_factory=list)
+    ignored_files: int = 0
+    waiting: list[tuple[int, Crop]] = field(default_factory=list)  # held back until there are enough to score at all
+    used: int = 0
+    scored: int = 0
+    closed: bool = False
+    baseline_sum: float = 0.0
+    contribution_sum: float = 0.0
+    maps_sum: npt.NDArray[np.float64] | None = None
+    colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    cell_classes: list[int] = field(default_factory=list)
+    _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    def see(self, *what: object) -> None:
+        """Add to the fingerprint what the result hangs on, in an order that is always the same."""
+        self._hash.update(repr(what).encode("utf-8", "surrogateescape"))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything seen so far, as hexadecimal."""
+        return self._hash.hexdigest()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of it is under way any more."""
+        return self.closed and (self.verdict is not None or self.scored == self.used)
+
+    @property
+    def clinical(self) -> Clinical:
+        """Complete for every bag whose pictures are scored."""
+        if self.patient.clinical is None:
+            raise ValueError(f"{self.patient.patient_id}: has no clinical values")
+        return self.patient.clinical
+
+
+def open_bag(folder: Path, root: Path, patient: Patient) -> Bag:
+    """Begin a patient: look into its folder, or note at once why it has no probability.
+
+    Args:
+        folder: the cohort's, `root` the same resolved.
+    """
+    bag = _listed(folder, root, patient)
+    names = [image.image for image in bag.images]
+    bag.see(patient.patient_id, patient.clinical, bag.verdict, names, bag.ignored_files)
+    return bag
+
+
+def _listed(folder: Path, root: Path, patient: Patient) -> Bag:
+    path = folder / patient.patient_id
+    bag = Bag(patient, path, patient.verdict)
+    if bag.verdict:
+        return bag
+    try:
+        if leaves(path, root):
+            bag.verdict = Verdict("failed", "folder_outside: the patient's folder is a link out of the cohort")
+            return bag
+        listing = list_images(path)
+    except (FileNotFoundError, NotADirectoryError):
+        bag.verdict = Verdict("failed", "folder_missing: the cohort has no folder of this name")
+        return bag
+    except OSError as error:
+        bag.verdict = Verdict("failed", f"folder_unreadable: {error.strerror}")
+        return bag
+    bag.ignored_files = listing.ignored
+    bag.images = [ImageResult(name) for name in listing.names]
+    return bag

@@ -1,0 +1,57 @@
+"""Counts of a run, for the exit code and run.json."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from infer.errors import FINISHED_WITH_FAILURES
+from infer.journal import Entry
+
+
+@dataclass
+class Tally:
+    """Counts of a run, for the exit code and run.json."""
+
+    patients: Counter[str] = field(default_factory=Counter)  # by status
+    reasons: Counter[str] = field(default_factory=Counter)  # codes of refused and failed patients
+    decisions: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)  # used, rejected
+    image_reasons: Counter[str] = field(default_factory=Counter)
+    ignored_files: int = 0
+    unusual_colours: int = 0
+
+    not_scored: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        """Count one patient and its pictures."""
+        self.patients[entry.status] += 1
+        if entry.code:
+            self.reasons[entry.code] += 1
+            self.not_scored.append({"patient_id": entry.patient_id, "status": entry.status, "code": entry.code})
+        if entry.decision:
+            self.decisions[entry.decision] += 1
+        self.images["rejected"] += entry.rejected
+        self.images["used"] += entry.used
+        self.image_reasons.update(entry.image_reasons)
+        self.ignored_files += entry.ignored_files
+        self.unusual_colours += entry.unusual_colour
+
+    def exit_code(self, max_refused: float) -> int:
+        """0, or 3 if a patient failed, none was scored, or more than this share was refused."""
+        total = sum(self.patients.values())
+        too_many = self.patients["refused"] > max_refused * total
+        bad = self.patients["failed"] or not self.patients["scored"] or too_many
+        return FINISHED_WITH_FAILURES if bad else 0
+
+    def as_record(self) -> dict[str, Any]:
+        """For run.json."""
+        return {
+            "patients": {status: self.patients[status] for status in ("scored", "refused", "failed")},
+            "patient_reasons": dict(sorted(self.reasons.items())),
+            "decisions": {decision: self.decisions[decision] for decision in ("malignant", "reactive", "refer")},
+            "images": {status: self.images[status] for status in ("used", "rejected")},
+            "image_reasons": dict(sorted(self.image_reasons.items())),
+            "ignored_files": self.ignored_files,
+            "patients_with_unusual_colour": self.unusual_colours,
+            "not_scored": self.not_scored,
+        }

@@ -1,0 +1,211 @@
+"""A GPU with too little memory, or that gives up, pretended on the processor: the answers are the real ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import infer.models
+import infer.sessions
+from infer.bundle import Bundle, load_bundle
+from infer.errors import BundleError, DeviceError, DeviceMemoryError
+from infer.models import Networks, proven, self_test
+from infer.results import Results
+from infer.sessions import CPU, CUDA, Device, Graph, check_nodes
+from tests.infer.runs import TINY, score
+
+PRETENDED = Device(CPU, "a pretended GPU", may_move=True)
+PINNED = Device(CPU, "a pretended GPU")
+OUT_OF_MEMORY = (
+    "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. "
+    "CUDA failure 2: out of memory ; GPU=0 ; hostname=x",
+    "[ONNXRuntimeError] : 1 : FAIL : bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested",
+)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Bundle:
+    return load_bundle(TINY)
+
+
+@pytest.fixture
+def crops() -> tuple[Any, Any]:
+    random = np.random.RandomState(0)
+    return random.randint(0, 256, (40, 112, 112, 3)).astype(np.uint8), random.rand(40, 3).astype(np.float32)
+
+
+def breaks(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, int], Exception | None]) -> list[tuple[str, int]]:
+    """Let graphs fail by name and batch while the networks stand on a device they may leave; returns what was run."""
+    works, leaves = Graph.run, Networks.move
+    calls: list[tuple[str, int]] = []
+    moved: list[str] = []
+
+    def run(self: Graph, **inputs: Any) -> Any:
+        rows = len(next(iter(inputs.values())))
+        error = None if moved else fails(self.name, rows)
+        if error:
+            raise error
+        calls.append((self.name, rows))
+        return works(self, **inputs)
+
+    def move(self: Networks, why: str) -> None:
+        moved.append(why)
+        leaves(self, why)
+
+    monkeypatch.setattr(Graph, "run", run)
+    monkeypatch.setattr(Networks, "move", move)
+    return calls
+
+
+def small_memory(limit: int) -> Callable[[str, int], Exception | None]:
+    return lambda name, rows: DeviceMemoryError(f"{name}: out of memory") if rows > limit else None
+
+
+def test_too_little_memory_makes_batches_smaller_and_changes_no_score(
+    tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Networks(tiny, PINNED, 40, 1).score_images(*crops)
+    networks = Networks(tiny, PINNED, 40, 1)
+    calls = breaks(monkeypatch, small_memory(16))
+    found = networks.score_images(*crops)
+    for name in ("baseline", "classes", "maps", "contribution"):
+        assert np.array_equal(getattr(found, name), getattr(whole, name))
+    assert [rows for name, rows in calls if name == "scan.onnx"] == [16, 16, 16]  # one shape, the last one padded
+    assert networks.downgrades == ["batches of 16 instead of 40: baseline.onnx: out of memory"]
+
+
+def test_too_little_memory_for_the_smallest_batch_is_6_or_a_move(
+    tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Networks(tiny, PINNED, 40, 1).score_images(*crops)
+    breaks(monkeypatch, small_memory(0))
+    with pytest.raises(DeviceMemoryError, match=r"baseline\.onnx: out of memory") as caught:
+        Networks(tiny, PINNED, 40, 1).score_images(*crops)
+    assert caught.value.exit_code == 6
+    networks = Networks(tiny, PRETENDED, 40, 1)
+    assert np.array_equal(networks.score_images(*crops).maps, whole.maps)
+    assert [text.partition(":")[0] for text in networks.downgrades] == [
+        "batches of 16 instead of 40",
+        "batches of 8 instead of 40",
+        "moved from CPUExecutionProvider to CPUExecutionProvider",
+    ]
+    assert networks.device == Device(CPU, "a pretended GPU, then left")
+
+
+def test_a_device_that_gives_up_for_a_patient_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, clinical = np.ones((256, 3, 3)), np.array([1.0, 5.0, 60.0])
+    whole = Networks(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
+    breaks(monkeypatch, lambda name, _: DeviceError(f"{name}: gone") if name == "imagenet_head.onnx" else None)
+    with pytest.raises(DeviceError, match="gone"):
+        Networks(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
+    networks = Networks(tiny, PRETENDED, 8, 1)
+    assert networks.score_bag(maps, 0.1, clinical) == whole
+    assert networks.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: imagenet_head.onnx: gone"]
+
+
+def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = self_test(Networks(tiny, PINNED, 8, 1), tiny)
+    works, tests = infer.models.self_test, []
+
+    def fails_first(networks: Networks, bundle: Bundle) -> str:
+        tests.append(networks.device)
+        if len(tests) == 1:
+            raise BundleError("self-test failed")
+        return works(networks, bundle)
+
+    monkeypatch.setattr("infer.models.self_test", fails_first)
+    networks = Networks(tiny, PRETENDED, 8, 1)
+    assert proven(networks, tiny) == expected
+    assert networks.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: self-test failed"]
+    tests.clear()
+    with pytest.raises(BundleError, match="self-test failed"):
+        proven(Networks(tiny, PINNED, 8, 1), tiny)
+
+
+def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
+    """A session that ends up on the processor although CUDA was found."""
+    with pytest.raises(DeviceError, match=r"baseline\.onnx: runs on CPUExecutionProvider"):
+        Networks(tiny, Device(CUDA, "found"), 8, 1)
+    networks = Networks(tiny, Device(CUDA, "found", may_move=True), 8, 1)
+    assert networks.device == Device(CPU, "found, then left")
+    assert networks.downgrades[0].startswith("moved from CUDAExecutionProvider to CPUExecutionProvider: baseline.onnx")
+
+
+@pytest.mark.parametrize("text", OUT_OF_MEMORY)
+def test_what_onnxruntime_says_of_memory_is_understood(tiny: Bundle, text: str) -> None:
+    assert type(failure(tiny, CUDA, text)) is DeviceMemoryError
+    assert type(failure(tiny, CUDA, "CUDA failure 700: an illegal memory access was encountered")) is DeviceError
+    assert type(failure(tiny, CPU, text)) is RuntimeError  # of a processor it is no matter of the device
+
+
+def failure(tiny: Bundle, provider: str, text: str) -> Exception:
+    class Session:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(text)
+
+    graph = Graph("scan.onnx", tiny.graphs["scan.onnx"], PINNED, 1)
+    graph._session, graph._provider = Session(), provider
+    with pytest.raises(Exception, match="memory") as caught:
+        graph.run(images=np.zeros((1, 112, 112, 3), np.uint8))
+    return caught.value
+
+
+def test_nodes_that_take_time_must_be_on_the_device() -> None:
+    placed = [(CUDA, "Conv"), (CUDA, "Relu"), (CPU, "Shape"), (CPU, "Gather")]
+    assert check_nodes("scan.onnx", placed, CUDA) == {CUDA: 2, CPU: 2}
+    with pytest.raises(DeviceError, match=r"scan\.onnx: not all of it runs on CUDAExecutionProvider: 2 Conv on CPU"):
+        check_nodes("scan.onnx", [*placed, (CPU, "Conv"), (CPU, "Conv")], CUDA)
+
+
+def test_every_node_of_a_real_graph_is_seen(bundle: Bundle) -> None:
+    graph = Graph("moe_encoder.onnx", bundle.graphs["moe_encoder.onnx"], PINNED, 1)
+    assert graph.nodes[CPU] > 36  # two convolutions a block, six blocks, three encoders
+    with pytest.raises(DeviceError, match="36 Conv on CPUExecutionProvider"):
+        check_nodes("moe_encoder.onnx", infer.sessions._placed(graph._session), CUDA)
+
+
+class Cut(BaseException):
+    """Stands for whatever ends a process."""
+
+
+def test_a_run_whose_device_gives_up_finishes_on_the_processor_and_says_so(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = score(pristine, tmp_path / "plain", bundle=TINY)
+    scans = 0
+
+    def third_batch(name: str, _: int) -> Exception | None:
+        nonlocal scans
+        scans += name == "scan.onnx"
+        return DeviceError("scan.onnx: CUDA failure 999") if scans == 3 else None
+
+    breaks(monkeypatch, third_batch)
+    monkeypatch.setattr("infer.run.choose_device", lambda *_: PRETENDED)
+    outcome = score(pristine, tmp_path / "out", bundle=TINY, device="auto")
+    assert (outcome.code, outcome.csv_bytes) == (0, plain.csv_bytes)
+    told = ["moved from CPUExecutionProvider to CPUExecutionProvider: scan.onnx: CUDA failure 999"]
+    assert outcome.record["downgrades"] == told
+    assert outcome.record["device"]["note"] == "a pretended GPU, then left"
+    assert told[0] in (tmp_path / "out/run.log").read_text()
+
+
+def test_what_an_earlier_start_did_without_stands_in_the_record(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = Results.write
+
+    def write(self: Results, *arguments: Any) -> None:
+        writes(self, *arguments)
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infer.run.choose_device", lambda *_: PRETENDED)
+        patch.setattr(Results, "write", write)
+        breaks(patch, lambda name, _: DeviceError(f"{name}: gone") if name == "moe_head.onnx" else None)
+        with pytest.raises(Cut):
+            score(pristine, tmp_path, bundle=TINY)
+    record = score(pristine, tmp_path, bundle=TINY).record
+    assert record["kept_from_earlier_starts"] == 1
+    assert record["downgrades"] == ["moved from CPUExecutionProvider to CPUExecutionProvider: moe_head.onnx: gone"]

@@ -1,0 +1,357 @@
+"""A run that was cut off goes on: what was finished is kept, and the two tables are those of an uninterrupted run."""
+
+import contextlib
+import datetime as dt
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infer.bundle import REFERENCE
+from infer.going_on import Past, find_past
+from infer.journal import JOURNAL, Entry, Identity
+from infer.models import Networks, self_test
+from infer.results import Results
+from tests.infer import runs
+from tests.infer.runs import RESULT_FILES, TABLE, TINY, Outcome, keep_patients, names, set_count
+
+LEFT = [JOURNAL, ".run.log.part"]
+
+
+@pytest.fixture(autouse=True)
+def _info(caplog: pytest.LogCaptureFixture) -> None:
+    """As the command line sets it."""
+    caplog.set_level(logging.INFO, "lympho")
+
+
+def score(cohort: Path, out: Path, **options: Any) -> Outcome:
+    return runs.score(cohort, out, **({"bundle": TINY} | options))
+
+
+@pytest.fixture(scope="module")
+def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The pristine cohort, scored in one go."""
+    return score(pristine, tmp_path_factory.mktemp("plain") / "out")
+
+
+class Cut(BaseException):
+    """Stands for whatever ends a process."""
+
+
+def cut(cohort: Path, out: Path, after: int, **options: Any) -> None:
+    """A run that ends once so many patients are finished."""
+    writes, count = Results.write, 0
+
+    def write(self: Results, line: int, entry: Entry) -> None:
+        nonlocal count
+        writes(self, line, entry)
+        count += 1
+        if count == after:
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Results, "write", write)
+        with pytest.raises(Cut):
+            score(cohort, out, **options)
+    assert names(out) == LEFT
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each batch had from here on; the first of each run is the self-test's."""
+    works: Callable[..., Any] = Networks.score_images
+    seen: list[int] = []
+
+    def counted(self: Networks, images: Any, clinical: Any) -> Any:
+        seen.append(len(images))
+        return works(self, images, clinical)
+
+    monkeypatch.setattr(Networks, "score_images", counted)
+    return seen
+
+
+def expected_pictures(outcome: Outcome, *patient_ids: str) -> int:
+    return sum(int(outcome.predictions[patient_id]["images"]) for patient_id in patient_ids)
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
+def test_finished_patients_are_kept_and_the_tables_are_the_same_bytes(
+    plain: Outcome, pristine: Path, tmp_path: Path, pictures: list[int], after: int
+) -> None:
+    cut(pristine, tmp_path, after)
+    pictures.clear()
+    outcome = score(pristine, tmp_path)
+    assert (outcome.code, names(tmp_path)) == (0, RESULT_FILES)
+    assert outcome.csv_bytes == plain.csv_bytes
+    rest = list(plain.predictions)[after:]
+    assert sum(pictures[1:]) == expected_pictures(plain, *rest)
+    record = outcome.record
+    assert (record["kept_from_earlier_starts"], len(record["starts"]), record["started_over"]) == (after, 2, "")
+    same = ("patients", "decisions", "images", "image_reasons", "exit_code", "bundle", "cohort", "device")
+    assert {name: record[name] for name in same} == {name: plain.record[name] for name in same} | {
+        "cohort": record["cohort"]
+    }
+    log = (tmp_path / "run.log").read_text()
+    assert log.count("goes on") == 2
+
+
+def test_a_run_cut_off_three_times(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
+    for _ in range(3):
+        cut(pristine, tmp_path, 1)
+    outcome = score(pristine, tmp_path)
+    assert outcome.csv_bytes == plain.csv_bytes
+    assert (outcome.record["kept_from_earlier_starts"], len(outcome.record["starts"])) == (3, 4)
+
+
+def test_a_run_after_a_finished_one_scores_everything_anew(
+    plain: Outcome, pristine: Path, tmp_path: Path, pictures: list[int]
+) -> None:
+    cut(pristine, tmp_path, 2)
+    score(pristine, tmp_path)
+    pictures.clear()
+    outcome = score(pristine, tmp_path)
+    assert sum(pictures[1:]) == expected_pictures(plain, *plain.predictions)
+    assert (outcome.record["kept_from_earlier_starts"], len(outcome.record["starts"])) == (0, 1)
+
+
+def add_a_picture(cohort: Path) -> None:
+    os.link(cohort / "S001/000000.jpg", cohort / "S001/900000.jpg")
+
+
+def change_a_picture(cohort: Path) -> None:
+    (cohort / "S001/000003.jpg").unlink()
+    os.link(cohort / "S002/000000.jpg", cohort / "S001/000003.jpg")
+
+
+def swap_two_pictures(cohort: Path) -> None:
+    for old, new in (("000000", "x"), ("000001", "000000"), ("x", "000001")):
+        (cohort / f"S001/{old}.jpg").rename(cohort / f"S001/{new}.jpg")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        add_a_picture,
+        change_a_picture,
+        swap_two_pictures,
+        lambda cohort: (cohort / "S001/000003.jpg").unlink(),
+        lambda cohort: (cohort / "S001/notes.txt").write_text("ignored, but counted"),
+        lambda cohort: set_count(cohort, "S001", "7.5"),
+        lambda cohort: set_count(cohort, "S001", ""),
+    ],
+)
+def test_a_patient_that_changed_is_scored_again_and_no_other(
+    cohort: Path, tmp_path: Path, pictures: list[int], change: Callable[[Path], None]
+) -> None:
+    keep_patients(cohort, "S001", "S002", "S003")
+    cut(cohort, tmp_path / "out", 2)
+    change(cohort)
+    fresh = score(cohort, tmp_path / "fresh")
+    pictures.clear()
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.csv_bytes == fresh.csv_bytes
+    assert outcome.record["kept_from_earlier_starts"] == 1
+    scored_again = [one for one in ("S001", "S003") if fresh.predictions[one]["status"] == "scored"]
+    assert sum(pictures[1:]) == expected_pictures(fresh, *scored_again)
+
+
+def test_a_copy_with_new_times_is_no_change(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    cut(cohort, tmp_path / "out", 4)
+    for path in cohort.rglob("*.jpg"):
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
+        os.utime(path, (1, 1))
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.record["kept_from_earlier_starts"] == 4
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_rows_that_come_go_and_move(cohort: Path, tmp_path: Path) -> None:
+    lines = (cohort / TABLE).read_text().splitlines()
+    (cohort / TABLE).write_text("\n".join(lines[:5]) + "\n")  # S001 to S004
+    cut(cohort, tmp_path / "out", 3)
+    (cohort / TABLE).write_text("\n".join([lines[0], lines[6], lines[3], "", lines[1], lines[4]]) + "\n")
+    fresh = score(cohort, tmp_path / "fresh")
+    outcome = score(cohort, tmp_path / "out")
+    assert list(outcome.predictions) == ["S006", "S003", "S001", "S004"]
+    assert outcome.csv_bytes == fresh.csv_bytes
+    assert outcome.record["kept_from_earlier_starts"] == 2
+    assert outcome.record["cohort"]["folders_without_row"] == ["S002", "S005"]
+
+
+def test_who_failed_is_looked_at_again(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    (cohort / "S001").rename(tmp_path / "away")
+    cut(cohort, tmp_path / "out", 3)
+    (tmp_path / "away").rename(cohort / "S001")
+    outcome = score(cohort, tmp_path / "out")
+    assert (outcome.code, outcome.record["kept_from_earlier_starts"]) == (0, 2)
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_a_refused_patient_is_kept_and_counted(cohort: Path, tmp_path: Path) -> None:
+    set_count(cohort, "S001", "")
+    cut(cohort, tmp_path / "out", 2)
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.csv_bytes == score(cohort, tmp_path / "fresh").csv_bytes
+    assert outcome.record["kept_from_earlier_starts"] == 2
+    assert outcome.record["not_scored"] == [{"patient_id": "S001", "status": "refused", "code": "count_missing"}]
+    assert (tmp_path / "out/run.log").read_text().count("S001 refused (count_missing)") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"operating_point": "sensitivity-95"}, "the unfinished run had another operating_point"),
+        ({"reference_date": dt.date(2019, 7, 2)}, "the unfinished run had another reference_date"),
+        ({"reference_date": None}, "the unfinished run had another reference_date"),
+        ({"date_format": "%m/%d/%Y"}, "the unfinished run had another date_format"),
+        ({"fresh": True}, "--fresh"),
+    ],
+)
+def test_other_options_start_over_and_say_so(pristine: Path, tmp_path: Path, options: dict[str, Any], why: str) -> None:
+    cut(pristine, tmp_path / "out", 5)
+    outcome = score(pristine, tmp_path / "out", **options)
+    assert outcome.csv_bytes == score(pristine, tmp_path / "fresh", **(options | {"fresh": False})).csv_bytes
+    record = outcome.record
+    assert (record["kept_from_earlier_starts"], len(record["starts"]), record["started_over"]) == (0, 1, why)
+    assert f"starts over: {why}" in (tmp_path / "out/run.log").read_text()
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 5}, {"workers": 1}, {"max_refused": 0.1}])
+def test_options_that_change_no_result_go_on(
+    plain: Outcome, pristine: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    cut(pristine, tmp_path, 5)
+    outcome = score(pristine, tmp_path, **options)
+    assert outcome.record["kept_from_earlier_starts"] == 5
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+@pytest.mark.parametrize("name", ["code", "bundle", "numerics"])
+def test_another_program_bundle_or_rounding_starts_over(
+    plain: Outcome, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    cut(pristine, tmp_path, 5)
+
+    def other(folder: Path, asked: Identity, *, fresh: bool) -> Past:
+        past = find_past(folder, asked, fresh=fresh)
+        assert past.stored is not None
+        header = replace(past.stored.header, identity=replace(past.stored.header.identity, **{name: "other"}))
+        return replace(past, stored=replace(past.stored, header=header))
+
+    monkeypatch.setattr("infer.run.find_past", other)
+    outcome = score(pristine, tmp_path)
+    assert outcome.record["started_over"] == f"the unfinished run had another {name}"
+    assert outcome.record["kept_from_earlier_starts"] == 0
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+def at(monkeypatch: pytest.MonkeyPatch, *moment: int) -> None:
+    monkeypatch.setattr("infer.run._now", lambda: dt.datetime(*moment, tzinfo=dt.UTC))  # type: ignore[misc,arg-type]
+
+
+def test_the_first_starts_day_holds(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, 2019, 7, 1, 23, 59)
+    cut(pristine, tmp_path / "out", 2, reference_date=None)
+    at(monkeypatch, 2020, 7, 1, 0, 10)
+    outcome = score(pristine, tmp_path / "out", reference_date=None)
+    assert outcome.record["options"]["reference_date"] == "2019-07-01"
+    assert outcome.record["starts"] == ["2019-07-01T23:59:00+00:00", "2020-07-01T00:10:00+00:00"]
+    ages = [row["age_years"] for row in outcome.predictions.values()]
+    later = score(pristine, tmp_path / "out", reference_date=None)
+    assert later.record["options"]["reference_date"] == "2020-07-01"
+    years = zip(ages, (row["age_years"] for row in later.predictions.values()), strict=True)
+    assert all(float(new) - float(old) == pytest.approx(1, abs=0.02) for old, new in years)
+
+
+def test_a_pinned_day_goes_with_its_results(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine rounds otherwise nothing is kept, and then the ages are today's."""
+    at(monkeypatch, 2019, 7, 1)
+    cut(pristine, tmp_path, 2, reference_date=None)
+    at(monkeypatch, 2020, 7, 1)
+    monkeypatch.setattr("infer.run.proven", lambda *arguments: self_test(*arguments)[::-1])
+    outcome = score(pristine, tmp_path, reference_date=None)
+    assert outcome.record["options"]["reference_date"] == "2020-07-01"
+    assert outcome.record["started_over"] == "the unfinished run had another numerics"
+    ages = {row["age_years"] for row in score(pristine, tmp_path, reference_date=None).predictions.values()}
+    assert ages == {row["age_years"] for row in outcome.predictions.values()}
+
+
+def test_a_damaged_journal_starts_over(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
+    cut(pristine, tmp_path, 2)
+    data = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(b"x" + data[1:])
+    outcome = score(pristine, tmp_path)
+    assert outcome.record["started_over"] == "the unfinished run's journal is of another program or damaged"
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_a_journal_that_ends_in_the_middle_of_a_patient(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
+    cut(pristine, tmp_path, 4)
+    data = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(data[:-100])
+    outcome = score(pristine, tmp_path)
+    assert outcome.record["kept_from_earlier_starts"] == 3
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_a_cut_while_the_results_get_their_names(
+    plain: Outcome, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """SIGKILL: nothing tidies up. After the last rename the run has ended, whatever came later."""
+    works, count = os.replace, 0
+
+    def replaced(*paths: Path) -> None:
+        nonlocal count
+        count += 1
+        if count > renames:
+            raise Cut
+        works(*paths)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replaced)
+        patch.setattr("infer.results._sync_folder", lambda _: replaced(tmp_path, tmp_path) if renames == 4 else None)
+        patch.setattr(Results, "_removing_results", lambda _: contextlib.nullcontext())
+        with pytest.raises(Cut):
+            score(pristine, tmp_path)
+    assert sum(name in names(tmp_path) for name in RESULT_FILES) == renames
+    outcome = score(pristine, tmp_path)
+    assert outcome.csv_bytes == plain.csv_bytes
+    assert outcome.record["kept_from_earlier_starts"] == (0 if renames == 4 else 6)
+    assert names(tmp_path) == RESULT_FILES
+    if renames < 4:
+        assert (tmp_path / "run.log").read_text().count("6 scored") == 2
+
+
+def test_a_dry_run_leaves_an_unfinished_run_as_it_is(pristine: Path, tmp_path: Path) -> None:
+    cut(pristine, tmp_path, 2)
+    before = (tmp_path / JOURNAL).read_bytes()
+    assert score(pristine, tmp_path, dry_run=True, reference_date=dt.date(2019, 7, 1)).code == 0
+    assert names(tmp_path) == LEFT
+    assert (tmp_path / JOURNAL).read_bytes() == before
+
+
+def test_the_reference_bundle_goes_on_too_and_another_starts_over(pristine: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cut(pristine, out, 2, bundle=REFERENCE)
+    cut(pristine, out, 1, bundle=REFERENCE)
+    outcome = score(pristine, out, bundle=REFERENCE)
+    assert outcome.record["kept_from_earlier_starts"] == 3
+    assert outcome.csv_bytes == score(pristine, tmp_path / "fresh", bundle=REFERENCE).csv_bytes
+    cut(pristine, out, 2, bundle=REFERENCE)
+    assert score(pristine, out).record["started_over"] == "the unfinished run had another bundle"
+
+
+def test_a_bundle_moved_to_another_folder_goes_on(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "bundle")
+    cut(pristine, tmp_path / "out", 2)
+    outcome = score(pristine, tmp_path / "out", bundle=tmp_path / "bundle")
+    assert outcome.record["kept_from_earlier_starts"] == 2
+    assert outcome.csv_bytes == plain.csv_bytes

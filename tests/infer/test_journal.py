@@ -1,0 +1,189 @@
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infer.journal import JOURNAL, Entry, Header, Identity, Journal, Place, read_journal
+from tests.fuzz import fuzz
+
+HEADER = Header(1, Identity("0.1.0", "bundle", "balanced", None, "%d.%m.%Y", "numerics"), "2019-07-01")
+ENTRY = Entry(
+    "P1", "f1", "scored", "", "refer", 2, 1, {"empty": 1}, 3, True, "P1,scored,,0.5\n", "P1,\udcff.jpg,used\n"
+)
+texts = st.text(st.characters(codec=None, categories=None))  # lone surrogates too: file names need not be UTF-8
+
+
+def started(path: Path, *entries: Entry) -> Journal:
+    journal = Journal(path, HEADER, "now", None)
+    for entry in entries:
+        journal.append(entry)
+    return journal
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    other = replace(ENTRY, patient_id="P2", fingerprint="f2", status="failed", code="folder_missing")
+    with started(tmp_path / JOURNAL) as journal:
+        first, second = journal.append(ENTRY), journal.append(other)
+        assert (journal.entry(first), journal.entry(second)) == (ENTRY, other)
+    stored = read_journal(tmp_path / JOURNAL)
+    assert stored is not None
+    assert (stored.header, stored.starts) == (HEADER, ("now",))
+    assert stored.places == {"P1": Place(first, "f1", "scored"), "P2": Place(second, "f2", "failed")}
+    assert stored.end == (tmp_path / JOURNAL).stat().st_size
+    with Journal(tmp_path / JOURNAL, HEADER, "later", stored) as journal:
+        assert journal.entry(second) == other
+        third = journal.append(replace(ENTRY, fingerprint="f3"))
+    again = read_journal(tmp_path / JOURNAL)
+    assert again is not None
+    assert (again.starts, again.places["P1"]) == (("now", "later"), Place(third, "f3", "scored"))
+
+
+@given(texts, texts, st.dictionaries(texts, st.integers(0, 10**9)))
+def test_any_text_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, prediction: str, images: str, reasons: dict[str, int]
+) -> None:
+    entry = replace(ENTRY, prediction=prediction, images=images * 3000, image_reasons=reasons)
+    with started(tmp_path_factory.mktemp("journal") / JOURNAL) as journal:
+        offset = journal.append(entry)
+        assert journal.entry(offset) == entry
+
+
+def test_a_journal_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    with started(path, ENTRY, replace(ENTRY, patient_id="P2"), replace(ENTRY, patient_id="P3")):
+        data = path.read_bytes()
+    ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
+    assert len(ends) == 5
+    for length in range(len(data) + 1):
+        path.write_bytes(data[:length])
+        stored = read_journal(path)
+        whole = sum(end <= length for end in ends)
+        assert (stored is None) == (whole < 1)
+        if stored:
+            assert list(stored.places) == ["P1", "P2", "P3"][: max(0, whole - 2)]
+            assert stored.end == ends[whole - 1]
+
+
+def test_any_changed_byte_ends_what_counts(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    with started(path, ENTRY, replace(ENTRY, patient_id="P2")):
+        data = path.read_bytes()
+    second = data.index(b"\n", data.index(b'"P1"')) + 1
+    for place in range(second, len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        stored = read_journal(path)
+        assert stored is not None
+        assert (list(stored.places), stored.end) == (["P1"], second)
+
+
+def test_going_on_cuts_away_what_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    with started(path, ENTRY):
+        data = path.read_bytes()
+    path.write_bytes(data + b"0123 {half")
+    stored = read_journal(path)
+    assert stored is not None
+    with Journal(path, HEADER, "later", stored) as journal:
+        journal.append(replace(ENTRY, patient_id="P2"))
+    again = read_journal(path)
+    assert again is not None
+    assert list(again.places) == ["P1", "P2"]
+    assert path.read_bytes().startswith(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"{}\n", b"\0" * 100, b"patient_id,status\n"])
+def test_what_is_no_journal_does_not_count(tmp_path: Path, data: bytes) -> None:
+    assert read_journal(tmp_path / JOURNAL) is None
+    (tmp_path / JOURNAL).write_bytes(data)
+    assert read_journal(tmp_path / JOURNAL) is None
+
+
+def test_another_format_does_not_count(tmp_path: Path) -> None:
+    with Journal(tmp_path / JOURNAL, replace(HEADER, format=2), "now", None):
+        pass
+    assert read_journal(tmp_path / JOURNAL) is None
+
+
+@fuzz(200)
+@given(st.data())
+def test_any_damage_is_cut_away(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever happened to the file: what is taken from it was written by a run, and a run can go on from it."""
+    path = tmp_path_factory.mktemp("journal") / JOURNAL
+    written = [ENTRY, replace(ENTRY, patient_id="P2"), replace(ENTRY, patient_id="P3")]
+    with started(path, *written):
+        text = path.read_bytes()
+    at = data.draw(st.integers(0, len(text)))
+    until = data.draw(st.integers(at, len(text)))
+    path.write_bytes(text[:at] + data.draw(st.binary(max_size=20)) + text[until:])
+    stored = read_journal(path)
+    if stored is None:
+        return
+    with Journal(path, HEADER, "later", stored) as journal:
+        assert all(journal.entry(place.offset) in written for place in stored.places.values())
+        journal.append(replace(ENTRY, patient_id="P4"))
+    again = read_journal(path)
+    assert again is not None
+    assert list(again.places) == [*stored.places, "P4"]
+
+
+class Full:
+    """A file on a disk that takes `room` bytes more, a few at a time."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, data: memoryview) -> int:
+        if not self._room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        part = data[: min(self._room, 7)]
+        self._room -= len(part)
+        return int(self._file.write(part))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def test_a_full_disk_leaves_what_was_whole(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    with started(path, ENTRY) as journal:
+        size = path.stat().st_size
+        journal._file = Full(journal._file, 100)  # type: ignore[assignment]
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(replace(ENTRY, patient_id="P2"))
+        assert path.stat().st_size == size
+        journal._file = Full(journal._file._file, 10**6)  # type: ignore[attr-defined,assignment]
+        journal.append(replace(ENTRY, patient_id="P3"))
+    stored = read_journal(path)
+    assert stored is not None
+    assert list(stored.places) == ["P1", "P3"]
+
+
+@pytest.mark.parametrize("put_in_its_place", [False, True])
+def test_a_journal_taken_away_is_noticed(tmp_path: Path, put_in_its_place: bool) -> None:
+    path = tmp_path / JOURNAL
+    with started(path) as journal:
+        path.rename(tmp_path / "away")
+        if put_in_its_place:
+            path.write_bytes(b"")
+        journal._synced = 0.0  # a second has passed
+        with pytest.raises(FileNotFoundError) as caught:
+            journal.append(ENTRY)
+    assert caught.value.filename == str(path)
+
+
+def test_an_entry_that_the_disk_changed_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    with started(path) as journal:
+        offset = journal.append(ENTRY)
+        with path.open("r+b") as file:
+            file.seek(offset + 60)
+            file.write(b"\xff")
+        with pytest.raises(OSError, match="cannot be read back"):
+            journal.entry(offset)
+        with pytest.raises(OSError, match="cannot be read back"):
+            journal.entry(os.fstat(journal._file.fileno()).st_size)

@@ -1,0 +1,100 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infer.errors import HeldError
+from infer.lock import LOCK, check_free, held
+from tests.infer.runs import Outcome, names, score
+
+HOLD = """
+import sys
+from pathlib import Path
+from infer.lock import held
+
+with held(Path(sys.argv[1])):
+    print(1, flush=True)
+    input()
+"""
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    """Another process that holds the folder until it is killed."""
+    line = [sys.executable, "-c", HOLD, str(folder)]
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1\n"
+    return process
+
+
+def test_a_folder_is_held_once_and_nothing_is_left(tmp_path: Path) -> None:
+    with held(tmp_path):
+        with pytest.raises(HeldError, match=f"{tmp_path}: another run holds it"), held(tmp_path):
+            pass
+        with pytest.raises(HeldError):
+            check_free(tmp_path)
+        assert names(tmp_path) == [LOCK]
+    check_free(tmp_path)
+    with held(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_the_kernel_lets_go_when_the_holder_is_killed(tmp_path: Path) -> None:
+    process = hold(tmp_path)
+    with pytest.raises(HeldError), held(tmp_path):
+        pass
+    process.kill()
+    process.communicate()
+    assert names(tmp_path) == [LOCK]
+    check_free(tmp_path)
+    with held(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_lock_whose_file_was_removed_in_between_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder before removes its file after ours was opened: two runs must not hold two files of one name."""
+    opens, opened = os.open, []
+
+    def removed_under_way(path: Path, flags: int, *mode: int) -> int:
+        descriptor = opens(path, flags, *mode)
+        opened.append(descriptor)
+        if len(opened) == 1:
+            (tmp_path / LOCK).unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", removed_under_way)
+    with held(tmp_path):
+        assert len(opened) == 2
+        monkeypatch.undo()
+        with pytest.raises(HeldError):
+            check_free(tmp_path)
+
+
+def test_a_link_in_the_locks_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"), held(tmp_path):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_two_runs_on_one_output_are_8_and_the_first_loses_nothing(
+    plain: Outcome, pristine: Path, tmp_path: Path, dry_run: bool
+) -> None:
+    out = tmp_path / "out"
+    score(pristine, out)
+    process = hold(out)
+    try:
+        with pytest.raises(HeldError) as caught:
+            score(pristine, out, dry_run=dry_run)
+        assert caught.value.exit_code == 8
+        assert Outcome(0, out).csv_bytes == plain.csv_bytes
+    finally:
+        process.kill()
+        process.communicate()

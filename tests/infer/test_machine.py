@@ -1,0 +1,188 @@
+"""What the machine does to a run: disks that fill up, outputs that vanish, signals, few processors, no home."""
+
+import datetime as dt
+import os
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infer.journal import JOURNAL, read_journal
+from tests.infer.runs import RESULT_FILES, TINY, Outcome, names, score, verdict
+from tests.soak import write_linked_cohort
+
+ROOT = Path(__file__).parents[2]
+LEFT = [JOURNAL, ".run.log.part"]
+PATIENTS = 150
+
+
+@pytest.fixture(scope="module")
+def many(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many") / "patients"
+    write_linked_cohort(folder, pristine, PATIENTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The same, scored in one go."""
+    return again(many, tmp_path_factory.mktemp("whole") / "out")
+
+
+def again(cohort: Path, out: Path) -> Outcome:
+    return score(cohort, out, bundle=TINY, reference_date=dt.date(2019, 7, 1))
+
+
+def start(cohort: Path, out: Path, **how: Any) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "infer", str(cohort), str(out), "--device=cpu", f"--bundle={TINY}"]
+    # Where the tests run in a shell's background SIGINT is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [*line, "--reference-date=2019-07-01"], cwd=ROOT, stderr=subprocess.PIPE, text=True, **how
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def finished(out: Path) -> int:
+    stored = read_journal(out / JOURNAL)
+    return len(stored.places) if stored else 0
+
+
+def wait_for_patients(process: subprocess.Popen[str], out: Path, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while finished(out) < number and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_signal_keeps_all_finished_patients(
+    many: Path, whole: Outcome, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    process = start(many, tmp_path)
+    wait_for_patients(process, tmp_path, 3)
+    process.send_signal(sent)
+    assert ended(process)[0] == code
+    assert [name for name in names(tmp_path) if name != ".lock"] == LEFT
+    assert (".lock" in names(tmp_path)) == (sent == signal.SIGKILL)
+    kept = finished(tmp_path)
+    assert 3 <= kept < PATIENTS
+    outcome = again(many, tmp_path)
+    assert outcome.record["kept_from_earlier_starts"] == kept
+    assert outcome.csv_bytes == whole.csv_bytes
+    assert names(tmp_path) == RESULT_FILES
+
+
+def test_a_disk_that_fills_up_is_7_and_the_next_run_goes_on(many: Path, whole: Outcome, tmp_path: Path) -> None:
+    """The kernel's own limit on a file's size stands for the disk: writes are cut short, then fail."""
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+
+    code, errors = ended(start(many, tmp_path, preexec_fn=small_files))
+    assert code == 7
+    assert f"Error: {tmp_path}" in errors
+    assert "cannot be written (File too large)" in errors
+    assert "Traceback" not in errors
+    assert names(tmp_path) == LEFT
+    kept = finished(tmp_path)
+    assert 10 < kept < PATIENTS
+    outcome = again(many, tmp_path)
+    assert outcome.record["kept_from_earlier_starts"] == kept
+    assert outcome.csv_bytes == whole.csv_bytes
+
+
+def test_a_disk_too_full_for_the_tables_keeps_the_journal(many: Path, whole: Outcome, tmp_path: Path) -> None:
+    """The journal fits, images.csv does not."""
+    size = (whole.out / "images.csv").stat().st_size
+    process = start(many, tmp_path)
+    wait_for_patients(process, tmp_path, PATIENTS - 20)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size - 1, resource.RLIM_INFINITY))
+    code, errors = ended(process)
+    assert (code, names(tmp_path)) == (7, LEFT), errors
+    outcome = again(many, tmp_path)
+    assert outcome.record["kept_from_earlier_starts"] >= PATIENTS - 20
+    assert outcome.csv_bytes == whole.csv_bytes
+
+
+def replaced(out: Path) -> None:
+    shutil.rmtree(out)
+    out.mkdir()
+
+
+@pytest.mark.parametrize("delete", [shutil.rmtree, replaced])
+def test_an_output_deleted_under_way_is_7(many: Path, tmp_path: Path, delete: Callable[[Path], None]) -> None:
+    out = tmp_path / "out"
+    process = start(many, out)
+    wait_for_patients(process, out, 3)
+    delete(out)
+    code, errors = ended(process)
+    assert code == 7
+    assert f"Error: {out}" in errors
+    assert "Traceback" not in errors
+    assert not out.exists() or names(out) == []
+
+
+def test_one_processor_gives_the_same_bytes(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
+    """With the real networks: their sums are split among threads."""
+    line = [sys.executable, "-m", "infer", str(pristine), str(tmp_path), "--device=cpu", "--reference-date=2019-07-01"]
+    one = {min(os.sched_getaffinity(0))}
+    done = subprocess.run(line, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, one), check=False)
+    assert done.returncode == 0
+    assert Outcome(0, tmp_path).csv_bytes == plain.csv_bytes
+
+
+def test_neither_home_nor_tmp_nor_any_variable_is_needed(many: Path, whole: Outcome, tmp_path: Path) -> None:
+    nowhere = {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "TEMP": "/nonexistent", "LC_ALL": "C"}
+    code, errors = ended(start(many, tmp_path, env=nowhere))
+    assert code == 0, errors
+    assert Outcome(0, tmp_path).csv_bytes == whole.csv_bytes
+
+
+def test_files_are_for_the_owner_and_its_group(pristine: Path, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        score(pristine, tmp_path, bundle=TINY)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in RESULT_FILES} == {0o640}
+
+
+def test_too_little_memory_for_a_picture_fails_its_patient_alone(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a decoding thread runs into, it hands over: neither the thread nor the run ends."""
+    plain = score(pristine, tmp_path / "plain", bundle=TINY)
+    works, calls = np.ascontiguousarray, 0
+
+    def short_of_memory(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise MemoryError
+        return works(*arguments, **named)
+
+    monkeypatch.setattr("infer.images.np.ascontiguousarray", short_of_memory)
+    outcome = score(pristine, tmp_path / "out", bundle=TINY, workers=1)
+    assert outcome.code == 3
+    failed = [row for row in outcome.predictions.values() if row["status"] != "scored"]
+    assert [verdict(row) for row in failed] == [("failed", "reading_broke_off")]
+    assert "Cannot allocate memory" in failed[0]["reason"]
+    rest = {key: row for key, row in outcome.predictions.items() if row["status"] == "scored"}
+    assert len(rest) == 5
+    assert rest == {key: plain.predictions[key] for key in rest}

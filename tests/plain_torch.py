@@ -1,0 +1,146 @@
+"""Scoring the plain way, for `make bench`: PyTorch eager, a DataLoader with a worker a processor, float32.
+
+The networks are those of a bundle: their weights are taken out of its graphs, where batch norm is folded into the
+convolution before it, and are put back as a convolution and a batch norm, as they were trained.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from infer.bundle import Bundle
+from infer.cohort import Cohort
+from infer.ensemble import calibrated, weighted
+from infer.features import base_features, cell_classes
+from infer.images import list_images
+from infer.models import FEATURE_MAPS, Networks
+from infer.naive_bayes import malignant_probability
+from train.baseline import Baseline, BaselineDimensions
+from train.imagenet import ImageNetDimensions, PictureExpert
+from train.inputs import MEAN, STD
+from train.moe_network import Encoder, Encoders, MoeDimensions
+from train.scan.network import ScanDimensions, ScanNetwork
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """A cohort's pictures, decoded, cropped and standardised one by one, with their patient's number."""
+
+    def __init__(self, cohort: Cohort, size: int) -> None:
+        self._items = [
+            (cohort.folder / patient.patient_id / name, number)
+            for number, patient in enumerate(cohort.patients)
+            for name in list_images(cohort.folder / patient.patient_id).names
+        ]
+        self._transform = transforms.Compose(
+            [transforms.CenterCrop(size), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        )
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, patient = self._items[index]
+        with Image.open(path) as image:
+            return self._transform(image.convert("RGB")), patient
+
+
+class PlainNetworks:
+    """The networks that see pictures, in PyTorch."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.baseline = Baseline(BaselineDimensions(log_count=True))
+        self.scan = ScanNetwork(ScanDimensions())
+        mixtures = _channels(bundle.graphs["moe_head.onnx"]) // FEATURE_MAPS[0]
+        self.encoders = Encoders([Encoder(MoeDimensions().channels) for _ in range(mixtures)])
+        self.expert = PictureExpert(ImageNetDimensions())
+        for network, name, prefix in (
+            (self.baseline, "baseline.onnx", "network."),
+            (self.scan, "scan.onnx", ""),
+            (self.encoders, "moe_encoder.onnx", ""),
+            (self.expert, "imagenet_encoder.onnx", ""),
+        ):
+            load_weights(network, bundle.graphs[name], prefix)
+            network.eval()
+        # Pictures come standardised out of the DataLoader here.
+        self.baseline.normalise = nn.Identity()  # type: ignore[assignment]
+        for encoder in self.encoders.each:
+            encoder.normalise = nn.Identity()
+
+    def score(self, pixels: Tensor, clinical: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, 3, H, W) and (N, 3) -> baseline (N,), classes (N, 20), maps, contribution (N,)."""
+        baseline = self.baseline(pixels, clinical).softmax(1)[:, 1]
+        classes = self.scan.heads[0](self.scan.backbone.embed(pixels)).softmax(1)
+        whole = 255 * (pixels * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1))
+        contribution = self.expert.linear(self.expert.embed((whole - 127) / 128)).squeeze(1)  # train.embedding
+        return baseline, classes, self.encoders(pixels), contribution
+
+
+def load_weights(network: nn.Module, graph: bytes, prefix: str) -> None:
+    """Put the weights of a graph into the network that it was exported from."""
+    model = onnx.load_from_string(graph)
+    stored = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
+    biases = {
+        node.input[1]: node.input[2] for node in model.graph.node if node.op_type == "Conv" and len(node.input) > 2
+    }
+    own = network.state_dict()
+    with torch.no_grad():
+        for name, value in own.items():
+            if f"{prefix}{name}" in stored and stored[f"{prefix}{name}"].shape == value.shape:
+                value.copy_(stored[f"{prefix}{name}"])
+        modules = [(name, module) for name, module in network.named_modules() if not list(module.children())]
+        for (name, module), (_, following) in pairwise(modules):
+            if isinstance(module, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                following.running_mean.zero_()  # type: ignore[union-attr]
+                following.running_var.fill_(1 - following.eps)  # type: ignore[union-attr]
+                following.weight.fill_(1)
+                following.bias.copy_(stored[biases[f"{prefix}{name}.weight"]])
+
+
+def _channels(head: bytes) -> int:
+    """Of the maps that the mixtures' heads take."""
+    (bags,) = [value for value in onnx.load_from_string(head).graph.input if value.name == "bags"]
+    return int(bags.type.tensor_type.shape.dim[1].dim_value)
+
+
+def score_plainly(
+    cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads: Networks, workers: int
+) -> list[float]:
+    """Probabilities of all patients, who must all be scorable, in the table's order.
+
+    Args:
+        heads: for what is computed once a patient.
+    """
+    manifest = bundle.manifest
+    patients = [patient.clinical for patient in cohort.patients]
+    clinical = torch.from_numpy(np.stack([one.vector() for one in patients if one]))
+    loader = DataLoader(Pictures(cohort, manifest.crop_size), batch_size=32, num_workers=workers)
+    seen: list[list[Tensor]] = [[], [], [], [], []]
+    with torch.inference_mode():
+        for pixels, patient in loader:
+            for part, values in zip(seen, (*networks.score(pixels, clinical[patient]), patient), strict=True):
+                part.append(values)
+    baseline, classes, maps, contribution, whose = (torch.cat(part).numpy() for part in seen)
+    found = []
+    for number in range(len(patients)):
+        own = whose == number
+        raw_clinical = clinical[number].numpy()
+        head = heads.score_bag(maps[own].mean(0, dtype=np.float64), contribution[own].mean(), raw_clinical)
+        fused, _ = cell_classes(classes[own], np.array(manifest.class_fusion))
+        features = base_features(raw_clinical, fused, max(manifest.class_fusion) + 1)
+        raw = {
+            "baseline": baseline[own].mean(),
+            "scan": malignant_probability(features, manifest.naive_bayes),
+            "moe": head.moe,
+            "imagenet": head.imagenet,
+        }
+        ensemble = manifest.ensemble
+        members = {name: calibrated(np.array(value), ensemble.calibration[name]) for name, value in raw.items()}
+        found.append(float(weighted(members, ensemble)))
+    return found

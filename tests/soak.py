@@ -1,0 +1,163 @@
+"""`make soak`: many patients, and many kills. Memory, time a patient, and what a killed run keeps.
+
+    .build/runtime/bin/python -m tests.soak FOLDER [--patients 20000] [--kills 50] [--bundle DIR]
+
+Cohorts are hard links to a few drawn pictures; the bundle is the tests' tiny one, so that the program is measured
+and not the networks.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from infer.journal import JOURNAL, read_journal
+from tests.infer.runs import CSV_FILES, TABLE, TINY
+from tests.synthetic import make_patients, write_cohort
+
+ROOT = Path(__file__).parents[1]
+SOURCES = 64  # pictures that really exist; a file system allows some 60,000 links to each
+IMAGES = 16  # a patient, the fewest an analyser takes
+HEADER = "ID,GENDER,DOB,LYMPH_COUNT"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run needed."""
+
+    seconds: float
+    peak_mib: float
+    seconds_of_first_half: float  # from the first finished patient on
+    seconds_of_second_half: float
+
+
+def write_linked_cohort(folder: Path, sources: Path, patients: int) -> None:
+    """A cohort whose pictures are hard links, no two patients with the same ones in the same order."""
+    pictures = sorted(sources.rglob("*.jpg"))[:SOURCES]
+    folder.mkdir(parents=True)
+    rows = [HEADER]
+    for number in range(patients):
+        name = f"P{number:05}"
+        (folder / name).mkdir()
+        for image in range(IMAGES):
+            source = pictures[(number * 7 + image * (1 + number % 5)) % len(pictures)]
+            os.link(source, folder / name / f"{image:06}.jpg")
+        rows.append(
+            f"{name},{'MF'[number % 2]},{1 + number % 12}/{1 + number % 28}/{1930 + number % 60},{4 + number % 90}"
+        )
+    (folder / TABLE).write_text("\n".join(rows) + "\n")
+
+
+def start(cohort: Path, out: Path, bundle: Path) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-m", "infer", str(cohort), str(out), "--device", "cpu", "--bundle", str(bundle)]
+    return subprocess.Popen([*line, "--reference-date", "2019-07-01"], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def spend(cohort: Path, out: Path, patients: int, bundle: Path) -> Spent:
+    """Run to the end, and take the journal's growth for the time."""
+    begin = time.monotonic()  # `out` is new: an earlier run's files would be taken for this one's
+    process = start(cohort, out, bundle)
+    marks: list[float] = []
+    for share in (0, patients // 2):
+        while _lines(out) <= share + 2 and process.returncode is None and not (out / "run.json").exists():
+            time.sleep(0.02)
+        marks.append(time.monotonic())
+    _, status, usage = os.wait4(process.pid, 0)
+    end = time.monotonic()
+    if os.waitstatus_to_exitcode(status):
+        raise click.ClickException(f"{cohort}: exit code {os.waitstatus_to_exitcode(status)}")
+    return Spent(end - begin, usage.ru_maxrss / 1024, marks[1] - marks[0], end - marks[1])
+
+
+def _lines(out: Path) -> int:
+    """Lines of the journal so far, from its size: all entries are about as long."""
+    path = out / JOURNAL
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+    except FileNotFoundError:
+        return 0
+    return size * head.count(b"\n") // max(1, len(head))
+
+
+def kill_and_go_on(cohort: Path, out: Path, kills: int, bundle: Path, seed: int) -> list[tuple[int, int]]:
+    """Kill a run at a random moment after its first patients, let the next go on to the end; so many times.
+
+    Returns:
+        Finished patients in the journal at each kill, and how many of them the next run kept.
+
+    Raises:
+        AssertionError: progress was lost, or a byte of the tables differs from an uninterrupted run's.
+    """
+    moments = random.Random(seed)
+    whole = out / "whole"
+    begin = time.monotonic()
+    assert start(cohort, whole, bundle).wait() == 0
+    duration = time.monotonic() - begin
+    expected = [(whole / name).read_bytes() for name in CSV_FILES]
+    seen: list[tuple[int, int]] = []
+    while len(seen) < kills:
+        shutil.rmtree(out / "cut", ignore_errors=True)
+        process = start(cohort, out / "cut", bundle)
+        while _finished(out / "cut") < 1 and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.6 * duration))
+        process.kill()
+        process.wait()
+        if (out / "cut" / "run.json").exists():  # it was done before: not a moment of scoring
+            continue
+        before = _finished(out / "cut")
+        assert start(cohort, out / "cut", bundle).wait() == 0
+        record = json.loads((out / "cut" / "run.json").read_text())
+        seen.append((before, record["kept_from_earlier_starts"]))
+        assert before == record["kept_from_earlier_starts"] > 0, seen[-1]
+        assert [(out / "cut" / name).read_bytes() for name in CSV_FILES] == expected, seen[-1]
+    return seen
+
+
+def _finished(out: Path) -> int:
+    stored = read_journal(out / JOURNAL)
+    return len(stored.places) if stored else 0
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--patients", default=20_000, show_default=True)
+@click.option("--kills", default=50, show_default=True)
+@click.option("--bundle", type=click.Path(path_type=Path), default=TINY, help="[default: the tests' tiny one]")
+def soak(folder: Path, patients: int, kills: int, bundle: Path) -> None:
+    """Memory and time of 100, half and all patients, then kills."""
+    shutil.rmtree(folder, ignore_errors=True)
+    write_cohort(folder / "sources", make_patients(4, seed=1, images=(16, 16)), seed=1, labels=False)
+    click.echo("patients\tseconds\tms a patient: all, first half, second half\tpeak MiB")
+    for number in (100, patients // 2, patients):
+        cohort = folder / f"cohort-{number}"
+        write_linked_cohort(cohort, folder / "sources", number)
+        spent = spend(cohort, folder / f"out-{number}", number, bundle)
+        halves = [
+            1000 * seconds / (number / 2) for seconds in (spent.seconds_of_first_half, spent.seconds_of_second_half)
+        ]
+        each = f"{1000 * spent.seconds / number:.2f}, {halves[0]:.2f}, {halves[1]:.2f}"
+        click.echo(f"{number}\t{spent.seconds:.1f}\t{each}\t{spent.peak_mib:.1f}")
+        shutil.rmtree(cohort)
+    if kills:
+        write_linked_cohort(folder / "cohort", folder / "sources", 400)
+        seen = kill_and_go_on(folder / "cohort", folder / "kills", kills, bundle, seed=0)
+        kept = sorted(before for before, _ in seen)
+        click.echo(
+            f"{len(seen)} kills after {kept[0]} to {kept[-1]} of 400 patients (median {kept[len(kept) // 2]}): "
+            f"all kept, tables the same bytes"
+        )
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    soak()

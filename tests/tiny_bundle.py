@@ -1,0 +1,177 @@
+"""A bundle of a few kilobytes with the real one's interface, for tests of what happens around the networks.
+
+    .build/full/bin/python -m tests.tiny_bundle tests/infer/tiny
+
+Its networks are a picture's mean colour and a few fixed numbers; all else (naive Bayes, ensemble, ranges) is the
+reference bundle's. What it says of a patient means nothing.
+"""
+
+import json
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from infer.bundle import CARD, CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
+from infer.manifest import MANIFEST, encode
+from infer.models import FEATURE_MAPS, Networks, self_test_images, self_test_outputs
+from infer.sessions import CPU, Device
+
+OPSET = 20
+MAPS = int(np.prod(FEATURE_MAPS))
+Shape = list[str | int]
+Value = tuple[str, int, Shape]
+Plan = tuple[list[onnx.NodeProto], list[Value], list[tuple[str, Shape]]]
+PICTURES: list[Value] = [("images", TensorProto.UINT8, ["batch", 112, 112, 3])]
+CLINICAL: list[Value] = [("clinical", TensorProto.FLOAT, ["batch", 3])]
+
+
+def graphs() -> dict[str, bytes]:
+    """The six graphs."""
+    random = np.random.RandomState(0)
+    colour = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "sides"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "white"], ["colour"]),  # (N, 3)
+    ]
+    numbers: dict[str, np.ndarray] = {
+        "sides": np.array([1, 2]),
+        "white": np.array(255, np.float32),
+        "last": np.array([1]),
+    }
+
+    def linear(source: str, target: str, weights: np.ndarray) -> list[onnx.NodeProto]:
+        numbers[f"{target} weights"] = weights.astype(np.float32)
+        return [helper.make_node("MatMul", [source, f"{target} weights"], [target])]
+
+    def sigmoid_of(source: str, target: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("ReduceMean", [source, "last"], [f"{target} logit"], keepdims=0),
+            helper.make_node("Sigmoid", [f"{target} logit"], [target]),
+        ]
+
+    flat = [helper.make_node("Flatten", ["bags"], ["flat"])]
+    made: dict[str, Plan] = {
+        "baseline.onnx": (
+            [*colour, *linear("colour", "c", random.randn(3, 4)), *sigmoid_of("c", "probability")],
+            [*PICTURES, *CLINICAL],
+            [("probability", ["batch"])],
+        ),
+        "scan.onnx": (
+            [
+                *colour,
+                *linear("colour", "logits", 9 * random.randn(3, 20)),
+                helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+                *linear("colour", "embedding", random.randn(3, 8)),
+            ],
+            PICTURES,
+            [("probabilities", ["batch", 20]), ("embedding", ["batch", 8])],
+        ),
+        "moe_encoder.onnx": (
+            [
+                *colour,
+                *linear("colour", "row", random.randn(3, MAPS)),
+                helper.make_node("Reshape", ["row", "shape"], ["maps"]),
+            ],
+            PICTURES,
+            [("maps", ["batch", *FEATURE_MAPS])],
+        ),
+        "moe_head.onnx": (
+            [
+                *flat,
+                *linear("flat", "i", random.randn(MAPS, 2)),
+                *linear("clinical", "k", 0.02 * random.randn(3, 2)),
+                helper.make_node("Sum", ["i", "k"], ["both"]),
+                *sigmoid_of("i", "image_probability"),
+                *sigmoid_of("k", "clinical_probability"),
+                *sigmoid_of("both", "probability"),
+                helper.make_node("Mul", ["probability", "half"], ["gate"]),
+            ],
+            [("bags", TensorProto.FLOAT, ["batch", *FEATURE_MAPS]), *CLINICAL],
+            [(name, ["batch"]) for name in ("probability", "image_probability", "clinical_probability", "gate")],
+        ),
+        "imagenet_encoder.onnx": (
+            [
+                *colour,
+                *linear("colour", "c", random.randn(3, 4)),
+                helper.make_node("ReduceMean", ["c", "last"], ["contribution"], keepdims=0),
+            ],
+            PICTURES,
+            [("contribution", ["batch"])],
+        ),
+        "imagenet_head.onnx": (
+            [
+                *linear("clinical", "k", 0.02 * random.randn(3, 2)),
+                helper.make_node("ReduceMean", ["k", "last"], ["mean"], keepdims=0),
+                helper.make_node("Add", ["mean", "contribution"], ["logit"]),
+                helper.make_node("Sigmoid", ["logit"], ["probability"]),
+            ],
+            [("contribution", TensorProto.FLOAT, ["batch"]), *CLINICAL],
+            [("probability", ["batch"])],
+        ),
+    }
+    numbers |= {"shape": np.array([-1, *FEATURE_MAPS]), "half": np.array(0.5, np.float32)}
+    return {name: _graph(name, nodes, inputs, outputs, numbers) for name, (nodes, inputs, outputs) in made.items()}
+
+
+def _graph(
+    name: str,
+    nodes: list[onnx.NodeProto],
+    inputs: list[Value],
+    outputs: list[tuple[str, Shape]],
+    numbers: dict[str, np.ndarray],
+) -> bytes:
+    read = {source for node in nodes for source in node.input}
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(*value) for value in inputs],
+        [helper.make_tensor_value_info(title, TensorProto.FLOAT, shape) for title, shape in outputs],
+        [numpy_helper.from_array(value, title) for title, value in numbers.items() if title in read],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def bundle_files() -> dict[str, bytes]:
+    """All files of the bundle but SHA256SUMS."""
+    made = graphs()
+    manifest = load_bundle(REFERENCE).manifest
+    test = manifest.self_test
+    images = self_test_images(test.seed, test.images, manifest.crop_size)
+    bundle = Bundle(Path(), "", manifest, made)
+    outputs = self_test_outputs(
+        Networks(bundle, Device(CPU, "made"), test.images, 1), images, np.array(test.clinical, dtype=np.float32)
+    )
+    # Rounded: far below the tolerance, and the file does not hang on the processor that made it.
+    expected = {name: [round(float(value), 5) for value in values] for name, values in outputs.items()}
+    digests = checksums(made).decode().split()
+    provenance = json.loads(msgspec.json.encode(manifest.provenance)) | {"recipe": "none", "created": "2026-11-26"}
+    manifest = msgspec.structs.replace(
+        manifest,
+        graphs=dict(zip(digests[1::2], digests[::2], strict=True)),
+        opset=OPSET,
+        provenance=msgspec.convert(provenance, type(manifest.provenance)),
+        self_test=msgspec.structs.replace(test, expected=expected),
+    )
+    card = "# A bundle for tests\n\nMade by `tests/tiny_bundle.py`. What it says of a patient means nothing.\n"
+    return {**made, MANIFEST: encode(manifest), CARD: card.encode()}
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def main(folder: Path) -> None:
+    """Write the bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = bundle_files()
+    for name, data in {**files, CHECKSUMS: checksums(files)}.items():
+        (folder / name).write_bytes(data)
+    load_bundle(folder)
+
+
+if __name__ == "__main__":
+    main()
