@@ -5,18 +5,21 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from infer.bundle import REFERENCE
+from infer.journal import JOURNAL, read_journal
+from tests.soak import write_linked_cohort
 from tests.synthetic import make_patients, write_cohort
 
 IMAGE = os.environ.get("LYMPHO_IMAGE", "")
 REAL = os.environ.get("LYMPHO_REAL_PATIENTS", "")
 TABLE = "clinical_annotation.csv"
 DATE = ("--reference-date", "2019-07-01")
-LOCKED = ("--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges")
+LOCKED = ("--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=1g")
 # Results are readable for their group: the caller's own, so that the tests need not be root to read them.
 GROUP = os.getgid()
 RESULTS = ["images.csv", "predictions.csv", "run.json", "run.log"]
@@ -29,12 +32,30 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def score(
-    patients: Path, out: Path, *options: str, uid: int = 1234, mode: str = "rw", mounts: tuple[str, ...] = ()
+    patients: Path,
+    out: Path,
+    *options: str,
+    uid: int = 1234,
+    mode: str = "rw",
+    mounts: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
-    volumes = [f"{patients}:/data/patients:ro", f"{out}:/out:{mode}", *mounts]
-    flags = [part for volume in volumes for part in ("-v", volume)]
+    return docker(*score_line(patients, out, *options, uid=uid, mode=mode, mounts=mounts, flags=flags))
+
+
+def score_line(
+    patients: Path,
+    out: Path | None,
+    *options: str,
+    uid: int = 1234,
+    mode: str = "rw",
+    mounts: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
+) -> list[str]:
+    volumes = [f"{patients}:/data/patients:ro", *([f"{out}:/out:{mode}"] if out else []), *mounts]
+    bound = [part for volume in volumes for part in ("-v", volume)]
     user = f"--user={uid}:{GROUP}"
-    return docker("run", "--rm", *LOCKED, user, *flags, IMAGE, "/data/patients", "/out", *options)
+    return ["run", "--rm", *LOCKED, *flags, user, *bound, IMAGE, "/data/patients", "/out", *options]
 
 
 def in_the_image(program: str) -> str:
@@ -78,6 +99,14 @@ def _image_is_there() -> None:
 def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort") / "patients"
     write_cohort(folder, make_patients(4, seed=11, images=(12, 15)), seed=11, labels=False, size=128)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough patients for a run to be cut off."""
+    folder = tmp_path_factory.mktemp("many") / "patients"
+    write_linked_cohort(folder, patients, 50)
     return folder
 
 
@@ -157,6 +186,73 @@ def test_out_that_cannot_be_written_is_7(patients: Path, out: Path) -> None:
 
 def test_wrong_usage_is_2() -> None:
     assert docker("run", "--rm", *LOCKED, IMAGE, "--unknown").returncode == 2
+
+
+def wait_for_patients(process: subprocess.Popen[str], out: Path, number: int) -> int:
+    """Until so many patients are finished; how many are."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        stored = read_journal(out / JOURNAL)
+        if stored and len(stored.places) >= number:
+            return len(stored.places)
+        time.sleep(0.05)
+    pytest.fail(f"no patient was finished: exit code {process.poll()}")
+
+
+@pytest.mark.parametrize(("ends", "code"), [("kill", 137), ("stop", 143)])
+def test_a_container_that_was_ended_goes_on(many: Path, out: Path, tmp_path: Path, ends: str, code: int) -> None:
+    whole = new_folder(tmp_path / "whole")
+    assert score(many, whole, *DATE).returncode == 0
+    name = f"lympho-test-{os.getpid()}-{ends}"
+    line = ["docker", *score_line(many, out, *DATE, flags=("--name", name))]
+    with subprocess.Popen(line, stderr=subprocess.DEVNULL, text=True) as process:
+        finished = wait_for_patients(process, out, 5)
+        second = score(many, out, *DATE)
+        assert second.returncode == 8, second.stderr
+        assert "/out: another run holds it" in second.stderr
+        docker(ends, name)
+        assert process.wait(timeout=60) == code
+    assert score(many, out, *DATE).returncode == 0
+    assert names(out) == RESULTS
+    assert csv_bytes(out) == csv_bytes(whole)
+    record = json.loads((out / "run.json").read_text())
+    assert finished <= record["kept_from_earlier_starts"] < 50
+    assert len(record["starts"]) == 2
+
+
+def test_a_full_disk_is_7(many: Path) -> None:
+    done = docker(*score_line(many, None, *DATE, flags=("--tmpfs=/out:size=64k,mode=1777",)))
+    assert done.returncode == 7
+    assert "/out" in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_processor_and_no_home_change_nothing(patients: Path, out: Path, tmp_path: Path) -> None:
+    whole = new_folder(tmp_path / "whole")
+    assert score(patients, whole, *DATE).returncode == 0
+    flags = ("--cpuset-cpus=0", "--env=HOME=/nonexistent", "--env=TMPDIR=/nonexistent")
+    done = score(patients, out, *DATE, flags=flags)
+    assert done.returncode == 0, done.stderr
+    assert csv_bytes(out) == csv_bytes(whole)
+
+
+def test_pictures_and_folders_without_permission(patients: Path, out: Path, tmp_path: Path) -> None:
+    """A file that nobody may read costs itself, a folder its patient."""
+    cohort = tmp_path / "patients"
+    shutil.copytree(patients, cohort)
+    (cohort / "S001/000003.jpg").chmod(0)
+    (cohort / "S002").chmod(0)
+    try:
+        done = score(cohort, out, *DATE)
+    finally:
+        (cohort / "S002").chmod(0o755)
+    assert done.returncode == 3, done.stderr
+    found = {row["patient_id"]: row for row in rows(out / "predictions.csv")}
+    assert (found["S001"]["status"], found["S001"]["images_rejected"]) == ("scored", "1")
+    assert found["S002"]["reason"].startswith("folder_unreadable")
+    (rejected,) = [row for row in rows(out / "images.csv") if row["status"] == "rejected"]
+    assert (rejected["image"], rejected["reason"]) == ("000003.jpg", "unreadable: Permission denied")
 
 
 @real_patients

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from infer.bundle import REFERENCE
 from infer.going_on import Past, find_past
-from infer.journal import JOURNAL, Entry, Identity
+from infer.journal import JOURNAL, Entry, Identity, read_journal
 from infer.models import Networks, self_test
 from infer.results import Results
 from tests.infer import runs
@@ -194,6 +195,21 @@ def test_who_failed_is_looked_at_again(plain: Outcome, cohort: Path, tmp_path: P
     assert outcome.csv_bytes == plain.csv_bytes
 
 
+def test_who_failed_is_looked_at_again_though_nothing_of_it_changed(
+    plain: Outcome, pristine: Path, tmp_path: Path
+) -> None:
+    """The networks gave no number: on this start they may."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("infer.scoring.weighted", lambda *_: np.array(np.nan))
+        cut(pristine, tmp_path, 2)
+    stored = read_journal(tmp_path / JOURNAL)
+    assert stored is not None
+    assert [place.status for place in stored.places.values()] == ["failed", "failed"]
+    outcome = score(pristine, tmp_path)
+    assert (outcome.code, outcome.record["kept_from_earlier_starts"]) == (0, 0)
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
 def test_a_refused_patient_is_kept_and_counted(cohort: Path, tmp_path: Path) -> None:
     set_count(cohort, "S001", "")
     cut(cohort, tmp_path / "out", 2)
@@ -325,6 +341,7 @@ def test_a_cut_while_the_results_get_their_names(
     outcome = score(pristine, tmp_path)
     assert outcome.csv_bytes == plain.csv_bytes
     assert outcome.record["kept_from_earlier_starts"] == (0 if renames == 4 else 6)
+    assert outcome.record["started_over"] == ""
     assert names(tmp_path) == RESULT_FILES
     if renames < 4:
         assert (tmp_path / "run.log").read_text().count("6 scored") == 2
