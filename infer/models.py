@@ -1,6 +1,7 @@
 """The networks of a bundle, checked and ready: batches of crops in, each member's raw outputs out."""
 
 import hashlib
+import threading
 from collections import Counter
 from dataclasses import astuple, dataclass
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from infer.bundle import Bundle
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.manifest import GRAPHS
-from infer.sessions import CPU, Device, Graph
+from infer.sessions import CPU, CUDA, Device, Graph
 
 Floats = npt.NDArray[np.floating]
 Images = npt.NDArray[np.uint8]
@@ -21,6 +22,7 @@ FEATURE_MAPS = (256, 3, 3)  # of each of the mixtures, one after the other
 # Batches are padded to a multiple of it: left-over rows of a matrix go through kernels of their own, which round
 # otherwise, and a score's last digit must not hang on --batch-size.
 ROWS = 8
+MOST_CALLERS = 4  # each needs memory for its own batch's maps
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,11 @@ class Networks:
     hands over to the processor if the device may move, else it is an error.
     """
 
-    def __init__(self, bundle: Bundle, device: Device, batch_size: int, threads: int) -> None:
+    def __init__(self, bundle: Bundle, device: Device, batch_size: int, cpus: int) -> None:
         """Load and check the graphs.
+
+        Args:
+            cpus: processors for the graphs that run on them.
 
         Raises:
             BundleError: a graph's inputs or outputs are not what this program feeds and reads.
@@ -61,7 +66,13 @@ class Networks:
         """
         self.batch_size = batch_size
         self.downgrades: list[str] = []  # for run.json
-        self._bundle, self._threads = bundle, threads
+        # Batches side by side, each on few threads, take less time than one after the other on many: every layer of a
+        # network ends with its threads waiting for the last of them. A GPU takes one at a time.
+        self.callers = 1 if device.provider == CUDA or device.may_move else min(cpus, MOST_CALLERS)
+        self._threads = max(1, cpus // self.callers)
+        self._bundle = bundle
+        self._moving = threading.Lock()
+        self.device = device
         try:
             self._load(device)
         except DeviceError as error:
@@ -96,6 +107,8 @@ class Networks:
     def score_images(self, images: Images, clinical: Floats) -> ImageScores:
         """Score pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
 
+        As many threads as `callers` may call this side by side.
+
         Raises:
             DeviceError: the device gave up and may not be left.
         """
@@ -117,8 +130,11 @@ class Networks:
         Raises:
             BundleError: the processor does not pass the self-test.
         """
-        self.downgrades.append(f"moved from {self.device.provider} to {CPU}: {why}")
-        self._load(Device(CPU, f"{self.device.note}, then left"))
+        with self._moving:
+            if not self.device.may_move:  # the pictures' thread and the patients' may find out at the same time
+                return
+            self.downgrades.append(f"moved from {self.device.provider} to {CPU}: {why}")
+            self._load(Device(CPU, f"{self.device.note}, then left"))
         self_test(self, self._bundle)
 
     def _give_way(self, error: DeviceError) -> None:

@@ -23,9 +23,11 @@ from infer.ensemble import calibrated, decide, weighted
 from infer.features import base_features, cell_classes
 from infer.images import RejectedImage, decode_crop, try_picture
 from infer.manifest import Drift, Manifest
-from infer.models import Networks
+from infer.models import Images, ImageScores, Networks
 from infer.naive_bayes import malignant_probability
 
+Clinicals = npt.NDArray[np.float32]  # (n, 3)
+Colours = npt.NDArray[np.float64]  # (n, 3) mean of each crop
 COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
 
 
@@ -44,6 +46,7 @@ class Looked:
     crop: Crop | RejectedImage | OSError
 
 
+_Item = tuple[Bag, int, Crop]  # a picture's place in its bag
 # A mark, or a picture's place in its bag with what came of it.
 Event = tuple[Bag, int | Mark, Looked | None]
 
@@ -59,24 +62,25 @@ def score_cohort(
         workers: decoding threads.
     """
     minimum = manifest.plausible.minimum_images
-    batch = _Batch(networks, manifest)
+    batches = _Batches(networks, manifest)
     under_way: deque[Bag] = deque()
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
     try:
-        for bag, position, looked in _decoded(cohort, manifest.crop_size, pool, ahead=2 * batch.size):
+        for bag, position, looked in _decoded(cohort, manifest.crop_size, pool, (1 + batches.callers) * batches.size):
             if position is Mark.OPENED:
                 under_way.append(bag)
             elif looked is None or isinstance(position, Mark):
                 _close(bag, minimum)
             else:
-                _take(bag, position, looked, minimum, batch)
-            if len(under_way) > 4 * batch.size:  # a half-full batch must not hold back a queue of refused patients
-                batch.flush()
+                _take(bag, position, looked, minimum, batches)
+            if len(under_way) > 4 * batches.size:  # a half-full batch must not hold back a queue of refused patients
+                batches.flush()
             while under_way and under_way[0].done:
                 yield _result(under_way.popleft(), networks, manifest, point)
-        batch.flush()
+        batches.flush()
     finally:  # a run that is stopped need not wait for pictures that nobody will ask for
         pool.shutdown(cancel_futures=True)
+        batches.close()
     while under_way:
         yield _result(under_way.popleft(), networks, manifest, point)
 
@@ -116,7 +120,7 @@ def _look(path: Path, root: Path, size: int) -> Looked:
         return Looked("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
-def _take(bag: Bag, index: int, looked: Looked, minimum: int, batch: "_Batch") -> None:
+def _take(bag: Bag, index: int, looked: Looked, minimum: int, batches: "_Batches") -> None:
     bag.see(looked.content)
     crop = looked.crop
     if isinstance(crop, RejectedImage):
@@ -133,7 +137,7 @@ def _take(bag: Bag, index: int, looked: Looked, minimum: int, batch: "_Batch") -
     bag.waiting.append((index, crop))
     if bag.used >= minimum:
         for waiting_index, waiting_crop in bag.waiting:
-            batch.add(bag, waiting_index, waiting_crop)
+            batches.add(bag, waiting_index, waiting_crop)
         bag.waiting.clear()
 
 
@@ -151,33 +155,50 @@ def _close(bag: Bag, minimum: int) -> None:
         bag.waiting.clear()
 
 
-class _Batch:
-    """Crops of several patients on their way through the networks together."""
+class _Batches:
+    """Crops of several patients on their way through the networks together, some batches side by side."""
 
     def __init__(self, networks: Networks | None, manifest: Manifest) -> None:
         self._networks = networks
         self.size = networks.batch_size if networks else 64
+        self.callers = networks.callers if networks else 1
         self._fusion = np.array(manifest.class_fusion)  # (20,)
-        self._items: list[tuple[Bag, int, Crop]] = []
+        self._items: list[_Item] = []
+        self._under_way: deque[tuple[list[_Item], Future[tuple[ImageScores, Colours]]]] = deque()
+        self._pool = ThreadPoolExecutor(self.callers, thread_name_prefix="networks")
 
     def add(self, bag: Bag, index: int, crop: Crop) -> None:
         self._items.append((bag, index, crop))
         if len(self._items) == self.size:
-            self.flush()
+            self._submit()
+            while len(self._under_way) > self.callers:  # one waits, so that no thread does
+                self._settle()
 
     def flush(self) -> None:
-        if not self._items:
-            return
+        self._submit()
+        while self._under_way:
+            self._settle()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self) -> None:
         items, self._items = self._items, []
+        if not items:
+            return
         if self._networks is None:
             for bag, _, _ in items:
                 bag.scored += 1
             return
         images = np.stack([crop for _, _, crop in items])
         clinical = np.stack([bag.clinical.vector() for bag, _, _ in items])
-        scores = self._networks.score_images(images, clinical)
+        self._under_way.append((items, self._pool.submit(_score_images, self._networks, images, clinical)))
+
+    def _settle(self) -> None:
+        """Add the oldest batch's scores to its patients: in the pictures' order, so that sums do not hang on chance."""
+        items, future = self._under_way.popleft()
+        scores, colours = future.result()
         classes, confidence = cell_classes(scores.classes, self._fusion)  # (n,), (n,)
-        colours = images.mean(axis=(1, 2), dtype=np.float64)  # (n, 3)
         for row, (bag, index, _) in enumerate(items):
             image = bag.images[index]
             image.baseline_probability = float(scores.baseline[row])
@@ -191,6 +212,10 @@ class _Batch:
             maps = scores.maps[row].astype(np.float64)
             bag.maps_sum = maps if bag.maps_sum is None else bag.maps_sum + maps
             bag.scored += 1
+
+
+def _score_images(networks: Networks, images: Images, clinical: Clinicals) -> tuple[ImageScores, Colours]:
+    return networks.score_images(images, clinical), images.mean(axis=(1, 2), dtype=np.float64)
 
 
 def _result(bag: Bag, networks: Networks | None, manifest: Manifest, point: str) -> PatientResult:

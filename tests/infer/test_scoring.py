@@ -1,9 +1,12 @@
 import datetime as dt
 import errno
 import io
+import itertools
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +110,29 @@ def test_neither_batches_nor_threads_change_a_byte(
 ) -> None:
     outcome = score(pristine, tmp_path / "out", batch_size=batch_size, workers=workers)
     assert outcome.csv_bytes == plain.csv_bytes
+
+
+@pytest.mark.parametrize("cpus", [1, 3, 8])
+def test_processors_change_no_byte(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int
+) -> None:
+    """However many batches go side by side, and on however many threads each."""
+    monkeypatch.setattr("infer.run.available_cpus", lambda: cpus)
+    assert score(cohort, tmp_path / "out", batch_size=8).csv_bytes == plain.csv_bytes
+
+
+def test_batches_go_side_by_side(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first three batches wait for each other: one after the other they would wait for ever."""
+    works, calls, meeting = Networks.score_images, itertools.count(), threading.Barrier(3)
+
+    def met(self: Networks, images: Any, clinical: Any) -> Any:
+        if len(images) == 8 and next(calls) < 3:
+            meeting.wait(timeout=60)
+        return works(self, images, clinical)
+
+    monkeypatch.setattr(Networks, "score_images", met)
+    monkeypatch.setattr("infer.run.available_cpus", lambda: 3)
+    assert score(pristine, tmp_path / "out", batch_size=8).code == 0
 
 
 def test_a_patient_alone_has_the_same_row(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
