@@ -32,7 +32,9 @@ INTERRUPTED, TERMINATED = 130, 143
 @click.option(
     "--max-refused", type=click.FloatRange(0, 1), default=0.5, help="Exit 3 if a larger share of patients is refused."
 )
-@click.option("--batch-size", type=click.IntRange(1, 1024), default=32, help="Pictures a batch.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, 1024), help="Pictures a batch.  [default: 8 on a processor, 256 on a GPU]"
+)
 @click.option("--workers", type=click.IntRange(0), default=0, help="Decoding threads; 0 is one for each processor.")
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over where a run that was cut off left OUT unfinished.")

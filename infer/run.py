@@ -44,7 +44,7 @@ class Options:
     reference_date: dt.date | None = None  # today if not given
     date_format: str | None = None
     max_refused: float = 0.5  # share of the patients
-    batch_size: int = 32  # pictures
+    batch_size: int | None = None  # pictures; what suits the device if not given
     workers: int = 0  # decoding threads; 0 is one for each processor
     dry_run: bool = False
     fresh: bool = False  # start over where a run that was cut off left OUT unfinished

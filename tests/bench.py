@@ -25,7 +25,7 @@ from infer.bundle import REFERENCE, load_bundle
 from infer.cohort import read_cohort
 from infer.images import read_crop
 from infer.manifest import GRAPHS
-from infer.models import Networks
+from infer.models import BATCH_SIZES, Networks
 from infer.run import Options, run
 from infer.sessions import CPU, Device, Graph, available_cpus
 from tests.plain_torch import PlainNetworks, score_plainly
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--patients", default=24, show_default=True)
-@click.option("--batch-size", default=32, show_default=True)
+@click.option("--batch-size", default=BATCH_SIZES[CPU], show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     """Median pictures a second over some rounds of each, in turn."""
@@ -53,7 +53,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     torch.set_num_threads(cpus)
     networks, plain = Networks(bundle, device, batch_size, cpus), PlainNetworks(bundle)
     graphs = {
-        name: Graph(name, bundle.graphs[name], device, cpus)
+        name: Graph(name, bundle.graphs[name], device, cpus // networks.callers)
         for name in GRAPHS
         if not name.endswith("_head.onnx")  # those see patients, not pictures
     }
@@ -68,14 +68,18 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     def plain_way() -> None:
         of_plain[:] = score_plainly(cohort, bundle, plain, networks, cpus)
 
+    def side_by_side(work: Callable[[], object]) -> None:
+        """As many batches at a time as in scoring."""
+        with ThreadPoolExecutor(networks.callers) as pool:
+            for future in [pool.submit(work) for _ in range(len(files) // batch_size)]:
+                future.result()
+
     def networks_alone() -> None:
-        for _ in range(len(files) // batch_size):
-            networks.score_images(crops, clinical)
+        side_by_side(lambda: networks.score_images(crops, clinical))
 
     def one_graph(name: str) -> None:
         inputs = {"images": crops, "clinical": clinical} if name == "baseline.onnx" else {"images": crops}
-        for _ in range(len(files) // batch_size):
-            graphs[name].run(**inputs)
+        side_by_side(lambda: graphs[name].run(**inputs))
 
     def decoding_alone() -> None:
         with ThreadPoolExecutor(cpus) as pool:

@@ -128,8 +128,9 @@ def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
     """A session that ends up on the processor although CUDA was found."""
     with pytest.raises(DeviceError, match=r"baseline\.onnx: runs on CPUExecutionProvider"):
         Networks(tiny, Device(CUDA, "found"), 8, 1)
-    networks = Networks(tiny, Device(CUDA, "found", may_move=True), 8, 1)
+    networks = Networks(tiny, Device(CUDA, "found", may_move=True), None, 1)
     assert networks.device == Device(CPU, "found, then left")
+    assert (networks.batch_size, networks._rows) == (256, 8)  # pictures are collected, and scored in small batches
     assert networks.downgrades[0].startswith("moved from CUDAExecutionProvider to CPUExecutionProvider: baseline.onnx")
 
 

@@ -243,7 +243,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert re.fullmatch("[0-9a-f]{64}", record["cohort"]["table_sha256"])
     assert record["options"]["reference_date"] == "2019-07-01"
     assert record["options"]["operating_point"] == "balanced"
-    assert record["options"]["batch_size"] == 32
+    assert record["options"]["batch_size"] is None
     assert record["patients"] == {"scored": 6, "refused": 0, "failed": 0}
     assert sum(record["decisions"].values()) == 6
     assert record["images"] == {"used": len(plain.images), "rejected": 0}

@@ -104,9 +104,9 @@ def test_two_runs_give_the_same_bytes_and_leave_the_input_alone(plain: Outcome, 
     assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*")} == before
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (48, 0)])
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (48, 0), (None, 3)])
 def test_neither_batches_nor_threads_change_a_byte(
-    plain: Outcome, pristine: Path, tmp_path: Path, batch_size: int, workers: int
+    plain: Outcome, pristine: Path, tmp_path: Path, batch_size: int | None, workers: int
 ) -> None:
     outcome = score(pristine, tmp_path / "out", batch_size=batch_size, workers=workers)
     assert outcome.csv_bytes == plain.csv_bytes
