@@ -11,7 +11,7 @@ import numpy.typing as npt
 from infer.bundle import Bundle
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.manifest import GRAPHS
-from infer.sessions import CPU, CUDA, Device, Graph
+from infer.sessions import CPU, CUDA, Device, Graph, shared
 
 Floats = npt.NDArray[np.floating]
 Images = npt.NDArray[np.uint8]
@@ -158,12 +158,13 @@ class Networks:
             padding = self._rows - number
             images = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)])
             clinical = np.concatenate([clinical, np.ones((padding, 3), np.float32)])
-        baseline = self._baseline.run(images=images, clinical=clinical.astype(np.float32))
+        pictures = shared(self.device, images)
+        baseline = self._baseline.run(images=pictures, clinical=clinical.astype(np.float32))
         return ImageScores(
             baseline=baseline["probability"][:number],
-            classes=self._scan.run(images=images)["probabilities"][:number],
-            maps=self._encoder.run(images=images)["maps"][:number],
-            contribution=self._imagenet.run(images=images)["contribution"][:number],
+            classes=self._scan.run(images=pictures)["probabilities"][:number],
+            maps=self._encoder.run(images=pictures)["maps"][:number],
+            contribution=self._imagenet.run(images=pictures)["contribution"][:number],
         )
 
     def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:

@@ -76,8 +76,11 @@ class Graph:
         self.inputs = {value.name: (value.type, tuple(value.shape)) for value in self._session.get_inputs()}
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
-    def run(self, **inputs: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.float32]]:
+    def run(self, **inputs: Any) -> dict[str, npt.NDArray[np.float32]]:
         """All outputs by name.
+
+        Args:
+            inputs: by name; arrays, or what `shared` made of them.
 
         Raises:
             DeviceMemoryError: a GPU has too little memory for this batch.
@@ -88,12 +91,23 @@ class Graph:
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             if self._provider == CPU:
                 raise
-            kind = DeviceMemoryError if any(sign in str(error).lower() for sign in NO_MEMORY) else DeviceError
-            what = str(error).partition("\n")[0]
-            raise kind(
-                f"{self.name}: failed on {self._provider}: {what}. Use a smaller --batch-size or --device cpu"
-            ) from error
+            raise _device_error(self.name, self._provider, error) from error
         return dict(zip(self.outputs, outputs, strict=True))
+
+
+def shared(device: Device, array: npt.NDArray[Any]) -> Any:
+    """An input of several graphs: copied to a GPU once, instead of once for each of them.
+
+    Raises:
+        DeviceMemoryError: the GPU has no room for it.
+        DeviceError: the GPU gave up.
+    """
+    if device.provider == CPU:
+        return array
+    try:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
+    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        raise _device_error("the pictures", device.provider, error) from error
 
 
 def check_nodes(name: str, nodes: Iterable[tuple[str, str]], provider: str) -> Counter[str]:
@@ -136,6 +150,12 @@ def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime
         raise BundleError(f"{name}: onnxruntime cannot load this graph ({error}). Export the bundle again") from error
     session.disable_fallback()  # else a failed run is tried again on the CPU, announced by a print
     return session
+
+
+def _device_error(what: str, provider: str, error: Exception) -> DeviceError:
+    kind = DeviceMemoryError if any(sign in str(error).lower() for sign in NO_MEMORY) else DeviceError
+    first_line = str(error).partition("\n")[0]
+    return kind(f"{what}: failed on {provider}: {first_line}. Use a smaller --batch-size or --device cpu")
 
 
 def _placed(session: onnxruntime.InferenceSession) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import infer.models
@@ -13,7 +14,7 @@ from infer.bundle import Bundle, load_bundle
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.models import Networks, proven, self_test
 from infer.results import Results
-from infer.sessions import CPU, CUDA, Device, Graph, check_nodes
+from infer.sessions import CPU, CUDA, Device, Graph, check_nodes, shared
 from tests.infer.runs import TINY, score
 
 PRETENDED = Device(CPU, "a pretended GPU", may_move=True)
@@ -139,6 +140,17 @@ def test_what_onnxruntime_says_of_memory_is_understood(tiny: Bundle, text: str) 
     assert type(failure(tiny, CUDA, text)) is DeviceMemoryError
     assert type(failure(tiny, CUDA, "CUDA failure 700: an illegal memory access was encountered")) is DeviceError
     assert type(failure(tiny, CPU, text)) is RuntimeError  # of a processor it is no matter of the device
+
+
+def test_pictures_are_shared_among_graphs(bundle: Bundle, crops: tuple[Any, Any]) -> None:
+    """A value of onnxruntime's own in an array's place gives the same; a GPU that takes none has given up."""
+    images = crops[0][:8]
+    graph = Graph("scan.onnx", bundle.graphs["scan.onnx"], PINNED, 1)
+    assert shared(PINNED, images) is images
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(images)
+    assert np.array_equal(graph.run(images=value)["probabilities"], graph.run(images=images)["probabilities"])
+    with pytest.raises(DeviceError, match="the pictures: failed on CUDAExecutionProvider"):
+        shared(Device(CUDA, "not here"), images)
 
 
 def failure(tiny: Bundle, provider: str, text: str) -> Exception:
