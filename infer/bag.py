@@ -78,6 +78,7 @@ class Bag:
     maps_sum: npt.NDArray[np.float64] | None = None
     colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     cell_classes: list[int] = field(default_factory=list)
+    finite: bool = True  # no network gave what is no number
     _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def see(self, *what: object) -> None:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -35,7 +35,7 @@ INTERRUPTED, TERMINATED = 130, 143
 @click.option(
     "--batch-size", type=click.IntRange(1, 1024), help="Pictures a batch.  [default: 8 on a processor, 256 on a GPU]"
 )
-@click.option("--workers", type=click.IntRange(0), default=0, help="Decoding threads; 0 is one for each processor.")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Decoding threads; 0: one a processor, 16 at most.")
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over where a run that was cut off left OUT unfinished.")
 @click.version_option(__version__, prog_name="lympho")
@@ -51,10 +51,28 @@ def command(reference_date: dt.datetime | None, bundle: Path | None, **options: 
     return run(Options(reference_date=date, bundle=bundle or REFERENCE, **options))
 
 
+def _terminate(*_: object) -> NoReturn:
+    _ignore_further_signals()
+    sys.exit(TERMINATED)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    _ignore_further_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_further_signals() -> None:
+    """A second one must not cut short the tidying up after the first."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # SIG_IGN would be an error for one that has come already
+
+
 def main() -> None:
     """Run the command line and exit with the code that says how it ended."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller wants it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:

@@ -12,8 +12,8 @@ from infer.bag import ImageResult, open_bag
 from infer.cohort import Cohort
 from infer.errors import OutputError
 from infer.images import try_picture
-from infer.journal import JOURNAL, Identity, Place, Stored
-from infer.results import RECORD, unfinished
+from infer.journal import Identity, Place, Stored
+from infer.results import unfinished, unfinished_size
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Past:
 
     stored: Stored | None = None  # to go on from
     started_over: str = ""  # why an unfinished run is there and does not count, for run.json
+    problem: OutputError | None = None  # it cannot be read: nothing may be written over it
 
     def if_same(self, identity: Identity) -> "Past":
         """This, or nothing if its results hang on something else than this run's."""
@@ -38,14 +39,15 @@ def find_past(folder: Path, asked: Identity, *, fresh: bool) -> Past:
     Args:
         fresh: start over whatever is there.
     """
-    if (folder / RECORD).exists() or not (folder / JOURNAL).exists():
-        return Past()
-    if fresh:
-        return Past(started_over="--fresh")
     try:
+        size = unfinished_size(folder)
+        if not size:
+            return Past()
+        if fresh:
+            return Past(started_over="--fresh")
         stored = unfinished(folder)
-    except OutputError:  # it ends the run when the folder is written; other errors come first
-        return Past()
+    except OutputError as error:
+        return Past(problem=error)
     if stored is None:
         return Past(started_over="the unfinished run's journal is of another program or damaged")
     return Past(stored).if_same(replace(asked, numerics=stored.header.identity.numerics))

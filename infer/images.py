@@ -52,6 +52,15 @@ def list_images(folder: Path) -> Listing:
     return Listing(tuple(pictures), len(names) - len(pictures))
 
 
+def listable(folder: Path) -> bool:
+    """Whether a folder can be listed now: one that cannot says nothing of the pictures in it."""
+    try:
+        os.listdir(folder)
+    except OSError:
+        return False
+    return True
+
+
 def leaves(path: Path, root: Path) -> bool:
     """Whether a path, its links followed, ends outside `root` (itself resolved)."""
     return not Path(os.path.realpath(path)).is_relative_to(root)
@@ -86,6 +95,9 @@ def try_picture(path: Path, root: Path) -> tuple[str, bytes | RejectedImage | OS
         data = read_picture(path, root)
     except (RejectedImage, OSError) as error:
         return str(error), error
+    except MemoryError:  # no matter of the picture: its patient fails, the others go on
+        too_large = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return str(too_large), too_large
     return hashlib.sha256(data).hexdigest(), data
 
 

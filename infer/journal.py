@@ -1,8 +1,7 @@
 """The journal of a run: every finished patient, safe on the disk, so that a run that was cut off can go on.
 
 A record a line: CRC-32, a blank, JSON. The first says what the results hang on; then come starts, downgrades and
-patients. What
-follows a line that was cut short or whose sum is wrong does not count and is cut away.
+patients. What follows a line that was cut short or whose sum is wrong does not count and is cut away.
 """
 
 import contextlib
@@ -18,9 +17,10 @@ from typing import Any
 
 import msgspec
 
+from infer.lock import MODE
+
 JOURNAL = ".journal"
 FORMAT = 1  # raised whenever an older journal would be misread
-MODE = 0o640
 SYNC_SECONDS = 1.0  # a killed process loses nothing, a machine that loses its power this much
 
 
@@ -28,7 +28,8 @@ SYNC_SECONDS = 1.0  # a killed process loses nothing, a machine that loses its p
 class Identity:
     """What a patient's result hangs on beside the patient: where all of it agrees, a run goes on."""
 
-    code: str  # version
+    code: str  # version, and a digest of the program
+    libraries: str  # that decode and compute beside the networks
     bundle: str  # id
     operating_point: str
     reference_date: str | None  # as asked for
@@ -226,4 +227,8 @@ def _record(line: bytes) -> Any:
     total, _, text = line[:-1].partition(b" ")
     if not line.endswith(b"\n") or total != b"%08x" % zlib.crc32(text):
         return None
-    return json.loads(text)
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None

@@ -12,11 +12,35 @@ from pathlib import Path
 from infer.errors import HeldError
 
 LOCK = ".lock"
-MODE = 0o640
+MODE = 0o640  # patients' data: of everything in the folder
+
+
+class Lock:
+    """The lock that this run holds, as long as nobody removes its file."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    def check(self) -> None:
+        """Make sure that no other run can have taken the folder.
+
+        Raises:
+            OSError: the lock's file was removed or replaced.
+        """
+        if not os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+            raise FileNotFoundError(None, "was taken away while the run held it", str(self._path))
+
+    def holds(self) -> bool:
+        """Whether `check` finds nothing."""
+        try:
+            self.check()
+        except OSError:
+            return False
+        return True
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Iterator[Lock]:
     """Hold a folder, which must exist, against other runs; the lock's file is gone afterwards.
 
     Raises:
@@ -25,11 +49,13 @@ def held(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     descriptor = _locked(path)
+    lock = Lock(path, descriptor)
     try:
-        yield
+        yield lock
     finally:
-        with contextlib.suppress(OSError):  # someone deleted the folder: then nobody is kept waiting either
-            path.unlink()
+        if lock.holds():  # else someone deleted the folder, and the file of this name is another run's
+            with contextlib.suppress(OSError):
+                path.unlink()
         os.close(descriptor)
 
 

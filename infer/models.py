@@ -1,17 +1,18 @@
 """The networks of a bundle, checked and ready: batches of crops in, each member's raw outputs out."""
 
+import copy
 import hashlib
-import threading
 from collections import Counter
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from infer.bundle import Bundle
-from infer.errors import BundleError, DeviceError, DeviceMemoryError
+from infer.errors import BundleError
 from infer.manifest import GRAPHS
-from infer.sessions import CPU, CUDA, Device, Graph, shared
+from infer.sessions import Device, Graph, shared
 
 Floats = npt.NDArray[np.floating]
 Images = npt.NDArray[np.uint8]
@@ -22,9 +23,6 @@ FEATURE_MAPS = (256, 3, 3)  # of each of the mixtures, one after the other
 # Batches are padded to a multiple of it: left-over rows of a matrix go through kernels of their own, which round
 # otherwise, and a score's last digit must not hang on --batch-size.
 ROWS = 8
-# Small ones stay in a processor's caches and need least memory: 8 are as fast as 32.
-BATCH_SIZES = {CPU: 8, CUDA: 256}
-MOST_CALLERS = 16  # each needs memory for its own batch's maps
 
 
 @dataclass(frozen=True)
@@ -48,48 +46,34 @@ class BagScores:
     imagenet: float
 
 
+class Asked(Protocol):
+    """What the self-test asks: the networks themselves, or what stands before them."""
+
+    batch_size: int
+
+    @property
+    def device(self) -> Device: ...
+    def score_images(self, images: Images, clinical: Floats) -> ImageScores: ...
+    def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores: ...
+
+
 class Networks:
     """The six graphs. Pictures always go through in batches of one fixed size, the last one padded.
 
     A second batch shape would enlarge onnxruntime's memory arena for good, and a score must not depend on how many
-    other pictures happen to share its batch. A GPU with too little memory gets smaller batches; one that gives up
-    hands over to the processor if the device may move, else it is an error.
+    other pictures happen to share its batch.
     """
 
-    def __init__(self, bundle: Bundle, device: Device, batch_size: int | None, cpus: int) -> None:
+    def __init__(self, bundle: Bundle, device: Device, batch_size: int, threads: int) -> None:
         """Load and check the graphs.
-
-        Args:
-            batch_size: pictures; None for what suits the device.
-            cpus: processors for the graphs that run on them.
 
         Raises:
             BundleError: a graph's inputs or outputs are not what this program feeds and reads.
-            DeviceError: the device does not run them and may not be left.
+            DeviceError: the device does not run them.
         """
-        self.batch_size = batch_size or BATCH_SIZES[device.provider]
-        self.downgrades: list[str] = []  # for run.json
-        # Batches side by side, each on few threads, take less time than one after the other on many: every layer of a
-        # network ends with its threads waiting for the last of them. A GPU takes one at a time.
-        self.callers = 1 if device.provider == CUDA or device.may_move else min(cpus, MOST_CALLERS)
-        self._threads = max(1, cpus // self.callers)
-        self._bundle = bundle
-        self._moving = threading.Lock()
-        self.device = device
-        try:
-            self._load(device)
-        except DeviceError as error:
-            if not device.may_move:
-                raise
-            self.move(str(error))
-
-    def _load(self, device: Device) -> None:
-        # What fitted a GPU that was left may be too much for the processor's memory.
-        moved = device.provider != self.device.provider
-        self._rows = -(-(BATCH_SIZES[device.provider] if moved else self.batch_size) // ROWS) * ROWS
-        self.device = device
-        bundle = self._bundle
-        graphs = {name: Graph(name, bundle.graphs[name], device, self._threads) for name in GRAPHS}
+        self._device = device
+        self.batch_size = batch_size
+        graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in GRAPHS}
         self.nodes = dict(sum((graph.nodes for graph in graphs.values()), Counter[str]()))  # provider -> nodes
         size = bundle.manifest.crop_size
         pictures = ("tensor(uint8)", (size, size, 3))
@@ -106,56 +90,30 @@ class Networks:
         self._encoder, self._head = graphs["moe_encoder.onnx"], graphs["moe_head.onnx"]
         self._imagenet, self._imagenet_head = graphs["imagenet_encoder.onnx"], graphs["imagenet_head.onnx"]
 
+    @property
+    def device(self) -> Device:
+        """Where the graphs run."""
+        return self._device
+
     def __str__(self) -> str:
         return f"{self.device.provider} ({self.device.note})"
 
+    def with_batches_of(self, batch_size: int) -> "Networks":
+        """The same graphs for another batch size."""
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        return other
+
     def score_images(self, images: Images, clinical: Floats) -> ImageScores:
-        """Score pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
-
-        As many threads as `callers` may call this side by side.
+        """Score up to `batch_size` pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
 
         Raises:
-            DeviceError: the device gave up and may not be left.
+            DeviceError: the device gave up.
         """
-        parts: list[ImageScores] = []
-        done = 0
-        while done < len(images):
-            end = done + self._rows
-            try:
-                parts.append(self._score_rows(images[done:end], clinical[done:end]))
-            except DeviceError as error:
-                self._give_way(error)
-            else:
-                done = end
-        return parts[0] if len(parts) == 1 else _joined(parts)
-
-    def move(self, why: str) -> None:
-        """Leave the device for the processor, and write down why.
-
-        Raises:
-            BundleError: the processor does not pass the self-test.
-        """
-        with self._moving:
-            if not self.device.may_move:  # the pictures' thread and the patients' may find out at the same time
-                return
-            self.downgrades.append(f"moved from {self.device.provider} to {CPU}: {why}")
-            self._load(Device(CPU, f"{self.device.note}, then left"))
-        self_test(self, self._bundle)
-
-    def _give_way(self, error: DeviceError) -> None:
-        """Do with less of the device, or without it."""
-        if isinstance(error, DeviceMemoryError) and self._rows > ROWS:
-            self._rows = max(ROWS, self._rows // 2 // ROWS * ROWS)
-            self.downgrades.append(f"batches of {self._rows} instead of {self.batch_size}: {error}")
-        elif self.device.may_move:
-            self.move(str(error))
-        else:
-            raise error
-
-    def _score_rows(self, images: Images, clinical: Floats) -> ImageScores:
         number = len(images)
-        if number < self._rows:
-            padding = self._rows - number
+        rows = -(-self.batch_size // ROWS) * ROWS
+        if number < rows:
+            padding = rows - number
             images = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)])
             clinical = np.concatenate([clinical, np.ones((padding, 3), np.float32)])
         pictures = shared(self.device, images)
@@ -171,19 +129,11 @@ class Networks:
         """Score one patient: means over its pictures of maps (C, 3, 3) and contribution; clinical values (3,).
 
         Raises:
-            DeviceError: the device gave up and may not be left.
+            DeviceError: the device gave up.
         """
         values = clinical[None].astype(np.float32)
-        bags = mean_maps[None].astype(np.float32)
-        contribution = np.array([mean_contribution], np.float32)
-        try:
-            mixture = self._head.run(bags=bags, clinical=values)
-            imagenet = self._imagenet_head.run(contribution=contribution, clinical=values)
-        except DeviceError as error:
-            if not self.device.may_move:
-                raise
-            self.move(str(error))
-            return self.score_bag(mean_maps, mean_contribution, clinical)
+        mixture = self._head.run(bags=mean_maps[None].astype(np.float32), clinical=values)
+        imagenet = self._imagenet_head.run(contribution=np.array([mean_contribution], np.float32), clinical=values)
         out = {name: float(of[0]) for name, of in mixture.items()}
         return BagScores(
             out["probability"],
@@ -204,7 +154,7 @@ def self_test_images(seed: int, number: int, size: int) -> Images:
     return np.ascontiguousarray(blocks.repeat(scale, axis=1).repeat(scale, axis=2)[:, :size, :size])
 
 
-def self_test_outputs(networks: Networks, images: Images, clinical: Floats) -> dict[str, Floats]:
+def self_test_outputs(networks: Asked, images: Images, clinical: Floats) -> dict[str, Floats]:
     """What the self-test compares, each flat: every picture alone, and as a bag of one."""
     size = networks.batch_size
     parts = [networks.score_images(images[i : i + size], clinical[i : i + size]) for i in range(0, len(images), size)]
@@ -225,7 +175,7 @@ def self_test_outputs(networks: Networks, images: Images, clinical: Floats) -> d
     }
 
 
-def self_test(networks: Networks, bundle: Bundle) -> str:
+def self_test(networks: Asked, bundle: Bundle) -> str:
     """Compare the graphs' outputs on this machine with those the bundle was exported with.
 
     Returns:
@@ -251,25 +201,6 @@ def self_test(networks: Networks, bundle: Bundle) -> str:
                 f"{test.tolerance[provider]:.2g} is allowed. Do not use this bundle on this machine"
             )
     return hashlib.sha256(b"".join(np.float64(values).tobytes() for values in found.values())).hexdigest()
-
-
-def proven(networks: Networks, bundle: Bundle) -> str:
-    """The self-test; a device that fails it is left for the processor if it may be. Returns what `self_test` returns.
-
-    Raises:
-        BundleError: as `self_test`.
-    """
-    try:
-        return self_test(networks, bundle)
-    except BundleError as error:
-        if not networks.device.may_move:
-            raise
-        networks.move(str(error))
-        return self_test(networks, bundle)
-
-
-def _joined(parts: list[ImageScores]) -> ImageScores:
-    return ImageScores(*(np.concatenate(of) for of in zip(*map(astuple, parts), strict=True)))
 
 
 def _maps(head: Graph) -> tuple[int, ...]:

@@ -13,14 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from infer.cohort import Patient
 from infer.errors import HeldError, OutputError
 from infer.journal import JOURNAL, Entry, Header, Journal, Stored, read_journal
-from infer.lock import held
+from infer.lock import MODE, held
 from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, csv_text
 
 PREDICTIONS, IMAGES, RECORD, LOG_FILE = "predictions.csv", "images.csv", "run.json", "run.log"
-NAMES = (PREDICTIONS, IMAGES, RECORD, LOG_FILE)
-MODE = 0o640  # patients' data
+NAMES = (RECORD, PREDICTIONS, IMAGES, LOG_FILE)  # removed in this order: run.json must not speak for what is gone
 
 
 def unfinished(folder: Path) -> Stored | None:
@@ -30,7 +30,24 @@ def unfinished(folder: Path) -> Stored | None:
         OutputError: it is there and cannot be read.
     """
     with _output_errors(folder):
-        return None if (folder / RECORD).exists() else read_journal(folder / JOURNAL)
+        return read_journal(folder / JOURNAL) if unfinished_size(folder) else None
+
+
+def unfinished_size(folder: Path) -> int:
+    """Bytes of the journal of a run that was cut off; 0 if there is none.
+
+    Raises:
+        OutputError: the folder cannot be looked into.
+    """
+    with _output_errors(folder):
+        try:
+            (folder / RECORD).lstat()
+        except FileNotFoundError:
+            try:
+                return (folder / JOURNAL).stat().st_size
+            except FileNotFoundError:
+                return 0
+        return 0
 
 
 class _LogFile(logging.StreamHandler[IO[str]]):
@@ -57,13 +74,15 @@ class Results:
         self._places: dict[int, int] = {}  # line of the patient in the table -> where its entry stands
         with contextlib.ExitStack() as stack, _output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(folder))
+            self._lock = stack.enter_context(held(folder))
             stack.callback(self._remove_parts)
             if going_on and unfinished(folder) != going_on:
-                raise HeldError(f"{folder}: another run ended there just now. Start this one again")
+                raise HeldError(f"{folder}: another run was at work there just now. Start this one again")
             log = folder / LOG_FILE
             if going_on and log.exists():  # it was cut off while the results were put under their names
                 os.replace(log, _part(folder, LOG_FILE))
+            if not going_on:  # before run.json, beside which a journal does not count
+                (folder / JOURNAL).unlink(missing_ok=True)
             for name in NAMES:
                 (folder / name).unlink(missing_ok=True)
             self._journal = stack.enter_context(Journal(folder / JOURNAL, header, started, going_on))
@@ -114,22 +133,25 @@ class Results:
         with _output_errors(self.folder):
             return self._journal.entry(offset)
 
-    def finish(self, record: dict[str, Any], lines: Sequence[int]) -> None:
+    def finish(self, record: dict[str, Any], patients: Sequence[Patient]) -> None:
         """Write all files and put them under their names, run.json last: where it stands, the run ended.
 
         Args:
-            lines: of all patients, in the table's order.
+            patients: all of them, in the table's order.
 
         Raises:
             OutputError: the disk is full or gone; the journal stays.
         """
         folder = self.folder
         with _output_errors(folder), self._removing_results():
+            self._lock.check()
             with self._open(_part(folder, PREDICTIONS)) as predictions, self._open(_part(folder, IMAGES)) as images:
                 predictions.write(csv_text([PREDICTION_COLUMNS]))
                 images.write(csv_text([IMAGE_COLUMNS]))
-                for line in lines:
-                    entry = self._journal.entry(self._places[line])
+                for patient in patients:
+                    entry = self._journal.entry(self._places[patient.line])
+                    if entry.patient_id != patient.patient_id:
+                        raise RuntimeError(f"{patient.patient_id}: another patient's result stands in its place")
                     predictions.write(entry.prediction)
                     images.write(entry.images)
                 _sync(predictions, images, self._log)
@@ -149,6 +171,8 @@ class Results:
         try:
             yield
         except BaseException:
+            if not self._lock.holds():
+                raise
             with contextlib.suppress(OSError):
                 if (self.folder / LOG_FILE).exists():
                     os.replace(self.folder / LOG_FILE, _part(self.folder, LOG_FILE))
@@ -158,6 +182,8 @@ class Results:
             raise
 
     def _remove_parts(self) -> None:
+        if not self._lock.holds():  # someone removed the folder or the lock: these may be another run's
+            return
         for name in (PREDICTIONS, IMAGES, RECORD):
             with contextlib.suppress(OSError):
                 _part(self.folder, name).unlink(missing_ok=True)

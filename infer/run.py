@@ -2,29 +2,28 @@
 
 import contextlib
 import datetime as dt
+import json
 import logging
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from infer import __version__
 from infer.bundle import REFERENCE, Bundle, load_bundle
 from infer.cohort import Cohort, read_cohort
+from infer.dates import check_date_format
 from infer.errors import EXIT_MEANING, OutputError, UsageError
 from infer.going_on import Past, find_past, unchanged
 from infer.journal import FORMAT, Entry, Header, Identity
 from infer.lock import check_free
-from infer.models import Networks, proven
 from infer.progress import Progress
+from infer.record import libraries, program_digest, what_ran
 from infer.results import Results
 from infer.rows import entry_of
+from infer.scorer import Scorer
 from infer.scoring import score_cohort
-from infer.sessions import ONNXRUNTIME_VERSION, available_cpus, choose_device
+from infer.sessions import available_cpus, choose_device
 from infer.tally import Tally
 
 LOG = logging.getLogger("lympho")
@@ -59,13 +58,39 @@ def run(options: Options) -> int:
         LymphoError: with the exit code of what stopped the run; no result file is left, finished patients are kept.
     """
     started = _now()
-    _check_folders(options)
+    ready = _prepare(options, started)
+    if ready.past.problem:
+        raise ready.past.problem
+    if options.dry_run:
+        return _look_through(options, ready)
+    header = Header(FORMAT, ready.identity, ready.date.isoformat())
+    with Results(options.out, header, _iso(started), ready.past.stored) as results:
+        return _fill(results, options, ready, started)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """All that was found good."""
+
+    bundle: Bundle
+    cohort: Cohort
+    networks: Scorer
+    identity: Identity
+    date: dt.date  # at which ages are taken
+    past: Past
+    kept: dict[int, int]  # of the past: line in the table -> place in the journal
+
+
+def _prepare(options: Options, started: dt.datetime) -> _Ready:
+    """Check options, bundle, cohort and device, in this order, and look at what an earlier run left."""
+    _check_options(options)
     bundle = load_bundle(options.bundle)
     points = bundle.manifest.ensemble.operating_points
     if options.operating_point not in points:
         raise UsageError(f"--operating-point {options.operating_point}: this bundle has {', '.join(sorted(points))}")
     asked = Identity(
-        code=__version__,
+        code=f"{__version__} {program_digest()}",
+        libraries=json.dumps(libraries()),
         bundle=bundle.bundle_id,
         operating_point=options.operating_point,
         reference_date=options.reference_date.isoformat() if options.reference_date else None,
@@ -77,68 +102,58 @@ def run(options: Options) -> int:
     date = dt.date.fromisoformat(past.stored.header.date) if past.stored else today
     cohort = _read_cohort(options, bundle, date)
     device = choose_device(options.device, bundle.graphs["moe_head.onnx"])
-    networks = Networks(bundle, device, options.batch_size, available_cpus())
-    identity = replace(asked, numerics=proven(networks, bundle))
+    networks = Scorer(bundle, device, options.batch_size, available_cpus())
+    identity = replace(asked, numerics=networks.prove())
     past = past.if_same(identity)
-    if past.stored is None and date != today:  # a date was pinned with results that do not count
+    kept = _kept(cohort, past, options)
+    if past.stored and not kept:
+        past = Past(started_over="no finished patient of the unfinished run stands as it was")
+    if past.stored is None and date != today:  # a day is pinned with results, and without them does not count
         date, cohort = today, _read_cohort(options, bundle, today)
-    LOG.info("bundle %s, %d patients, %s", bundle.short_id, len(cohort.patients), networks)
+    return _Ready(bundle, cohort, networks, identity, date, past, kept)
+
+
+def _look_through(options: Options, ready: _Ready) -> int:
+    """A dry run: everything is read and checked, nothing is scored or written."""
+    _check_writable(options.out)
+    check_free(options.out)
     tally = Tally()
-    if options.dry_run:
-        check_free(options.out)
-        _check_writable(options.out)
-        for _ in _entries(cohort, None, bundle, options, tally):
-            pass
-        return _end(tally, options)
-    header = Header(FORMAT, identity, date.isoformat())
-    with Results(options.out, header, _iso(started), past.stored) as results:
-        kept = _keep(results, cohort, past, options, tally)
-        rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
-        told = 0
-        for line, entry in _entries(rest, networks, bundle, options, tally):
-            for downgrade in networks.downgrades[told:]:
-                LOG.warning("%s", downgrade)
-                results.note(downgrade)
-            told = len(networks.downgrades)
-            results.write(line, entry)
-        code = _end(tally, options)
-        earlier = past.stored.starts if past.stored else ()
-        record = {
-            **_what_ran(options, cohort, bundle, networks, date),
-            "starts": [*earlier, _iso(started)],
-            "kept_from_earlier_starts": len(kept),
-            "started_over": past.started_over,
-            "downgrades": [*(past.stored.downgrades if past.stored else ()), *networks.downgrades],
-            "ended": _iso(_now()),
-            **tally.as_record(),
-            "exit_code": code,
-            "exit_meaning": EXIT_MEANING[code],
-        }
-        results.finish(record, [patient.line for patient in cohort.patients])
-    return code
+    for _ in _entries(ready.cohort, None, ready.bundle, options, tally):
+        pass
+    return _end(tally, options)
 
 
-def _what_ran(options: Options, cohort: Cohort, bundle: Bundle, networks: Networks, date: dt.date) -> dict[str, Any]:
-    """For run.json: what ran, on what, with which bundle and provider. Holds no patient's values."""
-    asked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
-    return {
-        "program": {"name": "lympho", "version": __version__, "python": platform.python_version()},
-        "libraries": {"onnxruntime": ONNXRUNTIME_VERSION, "numpy": np.__version__},
-        "options": asked | {"reference_date": date.isoformat()},
-        "cohort": {
-            "table": str(cohort.table),
-            "table_sha256": cohort.table_sha256,
-            "patients": len(cohort.patients),
-            "folders_without_row": list(cohort.folders_without_row),
-        },
-        "bundle": {"id": bundle.bundle_id, "folder": str(bundle.folder), "schema": bundle.manifest.schema},
-        "device": {
-            "asked": options.device,
-            "provider": networks.device.provider,
-            "note": networks.device.note,
-            "nodes": networks.nodes,
-        },
+def _fill(results: Results, options: Options, ready: _Ready, started: dt.datetime) -> int:
+    """Score who is not kept, and write all results."""
+    cohort, networks, past, kept = ready.cohort, ready.networks, ready.past, ready.kept
+    LOG.info("bundle %s, %d patients, %s", ready.bundle.short_id, len(cohort.patients), networks)
+    if past.started_over:
+        LOG.warning("starts over: %s", past.started_over)
+    if past.stored:
+        LOG.info("goes on: %d patients are kept, ages are taken at %s", len(kept), ready.date)
+    tally = Tally()
+    for line, offset in kept.items():
+        tally.add(results.keep(line, offset))
+    rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
+    told = 0
+    for line, entry in _entries(rest, networks, ready.bundle, options, tally):
+        told += _tell(networks.downgrades[told:], results)
+        results.write(line, entry)
+    _tell(networks.downgrades[told:], results)
+    code = _end(tally, options)
+    record = {
+        **what_ran(asdict(options), cohort, ready.bundle, networks, ready.date),
+        "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
+        "kept_from_earlier_starts": len(kept),
+        "started_over": past.started_over,
+        "downgrades": [*(past.stored.downgrades if past.stored else ()), *networks.downgrades],
+        "ended": _iso(_now()),
+        **tally.as_record(),
+        "exit_code": code,
+        "exit_meaning": EXIT_MEANING[code],
     }
+    results.finish(record, cohort.patients)
+    return code
 
 
 def _read_cohort(options: Options, bundle: Bundle, date: dt.date) -> Cohort:
@@ -151,22 +166,23 @@ def _read_cohort(options: Options, bundle: Bundle, date: dt.date) -> Cohort:
     )
 
 
-def _keep(results: Results, cohort: Cohort, past: Past, options: Options, tally: Tally) -> dict[int, int]:
-    """Take over what an earlier start finished and nobody changed: line in the table -> place in the journal."""
-    if past.started_over:
-        LOG.warning("starts over: %s", past.started_over)
+def _kept(cohort: Cohort, past: Past, options: Options) -> dict[int, int]:
+    """What an earlier start finished and nobody changed: line in the table -> place in the journal."""
     if past.stored is None:
         return {}
     LOG.info("goes on: reading the pictures of %d finished patients again", len(past.stored.places))
-    kept = unchanged(cohort, past.stored.places, _workers(options))
-    for line, offset in kept.items():
-        tally.add(results.keep(line, offset))
-    LOG.info("goes on: %d patients are kept", len(kept))
-    return kept
+    return unchanged(cohort, past.stored.places, _workers(options))
+
+
+def _tell(downgrades: list[str], results: Results) -> int:
+    for downgrade in downgrades:
+        LOG.warning("%s", downgrade)
+        results.note(downgrade)
+    return len(downgrades)
 
 
 def _entries(
-    cohort: Cohort, networks: Networks | None, bundle: Bundle, options: Options, tally: Tally
+    cohort: Cohort, networks: Scorer | None, bundle: Bundle, options: Options, tally: Tally
 ) -> Iterator[tuple[int, Entry]]:
     """Score the cohort, count and tell: each patient's line in the table and its entry, in the table's order."""
     progress = Progress(len(cohort.patients))
@@ -176,7 +192,8 @@ def _entries(
             entry = entry_of(result, bundle.short_id)
             tally.add(entry)
             if entry.code:
-                LOG.warning("%s %s (%s)", entry.patient_id, entry.status, entry.code)
+                # An ID that is no folder's name may hold a line end, and look like a line of this log's own.
+                LOG.warning("%s %s (%s)", _printable(entry.patient_id), entry.status, entry.code)
             if entry.unusual_colour:
                 LOG.warning("%s: colours are far from those of the training patients", entry.patient_id)
             progress.advance(len(result.images))
@@ -186,8 +203,12 @@ def _entries(
 def _end(tally: Tally, options: Options) -> int:
     code = tally.exit_code(options.max_refused)
     counts = ", ".join(f"{tally.patients[status]} {status}" for status in ("scored", "refused", "failed"))
-    LOG.info("%s; exit code %d: %s", counts, code, EXIT_MEANING[code])
+    LOG.info("%s; once all is written, exit code %d: %s", counts, code, EXIT_MEANING[code])
     return code
+
+
+def _printable(patient_id: str) -> str:
+    return patient_id if patient_id.isprintable() else ascii(patient_id)
 
 
 def _workers(options: Options) -> int:
@@ -202,16 +223,25 @@ def _iso(moment: dt.datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def _check_folders(options: Options) -> None:
-    if options.out.resolve().is_relative_to(options.patients.resolve()):
+def _check_options(options: Options) -> None:
+    if options.date_format is not None:
+        check_date_format(options.date_format)
+    if not 0 <= options.max_refused <= 1:
+        raise UsageError("--max-refused: must be a share from 0 to 1")
+    if _resolved(options.out).is_relative_to(_resolved(options.patients)):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
-        if path is not None and path.resolve().is_relative_to(options.out.resolve()):
+        if path is not None and _resolved(path).is_relative_to(_resolved(options.out)):
             raise UsageError(f"{name} {path}: lies in {options.out}, which this run would overwrite")
+
+
+def _resolved(path: Path) -> Path:
+    """Unlike Path.resolve, at a circle of links not an error: what opens the path says so."""
+    return Path(os.path.realpath(path))
 
 
 def _check_writable(folder: Path) -> None:
     """For a dry run: could results be written there?"""
-    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    existing = next(path for path in (folder, *_resolved(folder).parents) if os.path.exists(path))  # noqa: PTH110
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{existing}: cannot be written")

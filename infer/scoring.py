@@ -21,10 +21,11 @@ from infer.bag import Bag, Crop, PatientResult, Scores, open_bag
 from infer.cohort import Cohort, Verdict
 from infer.ensemble import calibrated, decide, weighted
 from infer.features import base_features, cell_classes
-from infer.images import RejectedImage, decode_crop, try_picture
+from infer.images import RejectedImage, decode_crop, listable, try_picture
 from infer.manifest import Drift, Manifest
-from infer.models import Images, ImageScores, Networks
+from infer.models import Images, ImageScores
 from infer.naive_bayes import malignant_probability
+from infer.scorer import Scorer
 
 Clinicals = npt.NDArray[np.float32]  # (n, 3)
 Colours = npt.NDArray[np.float64]  # (n, 3) mean of each crop
@@ -52,7 +53,7 @@ Event = tuple[Bag, int | Mark, Looked | None]
 
 
 def score_cohort(
-    cohort: Cohort, networks: Networks | None, manifest: Manifest, point: str, workers: int
+    cohort: Cohort, networks: Scorer | None, manifest: Manifest, point: str, workers: int
 ) -> Generator[PatientResult, None, None]:
     """Score a cohort, one result a patient in the table's order.
 
@@ -146,6 +147,10 @@ def _close(bag: Bag, minimum: int) -> None:
     bag.closed = True
     if bag.verdict:
         return
+    if any(image.reason.startswith("unreadable") for image in bag.images) and not listable(bag.folder):
+        bag.verdict = Verdict("failed", "reading_broke_off: the patient's folder is no longer there")
+        bag.waiting.clear()
+        return
     if not bag.images:
         bag.verdict = Verdict("failed", "folder_empty: the patient's folder holds no picture")
     elif bag.used == 0:
@@ -158,7 +163,7 @@ def _close(bag: Bag, minimum: int) -> None:
 class _Batches:
     """Crops of several patients on their way through the networks together, some batches side by side."""
 
-    def __init__(self, networks: Networks | None, manifest: Manifest) -> None:
+    def __init__(self, networks: Scorer | None, manifest: Manifest) -> None:
         self._networks = networks
         self.size = networks.batch_size if networks else 64
         self.callers = networks.callers if networks else 1
@@ -199,7 +204,11 @@ class _Batches:
         items, future = self._under_way.popleft()
         scores, colours = future.result()
         classes, confidence = cell_classes(scores.classes, self._fusion)  # (n,), (n,)
+        finite = np.isfinite(np.column_stack([scores.classes, scores.baseline, scores.contribution])).all(
+            axis=1
+        )  # (n,)
         for row, (bag, index, _) in enumerate(items):
+            bag.finite &= bool(finite[row])
             image = bag.images[index]
             image.baseline_probability = float(scores.baseline[row])
             image.cell_class = int(classes[row])
@@ -214,14 +223,14 @@ class _Batches:
             bag.scored += 1
 
 
-def _score_images(networks: Networks, images: Images, clinical: Clinicals) -> tuple[ImageScores, Colours]:
+def _score_images(networks: Scorer, images: Images, clinical: Clinicals) -> tuple[ImageScores, Colours]:
     return networks.score_images(images, clinical), images.mean(axis=(1, 2), dtype=np.float64)
 
 
-def _result(bag: Bag, networks: Networks | None, manifest: Manifest, point: str) -> PatientResult:
+def _result(bag: Bag, networks: Scorer | None, manifest: Manifest, point: str) -> PatientResult:
     patient = bag.patient
     scores = None if bag.verdict or networks is None else _score(bag, networks, manifest, point)
-    if scores and not np.isfinite([scores.probability, *scores.members.values()]).all():
+    if scores and not (bag.finite and np.isfinite([scores.probability, scores.gate, *scores.members.values()]).all()):
         bag.verdict, scores = Verdict("failed", "not_finite: a network gave no number for this patient"), None
     if bag.verdict:
         for image in bag.images:
@@ -239,7 +248,7 @@ def _result(bag: Bag, networks: Networks | None, manifest: Manifest, point: str)
     )
 
 
-def _score(bag: Bag, networks: Networks, manifest: Manifest, point: str) -> Scores:
+def _score(bag: Bag, networks: Scorer, manifest: Manifest, point: str) -> Scores:
     """All pictures of the patient have been through the networks: make one probability of them."""
     if bag.maps_sum is None:
         raise ValueError(f"{bag.patient.patient_id}: no picture was scored")

@@ -6,6 +6,7 @@ the session's own first provider, after it was made, tells.
 
 import ctypes
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 # What takes the time. A few nodes that compute shapes are put on the processor on purpose; these never.
 HEAVY = frozenset({"Conv", "Gemm", "MatMul", "MaxPool"})
 NO_MEMORY = ("out of memory", "failed to allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+HOST_NAME = re.compile(r"\s*;?\s*hostname=\S+")  # run.json may leave the hospital, its machines' names need not
 NO_FOLDER = "/dev/null/none"  # cannot exist
 
 
@@ -147,6 +149,8 @@ def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[*providers, CPU])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        if provider != CPU:  # it loads on the processor, or says there that it does not
+            raise _device_error(name, provider, error) from error
         raise BundleError(f"{name}: onnxruntime cannot load this graph ({error}). Export the bundle again") from error
     session.disable_fallback()  # else a failed run is tried again on the CPU, announced by a print
     return session
@@ -154,7 +158,7 @@ def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime
 
 def _device_error(what: str, provider: str, error: Exception) -> DeviceError:
     kind = DeviceMemoryError if any(sign in str(error).lower() for sign in NO_MEMORY) else DeviceError
-    first_line = str(error).partition("\n")[0]
+    first_line = HOST_NAME.sub("", str(error).partition("\n")[0])
     return kind(f"{what}: failed on {provider}: {first_line}. Use a smaller --batch-size or --device cpu")
 
 
@@ -176,7 +180,7 @@ def _cuda_problem(probe: bytes) -> str | None:
     onnxruntime.preload_dlls()
     try:
         got = _session("the probe graph", probe, CUDA, 1).get_providers()[0]
-    except BundleError as error:  # the graph is sound, it has been checked: the device is not
+    except DeviceError as error:
         return str(error)
     if got != CUDA:
         return "a CUDA library is missing, onnxruntime fell back to the CPU"

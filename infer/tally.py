@@ -19,7 +19,6 @@ class Tally:
     image_reasons: Counter[str] = field(default_factory=Counter)
     ignored_files: int = 0
     unusual_colours: int = 0
-
     not_scored: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:

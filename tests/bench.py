@@ -25,8 +25,8 @@ from infer.bundle import REFERENCE, load_bundle
 from infer.cohort import read_cohort
 from infer.images import read_crop
 from infer.manifest import GRAPHS
-from infer.models import BATCH_SIZES, Networks
 from infer.run import Options, run
+from infer.scorer import BATCH_SIZES, Scorer
 from infer.sessions import CPU, Device, Graph, available_cpus
 from tests.plain_torch import PlainNetworks, score_plainly
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
@@ -51,7 +51,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     cohort = read_cohort(folder / "patients", manifest.plausible, reference_date=REFERENCE_DATE)
     device, cpus = Device(CPU, "bench"), available_cpus()
     torch.set_num_threads(cpus)
-    networks, plain = Networks(bundle, device, batch_size, cpus), PlainNetworks(bundle)
+    networks, plain = Scorer(bundle, device, batch_size, cpus), PlainNetworks(bundle)
     graphs = {
         name: Graph(name, bundle.graphs[name], device, cpus // networks.callers)
         for name in GRAPHS

@@ -20,8 +20,9 @@ from infer.cohort import Cohort
 from infer.ensemble import calibrated, weighted
 from infer.features import base_features, cell_classes
 from infer.images import list_images
-from infer.models import FEATURE_MAPS, Networks
+from infer.models import FEATURE_MAPS
 from infer.naive_bayes import malignant_probability
+from infer.scorer import Scorer
 from train.baseline import Baseline, BaselineDimensions
 from train.imagenet import ImageNetDimensions, PictureExpert
 from train.inputs import MEAN, STD
@@ -109,9 +110,7 @@ def _channels(head: bytes) -> int:
     return int(bags.type.tensor_type.shape.dim[1].dim_value)
 
 
-def score_plainly(
-    cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads: Networks, workers: int
-) -> list[float]:
+def score_plainly(cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads: Scorer, workers: int) -> list[float]:
     """Probabilities of all patients, who must all be scorable, in the table's order.
 
     Args:

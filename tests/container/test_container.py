@@ -51,10 +51,11 @@ def score_line(
     mode: str = "rw",
     mounts: tuple[str, ...] = (),
     flags: tuple[str, ...] = (),
+    group: int = GROUP,
 ) -> list[str]:
     volumes = [f"{patients}:/data/patients:ro", *([f"{out}:/out:{mode}"] if out else []), *mounts]
     bound = [part for volume in volumes for part in ("-v", volume)]
-    user = f"--user={uid}:{GROUP}"
+    user = f"--user={uid}:{group}"
     return ["run", "--rm", *LOCKED, *flags, user, *bound, IMAGE, "/data/patients", "/out", *options]
 
 
@@ -182,6 +183,16 @@ def test_out_that_cannot_be_written_is_7(patients: Path, out: Path) -> None:
     assert done.returncode == 7
     assert "/out" in done.stderr
     assert score(patients, out, *DATE, "--dry-run", mode="ro").returncode == 7
+
+
+def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
+    """The commonest mistake: made by root, not to be looked into by whom the container runs as."""
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    for options in ((), ("--dry-run",)):
+        done = docker(*score_line(patients, out, *DATE, *options, group=12345))
+        assert done.returncode == 7, done.stderr
+        assert "Error: /out: cannot be " in done.stderr
 
 
 def test_wrong_usage_is_2() -> None:

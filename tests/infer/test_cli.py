@@ -271,7 +271,7 @@ def test_a_signal_ends_the_run_and_leaves_no_result(
         signal.signal(signal.SIGINT, before)
         try:
             deadline = time.monotonic() + 60
-            while not (out / JOURNAL).exists() and time.monotonic() < deadline:
+            while not (out / ".run.log.part").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
             process.send_signal(signal_sent)
             assert process.wait(timeout=60) == code

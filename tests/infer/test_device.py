@@ -1,6 +1,8 @@
 """A GPU with too little memory, or that gives up, pretended on the processor: the answers are the real ones."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import infer.models
 import infer.sessions
 from infer.bundle import Bundle, load_bundle
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
-from infer.models import Networks, proven, self_test
+from infer.models import Networks
 from infer.results import Results
+from infer.scorer import Scorer
 from infer.sessions import CPU, CUDA, Device, Graph, check_nodes, shared
 from tests.infer.runs import TINY, score
 
@@ -39,7 +42,7 @@ def crops() -> tuple[Any, Any]:
 
 def breaks(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, int], Exception | None]) -> list[tuple[str, int]]:
     """Let graphs fail by name and batch while the networks stand on a device they may leave; returns what was run."""
-    works, leaves = Graph.run, Networks.move
+    works, leaves = Graph.run, Scorer._on_the_processor
     calls: list[tuple[str, int]] = []
     moved: list[str] = []
 
@@ -51,12 +54,12 @@ def breaks(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, int], Exceptio
         calls.append((self.name, rows))
         return works(self, **inputs)
 
-    def move(self: Networks, why: str) -> None:
+    def on_the_processor(self: Scorer, device: Device, why: str) -> Networks:
         moved.append(why)
-        leaves(self, why)
+        return leaves(self, device, why)
 
     monkeypatch.setattr(Graph, "run", run)
-    monkeypatch.setattr(Networks, "move", move)
+    monkeypatch.setattr(Scorer, "_on_the_processor", on_the_processor)
     return calls
 
 
@@ -67,8 +70,8 @@ def small_memory(limit: int) -> Callable[[str, int], Exception | None]:
 def test_too_little_memory_makes_batches_smaller_and_changes_no_score(
     tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Networks(tiny, PINNED, 40, 1).score_images(*crops)
-    networks = Networks(tiny, PINNED, 40, 1)
+    whole = Scorer(tiny, PINNED, 40, 1).score_images(*crops)
+    networks = Scorer(tiny, PINNED, 40, 1)
     calls = breaks(monkeypatch, small_memory(16))
     found = networks.score_images(*crops)
     for name in ("baseline", "classes", "maps", "contribution"):
@@ -80,12 +83,12 @@ def test_too_little_memory_makes_batches_smaller_and_changes_no_score(
 def test_too_little_memory_for_the_smallest_batch_is_6_or_a_move(
     tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Networks(tiny, PINNED, 40, 1).score_images(*crops)
+    whole = Scorer(tiny, PINNED, 40, 1).score_images(*crops)
     breaks(monkeypatch, small_memory(0))
     with pytest.raises(DeviceMemoryError, match=r"baseline\.onnx: out of memory") as caught:
-        Networks(tiny, PINNED, 40, 1).score_images(*crops)
+        Scorer(tiny, PINNED, 40, 1).score_images(*crops)
     assert caught.value.exit_code == 6
-    networks = Networks(tiny, PRETENDED, 40, 1)
+    networks = Scorer(tiny, PRETENDED, 40, 1)
     assert np.array_equal(networks.score_images(*crops).maps, whole.maps)
     assert [text.partition(":")[0] for text in networks.downgrades] == [
         "batches of 16 instead of 40",
@@ -95,19 +98,68 @@ def test_too_little_memory_for_the_smallest_batch_is_6_or_a_move(
     assert networks.device == Device(CPU, "a pretended GPU, then left")
 
 
+def test_two_threads_that_find_out_together_move_once(
+    tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have failed before either has moved; the second goes on with what the first put there."""
+    whole = Networks(tiny, PINNED, 40, 1).score_images(*crops)
+    scorer, works, meeting, failed = Scorer(tiny, PRETENDED, 40, 2), Networks.score_images, threading.Barrier(2), [0]
+
+    def fails(self: Networks, images: Any, clinical: Any) -> Any:
+        if self.device is PRETENDED:
+            failed[0] += 1
+            meeting.wait(timeout=60)
+            raise DeviceError("gone")
+        return works(self, images, clinical)
+
+    monkeypatch.setattr(Networks, "score_images", fails)
+    with ThreadPoolExecutor(2) as pool:
+        found = [future.result() for future in [pool.submit(scorer.score_images, *crops) for _ in range(2)]]
+    assert failed == [2]
+    assert all(np.array_equal(one.maps, whole.maps) for one in found)
+    assert scorer.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: gone"]
+
+
+def test_too_little_memory_in_the_self_test_makes_batches_smaller(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer(tiny, PINNED, 64, 1)
+    expected = scorer.prove()
+    breaks(monkeypatch, small_memory(16))
+    assert scorer.prove() == expected
+    assert [text.partition(":")[0] for text in scorer.downgrades] == [
+        "batches of 32 instead of 64",
+        "batches of 16 instead of 64",
+    ]
+
+
+def test_a_graph_that_a_device_has_no_room_for_is_no_bad_bundle(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise RuntimeError(OUT_OF_MEMORY[0])
+
+    monkeypatch.setattr("infer.sessions.onnxruntime.InferenceSession", no_room)
+    with pytest.raises(
+        DeviceMemoryError, match=r"scan\.onnx: failed on CUDAExecutionProvider: .*out of memory"
+    ) as caught:
+        Graph("scan.onnx", tiny.graphs["scan.onnx"], Device(CUDA, "found"), 1)
+    assert "hostname" not in str(caught.value)
+    with pytest.raises(BundleError, match="cannot load this graph"):
+        Graph("scan.onnx", tiny.graphs["scan.onnx"], PINNED, 1)
+
+
 def test_a_device_that_gives_up_for_a_patient_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     maps, clinical = np.ones((256, 3, 3)), np.array([1.0, 5.0, 60.0])
-    whole = Networks(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
+    whole = Scorer(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
     breaks(monkeypatch, lambda name, _: DeviceError(f"{name}: gone") if name == "imagenet_head.onnx" else None)
     with pytest.raises(DeviceError, match="gone"):
-        Networks(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
-    networks = Networks(tiny, PRETENDED, 8, 1)
+        Scorer(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
+    networks = Scorer(tiny, PRETENDED, 8, 1)
     assert networks.score_bag(maps, 0.1, clinical) == whole
     assert networks.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: imagenet_head.onnx: gone"]
 
 
 def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = self_test(Networks(tiny, PINNED, 8, 1), tiny)
+    expected = Scorer(tiny, PINNED, 8, 1).prove()
     works, tests = infer.models.self_test, []
 
     def fails_first(networks: Networks, bundle: Bundle) -> str:
@@ -116,22 +168,25 @@ def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pyt
             raise BundleError("self-test failed")
         return works(networks, bundle)
 
-    monkeypatch.setattr("infer.models.self_test", fails_first)
-    networks = Networks(tiny, PRETENDED, 8, 1)
-    assert proven(networks, tiny) == expected
+    monkeypatch.setattr("infer.scorer.self_test", fails_first)
+    networks = Scorer(tiny, PRETENDED, 8, 1)
+    assert networks.prove() == expected
     assert networks.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: self-test failed"]
     tests.clear()
     with pytest.raises(BundleError, match="self-test failed"):
-        proven(Networks(tiny, PINNED, 8, 1), tiny)
+        Scorer(tiny, PINNED, 8, 1).prove()
 
 
 def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
     """A session that ends up on the processor although CUDA was found."""
     with pytest.raises(DeviceError, match=r"baseline\.onnx: runs on CPUExecutionProvider"):
-        Networks(tiny, Device(CUDA, "found"), 8, 1)
-    networks = Networks(tiny, Device(CUDA, "found", may_move=True), None, 1)
+        Scorer(tiny, Device(CUDA, "found"), 8, 1)
+    networks = Scorer(tiny, Device(CUDA, "found", may_move=True), None, 1)
     assert networks.device == Device(CPU, "found, then left")
-    assert (networks.batch_size, networks._rows) == (256, 8)  # pictures are collected, and scored in small batches
+    assert (networks.batch_size, networks._networks.batch_size) == (
+        256,
+        8,
+    )  # pictures are collected, and scored in small batches
     assert networks.downgrades[0].startswith("moved from CUDAExecutionProvider to CPUExecutionProvider: baseline.onnx")
 
 

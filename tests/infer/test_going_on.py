@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import errno
 import logging
 import os
 import shutil
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 from infer.bundle import REFERENCE
+from infer.errors import OutputError
 from infer.going_on import Past, find_past
 from infer.journal import JOURNAL, Entry, Identity, read_journal
-from infer.models import Networks, self_test
+from infer.models import Networks
 from infer.results import Results
+from infer.scorer import Scorer
 from tests.infer import runs
 from tests.infer.runs import RESULT_FILES, TABLE, TINY, Outcome, keep_patients, names, set_count
 
@@ -93,12 +96,12 @@ def test_finished_patients_are_kept_and_the_tables_are_the_same_bytes(
     assert sum(pictures[1:]) == expected_pictures(plain, *rest)
     record = outcome.record
     assert (record["kept_from_earlier_starts"], len(record["starts"]), record["started_over"]) == (after, 2, "")
-    same = ("patients", "decisions", "images", "image_reasons", "exit_code", "bundle", "cohort", "device")
-    assert {name: record[name] for name in same} == {name: plain.record[name] for name in same} | {
-        "cohort": record["cohort"]
+    told_again = {"starts", "ended", "kept_from_earlier_starts", "options"}
+    assert {name: record[name] for name in record if name not in told_again} == {
+        name: plain.record[name] for name in record if name not in told_again
     }
     log = (tmp_path / "run.log").read_text()
-    assert log.count("goes on") == 2
+    assert log.count(f"goes on: {after} patients are kept, ages are taken at 2019-07-01") == 1
 
 
 def test_a_run_cut_off_three_times(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
@@ -291,12 +294,75 @@ def test_a_pinned_day_goes_with_its_results(pristine: Path, tmp_path: Path, monk
     at(monkeypatch, 2019, 7, 1)
     cut(pristine, tmp_path, 2, reference_date=None)
     at(monkeypatch, 2020, 7, 1)
-    monkeypatch.setattr("infer.run.proven", lambda *arguments: self_test(*arguments)[::-1])
+    works = Scorer.prove
+    monkeypatch.setattr(Scorer, "prove", lambda self: works(self)[::-1])
     outcome = score(pristine, tmp_path, reference_date=None)
     assert outcome.record["options"]["reference_date"] == "2020-07-01"
     assert outcome.record["started_over"] == "the unfinished run had another numerics"
     ages = {row["age_years"] for row in score(pristine, tmp_path, reference_date=None).predictions.values()}
     assert ages == {row["age_years"] for row in outcome.predictions.values()}
+
+
+def test_a_pinned_day_does_not_outlive_its_patients(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off, and next year started on other patients: they get the ages they have now."""
+    at(monkeypatch, 2019, 7, 1)
+    cut(keep_patients(cohort, "S001", "S002", "S003"), tmp_path / "out", 1, reference_date=None)
+    lines = (cohort / TABLE).read_text().splitlines()
+    (cohort / TABLE).write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    at(monkeypatch, 2020, 7, 1)
+    outcome = score(cohort, tmp_path / "out", reference_date=None)
+    assert outcome.record["started_over"] == "no finished patient of the unfinished run stands as it was"
+    assert outcome.record["options"]["reference_date"] == "2020-07-01"
+    assert outcome.record["reference_date_asked_for"] is None
+
+
+def test_a_journal_that_cannot_be_read_now_is_not_written_over(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(pristine, tmp_path, 3)
+    opens = Path.open
+
+    def broken(self: Path, *arguments: Any, **named: Any) -> Any:
+        if self.name == JOURNAL:
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        return opens(self, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", broken)
+        with pytest.raises(OutputError, match="Input/output error"):
+            score(pristine, tmp_path)
+    assert score(pristine, tmp_path).record["kept_from_earlier_starts"] == 3
+
+
+@pytest.mark.parametrize("stale_journal", [False, True])
+def test_killed_while_an_earlier_runs_files_are_removed(
+    plain: Outcome, pristine: Path, tmp_path: Path, stale_journal: bool
+) -> None:
+    """run.json goes before the tables it speaks for, and a journal that no longer counts before run.json."""
+    if stale_journal:
+        cut(pristine, tmp_path, 3)
+        stale = (tmp_path / JOURNAL).read_bytes()
+    score(pristine, tmp_path)
+    if stale_journal:
+        (tmp_path / JOURNAL).write_bytes(stale)
+    unlinks = Path.unlink
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        unlinks(self, missing_ok=missing_ok)
+        if self.name == "run.json":
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(Cut):
+            score(pristine, tmp_path)
+    left = [name for name in names(tmp_path) if not name.startswith(".")]
+    assert left == ["images.csv", "predictions.csv", "run.log"]
+    outcome = score(pristine, tmp_path)
+    assert outcome.record["kept_from_earlier_starts"] == 0
+    assert outcome.csv_bytes == plain.csv_bytes
 
 
 def test_a_damaged_journal_starts_over(plain: Outcome, pristine: Path, tmp_path: Path) -> None:

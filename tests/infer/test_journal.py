@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from infer.journal import JOURNAL, Entry, Header, Identity, Journal, Place, read_journal
 from tests.fuzz import fuzz
 
-HEADER = Header(1, Identity("0.1.0", "bundle", "balanced", None, "%d.%m.%Y", "numerics"), "2019-07-01")
+HEADER = Header(1, Identity("0.1.0", "libraries", "bundle", "balanced", None, "%d.%m.%Y", "numerics"), "2019-07-01")
 ENTRY = Entry(
     "P1", "f1", "scored", "", "refer", 2, 1, {"empty": 1}, 3, True, "P1,scored,,0.5\n", "P1,\udcff.jpg,used\n"
 )
@@ -97,7 +97,9 @@ def test_going_on_cuts_away_what_does_not_count(tmp_path: Path) -> None:
     assert again.end == path.stat().st_size
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"{}\n", b"\0" * 100, b"patient_id,status\n"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\n", b"00000000 \n", b"0d4cbb29 []\n", b"{}\n", b"\0" * 100, b"patient_id,status\n"]
+)
 def test_what_is_no_journal_does_not_count(tmp_path: Path, data: bytes) -> None:
     assert read_journal(tmp_path / JOURNAL) is None
     (tmp_path / JOURNAL).write_bytes(data)

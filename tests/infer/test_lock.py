@@ -1,4 +1,6 @@
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +76,23 @@ def test_a_lock_whose_file_was_removed_in_between_is_taken_again(
         monkeypatch.undo()
         with pytest.raises(HeldError):
             check_free(tmp_path)
+
+
+def test_a_folder_made_anew_under_a_run_is_left_to_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with contextlib.ExitStack() as first:
+        lock = first.enter_context(held(out))
+        lock.check()
+        shutil.rmtree(out)
+        out.mkdir()
+        with held(out) as another:
+            assert not lock.holds()
+            with pytest.raises(FileNotFoundError, match="taken away"):
+                lock.check()
+            first.close()
+            another.check()
+            assert names(out) == [LOCK]
 
 
 def test_a_link_in_the_locks_place_is_not_followed(tmp_path: Path) -> None:

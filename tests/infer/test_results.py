@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from infer.bag import ImageResult, PatientResult, Scores
 from infer.bundle import REFERENCE, Bundle
+from infer.cohort import Patient
 from infer.errors import OutputError
 from infer.journal import JOURNAL, Entry, Header, Identity, read_journal
 from infer.lock import LOCK
 from infer.models import ImageScores, Networks
 from infer.results import Results
 from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, prediction_row
+from infer.sessions import available_cpus
 from infer.tally import Tally
 from tests.fuzz import fuzz
 from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, rows, score, set_count
@@ -29,8 +31,12 @@ SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.100
 IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949, -1.25)
 
 
-HEADER = Header(1, Identity("0", "b", "balanced", None, None, "n"), "2019-07-01")
+HEADER = Header(1, Identity("0", "l", "b", "balanced", None, None, "n"), "2019-07-01")
 LEFT = [JOURNAL, ".run.log.part"]  # by a run that did not finish
+
+
+def patient(line: int, patient_id: str) -> Patient:
+    return Patient(patient_id, line, None, None)
 
 
 def entry(**changes: object) -> Entry:
@@ -158,7 +164,7 @@ def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
         results.write(2, entry())
         logging.getLogger("lympho").warning("a line")
         assert not set(RESULT_FILES) & set(names(out))
-        results.finish({"exit_code": 0, "name": "é"}, [2, 3])
+        results.finish({"exit_code": 0, "name": "é"}, [patient(2, "P1"), patient(3, "P2")])
         assert names(out) == [LOCK, *RESULT_FILES]
     assert names(out) == RESULT_FILES
     assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1", "P2"]
@@ -212,7 +218,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.Monk
         results.write(2, entry())
         monkeypatch.setattr(os, breaks, full)
         with pytest.raises(OutputError, match="No space left"):
-            results.finish({}, [2])
+            results.finish({}, [patient(2, "P1")])
     assert names(tmp_path) == LEFT
 
 
@@ -235,7 +241,14 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     record = plain.record
     assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 3}
     nodes = record["device"].pop("nodes")
-    assert record["device"] == {"asked": "cpu", "provider": "CPUExecutionProvider", "note": "cpu asked for"}
+    assert record["device"] == {
+        "asked": "cpu",
+        "provider": "CPUExecutionProvider",
+        "note": "cpu asked for",
+        "batch_size": 8,
+        "batches_side_by_side": min(16, available_cpus()),
+    }
+    assert set(record["libraries"]) == {"onnxruntime", "numpy", "pillow", "jpeg"}
     assert list(nodes) == ["CPUExecutionProvider"]
     assert nodes["CPUExecutionProvider"] > 200
     assert record["cohort"]["patients"] == 6

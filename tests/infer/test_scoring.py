@@ -17,7 +17,7 @@ from infer.cohort import Clinical
 from infer.ensemble import calibrated
 from infer.features import base_features
 from infer.images import Listing, list_images, read_crop
-from infer.models import Networks
+from infer.models import ImageScores, Networks
 from infer.naive_bayes import malignant_probability
 from tests.infer.runs import Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
 from tests.synthetic import REFERENCE_DATE
@@ -112,7 +112,7 @@ def test_neither_batches_nor_threads_change_a_byte(
     assert outcome.csv_bytes == plain.csv_bytes
 
 
-@pytest.mark.parametrize("cpus", [1, 3, 8])
+@pytest.mark.parametrize("cpus", [1, 3, 48])
 def test_processors_change_no_byte(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int
 ) -> None:
@@ -391,6 +391,45 @@ def test_no_picture_of_a_cohort_can_be_used(cohort: Path, tmp_path: Path) -> Non
 def test_rows_and_pictures_add_up(plain: Outcome) -> None:
     assert len(rows(plain.out / "images.csv")) == plain.record["images"]["used"]
     assert sum(int(row["images"]) for row in plain.predictions.values()) == plain.record["images"]["used"]
+
+
+@pytest.mark.parametrize("name", ["classes", "baseline", "contribution"])
+def test_what_is_no_number_for_a_picture_fails_its_patient(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Classes above all: the largest of no numbers is the first, and naive Bayes would make a number of it."""
+    works: Callable[..., ImageScores] = Networks.score_images
+    calls = itertools.count()
+
+    def no_number(self: Networks, images: Any, clinical: Any) -> ImageScores:
+        scores = works(self, images, clinical)
+        if len(images) == 8 and next(calls) == 0:
+            getattr(scores, name)[3] = np.nan
+        return scores
+
+    monkeypatch.setattr(Networks, "score_images", no_number)
+    monkeypatch.setattr("infer.run.available_cpus", lambda: 1)
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out", batch_size=8)
+    assert verdict(outcome.predictions["S003"]) == ("failed", "not_finite")
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+    assert "nan" not in (tmp_path / "out/images.csv").read_text()
+
+
+def test_a_folder_that_vanishes_while_it_is_read_fails_its_patient(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each picture alone looks as if someone had deleted it; the rest would give a number like any other."""
+    opens = os.open
+
+    def unmounted(path: str, flags: int, *mode: int) -> int:
+        if str(path).endswith("S003/000011.jpg"):
+            (cohort / "S003").rename(tmp_path / "unmounted")
+        return opens(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", unmounted)
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out", workers=1)
+    assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
 
 
 def test_a_disk_that_fails_midway_fails_the_patient_and_no_other(

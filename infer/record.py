@@ -1,0 +1,66 @@
+"""What run.json says of a run beside its counts. Holds no patient's values."""
+
+import datetime as dt
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import features
+
+from infer import __version__
+from infer.bundle import Bundle
+from infer.cohort import Cohort
+from infer.scorer import Scorer
+from infer.sessions import ONNXRUNTIME_VERSION
+
+
+def what_ran(
+    options: dict[str, Any], cohort: Cohort, bundle: Bundle, networks: Scorer, date: dt.date
+) -> dict[str, Any]:
+    """What ran, on what, with which bundle and provider.
+
+    Args:
+        options: as they were asked for, by name.
+        date: at which ages are taken where there is no sample date.
+    """
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return {
+        "program": {"name": "lympho", "version": __version__, "python": platform.python_version()},
+        "libraries": libraries(),
+        "options": asked | {"reference_date": date.isoformat()},
+        "reference_date_asked_for": str(options["reference_date"]) if options["reference_date"] else None,
+        "cohort": {
+            "table": str(cohort.table),
+            "table_sha256": cohort.table_sha256,
+            "patients": len(cohort.patients),
+            "folders_without_row": list(cohort.folders_without_row),
+        },
+        "bundle": {"id": bundle.bundle_id, "folder": str(bundle.folder), "schema": bundle.manifest.schema},
+        "device": {
+            "asked": options["device"],
+            "provider": networks.device.provider,
+            "note": networks.device.note,
+            "nodes": networks.nodes,
+            "batch_size": networks.batch_size,
+            "batches_side_by_side": networks.callers,
+        },
+    }
+
+
+def libraries() -> dict[str, str]:
+    """What decodes and computes, by version."""
+    return {
+        "onnxruntime": ONNXRUNTIME_VERSION,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "jpeg": str(features.version("jpg")),
+    }
+
+
+def program_digest() -> str:
+    """Of this package's own files: two builds of one version need not compute the same."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]

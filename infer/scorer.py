@@ -1,0 +1,142 @@
+"""The networks as scoring uses them: some batches side by side, and on a GPU that gives up no longer there."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import TypeVar
+
+import numpy as np
+
+from infer.bundle import Bundle
+from infer.errors import BundleError, DeviceError, DeviceMemoryError
+from infer.models import ROWS, BagScores, Floats, Images, ImageScores, Networks, self_test
+from infer.sessions import CPU, CUDA, Device
+
+# Small batches stay in a processor's caches and need least memory: 8 pictures are as fast as 32.
+BATCH_SIZES = {CPU: 8, CUDA: 256}
+MOST_CALLERS = 16  # each needs memory for its own batch's maps
+
+Found = TypeVar("Found")
+
+
+class Scorer:
+    """Networks that several threads may ask, and that are replaced as a whole where the device gives way.
+
+    A GPU with too little memory gets smaller batches; one that gives up is left for the processor if the device may
+    move, else it is an error. Whatever is done without stands in `downgrades`.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device, batch_size: int | None, cpus: int) -> None:
+        """Load and check the graphs.
+
+        Args:
+            batch_size: pictures; None for what suits the device.
+            cpus: processors for the graphs that run on them.
+
+        Raises:
+            BundleError: a graph's inputs or outputs are not what this program feeds and reads.
+            DeviceError: the device does not run them and may not be left.
+        """
+        self.batch_size = batch_size or BATCH_SIZES[device.provider]
+        self.downgrades: list[str] = []  # for run.json
+        # Batches side by side, each on few threads, take less time than one after the other on many: every layer of a
+        # network ends with its threads waiting for the last of them. A GPU takes one at a time.
+        self.callers = 1 if device.provider == CUDA else min(cpus, MOST_CALLERS)
+        self._threads = max(1, cpus // self.callers)
+        self._bundle = bundle
+        self._giving_way = threading.Lock()
+        try:
+            self._networks = Networks(bundle, device, self.batch_size, self._threads)
+        except DeviceError as error:
+            if not device.may_move:
+                raise
+            self._networks = self._on_the_processor(device, str(error))
+
+    def __str__(self) -> str:
+        return str(self._networks)
+
+    @property
+    def device(self) -> Device:
+        """Where the networks are now."""
+        return self._networks.device
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """Nodes of the graphs by the provider that runs them."""
+        return self._networks.nodes
+
+    def prove(self) -> str:
+        """The self-test; a device that fails it is left for the processor if it may be. Returns as `self_test`.
+
+        Raises:
+            BundleError: as `self_test`.
+        """
+        try:
+            return self_test(self, self._bundle)
+        except BundleError as error:
+            if not self.device.may_move:
+                raise
+            self._networks = self._on_the_processor(self.device, str(error))
+            return self_test(self._networks, self._bundle)
+
+    def score_images(self, images: Images, clinical: Floats) -> ImageScores:
+        """Score pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
+
+        As many threads as `callers` may call this side by side.
+
+        Raises:
+            DeviceError: the device gave up and may not be left.
+        """
+        parts: list[ImageScores] = []
+        done = 0
+
+        def next_part(networks: Networks) -> ImageScores:
+            end = done + networks.batch_size
+            return networks.score_images(images[done:end], clinical[done:end])
+
+        while done < len(images):
+            parts.append(self._insist(next_part))
+            done += len(parts[-1].baseline)
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:
+        """As `Networks.score_bag`.
+
+        Raises:
+            DeviceError: the device gave up and may not be left.
+        """
+        return self._insist(lambda networks: networks.score_bag(mean_maps, mean_contribution, clinical))
+
+    def _insist(self, work: Callable[[Networks], Found]) -> Found:
+        """Do the work with the networks as they are now, until it is done or the device may not be left."""
+        while True:
+            networks = self._networks
+            try:
+                return work(networks)
+            except DeviceError as error:
+                self._give_way(networks, error)
+
+    def _give_way(self, networks: Networks, error: DeviceError) -> None:
+        """Replace networks that failed, unless another thread has seen to it."""
+        with self._giving_way:
+            if self._networks is not networks:
+                return
+            if isinstance(error, DeviceMemoryError) and networks.batch_size > ROWS:
+                smaller = max(ROWS, networks.batch_size // 2 // ROWS * ROWS)
+                self.downgrades.append(f"batches of {smaller} instead of {self.batch_size}: {error}")
+                self._networks = networks.with_batches_of(smaller)
+            elif networks.device.may_move:
+                self._networks = self._on_the_processor(networks.device, str(error))
+            else:
+                raise error
+
+    def _on_the_processor(self, device: Device, why: str) -> Networks:
+        """Networks that have passed the self-test there. What fitted the GPU may be too much for its memory."""
+        self.downgrades.append(f"moved from {device.provider} to {CPU}: {why}")
+        networks = Networks(self._bundle, Device(CPU, f"{device.note}, then left"), BATCH_SIZES[CPU], self._threads)
+        self_test(networks, self._bundle)
+        return networks
+
+
+def _joined(parts: list[ImageScores]) -> ImageScores:
+    return ImageScores(*(np.concatenate(of) for of in zip(*map(astuple, parts), strict=True)))
