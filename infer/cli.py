@@ -1,11 +1,15 @@
 """The command line of the nightly job: parse, call, exit. README.md lists the exit codes."""
 
+import contextlib
 import datetime as dt
 import logging
+import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -51,36 +55,64 @@ def command(reference_date: dt.datetime | None, bundle: Path | None, **options: 
     return run(Options(reference_date=date, bundle=bundle or REFERENCE, **options))
 
 
-def _terminate(*_: object) -> NoReturn:
-    _ignore_further_signals()
-    sys.exit(TERMINATED)
+PATIENCE = 10.0  # seconds for tidying up after a signal; one that comes later ends the process at once
 
 
-def _interrupt(*_: object) -> NoReturn:
-    _ignore_further_signals()
-    raise KeyboardInterrupt
+def _stop_with(code: int) -> Callable[..., None]:
+    """A signal's handler: ends the run in good order. A second one must not cut short the tidying up."""
 
+    def handler(*_: object) -> None:
+        first = time.monotonic()
 
-def _ignore_further_signals() -> None:
-    """A second one must not cut short the tidying up after the first."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # SIG_IGN would be an error for one that has come already
+        def again(*_: object) -> None:
+            if time.monotonic() - first > PATIENCE:  # stuck, say in a dead network folder; the journal is safe
+                os._exit(code)
+
+        signal.signal(signal.SIGTERM, again)
+        signal.signal(signal.SIGINT, again)
+        sys.exit(code)
+
+    return handler
 
 
 def main() -> None:
     """Run the command line and exit with the code that says how it ended."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _stop_with(TERMINATED))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller wants it ignored
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, _stop_with(INTERRUPTED))
+    code: int | str | None
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        with contextlib.suppress(OSError):
+            error.show()
     except click.Abort:
         code = INTERRUPTED
     except LymphoError as error:
-        click.echo(f"Error: {error}", err=True)
         code = error.exit_code
+        _say(str(error))
+    except MemoryError as error:
+        code = 1
+        _say(f"too little memory {error}. Give the run more, or fewer processors, --workers or pictures a --batch-size")
+    except SystemExit as end:
+        code = end.code
+    _let_go_of_output()
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # a log on a full disk, or nobody reading, must not change the exit code
+        click.echo(f"Error: {message}", err=True)
+
+
+def _let_go_of_output() -> None:
+    """Python flushes these once more at the end, and would exit with a code of its own where that fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

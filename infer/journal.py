@@ -148,7 +148,8 @@ class Journal:
     ) -> None:
         with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
             os.fsync(self._file.fileno())
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def append(self, entry: Entry) -> int:
         """Write down a finished patient and return where.

@@ -64,8 +64,9 @@ def check_free(folder: Path) -> None:
 
     Raises:
         HeldError: another run holds it.
+        OSError: the lock's file is there and cannot be written.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
         try:
             _flock(descriptor, folder)

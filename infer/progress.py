@@ -1,5 +1,6 @@
 """Tells how far a run is: one rewritten line on a terminal, a log line now and then otherwise."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -14,7 +15,7 @@ class Progress:
 
     def __init__(self, patients: int) -> None:
         self._patients, self._done, self._images = patients, 0, 0
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._start = self._shown = time.monotonic()
 
     def advance(self, images: int) -> None:
@@ -28,7 +29,8 @@ class Progress:
         speed = self._images / max(now - self._start, 1e-9)
         text = f"{self._done} of {self._patients} patients, {self._images} pictures, {speed:.0f} pictures/s"
         if self._terminal:
-            sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if last else ""))
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # the terminal was closed: no reason to stop
+                sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if last else ""))
+                sys.stderr.flush()
         else:
             LOG.info(text)

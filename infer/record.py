@@ -44,7 +44,7 @@ def what_ran(
             "provider": networks.device.provider,
             "note": networks.device.note,
             "nodes": networks.nodes,
-            "batch_size": networks.batch_size,
+            "batch_size": networks.batch_size_now,
             "batches_side_by_side": networks.callers,
         },
     }

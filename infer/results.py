@@ -174,6 +174,8 @@ class Results:
             if not self._lock.holds():
                 raise
             with contextlib.suppress(OSError):
+                (self.folder / RECORD).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
                 if (self.folder / LOG_FILE).exists():
                     os.replace(self.folder / LOG_FILE, _part(self.folder, LOG_FILE))
             for name in NAMES:

@@ -116,7 +116,6 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
 def _look_through(options: Options, ready: _Ready) -> int:
     """A dry run: everything is read and checked, nothing is scored or written."""
     _check_writable(options.out)
-    check_free(options.out)
     tally = Tally()
     for _ in _entries(ready.cohort, None, ready.bundle, options, tally):
         pass
@@ -241,7 +240,11 @@ def _resolved(path: Path) -> Path:
 
 
 def _check_writable(folder: Path) -> None:
-    """For a dry run: could results be written there?"""
-    existing = next(path for path in (folder, *_resolved(folder).parents) if os.path.exists(path))  # noqa: PTH110
+    """For a dry run: could results be written there, and is it free?"""
+    existing = next(path for path in (folder, *_resolved(folder).parents) if os.path.lexists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{existing}: cannot be written")
+    try:
+        check_free(folder)
+    except OSError as error:
+        raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error

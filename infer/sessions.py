@@ -25,7 +25,14 @@ CPU = "CPUExecutionProvider"
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 # What takes the time. A few nodes that compute shapes are put on the processor on purpose; these never.
 HEAVY = frozenset({"Conv", "Gemm", "MatMul", "MaxPool"})
-NO_MEMORY = ("out of memory", "failed to allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+NO_MEMORY = (
+    "out of memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
 HOST_NAME = re.compile(r"\s*;?\s*hostname=\S+")  # run.json may leave the hospital, its machines' names need not
 NO_FOLDER = "/dev/null/none"  # cannot exist
 
@@ -92,7 +99,7 @@ class Graph:
             outputs = self._session.run(None, inputs)
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             if self._provider == CPU:
-                raise
+                raise _memory_error(self.name, error) or error from error
             raise _device_error(self.name, self._provider, error) from error
         return dict(zip(self.outputs, outputs, strict=True))
 
@@ -151,13 +158,24 @@ def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         if provider != CPU:  # it loads on the processor, or says there that it does not
             raise _device_error(name, provider, error) from error
+        if short := _memory_error(name, error):
+            raise short from error
         raise BundleError(f"{name}: onnxruntime cannot load this graph ({error}). Export the bundle again") from error
     session.disable_fallback()  # else a failed run is tried again on the CPU, announced by a print
     return session
 
 
+def _memory_error(name: str, error: Exception) -> MemoryError | None:
+    """What a processor's shortage of memory is, which is no matter of the device or the bundle."""
+    return MemoryError(f"for {name}") if _is_of_memory(error) else None
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return any(sign in str(error).lower() for sign in NO_MEMORY)
+
+
 def _device_error(what: str, provider: str, error: Exception) -> DeviceError:
-    kind = DeviceMemoryError if any(sign in str(error).lower() for sign in NO_MEMORY) else DeviceError
+    kind = DeviceMemoryError if _is_of_memory(error) else DeviceError
     first_line = HOST_NAME.sub("", str(error).partition("\n")[0])
     return kind(f"{what}: failed on {provider}: {first_line}. Use a smaller --batch-size or --device cpu")
 

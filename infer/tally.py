@@ -18,7 +18,7 @@ class Tally:
     images: Counter[str] = field(default_factory=Counter)  # used, rejected
     image_reasons: Counter[str] = field(default_factory=Counter)
     ignored_files: int = 0
-    unusual_colours: int = 0
+    unusual_colours: list[str] = field(default_factory=list)  # patients
     not_scored: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
@@ -33,7 +33,8 @@ class Tally:
         self.images["used"] += entry.used
         self.image_reasons.update(entry.image_reasons)
         self.ignored_files += entry.ignored_files
-        self.unusual_colours += entry.unusual_colour
+        if entry.unusual_colour:
+            self.unusual_colours.append(entry.patient_id)
 
     def exit_code(self, max_refused: float) -> int:
         """0, or 3 if a patient failed, none was scored, or more than this share was refused."""
@@ -51,6 +52,7 @@ class Tally:
             "images": {status: self.images[status] for status in ("used", "rejected")},
             "image_reasons": dict(sorted(self.image_reasons.items())),
             "ignored_files": self.ignored_files,
-            "patients_with_unusual_colour": self.unusual_colours,
+            "patients_with_unusual_colour": len(self.unusual_colours),
+            "unusual_colour": self.unusual_colours,
             "not_scored": self.not_scored,
         }

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,23 @@ def test_too_little_memory_in_the_self_test_makes_batches_smaller(
     ]
 
 
+def test_a_device_left_within_the_self_test_has_the_processors_digest(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures were answered by the one, patients by the other."""
+    expected = Scorer(tiny, PINNED, 8, 1).prove()
+    scorer = Scorer(tiny, PRETENDED, 8, 1)
+    works: Callable[..., Any] = Networks.score_images
+
+    def wrong(self: Networks, images: Any, clinical: Any) -> Any:
+        scores = works(self, images, clinical)
+        return replace(scores, baseline=scores.baseline + 1e-5) if self.device is PRETENDED else scores
+
+    monkeypatch.setattr(Networks, "score_images", wrong)
+    breaks(monkeypatch, lambda name, _: DeviceError(f"{name}: gone") if name == "moe_head.onnx" else None)
+    assert scorer.prove() == expected
+
+
 def test_a_graph_that_a_device_has_no_room_for_is_no_bad_bundle(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: object, **__: object) -> None:
         raise RuntimeError(OUT_OF_MEMORY[0])
@@ -143,7 +161,7 @@ def test_a_graph_that_a_device_has_no_room_for_is_no_bad_bundle(tiny: Bundle, mo
     ) as caught:
         Graph("scan.onnx", tiny.graphs["scan.onnx"], Device(CUDA, "found"), 1)
     assert "hostname" not in str(caught.value)
-    with pytest.raises(BundleError, match="cannot load this graph"):
+    with pytest.raises(MemoryError, match=r"for scan\.onnx"):
         Graph("scan.onnx", tiny.graphs["scan.onnx"], PINNED, 1)
 
 
@@ -194,7 +212,8 @@ def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
 def test_what_onnxruntime_says_of_memory_is_understood(tiny: Bundle, text: str) -> None:
     assert type(failure(tiny, CUDA, text)) is DeviceMemoryError
     assert type(failure(tiny, CUDA, "CUDA failure 700: an illegal memory access was encountered")) is DeviceError
-    assert type(failure(tiny, CPU, text)) is RuntimeError  # of a processor it is no matter of the device
+    assert type(failure(tiny, CPU, text)) is MemoryError  # of a processor it is no matter of the device
+    assert type(failure(tiny, CPU, "memory layout")) is RuntimeError
 
 
 def test_pictures_are_shared_among_graphs(bundle: Bundle, crops: tuple[Any, Any]) -> None:
@@ -215,7 +234,7 @@ def failure(tiny: Bundle, provider: str, text: str) -> Exception:
 
     graph = Graph("scan.onnx", tiny.graphs["scan.onnx"], PINNED, 1)
     graph._session, graph._provider = Session(), provider
-    with pytest.raises(Exception, match="memory") as caught:
+    with pytest.raises(Exception, match=r"memory|for scan\.onnx") as caught:
         graph.run(images=np.zeros((1, 112, 112, 3), np.uint8))
     return caught.value
 

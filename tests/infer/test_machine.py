@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from infer.bundle import REFERENCE
 from infer.journal import JOURNAL, read_journal
 from tests.infer.runs import RESULT_FILES, TINY, Outcome, names, score, verdict
 from tests.soak import write_linked_cohort
@@ -42,8 +43,8 @@ def again(cohort: Path, out: Path) -> Outcome:
     return score(cohort, out, bundle=TINY, reference_date=dt.date(2019, 7, 1))
 
 
-def start(cohort: Path, out: Path, **how: Any) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "infer", str(cohort), str(out), "--device=cpu", f"--bundle={TINY}"]
+def start(cohort: Path, out: Path, bundle: Path = TINY, **how: Any) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "infer", str(cohort), str(out), "--device=cpu", f"--bundle={bundle}"]
     # Where the tests run in a shell's background SIGINT is ignored, and a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -164,6 +165,39 @@ def test_an_output_deleted_under_way_is_7(many: Path, tmp_path: Path, delete: Ca
     assert f"Error: {out}" in errors
     assert "Traceback" not in errors
     assert not out.exists() or names(out) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["nowhere", "out"], 4), (["--unknown"], 2), (["nowhere", "out", "--bundle", "nowhere"], 5)],
+)
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_a_log_on_a_full_disk_changes_no_exit_code(
+    tmp_path: Path, arguments: list[str], code: int, variables: dict[str, str]
+) -> None:
+    line = [sys.executable, "-m", "infer", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(line, cwd=tmp_path, stderr=full, env=environment, check=False, timeout=120)
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full"])
+def test_neither_a_closed_nor_a_full_log_stops_a_run(many: Path, whole: Outcome, tmp_path: Path, redirect: str) -> None:
+    line = f'{sys.executable} -m infer "$0" "$1" --device cpu --bundle "$2" --reference-date 2019-07-01 {redirect}'
+    done = subprocess.run(["bash", "-c", line, many, tmp_path, TINY], cwd=ROOT, check=False, timeout=120)
+    assert done.returncode == 0
+    assert Outcome(0, tmp_path).csv_bytes == whole.csv_bytes
+
+
+def test_a_run_that_gets_too_little_memory_says_so(many: Path, tmp_path: Path) -> None:
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (200 * 2**20, resource.RLIM_INFINITY))
+
+    code, errors = ended(start(many, tmp_path, preexec_fn=little, bundle=REFERENCE))
+    assert code == 1
+    assert "Error: too little memory" in errors
+    assert "Traceback" not in errors
 
 
 def test_one_processor_gives_the_same_bytes(plain: Outcome, pristine: Path, tmp_path: Path) -> None:

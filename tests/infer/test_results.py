@@ -149,6 +149,7 @@ def test_the_tally_by_value() -> None:
         "image_reasons": {"empty": 1},
         "ignored_files": 2,
         "patients_with_unusual_colour": 1,
+        "unusual_colour": ["P1"],
         "not_scored": [
             {"patient_id": "P1", "status": "refused", "code": "count_missing"},
             {"patient_id": "P1", "status": "failed", "code": "folder_missing"},
