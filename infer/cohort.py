@@ -22,7 +22,6 @@ from infer.manifest import Plausible
 from infer.table import Row, Table, number, parse_table
 
 TABLE = "clinical_annotation.csv"
-CLINICAL_NAMES = ("sex", "lymph_count", "age_years")
 
 
 @dataclass(frozen=True, slots=True)

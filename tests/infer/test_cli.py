@@ -41,7 +41,7 @@ def test_a_run_from_the_command_line(plain: Outcome, pristine: Path, tmp_path: P
     assert outcome.record["device"]["asked"] == "auto"
     assert outcome.record["device"]["provider"] == "CPUExecutionProvider"
     for text in (done.stderr, (outcome.out / "run.log").read_text()):
-        assert "6 scored, 0 refused, 0 failed; exit code 0: finished" in text
+        assert "6 scored, 0 refused, 0 failed; once all is written, exit code 0: finished" in text
 
 
 def test_help_and_version() -> None:
