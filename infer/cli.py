@@ -17,14 +17,16 @@ from infer import __version__
 from infer.errors import LymphoError
 
 OPERATING_POINTS = ("balanced", "sensitivity-95", "sensitivity-98")
+# Not looked at by click, for which every path that is wrong is wrong usage; each has an exit code of its own.
+PATH = click.Path(path_type=Path, readable=False)
 INTERRUPTED, TERMINATED = 130, 143
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("patients", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--annotations", type=click.Path(path_type=Path), help="The table, if it is not in PATIENTS.")
-@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: the one that ships]")
+@click.argument("patients", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--annotations", type=PATH, help="The table, if it is not in PATIENTS.")
+@click.option("--bundle", type=PATH, help="Folder of the model.  [default: the one that ships]")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", help="Where the networks run.")
 @click.option("--operating-point", type=click.Choice(OPERATING_POINTS), default="balanced", help="What decides.")
 @click.option(
