@@ -195,6 +195,20 @@ def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pyt
         Scorer(tiny, PINNED, 8, 1).prove()
 
 
+def test_a_processor_that_computes_otherwise_is_not_moved_to(
+    tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer(tiny, PRETENDED, 40, 1)
+    breaks(monkeypatch, small_memory(0))
+
+    def fails(*_: object) -> None:
+        raise BundleError("self-test failed on the processor")
+
+    monkeypatch.setattr("infer.scorer.self_test", fails)
+    with pytest.raises(BundleError, match="self-test failed on the processor"):
+        scorer.score_images(*crops)
+
+
 def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
     """A session that ends up on the processor although CUDA was found."""
     with pytest.raises(DeviceError, match=r"baseline\.onnx: runs on CPUExecutionProvider"):
