@@ -52,15 +52,6 @@ def list_images(folder: Path) -> Listing:
     return Listing(tuple(pictures), len(names) - len(pictures))
 
 
-def listable(folder: Path) -> bool:
-    """Whether a folder can be listed now: one that cannot says nothing of the pictures in it."""
-    try:
-        os.listdir(folder)
-    except OSError:
-        return False
-    return True
-
-
 def leaves(path: Path, root: Path) -> bool:
     """Whether a path, its links followed, ends outside `root` (itself resolved)."""
     return not Path(os.path.realpath(path)).is_relative_to(root)

@@ -46,8 +46,8 @@ class BagScores:
     imagenet: float
 
 
-class Asked(Protocol):
-    """What the self-test asks: the networks themselves, or what stands before them."""
+class Scoring(Protocol):
+    """What can be put to the self-test: the networks themselves, or what stands before them."""
 
     batch_size: int
 
@@ -154,7 +154,7 @@ def self_test_images(seed: int, number: int, size: int) -> Images:
     return np.ascontiguousarray(blocks.repeat(scale, axis=1).repeat(scale, axis=2)[:, :size, :size])
 
 
-def self_test_outputs(networks: Asked, images: Images, clinical: Floats) -> dict[str, Floats]:
+def self_test_outputs(networks: Scoring, images: Images, clinical: Floats) -> dict[str, Floats]:
     """What the self-test compares, each flat: every picture alone, and as a bag of one."""
     size = networks.batch_size
     parts = [networks.score_images(images[i : i + size], clinical[i : i + size]) for i in range(0, len(images), size)]
@@ -175,7 +175,7 @@ def self_test_outputs(networks: Asked, images: Images, clinical: Floats) -> dict
     }
 
 
-def self_test(networks: Asked, bundle: Bundle) -> str:
+def self_test(networks: Scoring, bundle: Bundle) -> str:
     """Compare the graphs' outputs on this machine with those the bundle was exported with.
 
     Returns:

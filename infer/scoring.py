@@ -21,7 +21,7 @@ from infer.bag import Bag, Crop, PatientResult, Scores, open_bag
 from infer.cohort import Cohort, Verdict
 from infer.ensemble import calibrated, decide, weighted
 from infer.features import base_features, cell_classes
-from infer.images import RejectedImage, decode_crop, listable, try_picture
+from infer.images import RejectedImage, decode_crop, list_images, try_picture
 from infer.manifest import Drift, Manifest
 from infer.models import Images, ImageScores
 from infer.naive_bayes import malignant_probability
@@ -147,10 +147,13 @@ def _close(bag: Bag, minimum: int) -> None:
     bag.closed = True
     if bag.verdict:
         return
-    if any(image.reason.startswith("unreadable") for image in bag.images) and not listable(bag.folder):
-        bag.verdict = Verdict("failed", "reading_broke_off: the patient's folder is no longer there")
-        bag.waiting.clear()
-        return
+    if any(image.reason.startswith("unreadable") for image in bag.images):
+        try:
+            list_images(bag.folder)
+        except OSError:  # not the pictures: all of the folder
+            bag.verdict = Verdict("failed", "reading_broke_off: the patient's folder is no longer there")
+            bag.waiting.clear()
+            return
     if not bag.images:
         bag.verdict = Verdict("failed", "folder_empty: the patient's folder holds no picture")
     elif bag.used == 0:
@@ -204,9 +207,8 @@ class _Batches:
         items, future = self._under_way.popleft()
         scores, colours = future.result()
         classes, confidence = cell_classes(scores.classes, self._fusion)  # (n,), (n,)
-        finite = np.isfinite(np.column_stack([scores.classes, scores.baseline, scores.contribution])).all(
-            axis=1
-        )  # (n,)
+        numbers = np.column_stack([scores.classes, scores.baseline, scores.contribution])  # (n, 22)
+        finite = np.isfinite(numbers).all(axis=1)  # (n,)
         for row, (bag, index, _) in enumerate(items):
             bag.finite &= bool(finite[row])
             image = bag.images[index]

@@ -13,7 +13,12 @@ from tests.synthetic import REFERENCE_DATE
 TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes: tests/tiny_bundle.py made it
 TABLE = "clinical_annotation.csv"
 RESULT_FILES = ["images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
+LEFT = [".journal", ".run.log.part"]  # in the output folder, by a run that did not finish
 CSV_FILES = ("predictions.csv", "images.csv")
+
+
+class Cut(BaseException):
+    """Stands for whatever ends a process."""
 
 
 @dataclass(frozen=True)

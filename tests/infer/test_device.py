@@ -19,7 +19,7 @@ from infer.models import Networks
 from infer.results import Results
 from infer.scorer import Scorer
 from infer.sessions import CPU, CUDA, Device, Graph, check_nodes, shared
-from tests.infer.runs import TINY, score
+from tests.infer.runs import TINY, Cut, score
 
 PRETENDED = Device(CPU, "a pretended GPU", may_move=True)
 PINNED = Device(CPU, "a pretended GPU")
@@ -265,10 +265,6 @@ def test_every_node_of_a_real_graph_is_seen(bundle: Bundle) -> None:
     assert graph.nodes[CPU] > 36  # two convolutions a block, six blocks, three encoders
     with pytest.raises(DeviceError, match="36 Conv on CPUExecutionProvider"):
         check_nodes("moe_encoder.onnx", infer.sessions._placed(graph._session), CUDA)
-
-
-class Cut(BaseException):
-    """Stands for whatever ends a process."""
 
 
 def test_a_run_whose_device_gives_up_finishes_on_the_processor_and_says_so(

@@ -22,9 +22,7 @@ from infer.models import Networks
 from infer.results import Results
 from infer.scorer import Scorer
 from tests.infer import runs
-from tests.infer.runs import RESULT_FILES, TABLE, TINY, Outcome, keep_patients, names, set_count
-
-LEFT = [JOURNAL, ".run.log.part"]
+from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Cut, Outcome, keep_patients, names, set_count
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +39,6 @@ def score(cohort: Path, out: Path, **options: Any) -> Outcome:
 def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The pristine cohort, scored in one go."""
     return score(pristine, tmp_path_factory.mktemp("plain") / "out")
-
-
-class Cut(BaseException):
-    """Stands for whatever ends a process."""
 
 
 def cut(cohort: Path, out: Path, after: int, **options: Any) -> None:

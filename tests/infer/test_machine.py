@@ -18,11 +18,10 @@ import pytest
 
 from infer.bundle import REFERENCE
 from infer.journal import JOURNAL, read_journal
-from tests.infer.runs import RESULT_FILES, TINY, Outcome, names, score, verdict
+from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, names, score, verdict
 from tests.soak import write_linked_cohort
 
 ROOT = Path(__file__).parents[2]
-LEFT = [JOURNAL, ".run.log.part"]
 PATIENTS = 250
 
 

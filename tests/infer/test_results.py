@@ -25,14 +25,13 @@ from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, p
 from infer.sessions import available_cpus
 from infer.tally import Tally
 from tests.fuzz import fuzz
-from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, rows, score, set_count
+from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Outcome, keep_patients, names, rows, score, set_count
 
 SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3}, 0.75)
 IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949, -1.25)
 
 
 HEADER = Header(1, Identity("0", "l", "b", "balanced", None, None, "n"), "2019-07-01")
-LEFT = [JOURNAL, ".run.log.part"]  # by a run that did not finish
 
 
 def patient(line: int, patient_id: str) -> Patient:
