@@ -192,13 +192,8 @@ class Journal:
         text = json.dumps(record).encode("ascii")
         line = memoryview(b"%08x %s\n" % (zlib.crc32(text), text))
         self._file.seek(offset)
-        try:
-            while line:
-                line = line[self._file.write(line) :]
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._file.truncate(offset)
-            raise
+        while line:  # cut short by a full disk or a signal, it does not count; whole, it counts even if a signal came
+            line = line[self._file.write(line) :]
         self._end = self._file.tell()
         self._sync()
         return offset

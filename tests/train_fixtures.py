@@ -16,7 +16,7 @@ import pytest
 
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from train import cli
-from train.recipes import RECIPES, SMALL
+from train.recipes import RECIPES, SMALL, Recipe
 
 COHORT_SEED = 11
 OPTIONS = ("--recipe", "small", "--epochs", "8", "--images-per-patient", "8")
@@ -46,12 +46,12 @@ class Call:
     errors: str
 
 
-def train(*arguments: object) -> Call:
+def train(*arguments: object, small: Recipe = SMALL_BATCHES) -> Call:
     """`python -m train` in this process."""
     output, errors, code = io.StringIO(), io.StringIO(), 0
     with (
         patch.object(sys, "argv", ["train", *map(str, arguments)]),
-        patch.dict(RECIPES, small=SMALL_BATCHES),
+        patch.dict(RECIPES, small=small),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):

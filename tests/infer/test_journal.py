@@ -134,36 +134,57 @@ def test_any_damage_is_cut_away(tmp_path_factory: pytest.TempPathFactory, data: 
     assert list(again.places) == [*stored.places, "P4"]
 
 
-class Full:
-    """A file on a disk that takes `room` bytes more, a few at a time."""
+class Stopping:
+    """A file that takes `room` bytes more, a few at a time, and then something ends the run."""
 
-    def __init__(self, file: Any, room: int) -> None:
-        self._file, self._room = file, room
+    def __init__(self, file: Any, room: int, end: BaseException) -> None:
+        self._file, self._room, self._end = file, room, end
 
     def write(self, data: memoryview) -> int:
-        if not self._room:
-            raise OSError(errno.ENOSPC, "No space left on device")
         part = data[: min(self._room, 7)]
-        self._room -= len(part)
-        return int(self._file.write(part))
+        self._room -= self._file.write(part)
+        if not self._room:
+            raise self._end
+        return len(part)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
 
-def test_a_full_disk_leaves_what_was_whole(tmp_path: Path) -> None:
-    path = tmp_path / JOURNAL
-    with started(path, ENTRY) as journal:
-        size = path.stat().st_size
-        journal._file = Full(journal._file, 100)  # type: ignore[assignment]
-        with pytest.raises(OSError, match="No space left"):
-            journal.append(replace(ENTRY, patient_id="P2"))
-        assert path.stat().st_size == size
-        journal._file = Full(journal._file._file, 10**6)  # type: ignore[attr-defined,assignment]
-        journal.append(replace(ENTRY, patient_id="P3"))
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def places(path: Path) -> list[str]:
     stored = read_journal(path)
     assert stored is not None
-    assert list(stored.places) == ["P1", "P3"]
+    return list(stored.places)
+
+
+@pytest.mark.parametrize("end", [FULL, SystemExit(143)])
+def test_an_entry_cut_short_leaves_what_was_whole(tmp_path: Path, end: BaseException) -> None:
+    path = tmp_path / JOURNAL
+    with started(path, ENTRY) as journal:
+        whole = journal._file
+        journal._file = Stopping(whole, 100, end)  # type: ignore[assignment]
+        with pytest.raises(type(end)):
+            journal.append(replace(ENTRY, patient_id="P2"))
+        assert places(path) == ["P1"]
+        journal._file = whole
+        journal.append(replace(ENTRY, patient_id="P3"))
+    assert places(path) == ["P1", "P3"]
+
+
+def test_an_entry_that_is_whole_when_a_signal_comes_counts(tmp_path: Path) -> None:
+    """Whoever looked saw it in the file: it must not be taken out again."""
+    path = tmp_path / JOURNAL
+    with started(path, ENTRY) as journal:
+        begin = path.stat().st_size
+        journal.append(replace(ENTRY, patient_id="P2"))
+        room = path.stat().st_size - begin
+        journal._file = Stopping(journal._file, room, SystemExit(143))  # type: ignore[assignment]
+        with pytest.raises(SystemExit):
+            journal.append(replace(ENTRY, patient_id="P3"))
+    assert places(path) == ["P1", "P2", "P3"]
 
 
 @pytest.mark.parametrize("put_in_its_place", [False, True])

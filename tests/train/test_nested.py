@@ -28,7 +28,7 @@ from infer.errors import UsageError
 from infer.manifest import MEMBERS
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
-from tests.train_fixtures import DATE, clear_cut, train
+from tests.train_fixtures import DATE, SMALL_BATCHES, clear_cut, train
 from train.crops import Bags
 from train.ensemble import combine, fit_ensemble
 from train.linear import fit_logistic
@@ -572,6 +572,9 @@ def test_the_mean_of_members_is_of_their_trainings_and_nothing_is_trained_for_it
     np.testing.assert_allclose(nested.predictions["both"][0].probability, halves.predictions["half"][0].probability)
 
 
+ONE_MIXTURE = replace(SMALL_BATCHES, moe_seeds=1)  # 20 trainings; that means are taken is tested above
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """`evaluate --protocol nested` in two shares, on classes that the drawn kinds stand for."""
@@ -579,7 +582,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str
     patients = [clear_cut(patient, 3) for patient in make_patients(40, 3, images=(3, 4))]
     write_cohort(folder / "patients", patients, seed=3)
     options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1")
-    assert train("crops", folder / "patients", folder / "run", *options).code == 0
+    assert train("crops", folder / "patients", folder / "run", *options, small=ONE_MIXTURE).code == 0
     images = pd.read_csv(folder / "run/crops/images.csv", dtype=str)
     kinds = {patient.patient_id: patient.kinds for patient in patients}
     place = images.groupby("patient_id").cumcount()
@@ -588,9 +591,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str
     images.to_csv(folder / "run/scan/classes.csv", index=False)
     nested = ("evaluate", folder / "patients", folder / "run", *options, "--protocol", "nested", "--repeats", "2")
     for part in ("1/2", "2/2"):
-        call = train(*nested, "--part", part)
+        call = train(*nested, "--part", part, small=ONE_MIXTURE)
         assert (call.code, call.output) == (0, "")
-    call = train(*nested)
+    call = train(*nested, small=ONE_MIXTURE)
     assert call.code == 0, call.errors
     return folder / "patients", folder / "run", call.output
 
@@ -626,7 +629,7 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
 
     options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1", "--protocol", "nested")
     with patch("train.nested.members.inductive_looks", inductive_looks):
-        call = train("evaluate", patients, run, *options, "--inductive")
+        call = train("evaluate", patients, run, *options, "--inductive", small=ONE_MIXTURE)
     assert call.code == 0, call.errors
     assert (run / "nested/nested.md").read_text().strip() == transductive.strip()
     assert (run / "nested_inductive/nested.md").read_text().strip() == call.output.strip()
