@@ -1,6 +1,8 @@
 """The command line as the scheduler sees it. Most runs stay in this process; a few go through `python -m infer`."""
 
 import datetime as dt
+import errno
+import io
 import os
 import re
 import shutil
@@ -18,6 +20,7 @@ from infer.bundle import CHECKSUMS, REFERENCE
 from infer.cli import command
 from infer.errors import EXIT_MEANING, BundleError, CohortError, LymphoError, OutputError, UsageError
 from infer.journal import JOURNAL
+from infer.progress import Progress
 from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, score, set_count
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +97,49 @@ def error_of(patients: Path, out: Path, **options: object) -> LymphoError:
     with pytest.raises(LymphoError) as caught:
         score(patients, out, **options)
     return caught.value
+
+
+def test_a_path_that_may_not_be_read_is_not_wrong_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretended: root may read everything."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (tmp_path / "bundle").mkdir()
+    arguments = [str(tmp_path / "patients"), str(tmp_path / "out"), "--bundle", str(tmp_path / "bundle")]
+    found = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert isinstance(found.exception, BundleError)
+
+
+def test_a_dry_run_sees_that_out_may_not_be_written(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretended: root may write everywhere."""
+    monkeypatch.setattr("infer.run.os.access", lambda *_: False)
+    assert error_of(pristine, tmp_path / "out", dry_run=True).exit_code == 7
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_out_that_is_a_link_to_nowhere_is_7(pristine: Path, tmp_path: Path, dry_run: bool) -> None:
+    (tmp_path / "out").symlink_to("nowhere")
+    assert error_of(pristine, tmp_path / "out", dry_run=dry_run).exit_code == 7
+
+
+def test_a_circle_of_links_has_its_places_exit_code(pristine: Path, tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    assert error_of(circle, tmp_path / "out").exit_code == 4
+    assert error_of(pristine, tmp_path / "out", bundle=circle).exit_code == 5
+    assert error_of(pristine, circle).exit_code == 7
+
+
+def test_a_terminal_closed_under_way_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    Progress(1).advance(3)
 
 
 def test_an_unknown_operating_point_is_2(pristine: Path, tmp_path: Path) -> None:

@@ -432,3 +432,13 @@ def test_a_bundle_moved_to_another_folder_goes_on(plain: Outcome, pristine: Path
     outcome = score(pristine, tmp_path / "out", bundle=tmp_path / "bundle")
     assert outcome.record["kept_from_earlier_starts"] == 2
     assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_a_picture_rejected_for_another_reason_is_a_change(cohort: Path, tmp_path: Path) -> None:
+    picture = keep_patients(cohort, "S001", "S002") / "S001/zz.jpg"
+    picture.write_bytes(b"")
+    cut(cohort, tmp_path / "out", 1)
+    picture.unlink()
+    picture.mkdir()
+    fresh = score(cohort, tmp_path / "fresh")
+    assert score(cohort, tmp_path / "out").csv_bytes == fresh.csv_bytes

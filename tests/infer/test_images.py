@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import signal
@@ -15,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from infer.images import MAX_FILE_BYTES, Listing, RejectedImage, list_images, read_crop
+from infer.images import MAX_FILE_BYTES, Listing, RejectedImage, list_images, read_crop, try_picture
 from tests.fuzz import fuzz
 from tests.synthetic import draw_cell
 
@@ -280,6 +281,9 @@ def test_links(tmp_path: Path) -> None:
     (cohort / "good.png").write_bytes(good)
     (tmp_path / "outside.png").write_bytes(good)
     links = {"inside": "../good.png", "outside": "../../outside.png", "gone": "nowhere.png", "loop": "loop.jpg"}
+    (tmp_path / "cohort2").mkdir()
+    (tmp_path / "cohort2/x.png").write_bytes(good)
+    links |= {"beside": "../../cohort2/x.png", "long": "x" * 300}
     for name, target in links.items():
         (cohort / "P1" / f"{name}.jpg").symlink_to(target)
     crop = read_crop(cohort / "P1/inside.jpg", cohort.resolve(), SIZE)
@@ -287,6 +291,57 @@ def test_links(tmp_path: Path) -> None:
     assert code(cohort / "P1/outside.jpg", cohort) == "outside"
     assert code(cohort / "P1/gone.jpg", cohort) == "unreadable"
     assert code(cohort / "P1/loop.jpg", cohort) == "unreadable"
+    assert code(cohort / "P1/beside.jpg", cohort) == "outside"  # its path begins as the cohort's does
+    assert code(cohort / "P1/long.jpg", cohort) == "unreadable"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_picture_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Pretended: root may read everything."""
+
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("infer.images.os.open", refused)
+    assert code(tmp_path / "x.jpg", tmp_path) == "unreadable"
+
+
+def test_reading_that_breaks_off_is_no_matter_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "x.jpg").write_bytes(b"good")
+    monkeypatch.setattr("infer.images.open", lambda *_, **__: Broken(), raising=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_crop(tmp_path / "x.jpg", tmp_path.resolve(), SIZE)
+
+
+def test_too_little_memory_to_read_is_no_matter_of_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short_of_memory(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr("infer.images.read_picture", short_of_memory)
+    told, found = try_picture(tmp_path / "x.jpg", tmp_path)
+    assert isinstance(found, OSError)
+    assert (found.errno, told) == (errno.ENOMEM, str(found))
+
+
+def test_no_file_is_left_open(tmp_path: Path) -> None:
+    for name, data in (("good", encoded(positions(128, 128))), ("empty", b"")):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "folder").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("good", "empty", "folder"):
+        try_picture(tmp_path / name, tmp_path.resolve())
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_whatever_a_decoder_raises_is_undecodable(tmp_path: Path) -> None:
+    """Here Pillow's SyntaxError, which is neither an OSError nor a ValueError."""
+    pixels = zlib.compress((b"\0" + bytes(360)) * 120)
+    broken = png(120, 120, 8, 2, b"")[:33] + chunk(b"IDAT", pixels[:20]) + chunk(b"\0\0\0\0", pixels[20:])
+    assert code_of(tmp_path, broken) == "undecodable"
 
 
 def test_a_missing_picture(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ def again(cohort: Path, out: Path) -> Outcome:
 
 def start(cohort: Path, out: Path, bundle: Path = TINY, **how: Any) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "infer", str(cohort), str(out), "--device=cpu", f"--bundle={bundle}"]
+    return popen([*line, "--reference-date=2019-07-01"], **how)
+
+
+def popen(line: list[str], **how: Any) -> subprocess.Popen[str]:
     # Where the tests run in a shell's background SIGINT is ignored, and a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return subprocess.Popen(
-            [*line, "--reference-date=2019-07-01"], cwd=ROOT, stderr=subprocess.PIPE, text=True, **how
-        )
+        return subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, **how)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -99,6 +102,68 @@ def test_a_second_signal_does_not_cut_short_the_tidying_up(many: Path, whole: Ou
     assert "Traceback" not in errors
     assert names(tmp_path) == LEFT
     assert again(many, tmp_path).csv_bytes == whole.csv_bytes
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_tidying_up_is_not_cut_short_by_the_same_signal_again(
+    many: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    """It is made to take its time, so that the second signal falls into it."""
+    with run_with_slow_end(many, tmp_path, patience=60, seconds=2) as process:
+        for _ in range(2):
+            process.send_signal(sent)
+            time.sleep(0.5)
+        found, errors = ended(process)
+    assert (found, names(tmp_path)) == (code, LEFT)
+    assert "tidied up" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_second_signal_ends_a_run_that_is_stuck_in_tidying_up(many: Path, tmp_path: Path) -> None:
+    with run_with_slow_end(many, tmp_path, patience=0.5, seconds=60) as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+        assert process.wait(timeout=20) == 143
+
+
+def test_an_interrupt_that_the_caller_ignores_is_ignored(many: Path, whole: Outcome, tmp_path: Path) -> None:
+    """As in a shell's background."""
+    process = start(many, tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    wait_for_patients(process, tmp_path, 3)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 0
+    assert Outcome(0, tmp_path).csv_bytes == whole.csv_bytes
+
+
+@contextmanager
+def run_with_slow_end(cohort: Path, out: Path, patience: float, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    line = [sys.executable, "-c", SLOW_END, str(cohort), str(out), str(TINY), str(patience), str(seconds)]
+    with popen(line) as process:
+        try:
+            wait_for_patients(process, out, 3)
+            yield process
+        finally:
+            process.kill()
+
+
+SLOW_END = """
+import sys, time
+from infer import cli, results
+
+patients, out, bundle, patience, seconds = sys.argv[1:]
+cli.PATIENCE = float(patience)
+leave = results.Results.__exit__
+
+def leave_slowly(*arguments):
+    time.sleep(float(seconds))
+    leave(*arguments)
+    print("tidied up", file=sys.stderr)
+
+results.Results.__exit__ = leave_slowly
+sys.argv = ["infer", patients, out, "--device=cpu", "--bundle", bundle, "--reference-date=2019-07-01"]
+cli.main()
+"""
 
 
 def test_a_disk_that_fills_up_is_7_and_the_next_run_goes_on(many: Path, whole: Outcome, tmp_path: Path) -> None:
@@ -170,7 +235,7 @@ def test_an_output_deleted_under_way_is_7(many: Path, tmp_path: Path, delete: Ca
     ("arguments", "code"),
     [(["nowhere", "out"], 4), (["--unknown"], 2), (["nowhere", "out", "--bundle", "nowhere"], 5)],
 )
-@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+@pytest.mark.parametrize("variables", [{"PYTHONUNBUFFERED": ""}, {"PYTHONUNBUFFERED": "1"}])
 def test_a_log_on_a_full_disk_changes_no_exit_code(
     tmp_path: Path, arguments: list[str], code: int, variables: dict[str, str]
 ) -> None:
