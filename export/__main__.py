@@ -20,9 +20,16 @@ from infer.errors import LymphoError, UsageError
     type=click.File(encoding="utf-8"),
     help="Text for the card: centre, stain, analyser, and how many recipes were tried.",
 )
-def command(run: Path, bundle: Path, replace: bool, about: TextIO | None) -> None:
+@click.option(
+    "--int8",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="PATIENTS",
+    help="Also ship the mixtures' encoders in integers, if they change no decision of these patients and no "
+    "probability by more than .01.",
+)
+def command(run: Path, bundle: Path, replace: bool, about: TextIO | None, int8: Path | None) -> None:
     """Export the finished training in RUN to the checked bundle BUNDLE."""
-    made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "")
+    made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "", patients=int8)
     size = sum(len(data) for data in made.graphs.values()) / 1e6
     click.echo(f"{bundle}: bundle {made.bundle_id}, {size:.1f} MB of graphs")
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ from torch import Tensor
 
 from export.card import write_card
 from export.graphs import OPSET, export_graph, plan_graphs
-from export.parity import check_parity
+from export.int8 import OUTPUTS, TOLERANCE, calibration_crops, check
+from export.parity import Parity, ParityError, check_parity, check_rounding
+from export.quantization import quantize
 from infer import __version__
 from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
+from infer.cohort import Cohort, read_cohort
 from infer.errors import UsageError
 from infer.manifest import (
     GRAPHS,
+    INT8,
     MANIFEST,
     SCHEMA,
     Drift,
     Ensemble,
+    Int8,
     Manifest,
     Provenance,
     SelfTest,
@@ -40,26 +46,34 @@ from train.naive_bayes import load_naive_bayes
 from train.scan.stages import load_fusion, load_scan
 
 SELF_TEST_SEED = 20190701
-SELF_TEST_IMAGES = 4
+SELF_TEST_CLINICAL = [
+    [0.0, 4.5, 40.0], [1.0, 7.5, 60.0], [0.0, 20.0, 75.0], [1.0, 120.0, 85.0],
+    [1.0, 5.5, 30.0], [0.0, 6.5, 50.0], [1.0, 12.0, 70.0], [0.0, 50.0, 90.0],
+]  # fmt: skip
+SELF_TEST_IMAGES = len(SELF_TEST_CLINICAL)
 # Between processors convolutions round differently; a wrong graph or a broken kernel is off by far more.
 SELF_TEST_TOLERANCE = {CPU: 1e-4, CUDA: 1e-3}
 
 
-def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "") -> Bundle:
+def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", patients: Path | None = None) -> Bundle:
     """Export a finished run.
 
     Args:
         about: what the exporter knows of the data and the recipe and this program cannot; it goes into the card.
+        patients: a cohort. If none of its patients gets another decision from the mixtures' encoders in integers, and
+            hardly another probability, the bundle has these too.
 
     Raises:
         UsageError: the run is not finished, its pictures were segmented, or the folder is not empty and may not be
             replaced.
-        ParityError: a graph does not compute what its network computes.
+        ParityError: a graph does not compute what its network computes, or integers change a patient too much.
+        CohortError: the cohort cannot be read.
     """
     folder = folder.resolve()
     _check_target(folder, replace)
     _check_finished(run)
     bags = load_crops(run)
+    cohort = read_cohort(patients, PLAUSIBLE, reference_date=_date(bags)) if patients else None
     if bags.facts["segmented"] == "yes":
         raise UsageError(
             f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
@@ -68,18 +82,23 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "") ->
     imagenet = load_imagenet(run / "imagenet/full.safetensors")
     plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head, imagenet)
     graphs = {plan.name: export_graph(plan) for plan in plans}
-    parity = check_parity(plans, graphs, parity_inputs(bags, moe.encoder, imagenet.pictures))
+    inputs = parity_inputs(bags, moe.encoder, imagenet.pictures)
+    parity = Parity(check_parity(plans, graphs, inputs), check_rounding(baseline, plans, inputs))
     manifest = _manifest(run, bags, graphs)
+    manifest = _with_expected_outputs(manifest, graphs)
+    if cohort:
+        graphs[INT8] = quantize(moe.encoder, calibration_crops(bags))
+        manifest = _with_int8(manifest, graphs, cohort)
+    data = encode(manifest)
+    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity, about).encode()}
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    manifest = _with_expected_outputs(manifest, graphs)
-    data = encode(manifest)
-    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity, about).encode()}
     for name, content in {**files, CHECKSUMS: checksums(files)}.items():
         (part / name).write_bytes(content)
     bundle = load_bundle(part)
-    self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus()), bundle)
+    for int8 in {False, bundle.manifest.int8 is not None}:
+        self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus(), int8=int8), bundle)
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # of an earlier call that was cut off
@@ -95,7 +114,7 @@ def _check_target(folder: Path, replace: bool) -> None:
     held = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if held and not replace:
         raise UsageError(f"{folder}: is not empty. Name another folder, or --replace it")
-    foreign = held - {*GRAPHS, MANIFEST, CARD, CHECKSUMS}
+    foreign = held - {*GRAPHS, INT8, MANIFEST, CARD, CHECKSUMS}
     if foreign:
         raise UsageError(f"{folder}: holds {min(foreign)}, which belongs to no bundle. Name another folder")
 
@@ -152,7 +171,7 @@ def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
             },
             options=_flat(options["recipe"] | {"imagenet": numbers()}),
         ),
-        graphs={name: checksums({name: data}).decode().split()[0] for name, data in graphs.items()},
+        graphs=_digests(graphs),
         opset=OPSET,
         crop_size=CROP_SIZE,
         class_fusion=load_fusion(run),
@@ -163,21 +182,55 @@ def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
         self_test=SelfTest(
             seed=SELF_TEST_SEED,
             images=SELF_TEST_IMAGES,
-            clinical=[[0.0, 4.5, 40.0], [1.0, 7.5, 60.0], [0.0, 20.0, 75.0], [1.0, 120.0, 85.0]],
+            clinical=SELF_TEST_CLINICAL,
             expected={},
             tolerance=SELF_TEST_TOLERANCE,
         ),
+        int8=None,
     )
 
 
 def _with_expected_outputs(manifest: Manifest, graphs: dict[str, bytes]) -> Manifest:
+    expected = _outputs(manifest, graphs, int8=False)
+    return msgspec.structs.replace(manifest, self_test=msgspec.structs.replace(manifest.self_test, expected=expected))
+
+
+def _with_int8(manifest: Manifest, graphs: dict[str, bytes], cohort: Cohort) -> Manifest:
+    exact, found = manifest.self_test.expected, _outputs(manifest, graphs, int8=True)
+    strays = [name for name, values in found.items() if name not in OUTPUTS and values != exact[name]]
+    if strays:
+        raise ParityError(f"integers in the mixtures' encoders change {', '.join(strays)}")
+    int8 = Int8(
+        expected={name: found[name] for name in OUTPUTS},
+        tolerance=TOLERANCE,
+        patients=0,
+        largest_change=0.0,
+        changed_decisions=0,
+    )
+    manifest = msgspec.structs.replace(manifest, graphs=_digests(graphs), int8=int8)
+    change = check(Bundle(Path(), "", manifest, graphs), cohort)
+    shown = {"patients": change.patients, "largest_change": change.probability, "changed_decisions": change.decisions}
+    return msgspec.structs.replace(manifest, int8=msgspec.structs.replace(int8, **shown))
+
+
+def _outputs(manifest: Manifest, graphs: dict[str, bytes], *, int8: bool) -> dict[str, list[float]]:
+    """What the graphs make of the self-test's pictures."""
     test = manifest.self_test
     bundle = Bundle(Path(), "", manifest, graphs)
-    networks = Networks(bundle, Device(CPU, "export"), test.images, available_cpus())
-    images = self_test_images(test.seed, test.images, manifest.crop_size)
+    networks = Networks(bundle, Device(CPU, "export"), test.images, available_cpus(), int8=int8)
+    images = self_test_images(test.seed, test.images, manifest.crop_size, manifest.drift.rgb_mean)
     outputs = self_test_outputs(networks, images, np.array(test.clinical, dtype=np.float32))
-    expected = {name: [float(value) for value in values] for name, values in outputs.items()}
-    return msgspec.structs.replace(manifest, self_test=msgspec.structs.replace(test, expected=expected))
+    return {name: [float(value) for value in values] for name, values in outputs.items()}
+
+
+def _digests(graphs: dict[str, bytes]) -> dict[str, str]:
+    return {name: checksums({name: data}).decode().split()[0] for name, data in graphs.items()}
+
+
+def _date(bags: Bags) -> dt.date | None:
+    """At which the training patients' ages were taken where they have no sample date."""
+    found = re.search(r"\d{4}-\d\d-\d\d$", bags.facts["reference_date"])
+    return dt.date.fromisoformat(found[0]) if found else None
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, str]:

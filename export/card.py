@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from export.card_figures import Figures, inductive, member_table, nested, operating_points, out_of_fold
+from export.parity import Parity
 from infer.manifest import Manifest
 from train.curves import MALIGNANT_WEIGHT
 from train.metrics import GREY_ZONE_COUNT
@@ -33,11 +34,11 @@ ANSWERS = {  # heading -> what TRIPOD+AI, STARD and CLAIM call what stands there
 }
 
 
-def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: float, about: str) -> str:
+def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: Parity, about: str) -> str:
     """The card as Markdown.
 
     Args:
-        parity: largest difference between graphs and networks.
+        parity: how far graphs and networks differ.
         about: what the exporter adds on the data.
     """
     figures: Figures = json.loads((run / "ensemble" / "metrics.json").read_text())
@@ -92,7 +93,7 @@ def _answers(heading: str) -> list[str]:
     return [f"*TRIPOD+AI: {tripod}. STARD: {stard}. CLAIM: {claim}.*"]
 
 
-def _details(figures: Figures, manifest: Manifest, parity: float) -> list[str]:
+def _details(figures: Figures, manifest: Manifest, parity: Parity) -> list[str]:
     source = manifest.provenance
     return [
         "\n".join(
@@ -108,13 +109,28 @@ def _details(figures: Figures, manifest: Manifest, parity: float) -> list[str]:
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
                 "- Each member is trained on all patients: networks with a fixed schedule and averaged weights, no "
                 "epoch picked; what is chosen by cross-validation is chosen inside whatever is trained on.",
-                f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities differ from torch by "
-                f"{parity:.1e} at most.",
+                f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities in float32 differ from "
+                f"torch by {parity.graphs:.1e} at most. The weights of the CNN's first linear layer are rounded to 16 "
+                f"bits, which moves its probability of one of these pictures by {parity.rounding:.1e} at most.",
+                *_int8(manifest),
                 "- It gives a probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
                 "probability and how far they disagree.",
             ]
         ),
         *member_table(figures, manifest),
+    ]
+
+
+def _int8(manifest: Manifest) -> list[str]:
+    if manifest.int8 is None:
+        return ["- All graphs compute in float32."]
+    return [
+        "- On a processor the mixtures' encoders compute in 8-bit integers (weights in 7 bits); on a GPU, after one "
+        "that gave up, and where the self-test fails, in float32. Of "
+        f"{manifest.int8.patients} patients scored both ways {manifest.int8.changed_decisions} got another decision at "
+        f"any operating point; no probability moved by more than {manifest.int8.largest_change:.4f}. Where colours are "
+        "far from the training patients' (`run.log` names such patients) it may be more. Figures below are of networks "
+        "in float32."
     ]
 
 

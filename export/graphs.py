@@ -1,10 +1,13 @@
-"""torch -> ONNX: the six graphs of a bundle, each with raw inputs and named outputs."""
+"""torch -> ONNX: the six graphs of a bundle in float32, each with raw inputs and named outputs."""
 
+import copy
 import logging
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -15,6 +18,7 @@ from train.scan.network import ScanNetwork
 
 OPSET = 20
 CROP = (112, 112, 3)
+LARGE = 100_000  # weights
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,17 @@ class GraphPlan:
 
 
 class BaselineGraph(nn.Module):
-    """Pictures and their patients' clinical values -> probability of malignant (N,)."""
+    """Pictures and their patients' clinical values -> probability of malignant (N,).
+
+    The weights of its first linear layer, all but all it has, are rounded to what 16 bits hold: 2.4 MB instead of 4.8.
+    """
 
     def __init__(self, network: Baseline) -> None:
         super().__init__()
-        self.network = network
+        self.network = copy.deepcopy(network)
+        widest = self.network.get_parameter("classifier.0.weight")
+        with torch.no_grad():
+            widest.copy_(widest.half())
 
     def forward(self, images: Tensor, clinical: Tensor) -> Tensor:
         return self.network(images, clinical).softmax(1)[:, 1]  # type: ignore[no-any-return]
@@ -96,6 +106,7 @@ def export_graph(plan: GraphPlan) -> bytes:
         raise RuntimeError(f"{plan.name}: torch.onnx.export returned no program")
     model = program.model_proto
     _strip(model)
+    _shorten(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -106,3 +117,19 @@ def _strip(model: onnx.ModelProto) -> None:
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+
+
+def _shorten(model: onnx.ModelProto) -> None:
+    """Store large weights of which each is a 16-bit number as such, in place; onnxruntime widens them when it loads."""
+    graph = model.graph
+    for index, stored in enumerate(graph.initializer):
+        weights = numpy_helper.to_array(stored)
+        if weights.dtype != np.float32 or weights.size < LARGE:
+            continue
+        with np.errstate(over="ignore"):
+            short = weights.astype(np.float16)
+        if not np.array_equal(short.astype(np.float32), weights):
+            continue
+        name = stored.name
+        graph.initializer[index].CopyFrom(numpy_helper.from_array(short, f"{name}.short"))
+        graph.node.insert(0, helper.make_node("Cast", [f"{name}.short"], [name], to=TensorProto.FLOAT))

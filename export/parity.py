@@ -1,5 +1,7 @@
 """Graph against network on pictures of cells, at several batch sizes: a difference is an error, not a warning."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from export.graphs import GraphPlan
 from infer.errors import LymphoError
 from infer.sessions import CPU, Device, Graph, available_cpus
+from train.baseline import Baseline
 
 BATCH_SIZES = (1, 2, 7, 64)
 TOLERANCE = 1e-5  # absolute, of probabilities
@@ -14,8 +17,19 @@ UNBOUNDED_TOLERANCE = 1e-4  # relative to the largest value, of outputs that are
 UNBOUNDED = frozenset({"embedding", "maps", "contribution"})
 
 
+ROUNDING_TOLERANCE = 1e-3  # absolute, of a picture's probability
+
+
 class ParityError(LymphoError):
     """A graph does not compute what its network computes."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest differences of a probability on the run's own pictures."""
+
+    graphs: float  # from the networks that were exported
+    rounding: float  # of the baseline with short weights from the one that was trained
 
 
 def check_parity(plans: list[GraphPlan], graphs: dict[str, bytes], inputs: dict[str, dict[str, Tensor]]) -> float:
@@ -44,6 +58,21 @@ def check_parity(plans: list[GraphPlan], graphs: dict[str, bytes], inputs: dict[
     if failures:
         raise ParityError("graphs differ from their networks:\n  " + "\n  ".join(failures))
     return largest
+
+
+def check_rounding(baseline: Baseline, plans: list[GraphPlan], inputs: dict[str, dict[str, Tensor]]) -> float:
+    """What the baseline's short weights change: the largest difference of a probability.
+
+    Raises:
+        ParityError: it is too large.
+    """
+    (plan,) = [plan for plan in plans if plan.name == "baseline.onnx"]
+    batch = inputs[plan.name].values()
+    with torch.inference_mode():
+        change = float((plan.module(*batch) - baseline(*batch).softmax(1)[:, 1]).abs().max())
+    if not change <= ROUNDING_TOLERANCE:  # so that NaN fails too
+        raise ParityError(f"baseline.onnx: weights in 16 bits change a probability by {change:.2g}")
+    return change
 
 
 def _difference(name: str, wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Reads a bundle and refuses a damaged one: every byte is checked before a single one is used.
 
-A bundle is a folder of manifest.json, six graphs, MODEL_CARD.md and SHA256SUMS over all of these.
+A bundle is a folder of manifest.json, six or seven graphs, MODEL_CARD.md and SHA256SUMS over all of these.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infer.errors import BundleError
-from infer.manifest import GRAPHS, MANIFEST, Manifest, decode
+from infer.manifest import MANIFEST, Manifest, decode
 
 CHECKSUMS = "SHA256SUMS"
 CARD = "MODEL_CARD.md"
@@ -41,14 +41,16 @@ def load_bundle(folder: Path) -> Bundle:
     if stored is None:
         raise BundleError(f"{folder / CHECKSUMS}: is missing. Copy the bundle again")
     _compare(folder, stored, checksums(files))
-    for name in (MANIFEST, CARD, *GRAPHS):
+    for name in (MANIFEST, CARD):
         if name not in files:
             raise BundleError(f"{folder / name}: is missing. Export the bundle again")
     manifest = decode(files[MANIFEST], str(folder / MANIFEST))
     for name, digest in manifest.graphs.items():
+        if name not in files:
+            raise BundleError(f"{folder / name}: is missing. Export the bundle again")
         if _sha256(files[name]) != digest:
             raise BundleError(f"{folder / name}: is not the graph that {MANIFEST} describes. Export the bundle again")
-    return Bundle(folder, _sha256(files[MANIFEST]), manifest, {name: files[name] for name in GRAPHS})
+    return Bundle(folder, _sha256(files[MANIFEST]), manifest, {name: files[name] for name in manifest.graphs})
 
 
 def checksums(files: dict[str, bytes]) -> bytes:

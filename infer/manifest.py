@@ -9,12 +9,13 @@ import msgspec
 
 from infer.errors import BundleError
 
-SCHEMA = 3  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 4  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 
 GRAPHS = (
     "baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx", "imagenet_encoder.onnx", "imagenet_head.onnx"
 )  # fmt: skip
+INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in integers; a bundle need not have it
 CLUSTERS = 20  # SCAN's classes before fusion
 MEMBERS = ("baseline", "scan", "moe", "imagenet")
 
@@ -104,6 +105,16 @@ class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: dict[str, float]  # provider -> largest absolute difference allowed
 
 
+class Int8(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the graph in integers gives, and what it was seen to change in patients who were scored both ways."""
+
+    expected: dict[str, list[float]]  # of the self-test's outputs those that hang on it
+    tolerance: float  # largest absolute difference from these allowed, on any processor
+    patients: int
+    largest_change: Probability  # of an ensemble's probability
+    changed_decisions: int  # at any operating point
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of it."""
 
@@ -118,6 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plausible: Plausible
     drift: Drift
     self_test: SelfTest
+    int8: Int8 | None  # None: the bundle computes in float32 alone
 
 
 class _SchemaOnly(msgspec.Struct):
@@ -150,13 +162,16 @@ def decode(data: bytes, path: str) -> Manifest:
 
 def _problems(manifest: Manifest) -> list[str]:
     """What types cannot say: sizes, sums, orders."""
-    bayes, ensemble, test = manifest.naive_bayes, manifest.ensemble, manifest.self_test
+    bayes, ensemble, test, int8 = manifest.naive_bayes, manifest.ensemble, manifest.self_test, manifest.int8
     classes = max(manifest.class_fusion, default=-1) + 1
     features = classes + 6
+    graphs = (*GRAPHS, INT8) if int8 else GRAPHS
     checks = {
-        f"graphs are not {', '.join(GRAPHS)}": set(manifest.graphs) == set(GRAPHS),
+        f"graphs are not {', '.join(graphs)}": set(manifest.graphs) == set(graphs),
         f"class_fusion must give {CLUSTERS} classes numbers from 0 without gaps": (
-            len(manifest.class_fusion) == CLUSTERS and set(manifest.class_fusion) == set(range(classes))
+            # Not range(classes): a damaged number may be huge.
+            len(manifest.class_fusion) == CLUSTERS
+            and sorted(set(manifest.class_fusion)) == list(range(len(set(manifest.class_fusion))))
         ),
         f"naive_bayes must describe {features} features": len(bayes.quantiles) == features - 1
         and len(bayes.prior) == len(bayes.mean) == len(bayes.variance) == 2
@@ -182,6 +197,15 @@ def _problems(manifest: Manifest) -> list[str]:
         ),
         "drift must give three colours": len(manifest.drift.rgb_mean) == len(manifest.drift.rgb_std) == 3
         and all(value > 0 for value in manifest.drift.rgb_std),
+        "int8 must give a tolerance and expected outputs, each one of self_test's and as long, and a proof of patients "
+        "of whom none got another decision": int8 is None
+        or (
+            0 < int8.tolerance <= 0.01
+            and len(int8.expected) > 0
+            and all(len(values) == len(test.expected.get(name, ())) for name, values in int8.expected.items())
+            and int8.patients > 0
+            and int8.changed_decisions == 0
+        ),
         "self_test must hold clinical values and expected outputs for each image": len(test.clinical) == test.images > 0
         and all(len(row) == 3 for row in test.clinical)
         and all(values and len(values) % test.images == 0 for values in test.expected.values()),

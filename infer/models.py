@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from infer.bundle import Bundle
 from infer.errors import BundleError
-from infer.manifest import GRAPHS
+from infer.manifest import GRAPHS, INT8
 from infer.sessions import Device, Graph, shared
 
 Floats = npt.NDArray[np.floating]
@@ -20,6 +21,7 @@ Images = npt.NDArray[np.uint8]
 # Input -> (type, axes after the batch). Outputs by name; graphs.py in export promises the same.
 CLINICAL = ("tensor(float)", (3,))
 FEATURE_MAPS = (256, 3, 3)  # of each of the mixtures, one after the other
+CLOUDS = 7  # places a side between which the self-test's pictures are interpolated
 # Batches are padded to a multiple of it: left-over rows of a matrix go through kernels of their own, which round
 # otherwise, and a score's last digit must not hang on --batch-size.
 ROWS = 8
@@ -53,33 +55,41 @@ class Scoring(Protocol):
 
     @property
     def device(self) -> Device: ...
+    @property
+    def int8(self) -> bool: ...
     def score_images(self, images: Images, clinical: Floats) -> ImageScores: ...
     def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores: ...
 
 
 class Networks:
-    """The six graphs. Pictures always go through in batches of one fixed size, the last one padded.
+    """Six graphs. Pictures always go through in batches of one fixed size, the last one padded.
 
     A second batch shape would enlarge onnxruntime's memory arena for good, and a score must not depend on how many
     other pictures happen to share its batch.
     """
 
-    def __init__(self, bundle: Bundle, device: Device, batch_size: int, threads: int) -> None:
+    def __init__(self, bundle: Bundle, device: Device, batch_size: int, threads: int, *, int8: bool = False) -> None:
         """Load and check the graphs.
+
+        Args:
+            int8: the mixtures' encoders in integers, which the bundle must have.
 
         Raises:
             BundleError: a graph's inputs or outputs are not what this program feeds and reads.
             DeviceError: the device does not run them.
         """
         self._device = device
+        self._int8 = int8
         self.batch_size = batch_size
-        graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in GRAPHS}
+        encoder = INT8 if int8 else "moe_encoder.onnx"
+        names = [encoder if name == "moe_encoder.onnx" else name for name in GRAPHS]
+        graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in names}
         self.nodes = dict(sum((graph.nodes for graph in graphs.values()), Counter[str]()))  # provider -> nodes
         size = bundle.manifest.crop_size
         pictures = ("tensor(uint8)", (size, size, 3))
         _check(graphs["baseline.onnx"], {"images": pictures, "clinical": CLINICAL}, ("probability",))
         _check(graphs["scan.onnx"], {"images": pictures}, ("probabilities", "embedding"))
-        _check(graphs["moe_encoder.onnx"], {"images": pictures}, ("maps",))
+        _check(graphs[encoder], {"images": pictures}, ("maps",))
         bags = ("tensor(float)", _maps(graphs["moe_head.onnx"]))
         head_outputs = ("probability", "image_probability", "clinical_probability", "gate")
         _check(graphs["moe_head.onnx"], {"bags": bags, "clinical": CLINICAL}, head_outputs)
@@ -87,7 +97,7 @@ class Networks:
         one_each = ("tensor(float)", ())
         _check(graphs["imagenet_head.onnx"], {"contribution": one_each, "clinical": CLINICAL}, ("probability",))
         self._baseline, self._scan = graphs["baseline.onnx"], graphs["scan.onnx"]
-        self._encoder, self._head = graphs["moe_encoder.onnx"], graphs["moe_head.onnx"]
+        self._encoder, self._head = graphs[encoder], graphs["moe_head.onnx"]
         self._imagenet, self._imagenet_head = graphs["imagenet_encoder.onnx"], graphs["imagenet_head.onnx"]
 
     @property
@@ -95,8 +105,13 @@ class Networks:
         """Where the graphs run."""
         return self._device
 
+    @property
+    def int8(self) -> bool:
+        """The mixtures' encoders compute in integers."""
+        return self._int8
+
     def __str__(self) -> str:
-        return f"{self.device.provider} ({self.device.note})"
+        return f"{self.device.provider} ({self.device.note}), {'int8' if self.int8 else 'float32'}"
 
     def with_batches_of(self, batch_size: int) -> "Networks":
         """The same graphs for another batch size."""
@@ -144,14 +159,25 @@ class Networks:
         )
 
 
-def self_test_images(seed: int, number: int, size: int) -> Images:
-    """Generated pictures, the same on every machine and NumPy: (number, size, size, 3).
+def self_test_images(seed: int, number: int, size: int, colour: Sequence[float]) -> Images:
+    """Soft clouds around a colour, the same on every machine and NumPy: (number, size, size, 3).
 
-    RandomState's stream is frozen by NumPy's policy, default_rng's is not.
+    Smooth, as cells are: noise drives more of the networks' values to the end of the integers' range, where errors
+    vanish. RandomState's stream is frozen by NumPy's policy,
+    default_rng's is not; sums are of whole numbers, which no machine rounds.
+
+    Args:
+        colour: (3,) mean of red, green and blue.
     """
-    blocks = np.random.RandomState(seed).randint(0, 256, size=(number, 14, 14, 3)).astype(np.uint8)
-    scale = -(-size // 14)
-    return np.ascontiguousarray(blocks.repeat(scale, axis=1).repeat(scale, axis=2)[:, :size, :size])
+    corners = np.random.RandomState(seed).randint(-115, 116, size=(number, CLOUDS, CLOUDS, 3))
+    left, rest = np.divmod(np.arange(size) * (CLOUDS - 1), size - 1)
+    right = np.minimum(left + 1, CLOUDS - 1)
+    part = rest[:, None, None]
+    rows = corners[:, left] * (size - 1 - part) + corners[:, right] * part
+    part = rest[:, None]
+    clouds = (rows[:, :, left] * (size - 1 - part) + rows[:, :, right] * part) // (size - 1) ** 2
+    images: Images = np.clip(clouds + np.rint(colour).astype(np.int64), 0, 255).astype(np.uint8)
+    return images
 
 
 def self_test_outputs(networks: Scoring, images: Images, clinical: Floats) -> dict[str, Floats]:
@@ -182,23 +208,29 @@ def self_test(networks: Scoring, bundle: Bundle) -> str:
         SHA-256 of the outputs: where it is the same, processor, provider and library round alike.
 
     Raises:
-        BundleError: an output differs by more than the bundle allows for this provider.
+        BundleError: an output differs by more than the bundle allows.
     """
-    test = bundle.manifest.self_test
-    provider = networks.device.provider
+    test, provider = bundle.manifest.self_test, networks.device.provider
     if provider not in test.tolerance:
         raise BundleError(f"{bundle.folder}: states no tolerance for {provider}. Use another --device")
-    images = self_test_images(test.seed, test.images, bundle.manifest.crop_size)
+    int8 = bundle.manifest.int8 if networks.int8 else None
+    all_expected = test.expected | (int8.expected if int8 else {})
+    all_allowed = dict.fromkeys(all_expected, test.tolerance[provider])
+    where, advice = provider, ". Do not use this bundle on this machine"
+    if int8:  # float32 takes its place
+        all_allowed |= dict.fromkeys(int8.expected, int8.tolerance)
+        where, advice = f"{provider} in int8", ""
+    images = self_test_images(test.seed, test.images, bundle.manifest.crop_size, bundle.manifest.drift.rgb_mean)
     found = self_test_outputs(networks, images, np.array(test.clinical, dtype=np.float32))
     for name, values in found.items():
-        expected = np.array(test.expected.get(name, ()))
+        expected = np.array(all_expected.get(name, ()))
         if expected.shape != values.shape:
             raise BundleError(f"{bundle.folder}: the self-test lacks values for {name}. Export the bundle again")
-        difference = float(np.max(np.abs(values - expected)))
-        if not difference <= test.tolerance[provider]:  # so that NaN fails too
+        difference, allowed = float(np.max(np.abs(values - expected))), all_allowed[name]
+        if not difference <= allowed:  # so that NaN fails too
             raise BundleError(
-                f"{bundle.folder}: self-test failed on {provider}: {name} differs by {difference:.2g}, "
-                f"{test.tolerance[provider]:.2g} is allowed. Do not use this bundle on this machine"
+                f"{bundle.folder}: self-test failed on {where}: {name} differs by {difference:.2g}, "
+                f"{allowed:.2g} is allowed{advice}"
             )
     return hashlib.sha256(b"".join(np.float64(values).tobytes() for values in found.values())).hexdigest()
 

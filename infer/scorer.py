@@ -1,4 +1,6 @@
-"""The networks as scoring uses them: some batches side by side, and on a GPU that gives up no longer there."""
+"""The networks as scoring uses them: some batches side by side, in integers where the bundle and the machine allow it,
+and on a GPU that gives up no longer there.
+"""
 
 import threading
 from collections.abc import Callable
@@ -22,8 +24,9 @@ Found = TypeVar("Found")
 class Scorer:
     """Networks that several threads may ask, and that are replaced as a whole where the device gives way.
 
-    A GPU with too little memory gets smaller batches; one that gives up is left for the processor if the device may
-    move, else it is an error. Whatever is done without stands in `downgrades`.
+    A processor that computes wrongly in integers computes in float32. A GPU with too little memory gets smaller
+    batches; one that gives up is left for the processor, in float32 as before, if the device may move; else it is an
+    error. Whatever is done without stands in `downgrades`.
     """
 
     def __init__(self, bundle: Bundle, device: Device, batch_size: int | None, cpus: int) -> None:
@@ -46,7 +49,7 @@ class Scorer:
         self._bundle = bundle
         self._giving_way = threading.Lock()
         try:
-            self._networks = Networks(bundle, device, self.batch_size, self._threads)
+            self._networks = self._first_networks(device)
         except DeviceError as error:
             if not device.may_move:
                 raise
@@ -61,6 +64,11 @@ class Scorer:
         return self._networks.device
 
     @property
+    def int8(self) -> bool:
+        """The mixtures' encoders compute in integers now."""
+        return self._networks.int8
+
+    @property
     def nodes(self) -> dict[str, int]:
         """Nodes of the graphs by the provider that runs them."""
         return self._networks.nodes
@@ -71,12 +79,19 @@ class Scorer:
         return self._networks.batch_size
 
     def prove(self) -> str:
-        """The self-test; a device that fails it is left for the processor if it may be. Returns as `self_test`.
+        """The self-test; where it fails, int8 is left for float32, and a device for the processor if it may be.
+
+        Returns as `self_test`.
 
         Raises:
             BundleError: as `self_test`.
         """
         device = self.device
+        if self.int8:
+            try:
+                return self_test(self, self._bundle)
+            except BundleError as error:
+                self._networks = self._in_float32(device, error)
         try:
             digest = self_test(self, self._bundle)
         except BundleError as error:
@@ -117,6 +132,18 @@ class Scorer:
             DeviceError: the device gave up and may not be left.
         """
         return self._insist(lambda networks: networks.score_bag(mean_maps, mean_contribution, clinical))
+
+    def _first_networks(self, device: Device) -> Networks:
+        if device.provider != CPU or self._bundle.manifest.int8 is None:
+            return Networks(self._bundle, device, self.batch_size, self._threads)
+        try:
+            return Networks(self._bundle, device, self.batch_size, self._threads, int8=True)
+        except BundleError as error:
+            return self._in_float32(device, error)
+
+    def _in_float32(self, device: Device, why: BundleError) -> Networks:
+        self.downgrades.append(f"float32 instead of int8: {why}")
+        return Networks(self._bundle, device, self.batch_size, self._threads)
 
     def _insist(self, work: Callable[[Networks], Found]) -> Found:
         """Do the work with the networks as they are now, until it is done or the device may not be left."""

@@ -1,7 +1,8 @@
 """`make bench`: pictures a second, all ways in one run, in turn, on the same pictures and weights.
 
-(a) ours, files to CSV; (b) the plain way: PyTorch eager, a DataLoader, float32; (c) our graphs fed from memory, all and
-each alone; (d) decoding alone. What (c) and (d) allow together is 1 / (1/c + 1/d): both need all processors.
+(a) ours, files to CSV, and the same in float32 alone; (b) the plain way: PyTorch eager, a DataLoader, float32; (c) our
+graphs fed from memory, all and each alone; (d) decoding alone. What (c) and (d) allow together is 1 / (1/c + 1/d): both
+need all processors. Last, each graph's time by operator.
 """
 
 import csv
@@ -14,8 +15,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -24,14 +28,17 @@ import torch
 from infer.bundle import REFERENCE, load_bundle
 from infer.cohort import read_cohort
 from infer.images import read_crop
-from infer.manifest import GRAPHS
+from infer.manifest import GRAPHS, INT8
 from infer.run import Options, run
 from infer.scorer import BATCH_SIZES, Scorer
 from infer.sessions import CPU, Device, Graph, available_cpus
+from tests.float32 import without_int8
+from tests.operators import shares_by_operator
 from tests.plain_torch import PlainNetworks, score_plainly
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
 OURS, PLAIN, NETWORKS, DECODING = "(a) files to CSV", "(b) PyTorch, files", "(c) networks", "(d) decoding"
+FLOAT32 = "(a) in float32 alone"
 ROOT = Path(__file__).parents[1]
 
 
@@ -52,17 +59,17 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     device, cpus = Device(CPU, "bench"), available_cpus()
     torch.set_num_threads(cpus)
     networks, plain = Scorer(bundle, device, batch_size, cpus), PlainNetworks(bundle)
-    graphs = {
-        name: Graph(name, bundle.graphs[name], device, cpus // networks.callers)
-        for name in GRAPHS
-        if not name.endswith("_head.onnx")  # those see patients, not pictures
-    }
+    names = [name for name in (*GRAPHS, INT8) if not name.endswith("_head.onnx")]  # those see patients, not pictures
+    threads = cpus // networks.callers
+    graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in names}
     root = (folder / "patients").resolve()
     crops = np.stack([read_crop(path, root, manifest.crop_size) for path in files[:batch_size]])
     clinical = np.ones((len(crops), 3), np.float32)
     options = Options(
         folder / "patients", folder / "out", device="cpu", reference_date=REFERENCE_DATE, batch_size=batch_size
     )
+    without_int8(bundle, folder / "float32")
+    in_float32 = replace(options, bundle=folder / "float32", out=folder / "out-float32")
     of_plain: list[float] = []
 
     def plain_way() -> None:
@@ -77,9 +84,11 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     def networks_alone() -> None:
         side_by_side(lambda: networks.score_images(crops, clinical))
 
+    inputs: dict[str, dict[str, Any]] = {name: {"images": crops} for name in names}
+    inputs["baseline.onnx"]["clinical"] = clinical
+
     def one_graph(name: str) -> None:
-        inputs = {"images": crops, "clinical": clinical} if name == "baseline.onnx" else {"images": crops}
-        side_by_side(lambda: graphs[name].run(**inputs))
+        side_by_side(lambda: graphs[name].run(**inputs[name]))
 
     def decoding_alone() -> None:
         with ThreadPoolExecutor(cpus) as pool:
@@ -88,6 +97,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     whole_batches = len(files) // batch_size * batch_size
     parts: dict[str, tuple[Callable[[], object], int]] = {
         OURS: (lambda: run(options), len(files)),
+        FLOAT32: (lambda: run(in_float32), len(files)),
         PLAIN: (plain_way, len(files)),
         NETWORKS: (networks_alone, whole_batches),
         **{f"    {name}": (partial(one_graph, name), whole_batches) for name in graphs},
@@ -104,11 +114,19 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     ratios = {
         "(a) / what (c) and (d) allow": _median_ratio(speeds[OURS], allowed),
         "(a) / (b)": _median_ratio(speeds[OURS], speeds[PLAIN]),
+        "(a) in float32 alone / (b)": _median_ratio(speeds[FLOAT32], speeds[PLAIN]),
     }
-    differs = _largest_difference(folder / "out", of_plain)
+    differs = {way: _largest_difference(out, of_plain) for way, out in ((OURS, options.out), (FLOAT32, in_float32.out))}
+    operators = {name: shares_by_operator(bundle.graphs[name], inputs[name], threads) for name in names}
     seconds = _start_up(folder, 80 / (1 / (1 / medians[NETWORKS] + 1 / medians[DECODING])))
-    report = {"pictures": len(files), "pictures_a_second": medians, "ratios": ratios, "seconds": seconds}
-    (folder / "bench.json").write_text(json.dumps({**report, "largest_difference_a_b": differs}, indent=1))
+    report: dict[str, object] = {
+        "pictures": len(files),
+        "pictures_a_second": medians,
+        "ratios": ratios,
+        "seconds": seconds,
+    }
+    report |= {"largest_difference_from_b": differs, "share_of_time": operators}
+    (folder / "bench.json").write_text(json.dumps(report, indent=1))
     click.echo(f"{len(files)} pictures of {patients} patients, {cpus} processors, medians of {rounds}")
     for name, value in medians.items():
         click.echo(f"{name:32}{value:8.0f} pictures/s")
@@ -116,7 +134,10 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         click.echo(f"{name:32}{value:8.2f}")
     for name, value in seconds.items():
         click.echo(f"{name:32}{value:8.2f} s")
-    click.echo(f"(a) and (b) differ by {differs:.1e} at most in a patient's probability")
+    for way, value in differs.items():
+        click.echo(f"{way} and (b) differ by {value:.1e} at most in a patient's probability")
+    for name, shares in operators.items():
+        click.echo(f"{name:32}" + ", ".join(f"{operator} {share:.0%}" for operator, share in islice(shares.items(), 4)))
 
 
 def _median_ratio(above: list[float], below: list[float]) -> float:

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -23,6 +22,7 @@ from infer.images import list_images
 from infer.models import FEATURE_MAPS
 from infer.naive_bayes import malignant_probability
 from infer.scorer import Scorer
+from tests.export.from_graphs import stored_weights
 from train.baseline import Baseline, BaselineDimensions
 from train.imagenet import ImageNetDimensions, PictureExpert
 from train.inputs import MEAN, STD
@@ -86,7 +86,7 @@ class PlainNetworks:
 def load_weights(network: nn.Module, graph: bytes, prefix: str) -> None:
     """Put the weights of a graph into the network that it was exported from."""
     model = onnx.load_from_string(graph)
-    stored = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
+    stored = stored_weights(model)
     biases = {
         node.input[1]: node.input[2] for node in model.graph.node if node.op_type == "Conv" and len(node.input) > 2
     }

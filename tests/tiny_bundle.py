@@ -142,7 +142,7 @@ def bundle_files() -> dict[str, bytes]:
     made = graphs()
     manifest = load_bundle(REFERENCE).manifest
     test = manifest.self_test
-    images = self_test_images(test.seed, test.images, manifest.crop_size)
+    images = self_test_images(test.seed, test.images, manifest.crop_size, manifest.drift.rgb_mean)
     bundle = Bundle(Path(), "", manifest, made)
     outputs = self_test_outputs(
         Networks(bundle, Device(CPU, "made"), test.images, 1), images, np.array(test.clinical, dtype=np.float32)
@@ -157,6 +157,7 @@ def bundle_files() -> dict[str, bytes]:
         opset=OPSET,
         provenance=msgspec.convert(provenance, type(manifest.provenance)),
         self_test=msgspec.structs.replace(test, expected=expected),
+        int8=None,
     )
     card = "# A bundle for tests\n\nMade by `tests/tiny_bundle.py`. What it says of a patient means nothing.\n"
     return {**made, MANIFEST: encode(manifest), CARD: card.encode()}

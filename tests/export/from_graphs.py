@@ -43,11 +43,18 @@ def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoders, Heads, Ima
     return baseline.eval(), scan.eval(), committee.encoder, committee.head, imagenet.eval()
 
 
+def stored_weights(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """By their names in the network; those stored in 16 bits are widened."""
+    arrays = {one.name.removesuffix(".short"): numpy_helper.to_array(one) for one in model.graph.initializer}
+    return {
+        name: torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array.copy())
+        for name, array in arrays.items()
+    }
+
+
 @torch.no_grad()
 def _fill(network: nn.Module, model: onnx.ModelProto, prefix: str) -> None:
-    tensors = {
-        value.name: torch.from_numpy(np.array(numpy_helper.to_array(value))) for value in model.graph.initializer
-    }
+    tensors = stored_weights(model)
     state = network.state_dict()
     filled = set()
     for name in state:

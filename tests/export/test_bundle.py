@@ -19,14 +19,16 @@ from PIL import Image
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+import export.bundle as export_module
 from export import __main__ as command
 from export.bundle import export_bundle
 from export.parity import ParityError
 from infer.bundle import load_bundle
 from infer.errors import UsageError
-from infer.manifest import GRAPHS, MEMBERS, Manifest
+from infer.manifest import GRAPHS, INT8, MEMBERS, Manifest
 from infer.models import Networks, self_test
 from infer.run import Options, run
+from infer.scorer import Scorer
 from infer.sessions import CPU, Device
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train_fixtures import DATE, OPTIONS, TrainedRun, train
@@ -198,6 +200,68 @@ def test_patients_differ(scored: Scored) -> None:
     """Else the comparison with torch would prove little."""
     for name in ("probability_malignant", *(f"{member}_probability" for member in MEMBERS)):
         assert np.ptp([float(row[name]) for row in scored.rows.values()]) > 0.01
+
+
+def test_integers_ship_with_their_proof_and_go_when_not_asked_for(
+    bundle: Path, trained_run: TrainedRun, scored: Scored, tmp_path: Path
+) -> None:
+    target = tmp_path / "bundle"
+    assert export(trained_run.run, target, "--int8", scored.folder) == 0
+    loaded = load_bundle(target)
+    assert set(loaded.graphs) == {*GRAPHS, INT8}
+    assert {name: data for name, data in loaded.graphs.items() if name != INT8} == load_bundle(bundle).graphs
+    proof = loaded.manifest.int8
+    assert proof is not None
+    assert (proof.patients, proof.changed_decisions) == (8, 0)
+    assert 0 < proof.largest_change < 0.01
+    assert set(proof.expected) == {"moe", "moe_maps", "moe_image", "moe_gate"}
+    said = "Of 8 patients scored both ways 0 got another decision at any operating point; no probability moved by more"
+    assert said in (target / "MODEL_CARD.md").read_text()
+    for threads, batch in ((1, 4), (2, 32)):
+        scorer = Scorer(loaded, Device(CPU, "test"), batch, threads)
+        scorer.prove()
+        assert (scorer.int8, scorer.downgrades) == (True, [])
+    assert export(trained_run.run, target, "--replace") == 0
+    assert files(target) == files(bundle)
+
+
+def test_integers_that_change_a_result_do_not_ship(
+    trained_run: TrainedRun, scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.int8.LARGEST_CHANGE", 0.0)
+    assert export(trained_run.run, tmp_path / "bundle", "--int8", scored.folder) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_integers_that_fail_their_own_self_test_do_not_ship(
+    trained_run: TrainedRun, scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = export_module._outputs
+
+    def wrong(manifest: Manifest, graphs: dict[str, bytes], *, int8: bool) -> dict[str, list[float]]:
+        found = works(manifest, graphs, int8=int8)
+        return found | {"moe_maps": [value + 0.1 for value in found["moe_maps"]]} if int8 else found
+
+    monkeypatch.setattr(export_module, "_outputs", wrong)
+    monkeypatch.setattr("export.int8.LARGEST_CHANGE", 1.0)
+    assert export(trained_run.run, tmp_path / "bundle", "--int8", scored.folder) == 1
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_cohort_that_cannot_be_read_is_told_before_anything_is_exported(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.bundle.export_graph", lambda plan: pytest.fail("it began to export"))
+    assert export(trained_run.run, tmp_path / "bundle", "--int8", tmp_path) == 1
+    assert "clinical_annotation.csv" in capsys.readouterr().err
+
+
+def test_short_weights_that_change_a_probability_do_not_ship(
+    trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.parity.ROUNDING_TOLERANCE", 1e-9)
+    assert export(trained_run.run, tmp_path / "bundle") == 1
+    assert "weights in 16 bits change a probability" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_empty_is_replaced_only_when_told(

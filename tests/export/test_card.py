@@ -4,16 +4,19 @@ import hashlib
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from export.card import ANSWERS, write_card
 from export.card_figures import claims
+from export.parity import Parity
 from infer.manifest import (
     MEMBERS,
     SCHEMA,
     Calibration,
     Drift,
     Ensemble,
+    Int8,
     Manifest,
     NaiveBayes,
     OperatingPoint,
@@ -86,6 +89,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         plausible=Plausible(Range(0, 120), Range(0, 1000), 10),
         drift=Drift([], []),
         self_test=SelfTest(1, 0, [], {}, {}),
+        int8=None,
     )
 
 
@@ -137,7 +141,14 @@ def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
         (folder / name).write_text(json.dumps(content))
     (folder / "crops").mkdir(exist_ok=True)
     (folder / "crops/rejected.csv").write_text("patient_id,image,reason\nP1,a.jpg,empty\nP2,b.jpg,too_small\n")
-    return write_card(folder, of, encode(of), 3.2e-7, about)
+    return write_card(folder, of, encode(of), Parity(3.2e-7, 4.1e-5), about)
+
+
+def test_the_card_says_what_integers_change(tmp_path: Path) -> None:
+    int8 = Int8({}, 0.005, patients=25, largest_change=0.00345, changed_decisions=0)
+    text = " ".join(card(tmp_path, good_figures(), msgspec.structs.replace(manifest(), int8=int8)).split())
+    assert "Of 25 patients scored both ways 0 got another decision" in text
+    assert "no probability moved by more than 0.0034." in text
 
 
 def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> None:
@@ -151,6 +162,8 @@ def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> No
         "recipe `small`, seed 4",
         "`moe.fit.epochs` = 30",
         "3.2e-07 at most",
+        "of one of these pictures by 4.1e-05 at most",
+        "All graphs compute in float32.",
         "64 patients, 24 of them malignant; above it 66 of 66 are",
         "8.3% of a cell's nearest neighbours",
         "by chance 2.1% would",

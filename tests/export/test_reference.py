@@ -12,10 +12,12 @@ from PIL import Image
 from scipy.special import expit, logit
 from sklearn.naive_bayes import GaussianNB
 
+from export.int8 import check
 from infer.bundle import REFERENCE, Bundle, load_bundle
 from infer.cohort import Patient, read_cohort
 from infer.run import Options, run
 from tests.export.from_graphs import rebuild
+from tests.float32 import without_int8
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.baseline import Baseline
 from train.imagenet import ImageNetNetwork
@@ -32,13 +34,31 @@ def drawn(tmp_path: Path) -> Path:
     return tmp_path / "patients"
 
 
-def test_drawn_patients_agree_with_torch(drawn: Path, tmp_path: Path) -> None:
-    compare(drawn, tmp_path / "out", patients=5)
+@pytest.fixture
+def float32(tmp_path: Path) -> Bundle:
+    """Torch has no integers to compare with."""
+    return without_int8(load_bundle(REFERENCE), tmp_path / "float32")
+
+
+def test_drawn_patients_agree_with_torch(float32: Bundle, drawn: Path, tmp_path: Path) -> None:
+    compare(float32, drawn, tmp_path / "out", patients=5)
 
 
 @pytest.mark.skipif(REAL is None, reason="LYMPHO_REAL_PATIENTS names no folder of real patients")
-def test_real_patients_agree_with_torch(tmp_path: Path) -> None:
-    compare(Path(str(REAL)), tmp_path / "out", patients=24)
+def test_real_patients_agree_with_torch(float32: Bundle, tmp_path: Path) -> None:
+    compare(float32, Path(str(REAL)), tmp_path / "out", patients=24)
+
+
+@pytest.mark.skipif(REAL is None, reason="LYMPHO_REAL_PATIENTS names no folder of real patients")
+def test_real_patients_keep_their_decisions_in_integers() -> None:
+    """The proof that the manifest states, made again on this machine."""
+    bundle = load_bundle(REFERENCE)
+    stated = bundle.manifest.int8
+    assert stated is not None
+    cohort = read_cohort(Path(str(REAL)), bundle.manifest.plausible, reference_date=REFERENCE_DATE)
+    found = check(bundle, cohort)
+    assert (found.patients, found.decisions) == (stated.patients, stated.changed_decisions) == (24, 0)
+    assert found.probability == pytest.approx(stated.largest_change, abs=1e-4)
 
 
 def test_the_card_that_ships_says_what_we_say_of_it() -> None:
@@ -46,9 +66,8 @@ def test_the_card_that_ships_says_what_we_say_of_it() -> None:
     assert Path("export/about_reference.md").read_text().strip() in (REFERENCE / "MODEL_CARD.md").read_text()
 
 
-def compare(folder: Path, out: Path, patients: int) -> None:
-    bundle = load_bundle(REFERENCE)
-    assert run(Options(folder, out, device="cpu", reference_date=REFERENCE_DATE)) == 0
+def compare(bundle: Bundle, folder: Path, out: Path, patients: int) -> None:
+    assert run(Options(folder, out, bundle=bundle.folder, device="cpu", reference_date=REFERENCE_DATE)) == 0
     with (out / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     expected = scores_in_torch(folder, bundle, REFERENCE_DATE)

@@ -1,4 +1,5 @@
 import json
+import resource
 from typing import Any
 
 import pytest
@@ -122,6 +123,16 @@ def test_sizes_sums_and_orders_are_checked(path: str, value: Any, part: str) -> 
     assert part in problem(altered(path, value))
 
 
+def test_a_huge_class_takes_no_memory() -> None:
+    """Fuzz found it: as many numbers as the largest class says were listed, until the machine had no memory left."""
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (2 * 2**30, limits[1]))
+    try:
+        assert "class_fusion" in problem(altered("class_fusion", [2**60, *range(15), 0, 0, 0, 0]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
 def test_a_self_test_of_no_picture_is_refused() -> None:
     document = json.loads(encode(make_manifest()))
     document["self_test"] |= {"images": 0, "clinical": []}
@@ -134,10 +145,22 @@ def test_a_self_test_of_no_picture_is_refused() -> None:
         ("ensemble.calibration", {member: {"slope": -1.0, "intercept": 0.0} for member in MEMBERS}, "does not rise"),
         ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.0} for member in MEMBERS}, "clip is not between"),
         ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.6} for member in MEMBERS}, "clip is not between"),
+        ("ensemble.calibration", {member: CALIBRATION | {"slope": 0.0} for member in MEMBERS}, "does not rise"),
         ("plausible.age_years", {"low": 120.0, "high": 0.0}, "range is empty"),
+        ("plausible.lymph_count", {"low": 1000.0, "high": 0.0}, "range is empty"),
+        ("plausible.minimum_images", 0, "minimum_images is below 1"),
         ("drift.rgb_std", [1.0, 0.0, 1.0], "three colours"),
     ],
-    ids=["falling calibration", "no clip", "clip above half", "range upside down", "no spread of colour"],
+    ids=[
+        "falling calibration",
+        "no clip",
+        "clip above half",
+        "flat calibration",
+        "range upside down",
+        "counts upside down",
+        "no minimum",
+        "no spread of colour",
+    ],
 )
 def test_numbers_that_would_turn_a_score_round_are_refused(path: str, value: Any, part: str) -> None:
     message = problem(altered(path, value))

@@ -1,6 +1,10 @@
 import dataclasses
 import hashlib
+import itertools
+import math
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 
 from infer.bundle import Bundle
 from infer.errors import BundleError, DeviceError
-from infer.models import ImageScores, Networks, self_test, self_test_images, self_test_outputs
+from infer.models import FEATURE_MAPS, ImageScores, Networks, _maps, self_test, self_test_images, self_test_outputs
 from infer.sessions import CPU, Device, Graph
 from tests.synthetic import draw_cell
 
@@ -108,6 +112,15 @@ def test_the_self_test_fails_on_any_other_value(networks: Networks, bundle: Bund
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
+def test_the_self_test_goes_by_the_largest_difference(networks: Networks, bundle: Bundle, name: str) -> None:
+    test = bundle.manifest.self_test
+    values = list(test.expected[name])
+    values[0] += 2 * test.tolerance[CPU]
+    with pytest.raises(BundleError, match=f"self-test failed on {CPU}: {name} differs"):
+        self_test(networks, with_self_test(bundle, expected=test.expected | {name: values}))
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_the_self_test_fails_where_a_value_is_missing(networks: Networks, bundle: Bundle, name: str) -> None:
     expected = dict(bundle.manifest.self_test.expected)
     shorter = with_self_test(bundle, expected=expected | {name: expected[name][:-1]})
@@ -130,7 +143,7 @@ def test_the_self_test_fails_on_another_clinical_input(networks: Networks, bundl
 
 def test_the_self_test_compares_every_output(networks: Networks, bundle: Bundle) -> None:
     test = bundle.manifest.self_test
-    images = self_test_images(test.seed, test.images, 112)
+    images = self_test_images(test.seed, test.images, 112, bundle.manifest.drift.rgb_mean)
     outputs = self_test_outputs(networks, images, np.array(test.clinical, np.float32))
     assert set(outputs) == set(test.expected)
     assert {name: len(values) for name, values in outputs.items()} == {
@@ -139,15 +152,32 @@ def test_the_self_test_compares_every_output(networks: Networks, bundle: Bundle)
 
 
 def test_the_pictures_of_the_self_test_are_frozen() -> None:
-    """Golden value: SHA-256 of the array's bytes, made on 2026-11-23 with NumPy 2.4.6 on x86-64.
+    """Golden value: SHA-256 of the array's bytes, made on 2026-11-26 with NumPy 2.4.6 on x86-64.
 
     RandomState's stream is promised not to change (NumPy, NEP 19); if this fails, every exported bundle fails too.
     """
-    images = self_test_images(20190701, 4, 112)
+    images = self_test_images(20190701, 4, 112, (200.4, 128.0, 31.6))
     assert images.shape == (4, 112, 112, 3)
     assert images.dtype == np.uint8
     digest = hashlib.sha256(images.tobytes()).hexdigest()
-    assert digest == "6ca835e79d577f49d6a03260c6158e4938688d43f26a9cd346249fd02eb190f3"
+    assert digest == "3b927cb975ae03b581fbb764df1e0ceeb3c6442cdcf724187fa895b5d1addd27"
+
+
+def test_the_pictures_of_the_self_test_are_interpolated_around_a_colour() -> None:
+    """By fractions, one pixel after the other."""
+    corners = np.random.RandomState(4).randint(-115, 116, size=(2, 7, 7, 3)).tolist()
+    images = self_test_images(4, 2, 112, (200.4, 128.0, 31.6))
+    for image, row, column in itertools.product(range(2), (0, 1, 18, 50, 111), (0, 7, 99, 110, 111)):
+        y, x = Fraction(row * 6, 111), Fraction(column * 6, 111)
+        (top, down), (left, across) = divmod(y, 1), divmod(x, 1)
+        for colour, middle in enumerate((200, 128, 32)):
+            value = sum(
+                corners[image][min(top + i, 6)][min(left + j, 6)][colour]
+                * (down if i else 1 - down)
+                * (across if j else 1 - across)
+                for i, j in itertools.product(range(2), range(2))
+            )
+            assert images[image, row, column, colour] == min(max(math.floor(value) + middle, 0), 255)
 
 
 def test_a_graph_in_anothers_place_is_refused(bundle: Bundle) -> None:
@@ -155,6 +185,25 @@ def test_a_graph_in_anothers_place_is_refused(bundle: Bundle) -> None:
     swapped = dataclasses.replace(bundle, graphs=graphs)
     with pytest.raises(BundleError, match=r"baseline\.onnx: takes "):
         Networks(swapped, Device(CPU, "test"), 4, 1)
+
+
+def test_a_graph_that_takes_the_same_and_gives_something_else_is_refused(bundle: Bundle) -> None:
+    graphs = bundle.graphs | {"scan.onnx": bundle.graphs["moe_encoder.onnx"]}
+    swapped = dataclasses.replace(bundle, graphs=graphs)
+    with pytest.raises(BundleError, match=r"scan\.onnx: gives \('maps',\)"):
+        Networks(swapped, Device(CPU, "test"), 4, 1)
+
+
+def test_graphs_for_pictures_of_another_size_are_refused(bundle: Bundle) -> None:
+    other = dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, crop_size=96))
+    with pytest.raises(BundleError, match=r"baseline\.onnx: takes .*112.* feeds .*96"):
+        Networks(other, Device(CPU, "test"), 4, 1)
+
+
+@pytest.mark.parametrize("shape", [("batch", 300, 3, 3), ("batch", 768, 3), ("batch", "maps", 3, 3)])
+def test_heads_of_no_whole_number_of_mixtures_do_not_fit(shape: tuple[str | int, ...]) -> None:
+    head = SimpleNamespace(inputs={"bags": ("tensor(float)", shape)})
+    assert _maps(head) == FEATURE_MAPS  # type: ignore[arg-type]
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

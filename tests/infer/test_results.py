@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import resource
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, p
 from infer.sessions import available_cpus
 from infer.tally import Tally
 from tests.fuzz import fuzz
-from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Outcome, keep_patients, names, rows, score, set_count
+from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
 
 SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3}, 0.75)
 IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949, -1.25)
@@ -84,7 +85,8 @@ def test_image_rows_by_value() -> None:
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_cells_that_a_spreadsheet_would_compute_are_guarded(start: str) -> None:
     patient_id, image = f"{start}1+1", f"{start}cmd.jpg"
-    assert prediction_row(result(patient_id), "abc")[0] == f"'{patient_id}"
+    for of_patient in (result(patient_id), replace(without_scores("failed"), patient_id=patient_id)):
+        assert prediction_row(of_patient, "abc")[0] == f"'{patient_id}"
     assert image_row(result(patient_id), ImageResult(image, "empty: x"))[:2] == [f"'{patient_id}", f"'{image}"]
     assert prediction_row(result(f"P{start}1"), "abc")[0] == f"P{start}1"
 
@@ -239,12 +241,13 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
 
 def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     record = plain.record
-    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 3}
+    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 4}
     nodes = record["device"].pop("nodes")
     assert record["device"] == {
         "asked": "cpu",
         "provider": "CPUExecutionProvider",
         "note": "cpu asked for",
+        "moe_encoder": "int8",
         "batch_size": 8,
         "batches_side_by_side": min(16, available_cpus()),
     }
@@ -268,18 +271,57 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert record["cohort"]["folders_without_row"] == []
 
 
-def test_neither_run_json_nor_the_log_hold_a_patients_values(cohort: Path, tmp_path: Path) -> None:
+def test_neither_run_json_nor_the_log_hold_a_patients_values(
+    cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lympho")  # as the command line sets it
     for patient_id, count in (("S002", "77123"), ("S003", "sekret"), ("S004", "0.77123")):
         set_count(cohort, patient_id, count)
     outcome = score(cohort, tmp_path / "out")
     assert outcome.code == 0
     values = [row[column] for row in rows(cohort / TABLE) for column in ("DOB", "LYMPH_COUNT")]
-    values += [row["probability_malignant"] for row in outcome.predictions.values() if row["status"] == "scored"]
+    told = {"patient_id", "status", "reason", "decision", "bundle"}
+    values += [row[column] for row in outcome.predictions.values() for column in row if column not in told]
+    values += [row["image"] for row in outcome.images]  # a name may say more than an ID
     for name in ("run.json", "run.log"):
         text = (outcome.out / name).read_text()
         long_enough = [value for value in values if len(value) > 3]  # "5.1" may stand in a time or version
         assert len(long_enough) > 8
         assert [value for value in long_enough if value in text] == []
+
+
+def test_an_id_forges_no_line_of_the_log(cohort: Path, tmp_path: Path) -> None:
+    text = (cohort / TABLE).read_text()
+    (cohort / TABLE).write_text(text.replace(",S002,", ',"S002\nforged",'))
+    log = score(cohort, tmp_path / "out").out / "run.log"
+    assert "'S002\\nforged' failed" in log.read_text()
+    assert "\nforged" not in log.read_text()
+
+
+def test_a_disk_too_full_for_the_log_hides_nothing(tmp_path: Path) -> None:
+    """The line stays in the log's buffer, and closing the log fails once more."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def cut_on_a_full_disk() -> None:
+        with Results(tmp_path, HEADER, "now", None):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+            logging.getLogger("lympho").warning("a line")
+            raise Cut
+
+    try:
+        with pytest.raises(Cut):
+            cut_on_a_full_disk()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_lock_taken_away_ends_the_run_before_its_results(tmp_path: Path) -> None:
+    with Results(tmp_path, HEADER, "now", None) as results:
+        results.write(2, entry())
+        (tmp_path / LOCK).unlink()
+        with pytest.raises(OutputError, match=r"\.lock: cannot be written"):
+            results.finish({}, [patient(2, "P1")])
+    assert names(tmp_path) == LEFT
 
 
 def test_no_result_is_left_when_scoring_breaks_midway(

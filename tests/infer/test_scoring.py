@@ -5,6 +5,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from infer.cohort import Clinical
 from infer.ensemble import calibrated
 from infer.features import base_features
 from infer.images import Listing, list_images, read_crop
-from infer.models import ImageScores, Networks
+from infer.models import BagScores, ImageScores, Networks
 from infer.naive_bayes import malignant_probability
+from infer.sessions import CPU, Device
 from tests.infer.runs import Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
 from tests.synthetic import REFERENCE_DATE
 
@@ -61,8 +63,9 @@ def test_the_decision_follows_from_the_probability(plain: Outcome, bundle: Bundl
         assert row["decision"] == expected
 
 
-def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: Bundle, networks: Networks) -> None:
+def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: Bundle) -> None:
     """Picture by picture, each in a batch of its own, by the formulas of the report."""
+    networks = Networks(bundle, Device(CPU, "test"), 1, 1, int8=True)
     patient_id, row = "S003", plain.predictions["S003"]
     sex, count = cell(pristine, patient_id, "GENDER"), float(cell(pristine, patient_id, "LYMPH_COUNT"))
     clinical = Clinical(sex == "F", count, age_of(pristine, patient_id)).vector()
@@ -449,4 +452,52 @@ def test_a_disk_that_fails_midway_fails_the_patient_and_no_other(
     assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
     assert outcome.predictions["S003"]["probability_malignant"] == ""
     assert outcome.images_of("S003")["000004.jpg"] == ("rejected", "reading_broke_off")
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+
+
+@pytest.mark.parametrize("name", ["moe", "imagenet", "gate"])
+def test_what_is_no_number_for_a_patient_fails_it_alone(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    works: Callable[..., BagScores] = Networks.score_bag
+    age = age_of(cohort, "S003")
+
+    def no_number(self: Networks, maps: Any, contribution: float, clinical: Any) -> BagScores:
+        scores = works(self, maps, contribution, clinical)
+        return replace(scores, **{name: np.nan}) if clinical[2] == np.float32(age) else scores
+
+    monkeypatch.setattr(Networks, "score_bag", no_number)
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert outcome.code == 3
+    assert verdict(outcome.predictions["S003"]) == ("failed", "not_finite")
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+
+
+def test_a_folder_that_may_not_be_read_fails_its_patient_alone(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretended: root may read everything."""
+
+    def listed(folder: Path) -> Listing:
+        if folder.name == "S003":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return list_images(folder)
+
+    monkeypatch.setattr("infer.bag.list_images", listed)
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert outcome.code == 3
+    assert outcome.predictions["S003"]["reason"] == "folder_unreadable: Permission denied"
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+
+
+def test_a_folder_that_gets_stale_while_it_is_read_fails_its_patient_alone(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_: Path) -> Listing:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    (cohort / "S003/zz.jpg").symlink_to("nowhere.jpg")
+    monkeypatch.setattr("infer.scoring.list_images", stale)
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
     assert outcome.predictions["S004"] == plain.predictions["S004"]

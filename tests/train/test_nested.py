@@ -628,16 +628,17 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
         return lambda training: asked_for.append(training.tolist()) or Look(classes, simclr)  # type: ignore[func-returns-value]
 
     options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1", "--protocol", "nested")
+    repeats = ("--repeats", "2")  # as above, whose trainings it takes over
     with patch("train.nested.members.inductive_looks", inductive_looks):
-        call = train("evaluate", patients, run, *options, "--inductive", small=ONE_MIXTURE)
+        call = train("evaluate", patients, run, *options, *repeats, "--inductive", small=ONE_MIXTURE)
     assert call.code == 0, call.errors
     assert (run / "nested/nested.md").read_text().strip() == transductive.strip()
     assert (run / "nested_inductive/nested.md").read_text().strip() == call.output.strip()
     assert IN_TURN in call.output
     assert TRANSDUCTIVE not in call.output
     table = pd.read_csv(run / "nested_inductive/performance.csv")
-    repeats = table.groupby("model")["repeats"].first()
-    assert repeats[["scan", SIMCLR, *WITH_SIMCLR, *GATED_SIMCLR, "ensemble"]].tolist() == [1, 1, 1, 1, 1]
+    seen = table.groupby("model")["repeats"].first()
+    assert seen[["scan", SIMCLR, *WITH_SIMCLR, *GATED_SIMCLR, "ensemble"]].tolist() == [1, 1, 1, 1, 1]
     assert len(asked_for) == 2 * 20  # by both that need SCAN, for every training
     assert len({tuple(one) for one in asked_for}) == 20
 

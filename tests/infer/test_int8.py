@@ -1,0 +1,204 @@
+"""The mixtures' encoders in integers: used where they compute rightly, and float32 in their place where not."""
+
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from infer.bundle import CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
+from infer.errors import BundleError, DeviceError
+from infer.manifest import INT8, MANIFEST, Int8, Manifest, decode, encode
+from infer.models import Networks, self_test
+from infer.scorer import Scorer
+from infer.sessions import CPU, CUDA, Device
+from tests.float32 import without_int8
+from tests.infer.manifests import make_manifest
+from tests.infer.runs import Outcome, score
+
+DEVICE = Device(CPU, "test")
+
+
+def of(bundle: Bundle) -> Int8:
+    assert bundle.manifest.int8 is not None
+    return bundle.manifest.int8
+
+
+def with_int8(bundle: Bundle, **changes: object) -> Bundle:
+    int8 = msgspec.structs.replace(of(bundle), **changes)
+    return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, int8=int8))
+
+
+def expecting(bundle: Bundle, name: str, change: float) -> Bundle:
+    """One value of the self-test in integers is another: what a processor does that computes them wrongly."""
+    values = list(of(bundle).expected[name])
+    values[-1] += change
+    return with_int8(bundle, expected=of(bundle).expected | {name: values})
+
+
+def written(bundle: Bundle, folder: Path) -> Path:
+    folder.mkdir()
+    files = {path.name: path.read_bytes() for path in bundle.folder.iterdir() if path.name != CHECKSUMS}
+    files[MANIFEST] = encode(bundle.manifest)
+    for name, data in {**files, CHECKSUMS: checksums(files)}.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def float32(bundle: Bundle, pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The pristine cohort, scored without integers."""
+    folder = tmp_path_factory.mktemp("float32")
+    return score(pristine, folder / "out", bundle=without_int8(bundle, folder / "bundle").folder)
+
+
+def numbers(outcome: Outcome) -> list[dict[str, str]]:
+    """All of predictions.csv but the bundle's id."""
+    return [{name: value for name, value in row.items() if name != "bundle"} for row in outcome.predictions.values()]
+
+
+def test_a_processor_uses_integers_and_says_so(bundle: Bundle, plain: Outcome, float32: Outcome) -> None:
+    assert str(Scorer(bundle, DEVICE, None, 1)) == f"{CPU} (test), int8"
+    assert (plain.record["device"]["moe_encoder"], plain.record["downgrades"]) == ("int8", [])
+    assert (float32.record["device"]["moe_encoder"], float32.record["downgrades"]) == ("float32", [])
+
+
+def test_integers_change_the_mixture_and_little(plain: Outcome, float32: Outcome) -> None:
+    """Drawn pictures are none that the ranges were taken from: real ones change by a tenth of it."""
+    changes = [
+        abs(float(a["moe_probability"]) - float(b["moe_probability"]))
+        for a, b in zip(numbers(plain), numbers(float32), strict=True)
+    ]
+    assert 1e-4 < max(changes) < 0.05
+    for name in ("baseline_probability", "scan_probability", "imagenet_probability"):
+        assert [row[name] for row in numbers(plain)] == [row[name] for row in numbers(float32)]
+    assert plain.csv_bytes["images.csv"] == float32.csv_bytes["images.csv"]
+
+
+def test_a_processor_that_computes_integers_wrongly_gets_float32(
+    bundle: Bundle, pristine: Path, float32: Outcome, tmp_path: Path
+) -> None:
+    altered = expecting(bundle, "moe_maps", 0.01)
+    outcome = score(pristine, tmp_path / "out", bundle=written(altered, tmp_path / "bundle"))
+    assert outcome.code == 0
+    assert numbers(outcome) == numbers(float32)
+    assert outcome.record["device"]["moe_encoder"] == "float32"
+    (said,) = outcome.record["downgrades"]
+    assert said.startswith("float32 instead of int8: ")
+    assert said.endswith(f"self-test failed on {CPU} in int8: moe_maps differs by 0.01, 0.005 is allowed")
+    assert said in (outcome.out / "run.log").read_text()
+
+
+def test_integers_that_give_no_number_get_float32(bundle: Bundle) -> None:
+    scorer = Scorer(expecting(bundle, "moe", float("nan")), DEVICE, None, 2)
+    digest = scorer.prove()
+    assert (scorer.int8, len(scorer.downgrades)) == (False, 1)
+    assert digest == self_test(Networks(bundle, DEVICE, 8, 1), bundle)
+
+
+def test_float32_has_its_own_self_test(bundle: Bundle) -> None:
+    """Both wrong: no bundle for this machine."""
+    wrong = expecting(bundle, "moe", 0.01)
+    test = wrong.manifest.self_test
+    expected = test.expected | {"moe": [value + 0.01 for value in test.expected["moe"]]}
+    test = msgspec.structs.replace(test, expected=expected)
+    wrong = dataclasses.replace(wrong, manifest=msgspec.structs.replace(wrong.manifest, self_test=test))
+    scorer = Scorer(wrong, DEVICE, None, 2)
+    with pytest.raises(BundleError, match=rf"self-test failed on {CPU}: moe differs") as caught:
+        scorer.prove()
+    assert caught.value.exit_code == 5
+
+
+def test_what_integers_do_not_touch_is_tested_as_in_float32(bundle: Bundle) -> None:
+    assert set(of(bundle).expected) == {"moe", "moe_maps", "moe_image", "moe_gate"}
+    test = bundle.manifest.self_test
+    moved = test.expected | {"scan": [value + 3e-4 for value in test.expected["scan"]]}  # within int8's tolerance
+    altered = msgspec.structs.replace(bundle.manifest, self_test=msgspec.structs.replace(test, expected=moved))
+    networks = Networks(bundle, DEVICE, 8, 1, int8=True)
+    with pytest.raises(BundleError, match="scan differs"):
+        self_test(networks, dataclasses.replace(bundle, manifest=altered))
+
+
+def test_integers_that_cannot_be_loaded_get_float32(bundle: Bundle) -> None:
+    broken = dataclasses.replace(bundle, graphs=bundle.graphs | {INT8: b"no graph"})
+    scorer = Scorer(broken, DEVICE, None, 2)
+    scorer.prove()
+    assert not scorer.int8
+    (said,) = scorer.downgrades
+    assert said.startswith(f"float32 instead of int8: {INT8}: onnxruntime cannot load this graph")
+
+
+def test_a_score_hangs_neither_on_threads_nor_on_batches(bundle: Bundle) -> None:
+    crops = np.random.RandomState(5).randint(0, 256, (16, 112, 112, 3)).astype(np.uint8)
+    clinical = np.ones((16, 3), np.float32)
+    networks = [
+        Networks(bundle, DEVICE, batch, threads, int8=True) for batch, threads in ((16, 1), (16, 2), (8, 1), (1, 1))
+    ]
+    whole = networks[0].score_images(crops, clinical).maps
+    assert np.array_equal(networks[1].score_images(crops, clinical).maps, whole)
+    assert np.array_equal(networks[2].score_images(crops[8:], clinical[8:]).maps, whole[8:])
+    assert np.array_equal(networks[3].score_images(crops[5:6], clinical[5:6]).maps, whole[5:6])
+
+
+def test_neither_a_gpu_nor_who_leaves_it_uses_integers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, bool]] = []
+    works = Networks.__init__
+
+    def init(self: Networks, bundle: Bundle, device: Device, batch: int, threads: int, *, int8: bool = False) -> None:
+        made.append((device.provider, int8))
+        if device.provider == CUDA:
+            raise DeviceError("gone")
+        works(self, bundle, device, batch, threads, int8=int8)
+
+    monkeypatch.setattr(Networks, "__init__", init)
+    Scorer(bundle, Device(CUDA, "auto asked for", may_move=True), None, 1)
+    assert made == [(CUDA, False), (CPU, False)]
+
+
+def test_a_bundle_without_integers_is_whole(bundle: Bundle, tmp_path: Path) -> None:
+    loaded = without_int8(bundle, tmp_path / "bundle")
+    assert loaded.manifest.int8 is None
+    assert INT8 not in loaded.graphs
+    scorer = Scorer(loaded, DEVICE, None, 1)
+    scorer.prove()
+    assert (scorer.int8, scorer.downgrades) == (False, [])
+
+
+def problem(manifest: Manifest) -> str:
+    with pytest.raises(BundleError) as caught:
+        decode(encode(manifest), "here")
+    return str(caught.value)
+
+
+def test_the_graph_and_what_is_known_of_it_go_together() -> None:
+    manifest = make_manifest()
+    more = msgspec.structs.replace(manifest, graphs=manifest.graphs | {INT8: "0" * 64})
+    assert "graphs are not " in problem(more)
+    assert "graphs are not " in problem(msgspec.structs.replace(manifest, int8=GOOD))
+    decode(encode(msgspec.structs.replace(more, int8=GOOD)), "here")
+
+
+GOOD = Int8(expected={"baseline": [0.5, 0.5]}, tolerance=0.005, patients=1, largest_change=0.01, changed_decisions=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tolerance": 0.0}, {"tolerance": 1.0}, {"expected": {}}, {"expected": {"unheard of": [0.5, 0.5]}},
+        {"expected": {"baseline": [0.5]}}, {"patients": 0}, {"changed_decisions": 1},
+    ],
+)  # fmt: skip
+def test_integers_without_a_proof_or_a_test_are_refused(changes: dict[str, object]) -> None:
+    manifest = make_manifest()
+    graphs = manifest.graphs | {INT8: "0" * 64}
+    wrong = msgspec.structs.replace(manifest, graphs=graphs, int8=msgspec.structs.replace(GOOD, **changes))
+    assert "int8 must give a tolerance" in problem(wrong)
+
+
+def test_what_ships_kept_its_proof() -> None:
+    """As the card states it; tests/export/test_reference.py scores real patients both ways again."""
+    int8 = of(load_bundle(REFERENCE))
+    assert (int8.patients, int8.changed_decisions) == (24, 0)
+    assert int8.largest_change <= 0.01
+    assert sum(path.stat().st_size for path in REFERENCE.iterdir()) <= 40e6
