@@ -94,7 +94,7 @@ def _integers(encoder: Encoder, convolutions: Sequence[nn.Conv2d], crops: Tensor
         exact, scale_in = before.relu(), scale
         scale = _scale(exact)
         rounded = _rounded(products + (bias * unit)[:, None, None], scale)
-        if not (0 < scale_in < np.inf and bias.abs().max() < LARGEST_BIAS):
+        if not (0 < scale_in < np.inf and 0 < scale < np.inf and bias.abs().max() < LARGEST_BIAS):
             raise ParityError(
                 f"layer {index} of an encoder has no integers: a channel or all of it is dead. Export without --int8"
             )

@@ -198,13 +198,13 @@ def test_a_channel_that_integers_cannot_hold_is_refused(encoders: Encoders) -> N
         quantize(almost_dead, pictures(4, seed=3))
 
 
-def test_a_layer_that_says_nothing_is_refused(encoders: Encoders) -> None:
+@pytest.mark.parametrize("layer", [0, 3])
+def test_a_layer_that_says_nothing_is_refused(encoders: Encoders, layer: int) -> None:
     dead = copy.deepcopy(encoders)
     norms = [module for module in dead.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
-        norms[2].weight.zero_()
-        norms[2].bias.fill_(-1.0)
-    with pytest.raises(ParityError, match="layer 0 of an encoder has no integers"):
+        norms[2 + layer].bias.fill_(-1000.0)
+    with pytest.raises(ParityError, match=f"layer {layer} of an encoder has no integers"):
         quantize(dead, pictures(4, seed=3))
 
 
