@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from infer.cohort import Clinical, Patient, Verdict
 from infer.images import leaves, list_images
-
-Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
+from infer.looking import Crop
 
 
 @dataclass

@@ -41,7 +41,7 @@ INTERRUPTED, TERMINATED = 130, 143
 @click.option(
     "--batch-size", type=click.IntRange(1, 1024), help="Pictures a batch.  [default: 8 on a processor, 256 on a GPU]"
 )
-@click.option("--workers", type=click.IntRange(0), default=0, help="Decoding threads; 0: one a processor, 16 at most.")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Decoding processes; 0: what suits the device.")
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over where a run that was cut off left OUT unfinished.")
 @click.version_option(__version__, prog_name="lympho")
@@ -79,6 +79,7 @@ def _stop_with(code: int) -> Callable[..., None]:
 
 def main() -> None:
     """Run the command line and exit with the code that says how it ended."""
+    _occupy_standard_streams()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _stop_with(TERMINATED))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller wants it ignored
@@ -102,6 +103,15 @@ def main() -> None:
         code = end.code
     _let_go_of_output()
     sys.exit(code)
+
+
+def _occupy_standard_streams() -> None:
+    """Else the next file or pipe to be opened takes the place of a closed one, and gets what a library prints there."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
 
 
 def _say(message: str) -> None:

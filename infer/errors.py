@@ -10,6 +10,10 @@ class LymphoError(Exception):
     exit_code = 1
 
 
+class WorkerError(LymphoError):
+    """A process that decodes pictures cannot be started."""
+
+
 class UsageError(LymphoError):
     """Options that do not fit together or do not fit the data."""
 

@@ -23,11 +23,13 @@ from infer.results import Results
 from infer.rows import entry_of
 from infer.scorer import Scorer
 from infer.scoring import score_cohort
-from infer.sessions import available_cpus, choose_device
+from infer.sessions import CPU, available_cpus, choose_device
 from infer.tally import Tally
 
 LOG = logging.getLogger("lympho")
-MOST_WORKERS = 16  # decoding threads by default: each may hold a picture of 25 million pixels
+MOST_WORKERS = 16  # decoding processes by default: each may hold a picture of 25 million pixels
+# A processor's networks take several times as long for a picture as decoding it: a process for so many processors.
+PROCESSORS_A_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Options:
     date_format: str | None = None
     max_refused: float = 0.5  # share of the patients
     batch_size: int | None = None  # pictures; what suits the device if not given
-    workers: int = 0  # decoding threads; 0 is one for each processor
+    workers: int = 0  # decoding processes; 0 is what suits the device
     dry_run: bool = False
     fresh: bool = False  # start over where a run that was cut off left OUT unfinished
 
@@ -170,7 +172,7 @@ def _kept(cohort: Cohort, past: Past, options: Options) -> dict[int, int]:
     if past.stored is None:
         return {}
     LOG.info("goes on: reading the pictures of %d finished patients again", len(past.stored.places))
-    return unchanged(cohort, past.stored.places, _workers(options))
+    return unchanged(cohort, past.stored.places, options.workers or min(available_cpus(), MOST_WORKERS))
 
 
 def _tell(downgrades: list[str], results: Results) -> int:
@@ -185,7 +187,8 @@ def _entries(
 ) -> Iterator[tuple[int, Entry]]:
     """Score the cohort, count and tell: each patient's line in the table and its entry, in the table's order."""
     progress = Progress(len(cohort.patients))
-    scored = score_cohort(cohort, networks, bundle.manifest, options.operating_point, _workers(options))
+    workers = options.workers or _workers(networks)
+    scored = score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers)
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
             entry = entry_of(result, bundle.short_id)
@@ -210,8 +213,10 @@ def _printable(patient_id: str) -> str:
     return patient_id if patient_id.isprintable() else ascii(patient_id)
 
 
-def _workers(options: Options) -> int:
-    return options.workers or min(available_cpus(), MOST_WORKERS)
+def _workers(networks: Scorer | None) -> int:
+    """Decoding processes: all processors' worth where nothing else needs them."""
+    busy = networks is not None and networks.device.provider == CPU
+    return min(-(-available_cpus() // (PROCESSORS_A_WORKER if busy else 1)), MOST_WORKERS)
 
 
 def _now() -> dt.datetime:

@@ -1,55 +1,33 @@
 """The main job: patients in, one result a patient out, in the table's order and in bounded memory.
 
-table -> folders -> crops (decoded ahead by threads) -> batches filled across patients -> networks -> one probability.
+table -> folders -> crops (decoded ahead by processes) -> batches filled across patients -> networks -> one probability.
 A patient's sums are taken picture by picture in double precision, so its result does not depend on how its pictures
 fell into batches.
 """
 
-import errno
-import os
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from infer.bag import Bag, Crop, PatientResult, Scores, open_bag
+from infer.bag import Bag, PatientResult, Scores
 from infer.cohort import Cohort, Verdict
+from infer.decoders import Decoders, Mark, decoded
 from infer.ensemble import calibrated, decide, weighted
 from infer.features import base_features, cell_classes
-from infer.images import RejectedImage, decode_crop, list_images, try_picture
+from infer.images import RejectedImage, list_images
+from infer.looking import Crop, Looked
 from infer.manifest import Drift, Manifest
-from infer.models import Images, ImageScores
+from infer.models import ImageScores
 from infer.naive_bayes import malignant_probability
 from infer.scorer import Scorer
 
-Clinicals = npt.NDArray[np.float32]  # (n, 3)
-Colours = npt.NDArray[np.float64]  # (n, 3) mean of each crop
 COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
 
 
-class Mark(Enum):
-    """Where a patient begins and ends in the stream of pictures."""
-
-    OPENED = "opened"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A picture, read: what tells it from any other, and its crop or why it has none."""
-
-    content: str
-    crop: Crop | RejectedImage | OSError
-
-
 _Item = tuple[Bag, int, Crop]  # a picture's place in its bag
-# A mark, or a picture's place in its bag with what came of it.
-Event = tuple[Bag, int | Mark, Looked | None]
 
 
 def score_cohort(
@@ -60,14 +38,17 @@ def score_cohort(
     Args:
         networks: None for a dry run: everything is read and checked, nothing is scored (`Scores` stay None).
         point: operating point, a key of the manifest's.
-        workers: decoding threads.
+        workers: decoding processes.
+
+    Raises, while it runs:
+        WorkerError: a decoding process cannot be started.
     """
     minimum = manifest.plausible.minimum_images
     batches = _Batches(networks, manifest)
     under_way: deque[Bag] = deque()
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+    decoders = Decoders(cohort.folder.resolve(), manifest.crop_size, workers)
     try:
-        for bag, position, looked in _decoded(cohort, manifest.crop_size, pool, (1 + batches.callers) * batches.size):
+        for bag, position, looked in decoded(cohort, decoders, (1 + batches.callers) * batches.size):
             if position is Mark.OPENED:
                 under_way.append(bag)
             elif looked is None or isinstance(position, Mark):
@@ -79,46 +60,11 @@ def score_cohort(
             while under_way and under_way[0].done:
                 yield _result(under_way.popleft(), networks, manifest, point)
         batches.flush()
-    finally:  # a run that is stopped need not wait for pictures that nobody will ask for
-        pool.shutdown(cancel_futures=True)
+    finally:
+        decoders.close()
         batches.close()
     while under_way:
         yield _result(under_way.popleft(), networks, manifest, point)
-
-
-def _decoded(cohort: Cohort, size: int, pool: ThreadPoolExecutor, ahead: int) -> Iterator[Event]:
-    """The cohort as events, in order. Decoding runs up to `ahead` events before the reader."""
-    root = cohort.folder.resolve()
-    events: deque[tuple[Bag, int | Mark, Future[Looked] | None]] = deque()
-
-    def settled() -> Event:
-        bag, position, future = events.popleft()
-        return bag, position, future.result() if future else None
-
-    for patient in cohort.patients:
-        bag = open_bag(cohort.folder, root, patient)
-        events.append((bag, Mark.OPENED, None))
-        for index, image in enumerate(bag.images):
-            events.append((bag, index, pool.submit(_look, bag.folder / image.image, root, size)))
-            if len(events) > ahead:
-                yield settled()
-        events.append((bag, Mark.CLOSED, None))
-        while len(events) > ahead:
-            yield settled()
-    while events:
-        yield settled()
-
-
-def _look(path: Path, root: Path, size: int) -> Looked:
-    try:
-        content, data = try_picture(path, root)
-        if not isinstance(data, bytes):
-            return Looked(content, data)
-        return Looked(content, decode_crop(data, size))
-    except RejectedImage as error:
-        return Looked(content, error)
-    except MemoryError:  # no matter of the picture: its patient fails, the others go on
-        return Looked("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
 def _take(bag: Bag, index: int, looked: Looked, minimum: int, batches: "_Batches") -> None:
@@ -135,6 +81,7 @@ def _take(bag: Bag, index: int, looked: Looked, minimum: int, batches: "_Batches
     if bag.verdict:
         return
     bag.used += 1
+    bag.colour_sum += looked.colour
     bag.waiting.append((index, crop))
     if bag.used >= minimum:
         for waiting_index, waiting_crop in bag.waiting:
@@ -172,7 +119,7 @@ class _Batches:
         self.callers = networks.callers if networks else 1
         self._fusion = np.array(manifest.class_fusion)  # (20,)
         self._items: list[_Item] = []
-        self._under_way: deque[tuple[list[_Item], Future[tuple[ImageScores, Colours]]]] = deque()
+        self._under_way: deque[tuple[list[_Item], Future[ImageScores]]] = deque()
         self._pool = ThreadPoolExecutor(self.callers, thread_name_prefix="networks")
 
     def add(self, bag: Bag, index: int, crop: Crop) -> None:
@@ -200,12 +147,12 @@ class _Batches:
             return
         images = np.stack([crop for _, _, crop in items])
         clinical = np.stack([bag.clinical.vector() for bag, _, _ in items])
-        self._under_way.append((items, self._pool.submit(_score_images, self._networks, images, clinical)))
+        self._under_way.append((items, self._pool.submit(self._networks.score_images, images, clinical)))
 
     def _settle(self) -> None:
         """Add the oldest batch's scores to its patients: in the pictures' order, so that sums do not hang on chance."""
         items, future = self._under_way.popleft()
-        scores, colours = future.result()
+        scores = future.result()
         classes, confidence = cell_classes(scores.classes, self._fusion)  # (n,), (n,)
         numbers = np.column_stack([scores.classes, scores.baseline, scores.contribution])  # (n, 22)
         finite = np.isfinite(numbers).all(axis=1)  # (n,)
@@ -219,14 +166,9 @@ class _Batches:
             bag.baseline_sum += float(scores.baseline[row])
             image.contribution = float(scores.contribution[row])
             bag.contribution_sum += image.contribution
-            bag.colour_sum += colours[row]
             maps = scores.maps[row].astype(np.float64)
             bag.maps_sum = maps if bag.maps_sum is None else bag.maps_sum + maps
             bag.scored += 1
-
-
-def _score_images(networks: Scorer, images: Images, clinical: Clinicals) -> tuple[ImageScores, Colours]:
-    return networks.score_images(images, clinical), images.mean(axis=(1, 2), dtype=np.float64)
 
 
 def _result(bag: Bag, networks: Scorer | None, manifest: Manifest, point: str) -> PatientResult:

@@ -27,6 +27,7 @@ import torch
 
 from infer.bundle import REFERENCE, load_bundle
 from infer.cohort import read_cohort
+from infer.decoders import Decoders, decoded
 from infer.images import read_crop
 from infer.manifest import GRAPHS, INT8
 from infer.run import Options, run
@@ -91,8 +92,12 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         side_by_side(lambda: graphs[name].run(**inputs[name]))
 
     def decoding_alone() -> None:
-        with ThreadPoolExecutor(cpus) as pool:
-            list(pool.map(lambda path: read_crop(path, root, manifest.crop_size), files))
+        decoders = Decoders(root, manifest.crop_size, cpus)
+        try:
+            for _ in decoded(cohort, decoders, 0):
+                pass
+        finally:
+            decoders.close()
 
     whole_batches = len(files) // batch_size * batch_size
     parts: dict[str, tuple[Callable[[], object], int]] = {

@@ -1,8 +1,10 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from infer.bundle import REFERENCE, Bundle, load_bundle
+from infer.looking import Looked, look
 from infer.models import Networks
 from infer.sessions import CPU, Device
 from tests.infer.runs import Outcome, link_cohort, score
@@ -40,3 +42,22 @@ def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 def cohort(pristine: Path, tmp_path: Path) -> Path:
     """The same cohort, to be changed."""
     return link_cohort(pristine, tmp_path / "patients")
+
+
+class _DecoderHere:
+    """Stands for a decoding process."""
+
+    def __init__(self, root: Path, size: int) -> None:
+        self._root, self._size = root, size
+
+    def look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
+        return [look(folder / name, self._root, self._size) for name in names]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are read and decoded in this process, where a test can let things go wrong."""
+    monkeypatch.setattr("infer.decoders.Decoder", _DecoderHere)

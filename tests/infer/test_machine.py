@@ -247,7 +247,7 @@ def test_a_log_on_a_full_disk_changes_no_exit_code(
     assert done.returncode == code
 
 
-@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("redirect", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
 def test_neither_a_closed_nor_a_full_log_stops_a_run(many: Path, whole: Outcome, tmp_path: Path, redirect: str) -> None:
     line = f'{sys.executable} -m infer "$0" "$1" --device cpu --bundle "$2" --reference-date 2019-07-01 {redirect}'
     done = subprocess.run(["bash", "-c", line, many, tmp_path, TINY], cwd=ROOT, check=False, timeout=120)
@@ -290,10 +290,11 @@ def test_files_are_for_the_owner_and_its_group(pristine: Path, tmp_path: Path) -
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in RESULT_FILES} == {0o640}
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_too_little_memory_for_a_picture_fails_its_patient_alone(
     pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a decoding thread runs into, it hands over: neither the thread nor the run ends."""
+    """What decoding runs into is handed over: neither the process nor the run ends."""
     plain = score(pristine, tmp_path / "plain", bundle=TINY)
     works, calls = np.ascontiguousarray, 0
 

@@ -108,7 +108,7 @@ def test_two_runs_give_the_same_bytes_and_leave_the_input_alone(plain: Outcome, 
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (48, 0), (None, 3)])
-def test_neither_batches_nor_threads_change_a_byte(
+def test_neither_batches_nor_processes_change_a_byte(
     plain: Outcome, pristine: Path, tmp_path: Path, batch_size: int | None, workers: int
 ) -> None:
     outcome = score(pristine, tmp_path / "out", batch_size=batch_size, workers=workers)
@@ -418,6 +418,7 @@ def test_what_is_no_number_for_a_picture_fails_its_patient(
     assert "nan" not in (tmp_path / "out/images.csv").read_text()
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_a_folder_that_vanishes_while_it_is_read_fails_its_patient(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +436,7 @@ def test_a_folder_that_vanishes_while_it_is_read_fails_its_patient(
     assert outcome.predictions["S004"] == plain.predictions["S004"]
 
 
+@pytest.mark.usefixtures("decoded_here")
 def test_a_disk_that_fails_midway_fails_the_patient_and_no_other(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,254 @@
+"""The processes that decode: their answers are `look`'s own, and their deaths cost what they should.
+
+Faults are put into a process from outside: Python runs a sitecustomize.py that it finds on its path, and this one lets
+Pillow do something else at pictures that end with a given word. What follows a JPEG's end is no part of the picture.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infer.decoder import Decoder
+from infer.errors import WorkerError
+from infer.images import RejectedImage, try_picture
+from infer.looking import Looked, look, mean_colour
+from tests.infer.runs import TINY, Outcome, keep_patients, names, replace_picture, score, verdict
+from tests.infer.test_machine import ended, start
+from tests.soak import write_linked_cohort
+
+WORD = b"fault"
+AT_THE_WORD = """
+import os, signal, sys
+from PIL import Image
+works = Image.open
+def opened(file, *arguments, **named):
+    if file.getvalue().endswith(b"fault"):
+        {fault}
+    return works(file, *arguments, **named)
+Image.open = opened
+"""
+SEGMENTATION_FAULT = "os.kill(os.getpid(), signal.SIGSEGV)"
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.fixture
+def in_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a program before all others of a decoding process, and of a run that a test starts."""
+
+    def put(program: str) -> None:
+        folder = tmp_path / "before"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(program)
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return put
+
+
+def with_the_word(path: Path) -> None:
+    replace_picture(path, path.read_bytes() + WORD)
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def lives(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def gone(pids: list[int]) -> bool:
+    """Whether they end within a minute."""
+    deadline = time.monotonic() + 60
+    while any(map(lives, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not any(map(lives, pids))
+
+
+def same(one: Looked, other: Looked) -> bool:
+    if isinstance(one.crop, np.ndarray):
+        crops = isinstance(other.crop, np.ndarray) and np.array_equal(one.crop, other.crop)
+    else:
+        crops = type(one.crop) is type(other.crop) and str(one.crop) == str(other.crop)
+    return crops and (one.content, one.colour) == (other.content, other.colour)
+
+
+def test_a_process_sees_what_this_one_sees(cohort: Path) -> None:
+    folder = cohort / "S003"
+    replace_picture(folder / "text.jpg", b"no picture")
+    replace_picture(folder / "empty.jpg", b"")
+    replace_picture(folder / "cut.jpg", (folder / "000000.jpg").read_bytes()[:-500])
+    replace_picture(folder / os.fsdecode(b"\xe9.jpg"), (folder / "000001.jpg").read_bytes())
+    Image.new("RGB", (64, 64)).save(folder / "small.png")
+    (folder / "folder.jpg").mkdir()
+    (folder / "out.jpg").symlink_to("/etc/passwd")
+    all_names = [*sorted(os.listdir(folder)), "vanished.jpg"]
+    here = [look(folder / name, cohort.resolve(), 112) for name in all_names]
+    assert {type(one.crop) for one in here} == {np.ndarray, RejectedImage}
+    decoder = Decoder(cohort.resolve(), 112)
+    try:
+        assert all(same(*pair) for pair in zip(decoder.look(folder, all_names), here, strict=True))
+        no_crop = [name for name, one in zip(all_names, here, strict=True) if isinstance(one.crop, RejectedImage)]
+        assert [str(one.crop) for one in decoder.look(folder, no_crop)] == [
+            str(one.crop) for one in here if isinstance(one.crop, RejectedImage)
+        ]
+        assert len(no_crop) == 7
+    finally:
+        decoder.close()
+
+
+def test_a_disk_that_fails_is_told_through_the_pipe(cohort: Path, in_the_process: Callable[[str], None]) -> None:
+    in_the_process(AT_THE_WORD.format(fault="raise MemoryError"))
+    with_the_word(cohort / "S003/000002.jpg")
+    decoder = Decoder(cohort.resolve(), 112)
+    try:
+        found = decoder.look(cohort / "S003", ["000001.jpg", "000002.jpg", "000003.jpg"])
+    finally:
+        decoder.close()
+    failure = found[1].crop
+    assert isinstance(failure, OSError)
+    assert failure.strerror == "Cannot allocate memory"
+    assert [isinstance(one.crop, np.ndarray) for one in found] == [True, False, True]
+
+
+def test_mean_colours_are_means() -> None:
+    crop = np.random.RandomState(0).randint(0, 256, (112, 112, 3)).astype(np.uint8)
+    assert mean_colour(crop) == tuple(crop.mean(axis=(0, 1), dtype=np.float64))
+    assert mean_colour(np.full((112, 112, 3), 255, np.uint8)) == (255, 255, 255)
+
+
+def test_a_picture_that_crashes_the_decoder_costs_that_picture_only(
+    plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None]
+) -> None:
+    keep_patients(cohort, "S003", "S004")
+    picture = cohort / "S003/000004.jpg"
+    whole = picture.read_bytes()
+    replace_picture(picture, b"no picture")
+    without = score(cohort, tmp_path / "without")
+    replace_picture(picture, whole + WORD)
+    assert (
+        score(cohort, tmp_path / "whole").predictions["S003"] == plain.predictions["S003"]
+    )  # the word changes nothing
+    in_the_process(AT_THE_WORD.format(fault=SEGMENTATION_FAULT))
+    outcome = score(cohort, tmp_path / "out")
+    assert outcome.code == 0
+    assert outcome.predictions == without.predictions
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+    assert [row["image"] for row in outcome.images if row["status"] == "rejected"] == ["000004.jpg"]
+    assert outcome.images_of("S003")["000004.jpg"] == ("rejected", "decoder_crashed")
+
+
+def test_a_process_that_is_killed_each_time_fails_the_patient_and_no_other(
+    plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None]
+) -> None:
+    """As the kernel does where memory is short: the picture may be good, and half a bag gives a number all the same."""
+    with_the_word(cohort / "S003/000004.jpg")
+    in_the_process(AT_THE_WORD.format(fault=KILLED))
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert outcome.code == 3
+    assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
+    assert "exit code -9" in outcome.predictions["S003"]["reason"]
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+
+
+@pytest.mark.parametrize("fault", [SEGMENTATION_FAULT, KILLED, "os._exit(0)"])
+def test_a_process_that_dies_once_changes_nothing(
+    plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None], fault: str
+) -> None:
+    for name in ("000000.jpg", "000007.jpg"):
+        with_the_word(cohort / "S003" / name)
+    flag = tmp_path / "once"
+    flag.touch()
+    in_the_process(AT_THE_WORD.format(fault=f"os.path.exists({str(flag)!r}) and (os.remove({str(flag)!r}), {fault})"))
+    outcome = score(cohort, tmp_path / "out")
+    assert not flag.exists()
+    assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_what_a_library_prints_is_no_answer(
+    plain: Outcome,
+    cohort: Path,
+    tmp_path: Path,
+    in_the_process: Callable[[str], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with_the_word(cohort / "S003/000004.jpg")
+    in_the_process(AT_THE_WORD.format(fault="os.write(1, b'a warning\\n'); print('another', flush=True)"))
+    assert score(cohort, tmp_path / "out").csv_bytes == plain.csv_bytes
+    assert sorted(capfd.readouterr().err.split("\n")[-3:]) == ["", "a warning", "another"]
+
+
+def test_the_fingerprint_of_a_picture_that_crashes_is_its_content(
+    cohort: Path, in_the_process: Callable[[str], None]
+) -> None:
+    """Else a run that goes on would take the patient for changed each time."""
+    with_the_word(cohort / "S003/000004.jpg")
+    in_the_process(AT_THE_WORD.format(fault=SEGMENTATION_FAULT))
+    decoder = Decoder(cohort.resolve(), 112)
+    try:
+        (found,) = decoder.look(cohort / "S003", ["000004.jpg"])
+    finally:
+        decoder.close()
+    assert found.content == try_picture(cohort / "S003/000004.jpg", cohort.resolve())[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "why"), [("__import__('os')._exit(3)", "exit code 3"), ("sys.modules['numpy'] = None", "exit code 1")]
+)
+def test_a_process_that_does_not_start_ends_the_run(
+    cohort: Path, in_the_process: Callable[[str], None], program: str, why: str
+) -> None:
+    in_the_process(f"import sys\nif 'infer.decoder' in sys.orig_argv: {program}")
+    with pytest.raises(WorkerError, match=why):
+        Decoder(cohort.resolve(), 112)
+
+
+def test_too_many_processes_are_said_to_be_that(
+    cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None]
+) -> None:
+    in_the_process(
+        "import subprocess\nclass No(subprocess.Popen):\n"
+        "    def __init__(self, *_, **__): raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
+        "    def __del__(self): pass\nsubprocess.Popen = No"
+    )
+    code, errors = ended(start(cohort, tmp_path / "out"))
+    assert code == 1
+    assert (
+        "Error: a decoding process cannot be started (Resource temporarily unavailable). Use fewer --workers" in errors
+    )
+    assert "Traceback" not in errors
+    assert names(tmp_path / "out") == [".journal", ".run.log.part"]  # what the next start goes on from
+
+
+def test_a_run_leaves_no_process(pristine: Path, tmp_path: Path) -> None:
+    before = children(os.getpid())
+    assert score(pristine, tmp_path / "out", bundle=TINY, workers=3).code == 0
+    assert children(os.getpid()) == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_takes_its_processes_along(pristine: Path, tmp_path: Path, how: signal.Signals) -> None:
+    write_linked_cohort(tmp_path / "patients", pristine, 250)
+    process = start(tmp_path / "patients", tmp_path / "out")
+    deadline = time.monotonic() + 120
+    workers: list[int] = []
+    # In a session of their own, a little after their birth: a terminal's Ctrl-C is not for them.
+    while not workers or any(os.getsid(worker) != worker for worker in workers):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        workers = children(process.pid)
+    process.send_signal(how)
+    ended(process)
+    assert gone(workers)
