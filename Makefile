@@ -11,7 +11,7 @@ IMAGE ?= lympho-infer
 BASE_IMAGE ?= python:3.11-slim-bookworm
 CUDA ?= 0
 TRAIN_OPTIONS ?= --recipe small
-EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(INT8),--int8 "$(INT8)")
+EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(REDUCED),--reduced "$(REDUCED)")
 UV := $(BUILD)/uv/bin/uv
 
 FUZZ ?= 20000
@@ -51,7 +51,7 @@ train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on 
 
 # On two cores crops, scan, then `evaluate --protocol nested --leads --part`, two calls side by side with the same
 # options, halve the time beforehand (README). INDUCTIVE=1 also trains SCAN 20 times, for a GPU.
-reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [INT8=] [INDUCTIVE=1]: evaluation, figures, RUN/bundle and card; goes on from what RUN holds
+reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [REDUCED=] [INDUCTIVE=1]: evaluation, figures, RUN/bundle and card; goes on from what RUN holds
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 	$(FULL) -m train naive-bayes "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report --compare
@@ -61,7 +61,7 @@ reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [INT8=] [INDUCTIVE=1]: ev
 	$(FULL) -m train figures "$(DATA)" "$(RUN)"
 	$(FULL) -m export "$(RUN)" "$(RUN)/bundle" --replace $(EXPORT_OPTIONS)
 
-export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [INT8=]: pack a finished training into a bundle
+export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [REDUCED=]: pack a finished training into a bundle
 	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }
 	$(FULL) -m export "$(RUN)" "$(BUNDLE)" $(EXPORT_OPTIONS)
 

@@ -21,15 +21,15 @@ from infer.errors import LymphoError, UsageError
     help="Text for the card: centre, stain, analyser, and how many recipes were tried.",
 )
 @click.option(
-    "--int8",
+    "--reduced",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="PATIENTS",
-    help="Also ship the mixtures' encoders in integers, if they change no decision of these patients and no "
+    help="Also ship int8 for processors and float16 for GPUs, if they change no decision of these patients and no "
     "probability by more than .01.",
 )
-def command(run: Path, bundle: Path, replace: bool, about: TextIO | None, int8: Path | None) -> None:
+def command(run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None) -> None:
     """Export the finished training in RUN to the checked bundle BUNDLE."""
-    made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "", patients=int8)
+    made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "", patients=reduced)
     size = sum(len(data) for data in made.graphs.values()) / 1e6
     click.echo(f"{bundle}: bundle {made.bundle_id}, {size:.1f} MB of graphs")
 

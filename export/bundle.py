@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,26 @@ from torch import Tensor
 
 from export.card import write_card
 from export.graphs import OPSET, export_graph, plan_graphs
-from export.int8 import OUTPUTS, TOLERANCE, calibration_crops, check
+from export.half import halve, on_a_gpu
 from export.parity import Parity, ParityError, check_parity, check_rounding
 from export.quantization import quantize
+from export.reduced import OUTPUTS, calibration_crops, check, tolerance
 from infer import __version__
 from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
 from infer.cohort import Cohort, read_cohort
 from infer.errors import UsageError
 from infer.manifest import (
     GRAPHS,
+    INSTEAD,
     INT8,
     MANIFEST,
     SCHEMA,
     Drift,
     Ensemble,
-    Int8,
     Manifest,
+    Precision,
     Provenance,
+    Reduced,
     SelfTest,
     encode,
 )
@@ -60,13 +64,13 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
 
     Args:
         about: what the exporter knows of the data and the recipe and this program cannot; it goes into the card.
-        patients: a cohort. If none of its patients gets another decision from the mixtures' encoders in integers, and
-            hardly another probability, the bundle has these too.
+        patients: a cohort. If none of its patients gets another decision in int8 or float16, and hardly another
+            probability, the bundle has these too.
 
     Raises:
         UsageError: the run is not finished, its pictures were segmented, or the folder is not empty and may not be
             replaced.
-        ParityError: a graph does not compute what its network computes, or integers change a patient too much.
+        ParityError: a graph does not compute what its network computes, or int8 or float16 change a patient too much.
         CohortError: the cohort cannot be read.
     """
     folder = folder.resolve()
@@ -88,7 +92,9 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
     manifest = _with_expected_outputs(manifest, graphs)
     if cohort:
         graphs[INT8] = quantize(moe.encoder, calibration_crops(bags))
-        manifest = _with_int8(manifest, graphs, cohort)
+        graphs |= {instead: halve(name, graphs[name]) for name, instead in INSTEAD["float16"].items()}
+        for precision in ("int8", "float16"):
+            manifest = _with_reduced(manifest, graphs, cohort, precision)
     data = encode(manifest)
     files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity, about).encode()}
     part = folder.with_name(f".{folder.name}.part")
@@ -97,8 +103,9 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
     for name, content in {**files, CHECKSUMS: checksums(files)}.items():
         (part / name).write_bytes(content)
     bundle = load_bundle(part)
-    for int8 in {False, bundle.manifest.int8 is not None}:
-        self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus(), int8=int8), bundle)
+    for precision in INSTEAD:
+        if precision == "float32" or bundle.manifest.reduced(precision):
+            self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus(), precision), bundle)
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # of an earlier call that was cut off
@@ -114,7 +121,7 @@ def _check_target(folder: Path, replace: bool) -> None:
     held = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if held and not replace:
         raise UsageError(f"{folder}: is not empty. Name another folder, or --replace it")
-    foreign = held - {*GRAPHS, INT8, MANIFEST, CARD, CHECKSUMS}
+    foreign = held - {*GRAPHS, *chain.from_iterable(map(dict.values, INSTEAD.values())), MANIFEST, CARD, CHECKSUMS}
     if foreign:
         raise UsageError(f"{folder}: holds {min(foreign)}, which belongs to no bundle. Name another folder")
 
@@ -187,37 +194,39 @@ def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
             tolerance=SELF_TEST_TOLERANCE,
         ),
         int8=None,
+        float16=None,
     )
 
 
 def _with_expected_outputs(manifest: Manifest, graphs: dict[str, bytes]) -> Manifest:
-    expected = _outputs(manifest, graphs, int8=False)
+    expected = _outputs(manifest, graphs, "float32")
     return msgspec.structs.replace(manifest, self_test=msgspec.structs.replace(manifest.self_test, expected=expected))
 
 
-def _with_int8(manifest: Manifest, graphs: dict[str, bytes], cohort: Cohort) -> Manifest:
-    exact, found = manifest.self_test.expected, _outputs(manifest, graphs, int8=True)
-    strays = [name for name, values in found.items() if name not in OUTPUTS and values != exact[name]]
+def _with_reduced(manifest: Manifest, graphs: dict[str, bytes], cohort: Cohort, precision: Precision) -> Manifest:
+    bundle = on_a_gpu(Bundle(Path(), "", manifest, graphs))
+    exact, found = manifest.self_test.expected, _outputs(manifest, bundle.graphs, precision)
+    strays = [name for name, values in found.items() if name not in OUTPUTS[precision] and values != exact[name]]
     if strays:
-        raise ParityError(f"integers in the mixtures' encoders change {', '.join(strays)}")
-    int8 = Int8(
-        expected={name: found[name] for name in OUTPUTS},
-        tolerance=TOLERANCE,
+        raise ParityError(f"{precision} changes {', '.join(strays)}")
+    reduced = Reduced(
+        expected={name: found[name] for name in OUTPUTS[precision]},
+        tolerance=tolerance(precision, exact, found),
         patients=0,
         largest_change=0.0,
         changed_decisions=0,
     )
-    manifest = msgspec.structs.replace(manifest, graphs=_digests(graphs), int8=int8)
-    change = check(Bundle(Path(), "", manifest, graphs), cohort)
+    manifest = msgspec.structs.replace(manifest, graphs=_digests(graphs), **{precision: reduced})
+    change = check(Bundle(Path(), "", manifest, bundle.graphs), cohort, precision)
     shown = {"patients": change.patients, "largest_change": change.probability, "changed_decisions": change.decisions}
-    return msgspec.structs.replace(manifest, int8=msgspec.structs.replace(int8, **shown))
+    return msgspec.structs.replace(manifest, **{precision: msgspec.structs.replace(reduced, **shown)})
 
 
-def _outputs(manifest: Manifest, graphs: dict[str, bytes], *, int8: bool) -> dict[str, list[float]]:
+def _outputs(manifest: Manifest, graphs: dict[str, bytes], precision: Precision) -> dict[str, list[float]]:
     """What the graphs make of the self-test's pictures."""
     test = manifest.self_test
     bundle = Bundle(Path(), "", manifest, graphs)
-    networks = Networks(bundle, Device(CPU, "export"), test.images, available_cpus(), int8=int8)
+    networks = Networks(bundle, Device(CPU, "export"), test.images, available_cpus(), precision)
     images = self_test_images(test.seed, test.images, manifest.crop_size, manifest.drift.rgb_mean)
     outputs = self_test_outputs(networks, images, np.array(test.clinical, dtype=np.float32))
     return {name: [float(value) for value in values] for name, values in outputs.items()}

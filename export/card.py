@@ -15,7 +15,7 @@ import pandas as pd
 
 from export.card_figures import Figures, inductive, member_table, nested, operating_points, out_of_fold
 from export.parity import Parity
-from infer.manifest import Manifest
+from infer.manifest import Manifest, Reduced
 from train.curves import MALIGNANT_WEIGHT
 from train.metrics import GREY_ZONE_COUNT
 from train.nested.evaluate import FOLDER, INDUCTIVE_FOLDER
@@ -112,7 +112,7 @@ def _details(figures: Figures, manifest: Manifest, parity: Parity) -> list[str]:
                 f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities in float32 differ from "
                 f"torch by {parity.graphs:.1e} at most. The weights of the CNN's first linear layer are rounded to 16 "
                 f"bits, which moves its probability of one of these pictures by {parity.rounding:.1e} at most.",
-                *_int8(manifest),
+                *_precision(manifest),
                 "- It gives a probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
                 "probability and how far they disagree.",
             ]
@@ -121,17 +121,29 @@ def _details(figures: Figures, manifest: Manifest, parity: Parity) -> list[str]:
     ]
 
 
-def _int8(manifest: Manifest) -> list[str]:
-    if manifest.int8 is None:
-        return ["- All graphs compute in float32."]
-    return [
-        "- On a processor the mixtures' encoders compute in 8-bit integers (weights in 7 bits); on a GPU, after one "
-        "that gave up, and where the self-test fails, in float32. Of "
-        f"{manifest.int8.patients} patients scored both ways {manifest.int8.changed_decisions} got another decision at "
-        f"any operating point; no probability moved by more than {manifest.int8.largest_change:.4f}. Where colours are "
-        "far from the training patients' (`run.log` names such patients) it may be more. Figures below are of networks "
-        "in float32."
-    ]
+def _precision(manifest: Manifest) -> list[str]:
+    """Where networks compute less precisely than in float32, and what that was seen to change."""
+    lines = []
+    if manifest.int8:
+        lines.append(
+            "- On a processor the mixtures' encoders compute in 8-bit integers (weights in 7 bits); after a GPU that "
+            f"gave up, and where the self-test fails, in float32. {_proof(manifest.int8)} Where colours are far from "
+            "the training patients' (`run.log` names such patients) it may be more."
+        )
+    if manifest.float16:
+        lines.append(
+            "- On a GPU the CNN, the mixtures' encoders and ImageNet's compute in 16-bit floats, but for normalising, "
+            "means, linear layers and softmax; SCAN, and where the self-test fails all, in float32. Emulated on "
+            f"a processor, every result rounded: {_proof(manifest.float16)}"
+        )
+    return [*lines, "- Figures below are of networks in float32."] if lines else ["- All graphs compute in float32."]
+
+
+def _proof(reduced: Reduced) -> str:
+    return (
+        f"Of {reduced.patients} patients scored both ways {reduced.changed_decisions} got another decision at any "
+        f"operating point; no probability moved by more than {reduced.largest_change:.4f}."
+    )
 
 
 def _use(manifest: Manifest) -> list[str]:

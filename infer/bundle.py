@@ -1,6 +1,6 @@
 """Reads a bundle and refuses a damaged one: every byte is checked before a single one is used.
 
-A bundle is a folder of manifest.json, six or seven graphs, MODEL_CARD.md and SHA256SUMS over all of these.
+A bundle is a folder of manifest.json, its graphs, MODEL_CARD.md and SHA256SUMS over all of these.
 """
 
 import hashlib

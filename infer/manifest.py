@@ -3,19 +3,32 @@
 Decoding is strict (msgspec): an unknown field, a missing one, a wrong type or a NaN is an error that names its path.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from infer.errors import BundleError
 
-SCHEMA = 4  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 5  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 
 GRAPHS = (
     "baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx", "imagenet_encoder.onnx", "imagenet_head.onnx"
 )  # fmt: skip
-INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in integers; a bundle need not have it
+INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in integers
+# Graphs that take another's place where the networks compute less precisely; a bundle need not have them.
+Precision = Literal["float32", "int8", "float16"]
+INSTEAD: dict[Precision, dict[str, str]] = {
+    "float32": {},
+    "int8": {"moe_encoder.onnx": INT8},
+    # Not SCAN: it gives a picture one class, and a picture between two would change to the other.
+    "float16": {
+        "baseline.onnx": "baseline.float16.onnx",
+        "moe_encoder.onnx": "moe_encoder.float16.onnx",
+        "imagenet_encoder.onnx": "imagenet_encoder.float16.onnx",
+    },
+}
+LARGEST_TOLERANCE = {"moe_maps": 1.0, "imagenet_contribution": 1.0}  # of what is no probability; of those .01
 CLUSTERS = 20  # SCAN's classes before fusion
 MEMBERS = ("baseline", "scan", "moe", "imagenet")
 
@@ -105,11 +118,11 @@ class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: dict[str, float]  # provider -> largest absolute difference allowed
 
 
-class Int8(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the graph in integers gives, and what it was seen to change in patients who were scored both ways."""
+class Reduced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the networks give in another precision, and what it was seen to change in patients scored both ways."""
 
     expected: dict[str, list[float]]  # of the self-test's outputs those that hang on it
-    tolerance: float  # largest absolute difference from these allowed, on any processor
+    tolerance: dict[str, float]  # largest absolute difference from these allowed, on any machine
     patients: int
     largest_change: Probability  # of an ensemble's probability
     changed_decisions: int  # at any operating point
@@ -129,7 +142,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plausible: Plausible
     drift: Drift
     self_test: SelfTest
-    int8: Int8 | None  # None: the bundle computes in float32 alone
+    int8: Reduced | None  # for processors; None: they compute in float32
+    float16: Reduced | None  # for GPUs; None: they compute in float32
+
+    def reduced(self, precision: Precision) -> Reduced | None:
+        """What is known of a precision, or None if it is float32 or the bundle does not have it."""
+        return {"float32": None, "int8": self.int8, "float16": self.float16}[precision]
+
+    @property
+    def files(self) -> set[str]:
+        """The graphs that such a bundle has."""
+        return set(GRAPHS).union(*(INSTEAD[one].values() for one in INSTEAD if self.reduced(one)))
 
 
 class _SchemaOnly(msgspec.Struct):
@@ -162,12 +185,11 @@ def decode(data: bytes, path: str) -> Manifest:
 
 def _problems(manifest: Manifest) -> list[str]:
     """What types cannot say: sizes, sums, orders."""
-    bayes, ensemble, test, int8 = manifest.naive_bayes, manifest.ensemble, manifest.self_test, manifest.int8
+    bayes, ensemble, test = manifest.naive_bayes, manifest.ensemble, manifest.self_test
     classes = max(manifest.class_fusion, default=-1) + 1
     features = classes + 6
-    graphs = (*GRAPHS, INT8) if int8 else GRAPHS
     checks = {
-        f"graphs are not {', '.join(graphs)}": set(manifest.graphs) == set(graphs),
+        f"graphs are not {', '.join(sorted(manifest.files))}": manifest.graphs.keys() == manifest.files,
         f"class_fusion must give {CLUSTERS} classes numbers from 0 without gaps": (
             # Not range(classes): a damaged number may be huge.
             len(manifest.class_fusion) == CLUSTERS
@@ -197,17 +219,23 @@ def _problems(manifest: Manifest) -> list[str]:
         ),
         "drift must give three colours": len(manifest.drift.rgb_mean) == len(manifest.drift.rgb_std) == 3
         and all(value > 0 for value in manifest.drift.rgb_std),
-        "int8 must give a tolerance and expected outputs, each one of self_test's and as long, and a proof of patients "
-        "of whom none got another decision": int8 is None
-        or (
-            0 < int8.tolerance <= 0.01
-            and len(int8.expected) > 0
-            and all(len(values) == len(test.expected.get(name, ())) for name, values in int8.expected.items())
-            and int8.patients > 0
-            and int8.changed_decisions == 0
+        "int8 and float16 must give expected outputs, each one of self_test's and as long, a tolerance of each, and a "
+        "proof of patients of whom none got another decision": all(
+            _is_proven(one, test) for one in (manifest.int8, manifest.float16) if one
         ),
         "self_test must hold clinical values and expected outputs for each image": len(test.clinical) == test.images > 0
         and all(len(row) == 3 for row in test.clinical)
         and all(values and len(values) % test.images == 0 for values in test.expected.values()),
     }
     return [problem for problem, holds in checks.items() if not holds]
+
+
+def _is_proven(reduced: Reduced, test: SelfTest) -> bool:
+    return (
+        len(reduced.expected) > 0
+        and reduced.tolerance.keys() == reduced.expected.keys()
+        and all(0 < value <= LARGEST_TOLERANCE.get(name, 0.01) for name, value in reduced.tolerance.items())
+        and all(len(values) == len(test.expected.get(name, ())) for name, values in reduced.expected.items())
+        and reduced.patients > 0
+        and reduced.changed_decisions == 0
+    )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from infer.bundle import Bundle
 from infer.errors import BundleError
-from infer.manifest import GRAPHS, INT8
+from infer.manifest import GRAPHS, INSTEAD, Precision
 from infer.sessions import Device, Graph, shared
 
 Floats = npt.NDArray[np.floating]
@@ -56,7 +56,7 @@ class Scoring(Protocol):
     @property
     def device(self) -> Device: ...
     @property
-    def int8(self) -> bool: ...
+    def precision(self) -> Precision: ...
     def score_images(self, images: Images, clinical: Floats) -> ImageScores: ...
     def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores: ...
 
@@ -68,28 +68,38 @@ class Networks:
     other pictures happen to share its batch.
     """
 
-    def __init__(self, bundle: Bundle, device: Device, batch_size: int, threads: int, *, int8: bool = False) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device, batch_size: int, threads: int, precision: Precision = "float32"
+    ) -> None:
         """Load and check the graphs.
 
         Args:
-            int8: the mixtures' encoders in integers, which the bundle must have.
+            precision: one that the bundle has.
 
         Raises:
             BundleError: a graph's inputs or outputs are not what this program feeds and reads.
             DeviceError: the device does not run them.
         """
         self._device = device
-        self._int8 = int8
+        self._precision: Precision = precision
         self.batch_size = batch_size
-        encoder = INT8 if int8 else "moe_encoder.onnx"
-        names = [encoder if name == "moe_encoder.onnx" else name for name in GRAPHS]
-        graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in names}
+        instead = INSTEAD[precision]
+        graphs = {
+            name: Graph(
+                instead.get(name, name),
+                bundle.graphs[instead.get(name, name)],
+                device,
+                threads,
+                (name, bundle.graphs[name]) if name in instead else None,
+            )
+            for name in GRAPHS
+        }
         self.nodes = dict(sum((graph.nodes for graph in graphs.values()), Counter[str]()))  # provider -> nodes
         size = bundle.manifest.crop_size
         pictures = ("tensor(uint8)", (size, size, 3))
         _check(graphs["baseline.onnx"], {"images": pictures, "clinical": CLINICAL}, ("probability",))
         _check(graphs["scan.onnx"], {"images": pictures}, ("probabilities", "embedding"))
-        _check(graphs[encoder], {"images": pictures}, ("maps",))
+        _check(graphs["moe_encoder.onnx"], {"images": pictures}, ("maps",))
         bags = ("tensor(float)", _maps(graphs["moe_head.onnx"]))
         head_outputs = ("probability", "image_probability", "clinical_probability", "gate")
         _check(graphs["moe_head.onnx"], {"bags": bags, "clinical": CLINICAL}, head_outputs)
@@ -97,7 +107,7 @@ class Networks:
         one_each = ("tensor(float)", ())
         _check(graphs["imagenet_head.onnx"], {"contribution": one_each, "clinical": CLINICAL}, ("probability",))
         self._baseline, self._scan = graphs["baseline.onnx"], graphs["scan.onnx"]
-        self._encoder, self._head = graphs[encoder], graphs["moe_head.onnx"]
+        self._encoder, self._head = graphs["moe_encoder.onnx"], graphs["moe_head.onnx"]
         self._imagenet, self._imagenet_head = graphs["imagenet_encoder.onnx"], graphs["imagenet_head.onnx"]
 
     @property
@@ -106,12 +116,12 @@ class Networks:
         return self._device
 
     @property
-    def int8(self) -> bool:
-        """The mixtures' encoders compute in integers."""
-        return self._int8
+    def precision(self) -> Precision:
+        """In which the networks that see pictures compute, or some of them."""
+        return self._precision
 
     def __str__(self) -> str:
-        return f"{self.device.provider} ({self.device.note}), {'int8' if self.int8 else 'float32'}"
+        return f"{self.device.provider} ({self.device.note}), {self.precision}"
 
     def with_batches_of(self, batch_size: int) -> "Networks":
         """The same graphs for another batch size."""
@@ -213,13 +223,13 @@ def self_test(networks: Scoring, bundle: Bundle) -> str:
     test, provider = bundle.manifest.self_test, networks.device.provider
     if provider not in test.tolerance:
         raise BundleError(f"{bundle.folder}: states no tolerance for {provider}. Use another --device")
-    int8 = bundle.manifest.int8 if networks.int8 else None
-    all_expected = test.expected | (int8.expected if int8 else {})
+    reduced = bundle.manifest.reduced(networks.precision)
+    all_expected = test.expected | (reduced.expected if reduced else {})
     all_allowed = dict.fromkeys(all_expected, test.tolerance[provider])
     where, advice = provider, ". Do not use this bundle on this machine"
-    if int8:  # float32 takes its place
-        all_allowed |= dict.fromkeys(int8.expected, int8.tolerance)
-        where, advice = f"{provider} in int8", ""
+    if reduced:  # float32 takes its place
+        all_allowed |= reduced.tolerance
+        where, advice = f"{provider} in {networks.precision}", ""
     images = self_test_images(test.seed, test.images, bundle.manifest.crop_size, bundle.manifest.drift.rgb_mean)
     found = self_test_outputs(networks, images, np.array(test.clinical, dtype=np.float32))
     for name, values in found.items():

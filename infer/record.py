@@ -43,7 +43,7 @@ def what_ran(
             "asked": options["device"],
             "provider": networks.device.provider,
             "note": networks.device.note,
-            "moe_encoder": "int8" if networks.int8 else "float32",
+            "precision": networks.precision,
             "nodes": networks.nodes,
             "batch_size": networks.batch_size_now,
             "batches_side_by_side": networks.callers,

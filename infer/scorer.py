@@ -1,4 +1,4 @@
-"""The networks as scoring uses them: some batches side by side, in integers where the bundle and the machine allow it,
+"""The networks as scoring uses them: some batches side by side, in the fastest precision that bundle and machine allow,
 and on a GPU that gives up no longer there.
 """
 
@@ -11,11 +11,14 @@ import numpy as np
 
 from infer.bundle import Bundle
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
+from infer.manifest import Precision
 from infer.models import ROWS, BagScores, Floats, Images, ImageScores, Networks, self_test
 from infer.sessions import CPU, CUDA, Device
 
 # Small batches stay in a processor's caches and need least memory: 8 pictures are as fast as 32.
 BATCH_SIZES = {CPU: 8, CUDA: 256}
+# What suits the device, where the bundle has it.
+FASTEST: dict[str, Precision] = {CPU: "int8", CUDA: "float16"}
 MOST_CALLERS = 16  # each needs memory for its own batch's maps
 
 Found = TypeVar("Found")
@@ -24,17 +27,20 @@ Found = TypeVar("Found")
 class Scorer:
     """Networks that several threads may ask, and that are replaced as a whole where the device gives way.
 
-    A processor that computes wrongly in integers computes in float32. A GPU with too little memory gets smaller
-    batches; one that gives up is left for the processor, in float32 as before, if the device may move; else it is an
+    A device that computes wrongly in its fastest precision computes in float32. A GPU with too little memory gets
+    smaller batches; one that gives up is left for the processor, in float32, if the device may move; else it is an
     error. Whatever is done without stands in `downgrades`.
     """
 
-    def __init__(self, bundle: Bundle, device: Device, batch_size: int | None, cpus: int) -> None:
+    def __init__(
+        self, bundle: Bundle, device: Device, batch_size: int | None, cpus: int, precision: Precision | None = None
+    ) -> None:
         """Load and check the graphs.
 
         Args:
             batch_size: pictures; None for what suits the device.
             cpus: processors for the graphs that run on them.
+            precision: None for what suits the device; float32 where the bundle does not have it.
 
         Raises:
             BundleError: a graph's inputs or outputs are not what this program feeds and reads.
@@ -48,12 +54,8 @@ class Scorer:
         self._threads = max(1, cpus // self.callers)
         self._bundle = bundle
         self._giving_way = threading.Lock()
-        try:
-            self._networks = self._first_networks(device)
-        except DeviceError as error:
-            if not device.may_move:
-                raise
-            self._networks = self._on_the_processor(device, str(error))
+        fastest = precision or FASTEST[device.provider]
+        self._networks = self._load(device, fastest if bundle.manifest.reduced(fastest) else "float32")
 
     def __str__(self) -> str:
         return str(self._networks)
@@ -64,9 +66,9 @@ class Scorer:
         return self._networks.device
 
     @property
-    def int8(self) -> bool:
-        """The mixtures' encoders compute in integers now."""
-        return self._networks.int8
+    def precision(self) -> Precision:
+        """In which the networks that see pictures compute now, or some of them."""
+        return self._networks.precision
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -79,22 +81,21 @@ class Scorer:
         return self._networks.batch_size
 
     def prove(self) -> str:
-        """The self-test; where it fails, int8 is left for float32, and a device for the processor if it may be.
+        """The self-test; where it fails, float32 takes the place of another precision, and the processor a device's.
 
         Returns as `self_test`.
 
         Raises:
             BundleError: as `self_test`.
+            DeviceError: the device gave up and may not be left.
         """
         device = self.device
-        if self.int8:
-            try:
-                return self_test(self, self._bundle)
-            except BundleError as error:
-                self._networks = self._in_float32(device, error)
         try:
             digest = self_test(self, self._bundle)
         except BundleError as error:
+            if self.device is device and self.precision != "float32":
+                self._networks = self._in_float32(device, error)
+                return self.prove()
             if not device.may_move:
                 raise
             if self.device is device:
@@ -133,17 +134,19 @@ class Scorer:
         """
         return self._insist(lambda networks: networks.score_bag(mean_maps, mean_contribution, clinical))
 
-    def _first_networks(self, device: Device) -> Networks:
-        if device.provider != CPU or self._bundle.manifest.int8 is None:
-            return Networks(self._bundle, device, self.batch_size, self._threads)
+    def _load(self, device: Device, precision: Precision) -> Networks:
         try:
-            return Networks(self._bundle, device, self.batch_size, self._threads, int8=True)
-        except BundleError as error:
-            return self._in_float32(device, error)
+            return Networks(self._bundle, device, self.batch_size, self._threads, precision)
+        except (BundleError, DeviceError) as error:
+            if precision != "float32":
+                return self._in_float32(device, error)
+            if not (device.may_move and isinstance(error, DeviceError)):
+                raise
+            return self._on_the_processor(device, str(error))
 
-    def _in_float32(self, device: Device, why: BundleError) -> Networks:
-        self.downgrades.append(f"float32 instead of int8: {why}")
-        return Networks(self._bundle, device, self.batch_size, self._threads)
+    def _in_float32(self, device: Device, why: BundleError | DeviceError) -> Networks:
+        self.downgrades.append(f"float32 instead of {FASTEST[device.provider]}: {why}")
+        return self._load(device, "float32")
 
     def _insist(self, work: Callable[[Networks], Found]) -> Found:
         """Do the work with the networks as they are now, until it is done or the device may not be left."""

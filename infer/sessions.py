@@ -68,8 +68,13 @@ def choose_device(asked: str, probe: bytes) -> Device:
 class Graph:
     """One graph of the bundle, ready to run on one provider."""
 
-    def __init__(self, name: str, data: bytes, device: Device, threads: int) -> None:
+    def __init__(
+        self, name: str, data: bytes, device: Device, threads: int, weights: tuple[str, bytes] | None = None
+    ) -> None:
         """Load a graph.
+
+        Args:
+            weights: name and bytes of another graph, in which this one's weights stand.
 
         Raises:
             BundleError: onnxruntime does not take it.
@@ -77,7 +82,7 @@ class Graph:
         """
         self.name = name
         self._provider = device.provider
-        self._session = _session(name, data, device.provider, threads)
+        self._session = _session(name, data, device.provider, threads, weights)
         got = self._session.get_providers()[0]
         if got != device.provider:
             raise DeviceError(f"{name}: runs on {got} instead of {device.provider}")
@@ -143,13 +148,17 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
+def _session(
+    name: str, data: bytes, provider: str, threads: int, weights: tuple[str, bytes] | None = None
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; what matters comes back as an exception
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    # Weights outside the graph's own bytes have no checksum, and would be looked for where the program was started.
+    # Weights in files have no checksum, and would be looked for where the program was started.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
+    if weights:
+        options.add_external_initializers_from_files_in_memory([weights[0]], [weights[1]], [len(weights[1])])
     # Each graph has threads of its own; left to spin after a run, they take the processors from the next graph's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if provider == CUDA else []

@@ -2,7 +2,8 @@
 
 (a) ours, files to CSV, and the same in float32 alone; (b) the plain way: PyTorch eager, a DataLoader, float32; (c) our
 graphs fed from memory, all and each alone; (d) decoding alone. What (c) and (d) allow together is 1 / (1/c + 1/d): both
-need all processors. Last, each graph's time by operator.
+need all processors. Then what is left for the one process that cannot be split, whatever the GPU: its time a picture
+where networks take none. Last, each graph's time by operator.
 """
 
 import csv
@@ -19,21 +20,23 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
 import torch
 
 from infer.bundle import REFERENCE, load_bundle
-from infer.cohort import read_cohort
+from infer.cohort import Cohort, read_cohort
 from infer.decoders import Decoders, decoded
 from infer.images import read_crop
-from infer.manifest import GRAPHS, INT8
+from infer.manifest import CLUSTERS, GRAPHS, INT8, Manifest
+from infer.models import FEATURE_MAPS, BagScores, Floats, Images, ImageScores
 from infer.run import Options, run
 from infer.scorer import BATCH_SIZES, Scorer
-from infer.sessions import CPU, Device, Graph, available_cpus
-from tests.float32 import without_int8
+from infer.scoring import score_cohort
+from infer.sessions import CPU, CUDA, Device, Graph, available_cpus
+from tests.float32 import in_float32
 from tests.operators import shares_by_operator
 from tests.plain_torch import PlainNetworks, score_plainly
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
@@ -69,8 +72,8 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     options = Options(
         folder / "patients", folder / "out", device="cpu", reference_date=REFERENCE_DATE, batch_size=batch_size
     )
-    without_int8(bundle, folder / "float32")
-    in_float32 = replace(options, bundle=folder / "float32", out=folder / "out-float32")
+    in_float32(bundle, folder / "float32")
+    float32 = replace(options, bundle=folder / "float32", out=folder / "out-float32")
     of_plain: list[float] = []
 
     def plain_way() -> None:
@@ -102,7 +105,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     whole_batches = len(files) // batch_size * batch_size
     parts: dict[str, tuple[Callable[[], object], int]] = {
         OURS: (lambda: run(options), len(files)),
-        FLOAT32: (lambda: run(in_float32), len(files)),
+        FLOAT32: (lambda: run(float32), len(files)),
         PLAIN: (plain_way, len(files)),
         NETWORKS: (networks_alone, whole_batches),
         **{f"    {name}": (partial(one_graph, name), whole_batches) for name in graphs},
@@ -121,7 +124,9 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         "(a) / (b)": _median_ratio(speeds[OURS], speeds[PLAIN]),
         "(a) in float32 alone / (b)": _median_ratio(speeds[FLOAT32], speeds[PLAIN]),
     }
-    differs = {way: _largest_difference(out, of_plain) for way, out in ((OURS, options.out), (FLOAT32, in_float32.out))}
+    channels = networks.score_images(crops, clinical).maps.shape[1]
+    seconds_a_picture = _own_time(cohort, manifest, cpus, channels) / len(files)
+    differs = {way: _largest_difference(out, of_plain) for way, out in ((OURS, options.out), (FLOAT32, float32.out))}
     operators = {name: shares_by_operator(bundle.graphs[name], inputs[name], threads) for name in names}
     seconds = _start_up(folder, 80 / (1 / (1 / medians[NETWORKS] + 1 / medians[DECODING])))
     report: dict[str, object] = {
@@ -129,6 +134,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         "pictures_a_second": medians,
         "ratios": ratios,
         "seconds": seconds,
+        "own_seconds_a_picture": seconds_a_picture,
     }
     report |= {"largest_difference_from_b": differs, "share_of_time": operators}
     (folder / "bench.json").write_text(json.dumps(report, indent=1))
@@ -139,10 +145,38 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         click.echo(f"{name:32}{value:8.2f}")
     for name, value in seconds.items():
         click.echo(f"{name:32}{value:8.2f} s")
+    click.echo(f"{'networks and decoding aside':32}{1e6 * seconds_a_picture:8.0f} us of one process a picture")
     for way, value in differs.items():
         click.echo(f"{way} and (b) differ by {value:.1e} at most in a patient's probability")
     for name, shares in operators.items():
         click.echo(f"{name:32}" + ", ".join(f"{operator} {share:.0%}" for operator, share in islice(shares.items(), 4)))
+
+
+class _NoNetworks:
+    """Answers at once, with as many numbers as the networks give."""
+
+    batch_size, callers = BATCH_SIZES[CUDA], 1
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+
+    def score_images(self, images: Images, clinical: Floats) -> ImageScores:
+        number = len(images)
+        maps = np.zeros((number, self._channels, *FEATURE_MAPS[1:]), np.float32)
+        half = np.full(number, 0.5, np.float32)
+        return ImageScores(half, np.full((number, CLUSTERS), 1 / CLUSTERS, np.float32), maps, half)
+
+    def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:
+        return BagScores(0.5, 0.5, 0.5, 0.5, 0.5)
+
+
+def _own_time(cohort: Cohort, manifest: Manifest, cpus: int, channels: int) -> float:
+    """Processor time of this process for a cohort: reading what was decoded, batches, sums."""
+    networks = cast(Scorer, _NoNetworks(channels))
+    start = time.process_time()
+    for _ in score_cohort(cohort, networks, manifest, "balanced", cpus):
+        pass
+    return time.process_time() - start
 
 
 def _median_ratio(above: list[float], below: list[float]) -> float:

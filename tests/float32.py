@@ -1,18 +1,18 @@
-"""A bundle without its graph in integers: what runs on a GPU, and on a processor that computes wrongly in integers."""
+"""A bundle whose graphs all compute in float32: what runs where another precision is computed wrongly."""
 
 from pathlib import Path
 
 import msgspec
 
 from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
-from infer.manifest import INT8, MANIFEST, encode
+from infer.manifest import GRAPHS, MANIFEST, encode
 
 
-def without_int8(bundle: Bundle, folder: Path) -> Bundle:
+def in_float32(bundle: Bundle, folder: Path) -> Bundle:
     """Write the same networks, all in float32, as a bundle of its own."""
-    graphs = {name: data for name, data in bundle.graphs.items() if name != INT8}
+    graphs = {name: bundle.graphs[name] for name in GRAPHS}
     digests = {name: bundle.manifest.graphs[name] for name in graphs}
-    manifest = encode(msgspec.structs.replace(bundle.manifest, graphs=digests, int8=None))
+    manifest = encode(msgspec.structs.replace(bundle.manifest, graphs=digests, int8=None, float16=None))
     files = {**graphs, MANIFEST: manifest, CARD: (bundle.folder / CARD).read_bytes()}
     folder.mkdir(parents=True)
     for name, data in {**files, CHECKSUMS: checksums(files)}.items():

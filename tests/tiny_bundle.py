@@ -158,6 +158,7 @@ def bundle_files() -> dict[str, bytes]:
         provenance=msgspec.convert(provenance, type(manifest.provenance)),
         self_test=msgspec.structs.replace(test, expected=expected),
         int8=None,
+        float16=None,
     )
     card = "# A bundle for tests\n\nMade by `tests/tiny_bundle.py`. What it says of a patient means nothing.\n"
     return {**made, MANIFEST: encode(manifest), CARD: card.encode()}

@@ -25,7 +25,7 @@ from export.bundle import export_bundle
 from export.parity import ParityError
 from infer.bundle import load_bundle
 from infer.errors import UsageError
-from infer.manifest import GRAPHS, INT8, MEMBERS, Manifest
+from infer.manifest import GRAPHS, INSTEAD, MEMBERS, Manifest, Precision
 from infer.models import Networks, self_test
 from infer.run import Options, run
 from infer.scorer import Scorer
@@ -202,49 +202,56 @@ def test_patients_differ(scored: Scored) -> None:
         assert np.ptp([float(row[name]) for row in scored.rows.values()]) > 0.01
 
 
-def test_integers_ship_with_their_proof_and_go_when_not_asked_for(
+def test_other_precisions_ship_with_their_proof_and_go_when_not_asked_for(
     bundle: Path, trained_run: TrainedRun, scored: Scored, tmp_path: Path
 ) -> None:
     target = tmp_path / "bundle"
-    assert export(trained_run.run, target, "--int8", scored.folder) == 0
+    assert export(trained_run.run, target, "--reduced", scored.folder) == 0
     loaded = load_bundle(target)
-    assert set(loaded.graphs) == {*GRAPHS, INT8}
-    assert {name: data for name, data in loaded.graphs.items() if name != INT8} == load_bundle(bundle).graphs
-    proof = loaded.manifest.int8
-    assert proof is not None
-    assert (proof.patients, proof.changed_decisions) == (8, 0)
-    assert 0 < proof.largest_change < 0.01
-    assert set(proof.expected) == {"moe", "moe_maps", "moe_image", "moe_gate"}
+    instead = {name for of_one in INSTEAD.values() for name in of_one.values()}
+    assert len(instead) == 4
+    assert set(loaded.graphs) == {*GRAPHS, *instead}
+    assert {name: data for name, data in loaded.graphs.items() if name in GRAPHS} == load_bundle(bundle).graphs
+    outputs = {"moe", "moe_maps", "moe_image", "moe_gate"}
+    all_outputs = outputs | {"baseline", "imagenet_contribution", "imagenet"}
+    proofs: dict[Precision, set[str]] = {"int8": outputs, "float16": all_outputs}
+    for precision, expected in proofs.items():
+        proof = loaded.manifest.reduced(precision)
+        assert proof
+        assert (proof.patients, proof.changed_decisions) == (8, 0)
+        assert 0 < proof.largest_change < 0.01
+        assert set(proof.expected) == expected
+        for threads, batch in ((1, 4), (2, 32)):
+            scorer = Scorer(loaded, Device(CPU, "test"), batch, threads, precision)
+            scorer.prove()
+            assert (scorer.precision, scorer.downgrades) == (precision, [])
     said = "Of 8 patients scored both ways 0 got another decision at any operating point; no probability moved by more"
-    assert said in (target / "MODEL_CARD.md").read_text()
-    for threads, batch in ((1, 4), (2, 32)):
-        scorer = Scorer(loaded, Device(CPU, "test"), batch, threads)
-        scorer.prove()
-        assert (scorer.int8, scorer.downgrades) == (True, [])
+    assert (target / "MODEL_CARD.md").read_text().count(said) == 2
     assert export(trained_run.run, target, "--replace") == 0
     assert files(target) == files(bundle)
 
 
-def test_integers_that_change_a_result_do_not_ship(
+def test_what_changes_a_result_does_not_ship(
     trained_run: TrainedRun, scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.int8.LARGEST_CHANGE", 0.0)
-    assert export(trained_run.run, tmp_path / "bundle", "--int8", scored.folder) == 1
+    monkeypatch.setattr("export.reduced.LARGEST_CHANGE", 0.0)
+    assert export(trained_run.run, tmp_path / "bundle", "--reduced", scored.folder) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_integers_that_fail_their_own_self_test_do_not_ship(
-    trained_run: TrainedRun, scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_what_fails_its_own_self_test_does_not_ship(
+    trained_run: TrainedRun, scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
     works = export_module._outputs
 
-    def wrong(manifest: Manifest, graphs: dict[str, bytes], *, int8: bool) -> dict[str, list[float]]:
-        found = works(manifest, graphs, int8=int8)
-        return found | {"moe_maps": [value + 0.1 for value in found["moe_maps"]]} if int8 else found
+    def wrong(manifest: Manifest, graphs: dict[str, bytes], one: Precision) -> dict[str, list[float]]:
+        found = works(manifest, graphs, one)
+        return found | {"moe_maps": [value + 0.1 for value in found["moe_maps"]]} if one == precision else found
 
     monkeypatch.setattr(export_module, "_outputs", wrong)
-    monkeypatch.setattr("export.int8.LARGEST_CHANGE", 1.0)
-    assert export(trained_run.run, tmp_path / "bundle", "--int8", scored.folder) == 1
+    monkeypatch.setattr("export.reduced.LARGEST_CHANGE", 1.0)
+    assert export(trained_run.run, tmp_path / "bundle", "--reduced", scored.folder) == 1
     assert not (tmp_path / "bundle").exists()
 
 
@@ -252,7 +259,7 @@ def test_a_cohort_that_cannot_be_read_is_told_before_anything_is_exported(
     trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("export.bundle.export_graph", lambda plan: pytest.fail("it began to export"))
-    assert export(trained_run.run, tmp_path / "bundle", "--int8", tmp_path) == 1
+    assert export(trained_run.run, tmp_path / "bundle", "--reduced", tmp_path) == 1
     assert "clinical_annotation.csv" in capsys.readouterr().err
 
 

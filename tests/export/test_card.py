@@ -16,13 +16,13 @@ from infer.manifest import (
     Calibration,
     Drift,
     Ensemble,
-    Int8,
     Manifest,
     NaiveBayes,
     OperatingPoint,
     Plausible,
     Provenance,
     Range,
+    Reduced,
     SelfTest,
     encode,
 )
@@ -90,6 +90,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         drift=Drift([], []),
         self_test=SelfTest(1, 0, [], {}, {}),
         int8=None,
+        float16=None,
     )
 
 
@@ -144,11 +145,19 @@ def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
     return write_card(folder, of, encode(of), Parity(3.2e-7, 4.1e-5), about)
 
 
-def test_the_card_says_what_integers_change(tmp_path: Path) -> None:
-    int8 = Int8({}, 0.005, patients=25, largest_change=0.00345, changed_decisions=0)
-    text = " ".join(card(tmp_path, good_figures(), msgspec.structs.replace(manifest(), int8=int8)).split())
-    assert "Of 25 patients scored both ways 0 got another decision" in text
-    assert "no probability moved by more than 0.0034." in text
+def test_the_card_says_what_other_precisions_change(tmp_path: Path) -> None:
+    int8 = Reduced({}, {}, patients=25, largest_change=0.00345, changed_decisions=0)
+    float16 = Reduced({}, {}, patients=26, largest_change=0.00123, changed_decisions=0)
+    both = msgspec.structs.replace(manifest(), int8=int8, float16=float16)
+    text = " ".join(card(tmp_path, good_figures(), both).split())
+    of_int8, _, of_float16 = text.partition("On a GPU the CNN, the mixtures' encoders and ImageNet's compute in 16-bit")
+    assert "Of 25 patients scored both ways 0 got another decision" in of_int8
+    assert "no probability moved by more than 0.0034." in of_int8
+    assert "Of 26 patients scored both ways 0 got another decision" in of_float16
+    assert "no probability moved by more than 0.0012." in of_float16
+    alone = " ".join(card(tmp_path, good_figures(), manifest()).split())
+    assert "- All graphs compute in float32." in alone
+    assert "16-bit floats" not in alone
 
 
 def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -15,19 +13,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from export import int8
-from export.int8 import Change, check
 from export.parity import ParityError
 from export.quantization import LARGEST, quantize
-from infer.bag import Scores
-from infer.bundle import REFERENCE, Bundle, load_bundle
-from infer.cohort import Cohort, read_cohort
-from infer.ensemble import decide
-from infer.errors import UsageError
-from infer.manifest import INT8, OperatingPoint
+from infer.bundle import REFERENCE, load_bundle
+from infer.manifest import INT8
 from infer.scorer import Scorer
 from infer.sessions import CPU, Device, Graph
-from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.moe_network import Encoder, Encoders
 
 CHANNELS = (4, 6, 8)  # three blocks: 112 -> 28 pixels
@@ -185,7 +176,7 @@ def test_a_processor_that_computes_integers_wrongly_is_found_out(
     wrong = replace(bundle, graphs=bundle.graphs | {INT8: altered(bundle.graphs[INT8], layer, alter)})
     scorer = Scorer(wrong, Device(CPU, "test"), None, 1)
     scorer.prove()
-    assert (scorer.int8, len(scorer.downgrades)) == (False, 1)
+    assert (scorer.precision, len(scorer.downgrades)) == ("float32", 1)
 
 
 def test_a_channel_that_integers_cannot_hold_is_refused(encoders: Encoders) -> None:
@@ -221,83 +212,3 @@ def test_scales_leave_room_above_the_largest_activation(encoders: Encoders, data
         names = [f"each.{number}.scale", *(f"each.{number}.{layer}.scale" for layer in range(4))]
         found = [float(stored[name]) for name in names]
         assert found == pytest.approx([1.5 * value / 255 for value in largest[1:]], rel=1e-5)
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    folder = tmp_path_factory.mktemp("drawn") / "patients"
-    write_cohort(folder, make_patients(3, seed=5, images=(12, 14)), seed=5, labels=False)
-    return cohort_in(folder)
-
-
-def cohort_in(folder: Path) -> Cohort:
-    return read_cohort(folder, load_bundle(REFERENCE).manifest.plausible, reference_date=REFERENCE_DATE)
-
-
-def test_what_changes_too_much_does_not_ship(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = load_bundle(REFERENCE)
-    found = check(bundle, drawn)
-    assert (found.patients, found.decisions) == (3, 0)
-    assert 0 < found.probability < int8.LARGEST_CHANGE
-    monkeypatch.setattr(int8, "LARGEST_CHANGE", found.probability / 2)
-    with pytest.raises(ParityError, match=r"0 decisions of 3 patients .* Export without --int8"):
-        check(bundle, drawn)
-
-
-@pytest.mark.parametrize("change", [Change(3, 0.0, 1), Change(3, float("nan"), 0), Change(3, 0.0101, 0)])
-def test_a_changed_decision_or_probability_does_not_ship(
-    drawn: Cohort, monkeypatch: pytest.MonkeyPatch, change: Change
-) -> None:
-    monkeypatch.setattr(int8, "compare", lambda *_: change)
-    with pytest.raises(ParityError, match="Export without --int8"):
-        check(load_bundle(REFERENCE), drawn)
-
-
-def test_decisions_are_compared_at_every_operating_point(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest change of these is put between thresholds of one point, and counts once."""
-    bundle = load_bundle(REFERENCE)
-    ways = []
-
-    def seen(probability: float, point: OperatingPoint) -> str:
-        ways.append((probability, point))
-        return decide(probability, point)
-
-    monkeypatch.setattr(int8, "decide", seen)
-    assert check(bundle, drawn).decisions == 0
-    assert len(ways) == 2 * 3 * len(bundle.manifest.ensemble.operating_points)
-    first, second = ways[0][0], ways[1][0]
-    assert first != second
-    between = OperatingPoint((first + second) / 2, 1.0)
-    ensemble = bundle.manifest.ensemble
-    points = {**ensemble.operating_points, "sensitivity-98": between}
-    altered = msgspec.structs.replace(ensemble, operating_points=points)
-    manifest = msgspec.structs.replace(bundle.manifest, ensemble=altered)
-    with pytest.raises(ParityError, match="int8 changes 1 decisions of 3 patients"):
-        check(replace(bundle, manifest=manifest), drawn)
-
-
-def test_who_is_scored_one_way_alone_is_a_changed_decision(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the others are compared with themselves, not with who stands beside them."""
-    bundle, works = load_bundle(REFERENCE), int8._scores
-    whole = int8.compare(bundle, drawn)
-
-    def without(which: int) -> Callable[[Bundle, Cohort], list[Scores | None]]:
-        def scores(one: Bundle, cohort: Cohort) -> list[Scores | None]:
-            found = works(one, cohort)
-            found[which if one.manifest.int8 else 0] = None
-            return found
-
-        return scores
-
-    monkeypatch.setattr(int8, "_scores", without(2))
-    found = int8.compare(bundle, drawn)
-    assert (found.patients, found.decisions) == (1, 2)
-    assert found.probability <= whole.probability
-    monkeypatch.setattr(int8, "_scores", without(0))
-    assert int8.compare(bundle, drawn).decisions == 0
-
-
-def test_a_cohort_of_whom_nobody_is_scored_proves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "clinical_annotation.csv").write_text("ID,GENDER,DOB,LYMPH_COUNT\nP1,F,1/1/1950,5\n")
-    with pytest.raises(UsageError, match="nobody in this cohort can be scored"):
-        check(load_bundle(REFERENCE), cohort_in(tmp_path))

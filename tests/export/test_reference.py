@@ -12,12 +12,14 @@ from PIL import Image
 from scipy.special import expit, logit
 from sklearn.naive_bayes import GaussianNB
 
-from export.int8 import check
+from export.half import on_a_gpu
+from export.reduced import check
 from infer.bundle import REFERENCE, Bundle, load_bundle
 from infer.cohort import Patient, read_cohort
+from infer.manifest import Precision
 from infer.run import Options, run
 from tests.export.from_graphs import rebuild
-from tests.float32 import without_int8
+from tests.float32 import in_float32
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.baseline import Baseline
 from train.imagenet import ImageNetNetwork
@@ -37,7 +39,7 @@ def drawn(tmp_path: Path) -> Path:
 @pytest.fixture
 def float32(tmp_path: Path) -> Bundle:
     """Torch has no integers to compare with."""
-    return without_int8(load_bundle(REFERENCE), tmp_path / "float32")
+    return in_float32(load_bundle(REFERENCE), tmp_path / "float32")
 
 
 def test_drawn_patients_agree_with_torch(float32: Bundle, drawn: Path, tmp_path: Path) -> None:
@@ -50,13 +52,14 @@ def test_real_patients_agree_with_torch(float32: Bundle, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(REAL is None, reason="LYMPHO_REAL_PATIENTS names no folder of real patients")
-def test_real_patients_keep_their_decisions_in_integers() -> None:
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_real_patients_keep_their_decisions(precision: Precision) -> None:
     """The proof that the manifest states, made again on this machine."""
     bundle = load_bundle(REFERENCE)
-    stated = bundle.manifest.int8
+    stated = bundle.manifest.reduced(precision)
     assert stated is not None
     cohort = read_cohort(Path(str(REAL)), bundle.manifest.plausible, reference_date=REFERENCE_DATE)
-    found = check(bundle, cohort)
+    found = check(on_a_gpu(bundle), cohort, precision)
     assert (found.patients, found.decisions) == (stated.patients, stated.changed_decisions) == (24, 0)
     assert found.probability == pytest.approx(stated.largest_change, abs=1e-4)
 

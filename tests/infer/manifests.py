@@ -59,6 +59,7 @@ def make_manifest() -> Manifest:
             tolerance={"CPUExecutionProvider": 1e-4},
         ),
         int8=None,
+        float16=None,
     )
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from infer.bundle import CARD, CHECKSUMS, REFERENCE, checksums, load_bundle
 from infer.errors import BundleError
-from infer.manifest import GRAPHS, INT8, MANIFEST
+from infer.manifest import GRAPHS, INSTEAD, MANIFEST
 
-FILES = (MANIFEST, CARD, *GRAPHS, INT8)
+ALL_GRAPHS = {*GRAPHS, *(name for of_one in INSTEAD.values() for name in of_one.values())}
+FILES = (MANIFEST, CARD, *ALL_GRAPHS)
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_the_reference_bundle_is_whole() -> None:
     manifest = (REFERENCE / MANIFEST).read_bytes()
     assert bundle.bundle_id == hashlib.sha256(manifest).hexdigest()
     assert bundle.short_id == bundle.bundle_id[:12]
-    assert set(bundle.graphs) == {*GRAPHS, INT8}
+    assert set(bundle.graphs) == ALL_GRAPHS
     for name, digest in bundle.manifest.graphs.items():
         assert hashlib.sha256((REFERENCE / name).read_bytes()).hexdigest() == digest
     assert {path.name for path in REFERENCE.iterdir()} == {*FILES, CHECKSUMS}

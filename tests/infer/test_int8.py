@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from infer.bundle import CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
-from infer.errors import BundleError, DeviceError
-from infer.manifest import INT8, MANIFEST, Int8, Manifest, decode, encode
+from infer.errors import BundleError
+from infer.manifest import INT8, MANIFEST, Manifest, Precision, Reduced, decode, encode
 from infer.models import Networks, self_test
 from infer.scorer import Scorer
-from infer.sessions import CPU, CUDA, Device
-from tests.float32 import without_int8
+from infer.sessions import CPU, Device
+from tests.float32 import in_float32
 from tests.infer.manifests import make_manifest
 from tests.infer.runs import Outcome, score
 
 DEVICE = Device(CPU, "test")
 
 
-def of(bundle: Bundle) -> Int8:
+def of(bundle: Bundle) -> Reduced:
     assert bundle.manifest.int8 is not None
     return bundle.manifest.int8
 
@@ -50,7 +50,7 @@ def written(bundle: Bundle, folder: Path) -> Path:
 def float32(bundle: Bundle, pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The pristine cohort, scored without integers."""
     folder = tmp_path_factory.mktemp("float32")
-    return score(pristine, folder / "out", bundle=without_int8(bundle, folder / "bundle").folder)
+    return score(pristine, folder / "out", bundle=in_float32(bundle, folder / "bundle").folder)
 
 
 def numbers(outcome: Outcome) -> list[dict[str, str]]:
@@ -60,8 +60,8 @@ def numbers(outcome: Outcome) -> list[dict[str, str]]:
 
 def test_a_processor_uses_integers_and_says_so(bundle: Bundle, plain: Outcome, float32: Outcome) -> None:
     assert str(Scorer(bundle, DEVICE, None, 1)) == f"{CPU} (test), int8"
-    assert (plain.record["device"]["moe_encoder"], plain.record["downgrades"]) == ("int8", [])
-    assert (float32.record["device"]["moe_encoder"], float32.record["downgrades"]) == ("float32", [])
+    assert (plain.record["device"]["precision"], plain.record["downgrades"]) == ("int8", [])
+    assert (float32.record["device"]["precision"], float32.record["downgrades"]) == ("float32", [])
 
 
 def test_integers_change_the_mixture_and_little(plain: Outcome, float32: Outcome) -> None:
@@ -83,7 +83,7 @@ def test_a_processor_that_computes_integers_wrongly_gets_float32(
     outcome = score(pristine, tmp_path / "out", bundle=written(altered, tmp_path / "bundle"))
     assert outcome.code == 0
     assert numbers(outcome) == numbers(float32)
-    assert outcome.record["device"]["moe_encoder"] == "float32"
+    assert outcome.record["device"]["precision"] == "float32"
     (said,) = outcome.record["downgrades"]
     assert said.startswith("float32 instead of int8: ")
     assert said.endswith(f"self-test failed on {CPU} in int8: moe_maps differs by 0.01, 0.005 is allowed")
@@ -93,7 +93,7 @@ def test_a_processor_that_computes_integers_wrongly_gets_float32(
 def test_integers_that_give_no_number_get_float32(bundle: Bundle) -> None:
     scorer = Scorer(expecting(bundle, "moe", float("nan")), DEVICE, None, 2)
     digest = scorer.prove()
-    assert (scorer.int8, len(scorer.downgrades)) == (False, 1)
+    assert (scorer.precision, len(scorer.downgrades)) == ("float32", 1)
     assert digest == self_test(Networks(bundle, DEVICE, 8, 1), bundle)
 
 
@@ -115,7 +115,7 @@ def test_what_integers_do_not_touch_is_tested_as_in_float32(bundle: Bundle) -> N
     test = bundle.manifest.self_test
     moved = test.expected | {"scan": [value + 3e-4 for value in test.expected["scan"]]}  # within int8's tolerance
     altered = msgspec.structs.replace(bundle.manifest, self_test=msgspec.structs.replace(test, expected=moved))
-    networks = Networks(bundle, DEVICE, 8, 1, int8=True)
+    networks = Networks(bundle, DEVICE, 8, 1, "int8")
     with pytest.raises(BundleError, match="scan differs"):
         self_test(networks, dataclasses.replace(bundle, manifest=altered))
 
@@ -124,7 +124,7 @@ def test_integers_that_cannot_be_loaded_get_float32(bundle: Bundle) -> None:
     broken = dataclasses.replace(bundle, graphs=bundle.graphs | {INT8: b"no graph"})
     scorer = Scorer(broken, DEVICE, None, 2)
     scorer.prove()
-    assert not scorer.int8
+    assert scorer.precision == "float32"
     (said,) = scorer.downgrades
     assert said.startswith(f"float32 instead of int8: {INT8}: onnxruntime cannot load this graph")
 
@@ -133,7 +133,7 @@ def test_a_score_hangs_neither_on_threads_nor_on_batches(bundle: Bundle) -> None
     crops = np.random.RandomState(5).randint(0, 256, (16, 112, 112, 3)).astype(np.uint8)
     clinical = np.ones((16, 3), np.float32)
     networks = [
-        Networks(bundle, DEVICE, batch, threads, int8=True) for batch, threads in ((16, 1), (16, 2), (8, 1), (1, 1))
+        Networks(bundle, DEVICE, batch, threads, "int8") for batch, threads in ((16, 1), (16, 2), (8, 1), (1, 1))
     ]
     whole = networks[0].score_images(crops, clinical).maps
     assert np.array_equal(networks[1].score_images(crops, clinical).maps, whole)
@@ -141,28 +141,13 @@ def test_a_score_hangs_neither_on_threads_nor_on_batches(bundle: Bundle) -> None
     assert np.array_equal(networks[3].score_images(crops[5:6], clinical[5:6]).maps, whole[5:6])
 
 
-def test_neither_a_gpu_nor_who_leaves_it_uses_integers(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[str, bool]] = []
-    works = Networks.__init__
-
-    def init(self: Networks, bundle: Bundle, device: Device, batch: int, threads: int, *, int8: bool = False) -> None:
-        made.append((device.provider, int8))
-        if device.provider == CUDA:
-            raise DeviceError("gone")
-        works(self, bundle, device, batch, threads, int8=int8)
-
-    monkeypatch.setattr(Networks, "__init__", init)
-    Scorer(bundle, Device(CUDA, "auto asked for", may_move=True), None, 1)
-    assert made == [(CUDA, False), (CPU, False)]
-
-
 def test_a_bundle_without_integers_is_whole(bundle: Bundle, tmp_path: Path) -> None:
-    loaded = without_int8(bundle, tmp_path / "bundle")
+    loaded = in_float32(bundle, tmp_path / "bundle")
     assert loaded.manifest.int8 is None
     assert INT8 not in loaded.graphs
     scorer = Scorer(loaded, DEVICE, None, 1)
     scorer.prove()
-    assert (scorer.int8, scorer.downgrades) == (False, [])
+    assert (scorer.precision, scorer.downgrades) == ("float32", [])
 
 
 def problem(manifest: Manifest) -> str:
@@ -179,13 +164,14 @@ def test_the_graph_and_what_is_known_of_it_go_together() -> None:
     decode(encode(msgspec.structs.replace(more, int8=GOOD)), "here")
 
 
-GOOD = Int8(expected={"baseline": [0.5, 0.5]}, tolerance=0.005, patients=1, largest_change=0.01, changed_decisions=0)
+GOOD = Reduced({"baseline": [0.5, 0.5]}, {"baseline": 0.005}, patients=1, largest_change=0.01, changed_decisions=0)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"tolerance": 0.0}, {"tolerance": 1.0}, {"expected": {}}, {"expected": {"unheard of": [0.5, 0.5]}},
+        {"tolerance": {"baseline": 0.0}}, {"tolerance": {"baseline": 0.02}}, {"tolerance": {}},
+        {"tolerance": {"baseline": 0.005, "scan": 0.005}}, {"expected": {}}, {"expected": {"unheard of": [0.5, 0.5]}},
         {"expected": {"baseline": [0.5]}}, {"patients": 0}, {"changed_decisions": 1},
     ],
 )  # fmt: skip
@@ -193,12 +179,17 @@ def test_integers_without_a_proof_or_a_test_are_refused(changes: dict[str, objec
     manifest = make_manifest()
     graphs = manifest.graphs | {INT8: "0" * 64}
     wrong = msgspec.structs.replace(manifest, graphs=graphs, int8=msgspec.structs.replace(GOOD, **changes))
-    assert "int8 must give a tolerance" in problem(wrong)
+    assert "int8 and float16 must give " in problem(wrong)
 
 
-def test_what_ships_kept_its_proof() -> None:
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_what_ships_kept_its_proof(precision: Precision) -> None:
     """As the card states it; tests/export/test_reference.py scores real patients both ways again."""
-    int8 = of(load_bundle(REFERENCE))
-    assert (int8.patients, int8.changed_decisions) == (24, 0)
-    assert int8.largest_change <= 0.01
+    stated = load_bundle(REFERENCE).manifest.reduced(precision)
+    assert stated
+    assert (stated.patients, stated.changed_decisions) == (24, 0)
+    assert stated.largest_change <= 0.01
+
+
+def test_the_bundle_that_ships_is_no_larger_than_it_may_be() -> None:
     assert sum(path.stat().st_size for path in REFERENCE.iterdir()) <= 40e6

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import errno
 import io
@@ -21,7 +22,7 @@ from infer.errors import OutputError
 from infer.journal import JOURNAL, Entry, Header, Identity, read_journal
 from infer.lock import LOCK
 from infer.models import ImageScores, Networks
-from infer.results import Results
+from infer.results import Results, _LogFile
 from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, prediction_row
 from infer.sessions import available_cpus
 from infer.tally import Tally
@@ -241,13 +242,13 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
 
 def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     record = plain.record
-    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 4}
+    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 5}
     nodes = record["device"].pop("nodes")
     assert record["device"] == {
         "asked": "cpu",
         "provider": "CPUExecutionProvider",
         "note": "cpu asked for",
-        "moe_encoder": "int8",
+        "precision": "int8",
         "batch_size": 8,
         "batches_side_by_side": min(16, available_cpus()),
     }
@@ -356,3 +357,21 @@ def test_ids_that_look_like_formulas_are_scored_and_guarded(cohort: Path, tmp_pa
     assert outcome.predictions["'=1+1"]["status"] == "scored"
     assert "'@0.jpg" in outcome.images_of("'=1+1")
     assert "=1+1" not in outcome.predictions
+
+
+def test_a_log_that_cannot_be_written_writes_nothing_elsewhere(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python's own way is a traceback on the terminal, for every line."""
+    caplog.set_level(logging.INFO, "lympho")
+    with Path("/dev/full").open("w") as full:
+        handler = _LogFile(full)
+        log = logging.getLogger("lympho")
+        log.addHandler(handler)
+        try:
+            log.info("a line")
+        finally:
+            log.removeHandler(handler)
+            with contextlib.suppress(OSError):
+                full.close()
+    assert capfd.readouterr().err == ""

@@ -21,7 +21,7 @@ from infer.images import Listing, list_images, read_crop
 from infer.models import BagScores, ImageScores, Networks
 from infer.naive_bayes import malignant_probability
 from infer.sessions import CPU, Device
-from tests.infer.runs import Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
+from tests.infer.runs import TINY, Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
 from tests.synthetic import REFERENCE_DATE
 
 MEMBERS = ("baseline", "scan", "moe", "imagenet")
@@ -65,7 +65,7 @@ def test_the_decision_follows_from_the_probability(plain: Outcome, bundle: Bundl
 
 def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: Bundle) -> None:
     """Picture by picture, each in a batch of its own, by the formulas of the report."""
-    networks = Networks(bundle, Device(CPU, "test"), 1, 1, int8=True)
+    networks = Networks(bundle, Device(CPU, "test"), 1, 1, "int8")
     patient_id, row = "S003", plain.predictions["S003"]
     sex, count = cell(pristine, patient_id, "GENDER"), float(cell(pristine, patient_id, "LYMPH_COUNT"))
     clinical = Clinical(sex == "F", count, age_of(pristine, patient_id)).vector()
@@ -503,3 +503,22 @@ def test_a_folder_that_gets_stale_while_it_is_read_fails_its_patient_alone(
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
     assert outcome.predictions["S004"] == plain.predictions["S004"]
+
+
+def test_colours_far_from_the_training_patients_are_told(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
+    """A patient's mean in the channel that is farthest off counts: S003's is none, S004's 5 off, half of S005's 7."""
+    mean, std = np.array(bundle.manifest.drift.rgb_mean), np.array(bundle.manifest.drift.rgb_std)
+    for patient_id, away in (("S003", (0.0, 0.0)), ("S004", (5.0, 5.0)), ("S005", (0.0, 7.0))):
+        for index, path in enumerate(sorted((cohort / patient_id).iterdir())[:12]):
+            colour = np.rint(mean - np.array([0, away[index % 2], 0]) * std).astype(np.uint8)
+            replace_picture(path, png(colour))
+        for path in sorted((cohort / patient_id).iterdir())[12:]:
+            path.unlink()
+    outcome = score(keep_patients(cohort, "S003", "S004", "S005"), tmp_path / "out", bundle=TINY)
+    assert outcome.record["unusual_colour"] == ["S004"]
+
+
+def png(colour: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.broadcast_to(colour, (120, 120, 3)).copy()).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,137 @@
+"""What another precision changes in patients, and that it does not ship where that is too much."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from export import reduced
+from export.parity import ParityError
+from export.reduced import Change, check, tolerance
+from infer.bag import Scores
+from infer.bundle import REFERENCE, Bundle, load_bundle
+from infer.cohort import Cohort, read_cohort
+from infer.ensemble import decide
+from infer.errors import UsageError
+from infer.manifest import INT8, OperatingPoint, Precision
+from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    folder = tmp_path_factory.mktemp("drawn") / "patients"
+    write_cohort(folder, make_patients(3, seed=5, images=(12, 14)), seed=5, labels=False)
+    return cohort_in(folder)
+
+
+def cohort_in(folder: Path) -> Cohort:
+    return read_cohort(folder, load_bundle(REFERENCE).manifest.plausible, reference_date=REFERENCE_DATE)
+
+
+def test_what_changes_too_much_does_not_ship(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle(REFERENCE)
+    found = check(bundle, drawn, "int8")
+    assert (found.patients, found.decisions) == (3, 0)
+    assert 0 < found.probability < reduced.LARGEST_CHANGE
+    monkeypatch.setattr(reduced, "LARGEST_CHANGE", found.probability / 2)
+    with pytest.raises(ParityError, match=r"0 decisions of 3 patients .* Export without --reduced"):
+        check(bundle, drawn, "int8")
+
+
+@pytest.mark.parametrize("change", [Change(3, 0.0, 1), Change(3, float("nan"), 0), Change(3, 0.0101, 0)])
+def test_a_changed_decision_or_probability_does_not_ship(
+    drawn: Cohort, monkeypatch: pytest.MonkeyPatch, change: Change
+) -> None:
+    monkeypatch.setattr(reduced, "compare", lambda *_: change)
+    with pytest.raises(ParityError, match="Export without --reduced"):
+        check(load_bundle(REFERENCE), drawn, "int8")
+
+
+def test_decisions_are_compared_at_every_operating_point(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest change of these is put between thresholds of one point, and counts once."""
+    bundle = load_bundle(REFERENCE)
+    ways = []
+
+    def seen(probability: float, point: OperatingPoint) -> str:
+        ways.append((probability, point))
+        return decide(probability, point)
+
+    monkeypatch.setattr(reduced, "decide", seen)
+    assert check(bundle, drawn, "int8").decisions == 0
+    assert len(ways) == 2 * 3 * len(bundle.manifest.ensemble.operating_points)
+    first, second = ways[0][0], ways[1][0]
+    assert first != second
+    between = OperatingPoint((first + second) / 2, 1.0)
+    ensemble = bundle.manifest.ensemble
+    points = {**ensemble.operating_points, "sensitivity-98": between}
+    altered = msgspec.structs.replace(ensemble, operating_points=points)
+    manifest = msgspec.structs.replace(bundle.manifest, ensemble=altered)
+    with pytest.raises(ParityError, match="int8 changes 1 decisions of 3 patients"):
+        check(replace(bundle, manifest=manifest), drawn, "int8")
+
+
+def test_who_is_scored_one_way_alone_is_a_changed_decision(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the others are compared with themselves, not with who stands beside them."""
+    bundle, works = load_bundle(REFERENCE), reduced._scores
+    whole = reduced.compare(bundle, drawn, "int8")
+
+    def without(which: int) -> Callable[[Bundle, Cohort, Precision], list[Scores | None]]:
+        def scores(one: Bundle, cohort: Cohort, precision: Precision) -> list[Scores | None]:
+            found = works(one, cohort, precision)
+            found[which if precision == "int8" else 0] = None
+            return found
+
+        return scores
+
+    monkeypatch.setattr(reduced, "_scores", without(2))
+    found = reduced.compare(bundle, drawn, "int8")
+    assert (found.patients, found.decisions) == (1, 2)
+    assert found.probability <= whole.probability
+    monkeypatch.setattr(reduced, "_scores", without(0))
+    assert reduced.compare(bundle, drawn, "int8").decisions == 0
+
+
+def test_a_cohort_of_whom_nobody_is_scored_proves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "clinical_annotation.csv").write_text("ID,GENDER,DOB,LYMPH_COUNT\nP1,F,1/1/1950,5\n")
+    with pytest.raises(UsageError, match="nobody in this cohort can be scored"):
+        check(load_bundle(REFERENCE), cohort_in(tmp_path), "int8")
+
+
+def test_float32_is_not_compared_with_itself(drawn: Cohort) -> None:
+    """Where a graph cannot be loaded scoring goes on in float32, and would differ by nothing."""
+    bundle = load_bundle(REFERENCE)
+    broken = replace(bundle, graphs=bundle.graphs | {INT8: b"no graph"})
+    with pytest.raises(ParityError, match=r"int8 does not run here: .*cannot load this graph"):
+        check(broken, drawn, "int8")
+    without = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, float16=None))
+    with pytest.raises(ParityError, match="float16 does not run here: the bundle has none"):
+        check(without, drawn, "float16")
+
+
+LARGE = {"imagenet_contribution": [-8.0, 0.25]}
+
+
+def test_float16_may_move_by_as_much_as_it_moved() -> None:
+    exact = {name: [0.5, 0.25] for name in (*reduced.OUTPUTS["float16"], "moe_clinical")} | LARGE
+    found = exact | {"baseline": [0.5, 0.252], "imagenet_contribution": [-7.95, 0.25]}
+    allowed = tolerance("float16", exact, found)
+    assert allowed == pytest.approx(
+        dict.fromkeys(reduced.OUTPUTS["float16"], 0.005) | {"baseline": 0.008, "imagenet_contribution": 0.2}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "allowed"),
+    [
+        ("baseline", [0.5, 0.253], "0.0025"),
+        ("moe", [float("nan"), 0.25], "0.0025"),
+        ("imagenet_contribution", [-8.09, 0.25], "0.08"),
+    ],
+)
+def test_float16_that_moves_too_far_is_no_rounding(name: str, values: list[float], allowed: str) -> None:
+    """Its own tolerance would grow with it."""
+    exact = {one: [0.5, 0.25] for one in reduced.OUTPUTS["float16"]} | LARGE
+    with pytest.raises(ParityError, match=rf"float16 moves {name} by .*, {allowed} is allowed"):
+        tolerance("float16", exact, exact | {name: values})

@@ -1,0 +1,186 @@
+"""The networks in 16-bit floats, for a GPU: here the processor stands for one, and rounds their weights alone."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from infer.bundle import Bundle
+from infer.errors import BundleError, DeviceError, DeviceMemoryError
+from infer.manifest import INSTEAD, Precision
+from infer.models import Networks, self_test, self_test_images
+from infer.scorer import Scorer
+from infer.sessions import CPU, CUDA, Device, Graph
+from tests.float32 import in_float32
+from tests.infer.runs import score
+
+GPU = Device(CPU, "a pretended GPU", may_move=True)
+PINNED = Device(CPU, "a pretended GPU")
+HALVES = INSTEAD["float16"]
+Made = list[tuple[str, Precision]]
+
+
+@pytest.fixture
+def _a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infer.scorer.FASTEST", {CPU: "float16"})
+
+
+@pytest.fixture
+def crops() -> tuple[Any, Any]:
+    """Soft ones: noise drives activations to where a rounded bit is large."""
+    images = self_test_images(7, 16, 112, (190, 160, 180))
+    return images, np.random.RandomState(0).rand(16, 3).astype(np.float32)
+
+
+def expecting(bundle: Bundle, name: str, change: float) -> Bundle:
+    """One value of the self-test in float16 is another."""
+    float16 = bundle.manifest.float16
+    assert float16
+    values = [*float16.expected[name][:-1], float16.expected[name][-1] + change]
+    float16 = msgspec.structs.replace(float16, expected=float16.expected | {name: values})
+    return dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, float16=float16))
+
+
+def made(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, Precision], Exception | None]) -> Made:
+    """Which networks are loaded where, and which of them cannot be."""
+    works: Any = Networks.__init__
+    loaded: Made = []
+
+    def init(
+        self: Networks, bundle: Bundle, device: Device, batch: int, threads: int, precision: Precision = "float32"
+    ) -> None:
+        loaded.append((device.note, precision))
+        if error := fails(device.note, precision):
+            raise error
+        works(self, bundle, device, batch, threads, precision)
+
+    monkeypatch.setattr(Networks, "__init__", init)
+    return loaded
+
+
+def test_the_networks_of_pictures_are_near_those_in_float32(bundle: Bundle, crops: tuple[Any, Any]) -> None:
+    exact = Networks(bundle, PINNED, 16, 1).score_images(*crops)
+    found = Networks(bundle, PINNED, 16, 1, "float16").score_images(*crops)
+    for name, allowed in (("baseline", 0.005), ("maps", 0.1), ("contribution", 0.3)):
+        difference = float(np.abs(getattr(exact, name) - getattr(found, name)).max())
+        assert 1e-6 < difference < allowed, name
+    assert np.array_equal(exact.classes, found.classes)  # the largest of them counts, and must not change
+
+
+def test_weights_are_those_of_the_graph_in_float32(bundle: Bundle) -> None:
+    assert set(HALVES) == {"baseline.onnx", "moe_encoder.onnx", "imagenet_encoder.onnx"}
+    for name, half in HALVES.items():
+        data = bundle.graphs[half]
+        assert len(data) < 60_000 < len(bundle.graphs[name])
+        with pytest.raises(BundleError, match=rf"{half}: onnxruntime cannot load this graph"):
+            Graph(half, data, PINNED, 1)
+        with pytest.raises(BundleError, match="cannot load this graph"):
+            Graph(half, data, PINNED, 1, (name, bundle.graphs[name][:100_000]))
+        with pytest.raises(BundleError, match="cannot load this graph"):
+            Graph(half, data, PINNED, 1, ("another.onnx", bundle.graphs[name]))
+
+
+def test_no_file_is_looked_into_for_weights(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that lies where the program was started, under the name that the graph gives."""
+    (tmp_path / "baseline.onnx").write_bytes(bundle.graphs["baseline.onnx"])
+    monkeypatch.chdir(tmp_path)
+    assert Path("baseline.onnx").is_file()
+    with pytest.raises(BundleError, match="cannot load this graph"):
+        Graph(HALVES["baseline.onnx"], bundle.graphs[HALVES["baseline.onnx"]], PINNED, 1)
+
+
+def test_a_gpu_uses_float16_and_says_so(
+    bundle: Bundle, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = score(pristine, tmp_path / "exact", bundle=in_float32(bundle, tmp_path / "bundle").folder)
+    monkeypatch.setattr("infer.scorer.FASTEST", {CPU: "float16"})
+    outcome = score(pristine, tmp_path / "out")
+    assert (outcome.record["device"]["precision"], outcome.record["downgrades"]) == ("float16", [])
+    changes = [
+        abs(float(one["probability_malignant"]) - float(other["probability_malignant"]))
+        for one, other in zip(outcome.predictions.values(), exact.predictions.values(), strict=True)
+    ]
+    assert 0 < max(changes) < 0.01
+
+
+def test_which_device_uses_what(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves a GPU computes in float32."""
+    loaded = made(monkeypatch, lambda note, _: DeviceError("gone") if note == "found" else None)
+    scorer = Scorer(bundle, Device(CUDA, "found", may_move=True), None, 1)
+    assert loaded == [("found", "float16"), ("found", "float32"), ("found, then left", "float32")]
+    assert [text.partition(":")[0] for text in scorer.downgrades] == [
+        "float32 instead of float16",
+        "moved from CUDAExecutionProvider to CPUExecutionProvider",
+    ]
+    loaded.clear()
+    with pytest.raises(DeviceError, match="gone"):
+        Scorer(bundle, Device(CUDA, "found"), None, 1)
+    assert loaded == [("found", "float16"), ("found", "float32")]
+    loaded.clear()
+    Scorer(bundle, Device(CPU, "here"), None, 1)
+    assert loaded == [("here", "int8")]
+
+
+@pytest.mark.usefixtures("_a_gpu")
+def test_a_gpu_that_computes_float16_wrongly_gets_float32(bundle: Bundle) -> None:
+    scorer = Scorer(expecting(bundle, "baseline", 0.01), PINNED, None, 1)
+    digest = scorer.prove()
+    assert (scorer.precision, scorer.device) == ("float32", PINNED)
+    (said,) = scorer.downgrades
+    assert said.startswith("float32 instead of float16: ")
+    assert said.endswith(f"self-test failed on {CPU} in float16: baseline differs by 0.01, 0.005 is allowed")
+    assert digest == self_test(Networks(bundle, PINNED, 8, 1), bundle)
+
+
+@pytest.mark.usefixtures("_a_gpu")
+@pytest.mark.parametrize("error", [DeviceError("not all of it runs there"), BundleError("cannot load")])
+def test_a_gpu_that_does_not_load_float16_gets_float32(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    loaded = made(monkeypatch, lambda _, precision: error if precision == "float16" else None)
+    scorer = Scorer(bundle, PINNED, None, 1)
+    scorer.prove()
+    assert loaded == [(PINNED.note, "float16"), (PINNED.note, "float32")]
+    assert scorer.downgrades == [f"float32 instead of float16: {error}"]
+
+
+@pytest.mark.usefixtures("_a_gpu")
+def test_a_gpu_that_computes_wrongly_either_way_is_left(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(networks: Any, bundle: Bundle) -> str:
+        if networks.device.note == GPU.note:
+            raise BundleError(f"wrong in {networks.precision}")
+        return works(networks, bundle)
+
+    works = self_test
+    monkeypatch.setattr("infer.scorer.self_test", fails)
+    scorer = Scorer(bundle, GPU, None, 1)
+    scorer.prove()
+    assert (scorer.precision, scorer.device.note) == ("float32", "a pretended GPU, then left")
+    assert scorer.downgrades == [
+        "float32 instead of float16: wrong in float16",
+        f"moved from {CPU} to {CPU}: wrong in float32",
+    ]
+    with pytest.raises(BundleError, match="wrong in float32"):
+        Scorer(bundle, PINNED, None, 1).prove()
+
+
+@pytest.mark.usefixtures("_a_gpu")
+def test_smaller_batches_stay_in_float16(
+    bundle: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Networks(bundle, PINNED, 16, 1, "float16").score_images(*crops)
+    works: Any = Networks.score_images
+
+    def small(self: Networks, images: Any, clinical: Any) -> Any:
+        if self.batch_size > 8:
+            raise DeviceMemoryError("out of memory")
+        return works(self, images, clinical)
+
+    monkeypatch.setattr(Networks, "score_images", small)
+    scorer = Scorer(bundle, PINNED, 16, 1)
+    assert np.array_equal(scorer.score_images(*crops).maps, whole.maps)
+    assert (scorer.precision, scorer.batch_size_now) == ("float16", 8)
