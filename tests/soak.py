@@ -6,9 +6,11 @@ Cohorts are hard links to a few drawn pictures; the bundle is the tests' tiny on
 and not the networks.
 """
 
+import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +36,7 @@ class Spent:
 
     seconds: float
     peak_mib: float
+    decoding_mib: float  # peaks of the processes that decode, those of the second half
     seconds_of_first_half: float  # from the first finished patient on
     seconds_of_second_half: float
 
@@ -69,11 +72,26 @@ def spend(cohort: Path, out: Path, patients: int, bundle: Path) -> Spent:
         while _lines(out) <= share + 2 and not _has_ended(process):
             time.sleep(0.02)
         marks.append(time.monotonic())
-    _, status, usage = os.wait4(process.pid, 0)
+    decoding = 0.0
+    while not _has_ended(process):
+        decoding = max(decoding, _peak_of_children(process.pid))
+        time.sleep(0.02)
     end = time.monotonic()
+    _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise click.ClickException(f"{cohort}: exit code {os.waitstatus_to_exitcode(status)}")
-    return Spent(end - begin, usage.ru_maxrss / 1024, marks[1] - marks[0], end - marks[1])
+    return Spent(end - begin, usage.ru_maxrss / 1024, decoding, marks[1] - marks[0], end - marks[1])
+
+
+def _peak_of_children(pid: int) -> float:
+    """MiB of all together; what they share counts for each."""
+    kib = 0
+    with contextlib.suppress(OSError):  # they end, and so may it
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{child}/status").read_text())
+                kib += int(found[1]) if found else 0
+    return kib / 1024
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
@@ -145,7 +163,7 @@ def soak(folder: Path, patients: int, kills: int, bundle: Path) -> None:
     """Memory and time of 100, half and all patients, then kills."""
     shutil.rmtree(folder, ignore_errors=True)
     write_cohort(folder / "sources", make_patients(4, seed=1, images=(16, 16)), seed=1, labels=False)
-    click.echo("patients\tseconds\tms a patient: all, first half, second half\tpeak MiB")
+    click.echo("patients\tseconds\tms a patient: all, first half, second half\tpeak MiB\tof decoding")
     for number in (100, patients // 2, patients):
         cohort = folder / f"cohort-{number}"
         write_linked_cohort(cohort, folder / "sources", number)
@@ -154,7 +172,7 @@ def soak(folder: Path, patients: int, kills: int, bundle: Path) -> None:
             1000 * seconds / (number / 2) for seconds in (spent.seconds_of_first_half, spent.seconds_of_second_half)
         ]
         each = f"{1000 * spent.seconds / number:.2f}, {halves[0]:.2f}, {halves[1]:.2f}"
-        click.echo(f"{number}\t{spent.seconds:.1f}\t{each}\t{spent.peak_mib:.1f}")
+        click.echo(f"{number}\t{spent.seconds:.1f}\t{each}\t{spent.peak_mib:.1f}\t{spent.decoding_mib:.1f}")
         shutil.rmtree(cohort)
     if kills:
         write_linked_cohort(folder / "cohort", folder / "sources", 400)

@@ -17,11 +17,13 @@ from tests.synthetic import make_patients, write_cohort
 
 IMAGE = os.environ.get("LYMPHO_IMAGE", "")
 REAL = os.environ.get("LYMPHO_REAL_PATIENTS", "")
+ROOT = Path(__file__).parents[2]
 TABLE = "clinical_annotation.csv"
 DATE = ("--reference-date", "2019-07-01")
 LOCKED = ("--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=1g")
 # Results are readable for their group: the caller's own, so that the tests need not be root to read them.
 GROUP = os.getgid()
+MANY = 100  # patients of 16 pictures: a run must outlive the start of another
 RESULTS = ["images.csv", "predictions.csv", "run.json", "run.log"]
 
 real_patients = pytest.mark.skipif(not REAL, reason="LYMPHO_REAL_PATIENTS names no cohort")
@@ -107,7 +109,7 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def many(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough patients for a run to be cut off."""
     folder = tmp_path_factory.mktemp("many") / "patients"
-    write_linked_cohort(folder, patients, 50)
+    write_linked_cohort(folder, patients, MANY)
     return folder
 
 
@@ -120,6 +122,7 @@ def test_a_cohort_is_scored_to_the_same_bytes_by_any_user(patients: Path, out: P
     done = score(patients, out, *DATE)
     assert done.returncode == 0, done.stderr
     assert names(out) == RESULTS
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o640}
     scored = rows(out / "predictions.csv")
     assert [row["patient_id"] for row in scored] == ["S001", "S002", "S003", "S004"]
     assert {row["status"] for row in scored} == {"scored"}
@@ -140,15 +143,28 @@ def test_the_image_holds_no_training_library() -> None:
     assert in_the_image(program) == "[] True"
 
 
+def test_the_image_holds_the_locked_packages_and_the_program_alone() -> None:
+    lock = (ROOT / "infer/requirements.txt").read_text(encoding="utf-8")
+    locked = {line.partition("==")[0].lower() for line in lock.splitlines() if "==" in line}
+    assert len(locked) >= 5
+    program = "import importlib.metadata as m; print(*(d.metadata['Name'].lower() for d in m.distributions()))"
+    assert set(in_the_image(program).split()) <= locked
+    assert in_the_image("import os; print(os.listdir('/app'))") == "['infer']"
+
+
 def test_the_image_is_not_root_by_itself() -> None:
     assert in_the_image("import os; print(os.getuid() > 0, os.getgid() > 0)") == "True True"
 
 
 def test_the_image_can_write_nowhere_of_its_own() -> None:
-    places = ("/", "/app", "/app/infer", "/opt/lympho")
-    program = f"import os; print([p for p in {places} if os.access(p, os.W_OK) or not os.path.exists(p)])"
+    program = (
+        "import os\n"
+        "trees = [one for place in ('/app', '/opt/lympho') for one in os.walk(place)]\n"
+        "found = [os.path.join(folder, name) for folder, _, names in trees for name in [*names, '.']]\n"
+        "print(len(found) > 100, [p for p in ['/', *found] if os.access(p, os.W_OK) and not os.path.islink(p)])"
+    )
     done = docker("run", "--rm", "--network=none", "--entrypoint=python3", IMAGE, "-c", program)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "True []"
 
 
 def test_a_changed_byte_of_a_mounted_bundle_is_5(patients: Path, out: Path, tmp_path: Path) -> None:
@@ -182,8 +198,9 @@ def test_a_gpu_that_is_not_there_is_6(patients: Path, out: Path) -> None:
 def test_out_that_cannot_be_written_is_7(patients: Path, out: Path) -> None:
     done = score(patients, out, *DATE, mode="ro")
     assert done.returncode == 7
-    assert "/out" in done.stderr
-    assert score(patients, out, *DATE, "--dry-run", mode="ro").returncode == 7
+    assert done.stderr == "Error: /out/.lock: cannot be written (Read-only file system)\n"
+    dry = score(patients, out, *DATE, "--dry-run", mode="ro")
+    assert (dry.returncode, dry.stderr) == (7, "Error: /out: cannot be written\n")
 
 
 def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
@@ -197,7 +214,9 @@ def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_usage_is_2() -> None:
-    assert docker("run", "--rm", *LOCKED, IMAGE, "--unknown").returncode == 2
+    done = docker("run", "--rm", *LOCKED, IMAGE, "--unknown")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr  # Python itself also ends with 2 at an option that it does not know
 
 
 def wait_for_patients(process: subprocess.Popen[str], out: Path, number: int) -> int:
@@ -224,11 +243,14 @@ def test_a_container_that_was_ended_goes_on(many: Path, out: Path, tmp_path: Pat
         assert "/out: another run holds it" in second.stderr
         docker(ends, name)
         assert process.wait(timeout=60) == code
+    left = read_journal(out / JOURNAL)
+    assert left
+    assert len(left.places) >= finished
     assert score(many, out, *DATE).returncode == 0
     assert names(out) == RESULTS
     assert csv_bytes(out) == csv_bytes(whole)
     record = json.loads((out / "run.json").read_text())
-    assert finished <= record["kept_from_earlier_starts"] < 50
+    assert record["kept_from_earlier_starts"] == len(left.places) < MANY
     assert len(record["starts"]) == 2
 
 
@@ -247,6 +269,7 @@ def test_one_processor_and_no_home_change_nothing(patients: Path, out: Path, tmp
     done = score(patients, out, *DATE, flags=flags)
     assert done.returncode == 0, done.stderr
     assert csv_bytes(out) == csv_bytes(whole)
+    assert json.loads((out / "run.json").read_text())["device"]["batches_side_by_side"] == 1
 
 
 def test_pictures_and_folders_without_permission(patients: Path, out: Path, tmp_path: Path) -> None:
@@ -262,7 +285,8 @@ def test_pictures_and_folders_without_permission(patients: Path, out: Path, tmp_
     assert done.returncode == 3, done.stderr
     found = {row["patient_id"]: row for row in rows(out / "predictions.csv")}
     assert (found["S001"]["status"], found["S001"]["images_rejected"]) == ("scored", "1")
-    assert found["S002"]["reason"].startswith("folder_unreadable")
+    assert [row["status"] for row in found.values()] == ["scored", "failed", "scored", "scored"]
+    assert found["S002"]["reason"] == "folder_unreadable: Permission denied"
     (rejected,) = [row for row in rows(out / "images.csv") if row["status"] == "rejected"]
     assert (rejected["image"], rejected["reason"]) == ("000003.jpg", "unreadable: Permission denied")
 

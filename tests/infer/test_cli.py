@@ -345,3 +345,16 @@ def test_checksums_name_is_what_sha256sum_expects() -> None:
         pytest.skip("no sha256sum here")
     done = subprocess.run([tool, "--check", "--strict", CHECKSUMS], cwd=REFERENCE, capture_output=True, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2), (1,)])
+def test_nothing_takes_a_closed_streams_place(closed: tuple[int, ...]) -> None:
+    """A file that does gets what a library prints there."""
+    program = (
+        f"import os; keep = os.dup(1); [os.close(one) for one in {closed}]\n"
+        "from infer.cli import _occupy_standard_streams; _occupy_standard_streams()\n"
+        "os.write(keep, ' '.join(str(os.path.samefile(f'/dev/fd/{one}', os.devnull)) for one in range(3)).encode())"
+    )
+    line = [sys.executable, "-c", program]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, input="", text=True, check=True)
+    assert done.stdout.split() == [str(one in closed) for one in range(3)]

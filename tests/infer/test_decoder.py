@@ -163,17 +163,31 @@ def test_a_process_that_is_killed_each_time_fails_the_patient_and_no_other(
 
 
 @pytest.mark.parametrize("fault", [SEGMENTATION_FAULT, KILLED, "os._exit(0)"])
-def test_a_process_that_dies_once_changes_nothing(
-    plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None], fault: str
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_process_that_dies_less_often_changes_nothing(
+    plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None], fault: str, times: int
 ) -> None:
-    for name in ("000000.jpg", "000007.jpg"):
-        with_the_word(cohort / "S003" / name)
-    flag = tmp_path / "once"
-    flag.touch()
-    in_the_process(AT_THE_WORD.format(fault=f"os.path.exists({str(flag)!r}) and (os.remove({str(flag)!r}), {fault})"))
+    """Once among others, once alone: a third time is the picture's fault."""
+    with_the_word(cohort / "S003/000007.jpg")
+    left = tmp_path / "left"
+    left.write_bytes(bytes(times))
+    size = f"os.path.getsize({str(left)!r})"
+    in_the_process(AT_THE_WORD.format(fault=f"{size} and (os.truncate({str(left)!r}, {size} - 1), {fault})"))
     outcome = score(cohort, tmp_path / "out")
-    assert not flag.exists()
+    assert left.stat().st_size == 0
     assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_a_process_that_died_between_two_requests_is_started_again(cohort: Path) -> None:
+    decoder = Decoder(cohort.resolve(), 112)
+    try:
+        before = decoder.look(cohort / "S003", ["000001.jpg", "000002.jpg"])
+        decoder._process.kill()
+        decoder._process.wait()
+        after = decoder.look(cohort / "S003", ["000001.jpg", "000002.jpg"])
+    finally:
+        decoder.close()
+    assert all(same(*pair) for pair in zip(before, after, strict=True))
 
 
 def test_what_a_library_prints_is_no_answer(

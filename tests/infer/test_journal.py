@@ -211,3 +211,17 @@ def test_an_entry_that_the_disk_changed_is_an_error(tmp_path: Path) -> None:
             journal.entry(offset)
         with pytest.raises(OSError, match="cannot be read back"):
             journal.entry(os.fstat(journal._file.fileno()).st_size)
+
+
+def test_a_disk_that_fails_at_the_end_does_not_hide_what_ended_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / JOURNAL
+    journal = started(path, ENTRY)
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(SystemExit), journal:
+        raise SystemExit(143)
+    assert places(path) == ["P1"]

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from infer.errors import HeldError
+from infer.journal import Entry
 from infer.lock import LOCK, check_free, held
-from tests.infer.runs import Outcome, names, score
+from infer.results import Results
+from tests.infer.runs import LEFT, TINY, Cut, Outcome, names, score
 
 HOLD = """
 import sys
@@ -117,3 +119,28 @@ def test_two_runs_on_one_output_are_8_and_the_first_loses_nothing(
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_second_run_takes_nothing_from_the_journal_of_the_first(
+    pristine: Path, tmp_path: Path, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it would go on or start over: it may touch nothing before the folder is its own."""
+    works, left = Results.write, 2
+
+    def cut(self: Results, line: int, entry: Entry) -> None:
+        nonlocal left
+        works(self, line, entry)
+        left -= 1
+        if not left:
+            raise Cut
+
+    monkeypatch.setattr(Results, "write", cut)
+    with pytest.raises(Cut):
+        score(pristine, tmp_path, bundle=TINY)
+    monkeypatch.undo()
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    assert set(before) == set(LEFT)
+    with held(tmp_path), pytest.raises(HeldError):
+        score(pristine, tmp_path, bundle=TINY, fresh=fresh)
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
