@@ -19,7 +19,7 @@ from export.graphs import OPSET, export_graph, plan_graphs
 from export.half import halve, on_a_gpu
 from export.parity import Parity, ParityError, check_parity, check_rounding
 from export.quantization import quantize
-from export.reduced import OUTPUTS, calibration_crops, check, tolerance
+from export.reduced import calibration_crops, check, tolerance
 from infer import __version__
 from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
 from infer.cohort import Cohort, read_cohort
@@ -29,6 +29,7 @@ from infer.manifest import (
     INSTEAD,
     INT8,
     MANIFEST,
+    OUTPUTS,
     SCHEMA,
     Drift,
     Ensemble,

@@ -96,7 +96,7 @@ def _integers(encoder: Encoder, convolutions: Sequence[nn.Conv2d], crops: Tensor
         rounded = _rounded(products + (bias * unit)[:, None, None], scale)
         if not (0 < scale_in < np.inf and 0 < scale < np.inf and bias.abs().max() < LARGEST_BIAS):
             raise ParityError(
-                f"layer {index} of an encoder has no integers: a channel or all of it is dead. Export without --int8"
+                f"layer {index} of an encoder has no integers: a channel or all of it is dead. Export without --reduced"
             )
         layers.append(
             Layer(

@@ -1,4 +1,4 @@
-"""A process that reads and decodes pictures: `python -m infer.decoder`, asked and answered through its pipes.
+"""A process that reads and decodes pictures, asked and answered through its pipes.
 
 Threads would take turns at Python's lock for most of the work, so that more processors would decode no faster; and a
 picture that crashes a decoder ends this process instead of the night. A request is a line of JSON: folder, names, root,
@@ -25,12 +25,19 @@ from infer.looking import Looked, look
 
 READY = b"ready\n"
 ATTEMPTS = 2  # at a picture alone, before it is the picture that the process died of
-CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
+# Not SIGBUS: it comes from a disk that fails, not from a picture.
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
+PATIENCE = 1.0  # seconds for a process that no longer answers to end by itself, so that its exit code is its own
 PARENT = Path(__file__).resolve().parents[1]  # where `infer` is found
+PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from infer.decoder import serve; serve()"
 
 
 class _DiedError(Exception):
     """The process ended instead of answering."""
+
+
+class StoppedError(Exception):
+    """Nobody will ask for the answer any more."""
 
 
 class Decoder:
@@ -47,22 +54,31 @@ class Decoder:
             WorkerError: it cannot be started.
         """
         self._root, self._size = root, size
+        self._stopped = False
         self._process = _start()
 
     def look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
         """Read and decode pictures of a folder.
 
-        A picture at which the process crashes twice is rejected. Where it ends otherwise, say killed because memory is
-        short, that is no matter of the picture, and its patient fails.
+        A picture at which the process crashes when asked for it alone, twice, is rejected. Where it ends otherwise, say
+        killed because memory is short, that is no matter of the picture, and its patient fails.
 
         Raises:
             WorkerError: the process died, and another cannot be started.
+            StoppedError: `stop` was called.
+
+        After an error nothing more may be asked: an answer might be left in the pipe.
         """
         try:
             return self._ask(folder, names)
         except _DiedError:
             self._start_again()
             return [self._alone(folder, name) for name in names]  # which of them it was
+
+    def stop(self) -> None:
+        """End the process under whoever waits for its answer, from another thread."""
+        self._stopped = True
+        self._process.kill()
 
     def close(self) -> None:
         """End the process, and wait for it."""
@@ -106,13 +122,19 @@ class Decoder:
 
     def _start_again(self) -> int:
         """Returns the exit code of the process that died."""
+        if not self._stopped:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE)
         code = _end(self._process)
-        self._process = _start()
+        if not self._stopped:
+            self._process = _start()
+        if self._stopped:  # or was, while another was started; `close` ends that
+            raise StoppedError
         return code
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Returns its exit code: of what it died of, if it has."""
+    """Returns its exit code; -9 if it had not ended by itself."""
     process.kill()
     with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
         pass
@@ -120,20 +142,25 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(PARENT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # As this interpreter reads its environment and file names; a name in another encoding would be another file's.
+    flags = ["-P", "-X", f"utf8={sys.flags.utf8_mode}", *(["-E"] if sys.flags.ignore_environment else [])]
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "infer.decoder"],
+            [sys.executable, *flags, "-c", PROGRAM, str(PARENT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,  # a terminal's Ctrl-C is for the run, which ends this process in good order
         )
     except OSError as error:
         raise _cannot_start(error.strerror) from error
-    if cast(BufferedReader, process.stdout).readline() != READY:
-        raise _cannot_start(f"it ended at once, exit code {_end(process)}")
-    return process
+    answers = cast(BufferedReader, process.stdout)
+    while line := answers.readline():
+        if line == READY:  # after whatever was printed before it
+            return process
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE)
+    raise _cannot_start(f"it ended at once, exit code {_end(process)}")
 
 
 def _cannot_start(why: str | None) -> WorkerError:
@@ -142,7 +169,7 @@ def _cannot_start(why: str | None) -> WorkerError:
     )
 
 
-def _serve() -> None:
+def serve() -> None:
     """Answer until the requests end, or whoever asks is gone."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not get among the answers
@@ -166,7 +193,3 @@ def _told(looked: Looked) -> tuple[str, tuple[float, ...], str | None, tuple[int
     rejection = str(crop) if isinstance(crop, RejectedImage) else None
     failure = (crop.errno, crop.strerror) if isinstance(crop, OSError) else None
     return looked.content, looked.colour, rejection, failure
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,17 +1,21 @@
 """The cohort as a stream of decoded pictures, in order, some ahead of the reader: by processes, side by side."""
 
+import contextlib
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from infer.bag import Bag, open_bag
 from infer.cohort import Cohort
-from infer.decoder import Decoder
+from infer.decoder import Decoder, StoppedError
+from infer.errors import WorkerError
 from infer.looking import Looked
 
-CHUNK = 16  # pictures a request: one by one, half of the time would go into asking
+CHUNK = 16  # pictures a request: asking, and waking a thread, takes a good part of a picture's time
 
 
 class Mark(Enum):
@@ -37,32 +41,72 @@ class Decoders:
         """
         self.number = number
         self._root, self._size = root, size
-        self._idle: list[Decoder] = []
+        self._closing = False
+        self._counting = threading.Lock()
+        self._starting = 0
+        self._alive: list[Decoder] = []
+        self._idle: SimpleQueue[Decoder | None] = SimpleQueue()  # None: one was lost, or it is over
         self._pool = ThreadPoolExecutor(number, thread_name_prefix="decode")
 
     def look(self, folder: Path, names: Sequence[str]) -> Future[list[Looked]]:
         """Read and decode pictures of a folder.
 
         Raises, as the future's:
-            WorkerError: a process cannot be started.
+            WorkerError: no process can be started.
         """
         return self._pool.submit(self._look, folder, names)
 
     def close(self) -> None:
         """End all processes, without waiting for pictures that nobody will ask for."""
+        self._closing = True
+        for decoder in list(self._alive):
+            decoder.stop()
+        for _ in range(self.number):
+            self._idle.put(None)
         self._pool.shutdown(cancel_futures=True)
-        for decoder in self._idle:
+        for decoder in self._alive:
             decoder.close()
 
     def _look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
+        decoder = self._take()
         try:
-            decoder = self._idle.pop()
-        except IndexError:
-            decoder = Decoder(self._root, self._size)
-        try:
-            return decoder.look(folder, names)
-        finally:
-            self._idle.append(decoder)
+            found = decoder.look(folder, names)
+        except BaseException:  # an answer may be left in its pipe, which the next request would get
+            with self._counting:
+                self._alive.remove(decoder)
+            self._idle.put(None)
+            decoder.close()
+            raise
+        self._idle.put(decoder)
+        return found
+
+    def _take(self) -> Decoder:
+        """An idle process, or one more; where no more can be started, the next that becomes idle."""
+        while not self._closing:
+            with contextlib.suppress(Empty):
+                if decoder := self._idle.get_nowait():
+                    return decoder
+                continue
+            with self._counting:
+                self._starting += 1
+            try:
+                decoder = Decoder(self._root, self._size)
+            except WorkerError:
+                with self._counting:
+                    self._starting -= 1
+                    alone = not self._starting and not self._alive
+                if alone:
+                    self._idle.put(None)  # whoever waits finds out as well
+                    raise
+                if decoder := self._idle.get():
+                    return decoder
+                continue
+            with self._counting:
+                self._starting -= 1
+                self._alive.append(decoder)
+            if not self._closing:  # else `close` may have looked before it was there, and ends it at last
+                return decoder
+        raise StoppedError
 
 
 def decoded(cohort: Cohort, decoders: Decoders, ahead: int) -> Iterator[Event]:

@@ -89,22 +89,23 @@ class Scorer:
             BundleError: as `self_test`.
             DeviceError: the device gave up and may not be left.
         """
-        device = self.device
-        try:
-            digest = self_test(self, self._bundle)
-        except BundleError as error:
-            if self.device is device and self.precision != "float32":
-                self._networks = self._in_float32(device, error)
-                return self.prove()
-            if not device.may_move:
-                raise
-            if self.device is device:
-                self._networks = self._on_the_processor(device, str(error))
-        else:
-            if self.device is device:
+        while True:
+            device, precision = self.device, self.precision
+            error = None
+            try:
+                digest = self_test(self, self._bundle)
+            except BundleError as failure:
+                error = failure
+            if (self.device, self.precision) != (device, precision):
+                continue  # left under way: of two ways' answers neither the verdict nor the digest means anything
+            if error is None:
                 return digest
-        # It was left under way: of two devices' answers neither the verdict nor the digest would mean anything.
-        return self_test(self._networks, self._bundle)
+            if precision != "float32":
+                self._networks = self._in_float32(device, precision, error)
+            elif device.may_move:
+                self._networks = self._on_the_processor(device, str(error))
+            else:
+                raise error
 
     def score_images(self, images: Images, clinical: Floats) -> ImageScores:
         """Score pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
@@ -139,13 +140,13 @@ class Scorer:
             return Networks(self._bundle, device, self.batch_size, self._threads, precision)
         except (BundleError, DeviceError) as error:
             if precision != "float32":
-                return self._in_float32(device, error)
+                return self._in_float32(device, precision, error)
             if not (device.may_move and isinstance(error, DeviceError)):
                 raise
             return self._on_the_processor(device, str(error))
 
-    def _in_float32(self, device: Device, why: BundleError | DeviceError) -> Networks:
-        self.downgrades.append(f"float32 instead of {FASTEST[device.provider]}: {why}")
+    def _in_float32(self, device: Device, precision: Precision, why: BundleError | DeviceError) -> Networks:
+        self.downgrades.append(f"float32 instead of {precision}: {why}")
         return self._load(device, "float32")
 
     def _insist(self, work: Callable[[Networks], Found]) -> Found:
@@ -166,6 +167,8 @@ class Scorer:
                 smaller = max(ROWS, networks.batch_size // 2 // ROWS * ROWS)
                 self.downgrades.append(f"batches of {smaller} instead of {self.batch_size}: {error}")
                 self._networks = networks.with_batches_of(smaller)
+            elif networks.precision != "float32" and not isinstance(error, DeviceMemoryError):
+                self._networks = self._in_float32(networks.device, networks.precision, error)
             elif networks.device.may_move:
                 self._networks = self._on_the_processor(networks.device, str(error))
             else:

@@ -53,6 +53,9 @@ class _DecoderHere:
     def look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
         return [look(folder / name, self._root, self._size) for name in names]
 
+    def stop(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

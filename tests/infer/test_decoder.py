@@ -6,6 +6,8 @@ Pillow do something else at pictures that end with a given word. What follows a 
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +17,12 @@ import pytest
 from PIL import Image
 
 from infer.decoder import Decoder
+from infer.decoders import Decoders
 from infer.errors import WorkerError
 from infer.images import RejectedImage, try_picture
 from infer.looking import Looked, look, mean_colour
 from tests.infer.runs import TINY, Outcome, keep_patients, names, replace_picture, score, verdict
-from tests.infer.test_machine import ended, start
+from tests.infer.test_machine import ROOT, ended, start
 from tests.soak import write_linked_cohort
 
 WORD = b"fault"
@@ -108,8 +111,25 @@ def test_a_process_sees_what_this_one_sees(cohort: Path) -> None:
         decoder.close()
 
 
-def test_a_disk_that_fails_is_told_through_the_pipe(cohort: Path, in_the_process: Callable[[str], None]) -> None:
-    in_the_process(AT_THE_WORD.format(fault="raise MemoryError"))
+A_BROKEN_DISK = """
+import os
+opens = os.open
+def opened(path, *arguments, **named):
+    if str(path).endswith("S003/000002.jpg"):
+        raise OSError(5, "Input/output error")
+    return opens(path, *arguments, **named)
+os.open = opened
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [(AT_THE_WORD.format(fault="raise MemoryError"), "Cannot allocate memory"), (A_BROKEN_DISK, "Input/output error")],
+)
+def test_what_fails_in_the_process_is_told(
+    cohort: Path, in_the_process: Callable[[str], None], program: str, text: str
+) -> None:
+    in_the_process(program)
     with_the_word(cohort / "S003/000002.jpg")
     decoder = Decoder(cohort.resolve(), 112)
     try:
@@ -118,7 +138,7 @@ def test_a_disk_that_fails_is_told_through_the_pipe(cohort: Path, in_the_process
         decoder.close()
     failure = found[1].crop
     assert isinstance(failure, OSError)
-    assert failure.strerror == "Cannot allocate memory"
+    assert failure.strerror == text
     assert [isinstance(one.crop, np.ndarray) for one in found] == [True, False, True]
 
 
@@ -223,7 +243,7 @@ def test_the_fingerprint_of_a_picture_that_crashes_is_its_content(
 def test_a_process_that_does_not_start_ends_the_run(
     cohort: Path, in_the_process: Callable[[str], None], program: str, why: str
 ) -> None:
-    in_the_process(f"import sys\nif 'infer.decoder' in sys.orig_argv: {program}")
+    in_the_process(f"import sys\nif any('infer.decoder' in one for one in sys.orig_argv): {program}")
     with pytest.raises(WorkerError, match=why):
         Decoder(cohort.resolve(), 112)
 
@@ -266,3 +286,126 @@ def test_a_run_that_is_ended_takes_its_processes_along(pristine: Path, tmp_path:
     process.send_signal(how)
     ended(process)
     assert gone(workers)
+
+
+def test_what_is_printed_as_python_starts_is_passed_over(
+    plain: Outcome, pristine: Path, tmp_path: Path, in_the_process: Callable[[str], None]
+) -> None:
+    in_the_process("print('welcome')")
+    assert score(pristine, tmp_path / "out").csv_bytes == plain.csv_bytes
+
+
+def test_a_closed_log_does_not_bring_what_is_printed_among_the_answers(
+    cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None]
+) -> None:
+    with_the_word(cohort / "S003/000004.jpg")
+    in_the_process(AT_THE_WORD.format(fault="os.write(2, b'a warning\\n')"))
+    line = f'{sys.executable} -m infer "$0" "$1" --device cpu --bundle "$2" --reference-date 2019-07-01 2>&-'
+    done = subprocess.run(["bash", "-c", line, cohort, tmp_path / "out", TINY], cwd=ROOT, check=False, timeout=120)
+    assert done.returncode == 0
+
+
+def test_names_are_read_as_the_run_reads_them(cohort: Path, tmp_path: Path) -> None:
+    """In another encoding a name would be another file's, and missing; the patient would be scored on the rest."""
+    (cohort / "S003/000000.jpg").rename(cohort / "S003/\N{LATIN SMALL LETTER E WITH ACUTE}.jpg")
+    keep_patients(cohort, "S003")
+    line = [sys.executable, "-X", "utf8", "-m", "infer", str(cohort), str(tmp_path / "out"), "--device=cpu"]
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([*line, f"--bundle={TINY}"], cwd=ROOT, env=environment, check=False, timeout=120)
+    assert done.returncode == 0
+    assert Outcome(0, tmp_path / "out").predictions["S003"]["images_rejected"] == "0"
+
+
+ASLEEP = "__import__('time').sleep(600)"
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_pictures(
+    cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None]
+) -> None:
+    """Nor for those that wait in the same request, or on a share that is gone."""
+    for path in (cohort / "S002").iterdir():
+        with_the_word(path)
+    in_the_process(AT_THE_WORD.format(fault=ASLEEP))
+    process = start(cohort, tmp_path / "out")
+    deadline = time.monotonic() + 120
+    while not (workers := children(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(1)  # so that it waits for an answer
+    process.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    assert ended(process)[0] == 143
+    assert time.monotonic() - begin < 60  # and not ten minutes
+    assert gone(workers)
+
+
+def test_a_process_in_an_unknown_state_is_not_asked_again(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left in its pipe would be taken for the answer to the next request."""
+    folder, names_ = cohort / "S003", ["000001.jpg"]
+    decoders = Decoders(cohort.resolve(), 112, 1)
+    try:
+        (expected,) = decoders.look(folder, names_).result()
+        monkeypatch.setattr("infer.decoder.np.empty", no_memory)
+        with pytest.raises(MemoryError):
+            decoders.look(folder, ["000002.jpg"]).result()
+        monkeypatch.undo()
+        (found,) = decoders.look(folder, names_).result()
+    finally:
+        decoders.close()
+    assert same(found, expected)
+
+
+def no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+def test_those_that_started_do_the_work_of_those_that_cannot(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, started = Decoder.__init__, 0
+
+    def one_alone(self: Decoder, root: Path, size: int) -> None:
+        nonlocal started
+        started += 1
+        if started > 1:
+            raise WorkerError("no more")
+        works(self, root, size)
+
+    monkeypatch.setattr(Decoder, "__init__", one_alone)
+    folder = cohort / "S003"
+    decoders = Decoders(cohort.resolve(), 112, 3)
+    try:
+        all_names = sorted(os.listdir(folder))
+        futures = [decoders.look(folder, [name]) for name in all_names]
+        found = [future.result(timeout=120)[0] for future in futures]
+    finally:
+        decoders.close()
+    assert started > 1
+    assert all(
+        same(one, look(folder / name, cohort.resolve(), 112)) for one, name in zip(found, all_names, strict=True)
+    )
+
+
+def test_a_python_error_in_the_process_has_its_own_exit_code(
+    cohort: Path, in_the_process: Callable[[str], None]
+) -> None:
+    """And not that of being killed, which README says of too little memory."""
+    with_the_word(cohort / "S003/000004.jpg")
+    in_the_process(AT_THE_WORD.format(fault="raise KeyboardInterrupt"))
+    decoder = Decoder(cohort.resolve(), 112)
+    try:
+        (found,) = decoder.look(cohort / "S003", ["000004.jpg"])
+    finally:
+        decoder.close()
+    assert "exit code -2" in str(found.crop)
+
+
+def test_where_none_can_be_started_nobody_waits(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        time.sleep(0.05)  # so that they try together
+        raise WorkerError("no more")
+
+    monkeypatch.setattr(Decoder, "__init__", none)
+    decoders = Decoders(cohort.resolve(), 112, 3)
+    futures = [decoders.look(cohort / "S003", ["000001.jpg"]) for _ in range(3)]
+    for future in futures:
+        with pytest.raises(WorkerError, match="no more"):
+            future.result(timeout=60)
+    decoders.close()

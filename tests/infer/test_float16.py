@@ -184,3 +184,52 @@ def test_smaller_batches_stay_in_float16(
     scorer = Scorer(bundle, PINNED, 16, 1)
     assert np.array_equal(scorer.score_images(*crops).maps, whole.maps)
     assert (scorer.precision, scorer.batch_size_now) == ("float16", 8)
+
+
+@pytest.mark.usefixtures("_a_gpu")
+@pytest.mark.parametrize("proving", [True, False])
+def test_a_gpu_that_gives_up_in_float16_gets_float32(
+    bundle: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, proving: bool
+) -> None:
+    """Loaded, and then there is no kernel for it, or it breaks down later. In float32 it may still do."""
+    expected = Networks(bundle, PINNED, 16, 1).score_images(*crops)
+    works: Any = Networks.score_images
+
+    def no_kernel(self: Networks, images: Any, clinical: Any) -> Any:
+        if self.precision == "float16":
+            raise DeviceError("no engine")
+        return works(self, images, clinical)
+
+    monkeypatch.setattr(Networks, "score_images", no_kernel)
+    scorer = Scorer(bundle, PINNED, 16, 1)
+    if proving:
+        assert scorer.prove() == self_test(Networks(bundle, PINNED, 16, 1), bundle)
+    assert np.array_equal(scorer.score_images(*crops).maps, expected.maps)
+    assert (scorer.precision, scorer.device) == ("float32", PINNED)
+    assert scorer.downgrades == ["float32 instead of float16: no engine"]
+
+
+@pytest.mark.usefixtures("_a_gpu")
+def test_the_self_test_begins_anew_where_float16_is_left_within_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures were answered in float16, patients in float32: neither the one's digest nor the other's."""
+    expected = self_test(Networks(bundle, PINNED, 16, 1), bundle)
+    works: Any = Networks.score_bag
+
+    def no_kernel(self: Networks, *arguments: Any) -> Any:
+        if self.precision == "float16":
+            raise DeviceError("no engine")
+        return works(self, *arguments)
+
+    monkeypatch.setattr(Networks, "score_bag", no_kernel)
+    scorer = Scorer(bundle, PINNED, 16, 1)
+    assert scorer.prove() == expected
+    assert scorer.precision == "float32"
+
+
+def test_what_is_left_is_named(bundle: Bundle) -> None:
+    """Whatever the device's own choice would have been."""
+    broken = dataclasses.replace(bundle, graphs=bundle.graphs | {HALVES["baseline.onnx"]: b"no graph"})
+    (said,) = Scorer(broken, PINNED, 8, 1, "float16").downgrades
+    assert said.startswith("float32 instead of float16: baseline.float16.onnx: onnxruntime cannot load")

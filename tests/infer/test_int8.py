@@ -9,7 +9,7 @@ import pytest
 
 from infer.bundle import CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
 from infer.errors import BundleError
-from infer.manifest import INT8, MANIFEST, Manifest, Precision, Reduced, decode, encode
+from infer.manifest import INT8, MANIFEST, OUTPUTS, Manifest, Precision, Reduced, decode, encode
 from infer.models import Networks, self_test
 from infer.scorer import Scorer
 from infer.sessions import CPU, Device
@@ -157,26 +157,37 @@ def problem(manifest: Manifest) -> str:
 
 
 def test_the_graph_and_what_is_known_of_it_go_together() -> None:
-    manifest = make_manifest()
+    manifest = complete_manifest()
     more = msgspec.structs.replace(manifest, graphs=manifest.graphs | {INT8: "0" * 64})
     assert "graphs are not " in problem(more)
     assert "graphs are not " in problem(msgspec.structs.replace(manifest, int8=GOOD))
     decode(encode(msgspec.structs.replace(more, int8=GOOD)), "here")
 
 
-GOOD = Reduced({"baseline": [0.5, 0.5]}, {"baseline": 0.005}, patients=1, largest_change=0.01, changed_decisions=0)
+EXPECTED = {name: [0.5, 0.5] for name in OUTPUTS["int8"]}
+ALLOWED = dict.fromkeys(OUTPUTS["int8"], 0.005)
+GOOD = Reduced(EXPECTED, ALLOWED, patients=1, largest_change=0.01, changed_decisions=0)
+
+
+def complete_manifest() -> Manifest:
+    """Two pictures, and one value of each output."""
+    manifest = make_manifest()
+    test = msgspec.structs.replace(manifest.self_test, expected=manifest.self_test.expected | EXPECTED)
+    return msgspec.structs.replace(manifest, self_test=test)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"tolerance": {"baseline": 0.0}}, {"tolerance": {"baseline": 0.02}}, {"tolerance": {}},
-        {"tolerance": {"baseline": 0.005, "scan": 0.005}}, {"expected": {}}, {"expected": {"unheard of": [0.5, 0.5]}},
-        {"expected": {"baseline": [0.5]}}, {"patients": 0}, {"changed_decisions": 1},
+        {"tolerance": ALLOWED | {"moe": 0.0}}, {"tolerance": ALLOWED | {"moe": 0.02}}, {"tolerance": {}},
+        {"tolerance": ALLOWED | {"moe_maps": 1.5}}, {"tolerance": ALLOWED | {"scan": 0.005}}, {"expected": {}},
+        {"expected": EXPECTED | {"unheard of": []}, "tolerance": ALLOWED | {"unheard of": 0.005}},
+        {"expected": EXPECTED | {"scan": [0.05] * 40}, "tolerance": ALLOWED | {"scan": 0.005}},
+        {"expected": EXPECTED | {"moe": [0.5]}}, {"patients": 0}, {"changed_decisions": 1}, {"largest_change": 0.02},
     ],
 )  # fmt: skip
 def test_integers_without_a_proof_or_a_test_are_refused(changes: dict[str, object]) -> None:
-    manifest = make_manifest()
+    manifest = complete_manifest()
     graphs = manifest.graphs | {INT8: "0" * 64}
     wrong = msgspec.structs.replace(manifest, graphs=graphs, int8=msgspec.structs.replace(GOOD, **changes))
     assert "int8 and float16 must give " in problem(wrong)
