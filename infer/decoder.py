@@ -1,14 +1,16 @@
 """A process that reads and decodes pictures, asked and answered through its pipes.
 
 Threads would take turns at Python's lock for most of the work, so that more processors would decode no faster; and a
-picture that crashes a decoder ends this process instead of the night. A request is a line of JSON: folder, names, root,
-size. The answer is a line of JSON, one [content, colour, rejection, [errno, text]] a name, and the crops' bytes.
+picture at which a decoder crashes or hangs ends this process instead of the night. A request is a line of JSON: folder,
+names, root, size. The answer is a line of JSON, one [content, colour, rejection, [errno, text]] a name, and the crops'
+bytes.
 """
 
 import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,13 +29,14 @@ READY = b"ready\n"
 ATTEMPTS = 2  # at a picture alone, before it is the picture that the process died of
 # Not SIGBUS: it comes from a disk that fails, not from a picture.
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
+LIMIT = 300.0  # seconds for an answer: sixteen pictures on a slow share take a few
 PATIENCE = 1.0  # seconds for a process that no longer answers to end by itself, so that its exit code is its own
 PARENT = Path(__file__).resolve().parents[1]  # where `infer` is found
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from infer.decoder import serve; serve()"
 
 
 class _DiedError(Exception):
-    """The process ended instead of answering."""
+    """The process ended instead of answering, or does not answer any more."""
 
 
 class StoppedError(Exception):
@@ -61,7 +64,7 @@ class Decoder:
         """Read and decode pictures of a folder.
 
         A picture at which the process crashes when asked for it alone, twice, is rejected. Where it ends otherwise, say
-        killed because memory is short, that is no matter of the picture, and its patient fails.
+        killed because memory is short, or does not answer, that is no matter of the picture, and its patient fails.
 
         Raises:
             WorkerError: the process died, and another cannot be started.
@@ -91,6 +94,8 @@ class Decoder:
             requests.flush()
         except BrokenPipeError as error:
             raise _DiedError from error
+        if not select.select([answers], [], [], LIMIT)[0]:
+            raise _DiedError
         line = answers.readline()
         if not line.endswith(b"\n"):
             raise _DiedError

@@ -149,6 +149,17 @@ class Scorer:
         self.downgrades.append(f"float32 instead of {precision}: {why}")
         return self._load(device, "float32")
 
+    def _tested_in_float32(self, networks: Networks, why: DeviceError) -> Networks:
+        """Under way nothing else would find out that the device computes wrongly in float32."""
+        others = self._in_float32(networks.device, networks.precision, why)
+        try:
+            self_test(others, self._bundle)
+        except (BundleError, DeviceError) as error:
+            if not others.device.may_move:
+                raise
+            return self._on_the_processor(others.device, str(error))
+        return others
+
     def _insist(self, work: Callable[[Networks], Found]) -> Found:
         """Do the work with the networks as they are now, until it is done or the device may not be left."""
         while True:
@@ -168,7 +179,7 @@ class Scorer:
                 self.downgrades.append(f"batches of {smaller} instead of {self.batch_size}: {error}")
                 self._networks = networks.with_batches_of(smaller)
             elif networks.precision != "float32" and not isinstance(error, DeviceMemoryError):
-                self._networks = self._in_float32(networks.device, networks.precision, error)
+                self._networks = self._tested_in_float32(networks, error)
             elif networks.device.may_move:
                 self._networks = self._on_the_processor(networks.device, str(error))
             else:

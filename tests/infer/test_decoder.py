@@ -338,6 +338,18 @@ def test_a_run_that_is_stopped_does_not_wait_for_pictures(
     assert gone(workers)
 
 
+def test_a_picture_that_hangs_fails_its_patient(
+    plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infer.decoder.LIMIT", 5.0)  # more than other pictures take on a busy machine
+    with_the_word(cohort / "S003/000004.jpg")
+    in_the_process(AT_THE_WORD.format(fault=ASLEEP))
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert outcome.code == 3
+    assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+
+
 def test_a_process_in_an_unknown_state_is_not_asked_again(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left in its pipe would be taken for the answer to the next request."""
     folder, names_ = cohort / "S003", ["000001.jpg"]

@@ -233,3 +233,34 @@ def test_what_is_left_is_named(bundle: Bundle) -> None:
     broken = dataclasses.replace(bundle, graphs=bundle.graphs | {HALVES["baseline.onnx"]: b"no graph"})
     (said,) = Scorer(broken, PINNED, 8, 1, "float16").downgrades
     assert said.startswith("float32 instead of float16: baseline.float16.onnx: onnxruntime cannot load")
+
+
+@pytest.mark.usefixtures("_a_gpu")
+@pytest.mark.parametrize("error", [BundleError("wrong in float32"), DeviceError("gone")])
+def test_float32_is_tested_before_it_takes_over_under_way(
+    bundle: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    works: Any = Networks.score_images
+    proven = False
+
+    def breaks_down(self: Networks, images: Any, clinical: Any) -> Any:
+        if proven and self.precision == "float16":
+            raise DeviceError("no engine")
+        if proven and self.device.note == PINNED.note:
+            raise error
+        return works(self, images, clinical)
+
+    monkeypatch.setattr(Networks, "score_images", breaks_down)
+    scorer = Scorer(bundle, GPU, 16, 1)
+    scorer.prove()
+    proven = True
+    expected = Networks(bundle, Device(CPU, "here"), 8, 1).score_images(*(part[:8] for part in crops))
+    assert np.array_equal(scorer.score_images(*crops).maps[:8], expected.maps)
+    assert scorer.device.note == "a pretended GPU, then left"
+    assert scorer.downgrades == ["float32 instead of float16: no engine", f"moved from {CPU} to {CPU}: {error}"]
+    proven = False
+    scorer = Scorer(bundle, PINNED, 16, 1)
+    scorer.prove()
+    proven = True
+    with pytest.raises(type(error), match=str(error)):
+        scorer.score_images(*crops)
