@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
 from infer.cohort import Cohort, read_cohort
 from infer.errors import UsageError
 from infer.manifest import (
-    GRAPHS,
+    ALL_GRAPHS,
     INSTEAD,
     INT8,
     MANIFEST,
@@ -94,8 +93,9 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
     if cohort:
         graphs[INT8] = quantize(moe.encoder, calibration_crops(bags))
         graphs |= {instead: halve(name, graphs[name]) for name, instead in INSTEAD["float16"].items()}
-        for precision in ("int8", "float16"):
-            manifest = _with_reduced(manifest, graphs, cohort, precision)
+        emulated = on_a_gpu(Bundle(Path(), "", manifest, graphs)).graphs
+        manifest = _with_reduced(manifest, graphs, graphs, cohort, "int8")
+        manifest = _with_reduced(manifest, graphs, emulated, cohort, "float16")
     data = encode(manifest)
     files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity, about).encode()}
     part = folder.with_name(f".{folder.name}.part")
@@ -122,7 +122,7 @@ def _check_target(folder: Path, replace: bool) -> None:
     held = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if held and not replace:
         raise UsageError(f"{folder}: is not empty. Name another folder, or --replace it")
-    foreign = held - {*GRAPHS, *chain.from_iterable(map(dict.values, INSTEAD.values())), MANIFEST, CARD, CHECKSUMS}
+    foreign = held - {*ALL_GRAPHS, MANIFEST, CARD, CHECKSUMS}
     if foreign:
         raise UsageError(f"{folder}: holds {min(foreign)}, which belongs to no bundle. Name another folder")
 
@@ -204,9 +204,11 @@ def _with_expected_outputs(manifest: Manifest, graphs: dict[str, bytes]) -> Mani
     return msgspec.structs.replace(manifest, self_test=msgspec.structs.replace(manifest.self_test, expected=expected))
 
 
-def _with_reduced(manifest: Manifest, graphs: dict[str, bytes], cohort: Cohort, precision: Precision) -> Manifest:
-    bundle = on_a_gpu(Bundle(Path(), "", manifest, graphs))
-    exact, found = manifest.self_test.expected, _outputs(manifest, bundle.graphs, precision)
+def _with_reduced(
+    manifest: Manifest, graphs: dict[str, bytes], scored: dict[str, bytes], cohort: Cohort, precision: Precision
+) -> Manifest:
+    """With what is known of a precision from `scored`, which stand here for the graphs that ship."""
+    exact, found = manifest.self_test.expected, _outputs(manifest, scored, precision)
     strays = [name for name, values in found.items() if name not in OUTPUTS[precision] and values != exact[name]]
     if strays:
         raise ParityError(f"{precision} changes {', '.join(strays)}")
@@ -218,7 +220,7 @@ def _with_reduced(manifest: Manifest, graphs: dict[str, bytes], cohort: Cohort, 
         changed_decisions=0,
     )
     manifest = msgspec.structs.replace(manifest, graphs=_digests(graphs), **{precision: reduced})
-    change = check(Bundle(Path(), "", manifest, bundle.graphs), cohort, precision)
+    change = check(Bundle(Path(), "", manifest, scored), cohort, precision)
     shown = {"patients": change.patients, "largest_change": change.probability, "changed_decisions": change.decisions}
     return msgspec.structs.replace(manifest, **{precision: msgspec.structs.replace(reduced, **shown)})
 

@@ -37,8 +37,8 @@ def halve(name: str, data: bytes) -> bytes:
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes, narrow = _narrowed(list(graph.node), weights)
-    for of_model in (graph.node, graph.value_info):
-        del of_model[:]
+    for stale in (graph.node, graph.value_info):
+        del stale[:]
     graph.node.extend(nodes)
     for weight in narrow:
         with np.errstate(over="ignore"):
@@ -102,8 +102,8 @@ def emulate(data: bytes) -> bytes:
         if node.op_type in {FIRST, "Add"}:  # the others give one of their inputs
             node.output[0] = f"{result}.exact"
             add_rounding(node.output[0], result)
-    for of_model in (graph.node, graph.value_info):
-        del of_model[:]
+    for stale in (graph.node, graph.value_info):
+        del stale[:]
     graph.node.extend(made)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())

@@ -1,6 +1,5 @@
 """The cohort as a stream of decoded pictures, in order, some ahead of the reader: by processes, side by side."""
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -39,8 +38,8 @@ class Decoders:
             root: the cohort's resolved folder.
             size: of the crops.
         """
-        self.number = number
-        self._root, self._size = root, size
+        self.root, self.number = root, number
+        self._size = size
         self._closing = False
         self._counting = threading.Lock()
         self._starting = 0
@@ -81,32 +80,33 @@ class Decoders:
         return found
 
     def _take(self) -> Decoder:
-        """An idle process, or one more; where no more can be started, the next that becomes idle."""
         while not self._closing:
-            with contextlib.suppress(Empty):
-                if decoder := self._idle.get_nowait():
-                    return decoder
-                continue
-            with self._counting:
-                self._starting += 1
             try:
-                decoder = Decoder(self._root, self._size)
-            except WorkerError:
-                with self._counting:
-                    self._starting -= 1
-                    alone = not self._starting and not self._alive
-                if alone:
-                    self._idle.put(None)  # whoever waits finds out as well
-                    raise
-                if decoder := self._idle.get():
-                    return decoder
-                continue
-            with self._counting:
-                self._starting -= 1
-                self._alive.append(decoder)
-            if not self._closing:  # else `close` may have looked before it was there, and ends it at last
+                decoder = self._idle.get_nowait()
+            except Empty:
+                decoder = self._one_more()
+            if decoder and not self._closing:  # else `close` may not have seen it yet, and ends it at last
                 return decoder
         raise StoppedError
+
+    def _one_more(self) -> Decoder | None:
+        """A new process; where none can be started, the next that becomes idle, or None if one was lost."""
+        with self._counting:
+            self._starting += 1
+        try:
+            decoder = Decoder(self.root, self._size)
+        except WorkerError:
+            with self._counting:
+                self._starting -= 1
+                alone = not self._starting and not self._alive
+            if alone:
+                self._idle.put(None)  # whoever waits finds out as well
+                raise
+            return self._idle.get()
+        with self._counting:
+            self._starting -= 1
+            self._alive.append(decoder)
+        return decoder
 
 
 def decoded(cohort: Cohort, decoders: Decoders, ahead: int) -> Iterator[Event]:
@@ -115,7 +115,6 @@ def decoded(cohort: Cohort, decoders: Decoders, ahead: int) -> Iterator[Event]:
     Args:
         ahead: pictures that are decoded before the reader asks for them.
     """
-    root = cohort.folder.resolve()
     ahead = max(ahead, 2 * CHUNK * decoders.number)  # so that each process has something to do, and something to come
     parts: deque[tuple[Bag, Sequence[int | Mark], Future[list[Looked]] | None]] = deque()
     waiting = 0
@@ -133,7 +132,7 @@ def decoded(cohort: Cohort, decoders: Decoders, ahead: int) -> Iterator[Event]:
         waiting += len(positions)
 
     for patient in cohort.patients:
-        bag = open_bag(cohort.folder, root, patient)
+        bag = open_bag(cohort.folder, decoders.root, patient)
         names = [image.image for image in bag.images]
         add(bag, [Mark.OPENED], None)
         for start in range(0, len(names), CHUNK):

@@ -28,6 +28,7 @@ INSTEAD: dict[Precision, dict[str, str]] = {
         "imagenet_encoder.onnx": "imagenet_encoder.float16.onnx",
     },
 }
+ALL_GRAPHS = frozenset(GRAPHS).union(*(of_one.values() for of_one in INSTEAD.values()))
 # Of the self-test's outputs those that hang on the graphs in this precision.
 OUTPUTS: dict[Precision, tuple[str, ...]] = {
     "int8": ("moe", "moe_maps", "moe_image", "moe_gate"),

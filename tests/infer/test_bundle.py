@@ -8,10 +8,9 @@ import pytest
 
 from infer.bundle import CARD, CHECKSUMS, REFERENCE, checksums, load_bundle
 from infer.errors import BundleError
-from infer.manifest import GRAPHS, INSTEAD, MANIFEST
+from infer.manifest import ALL_GRAPHS, MANIFEST
 
-ALL_GRAPHS = {*GRAPHS, *(name for of_one in INSTEAD.values() for name in of_one.values())}
-FILES = (MANIFEST, CARD, *ALL_GRAPHS)
+FILES = (MANIFEST, CARD, *sorted(ALL_GRAPHS))
 
 
 @pytest.fixture
