@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from infer.lock import MODE
+from infer.writable import sync
 
 JOURNAL = ".journal"
 FORMAT = 1  # raised whenever an older journal would be misread
@@ -131,6 +132,7 @@ class Journal:
         self._file = os.fdopen(os.open(path, flags, MODE), "r+b", buffering=0)
         self._end = stored.end if stored else 0
         self._synced = 0.0
+        self.unsynced = ""  # what `sync` says of a file system that cannot
         try:
             self._file.truncate(self._end)
             if stored is None:
@@ -147,7 +149,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
-            os.fsync(self._file.fileno())
+            sync(self._file.fileno())
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -203,7 +205,7 @@ class Journal:
         if now - self._synced < SYNC_SECONDS:
             return
         self._synced = now
-        os.fsync(self._file.fileno())
+        self.unsynced = sync(self._file.fileno()) or self.unsynced
         if not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
             raise FileNotFoundError(None, "was taken away while the run wrote it", str(self.path))
 

@@ -16,11 +16,27 @@ from typing import IO, Any
 from infer.cohort import Patient
 from infer.errors import HeldError, OutputError
 from infer.journal import JOURNAL, Entry, Header, Journal, Stored, read_journal
-from infer.lock import MODE, held
+from infer.lock import MODE, Lock, held
 from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, csv_text
+from infer.writable import (
+    aside,
+    check_not_append_only,
+    check_removable,
+    check_writing,
+    exists,
+    probe,
+    put_back,
+    sync,
+    sync_note,
+)
+
+LOG = logging.getLogger("lympho")
 
 PREDICTIONS, IMAGES, RECORD, LOG_FILE = "predictions.csv", "images.csv", "run.json", "run.log"
 NAMES = (RECORD, PREDICTIONS, IMAGES, LOG_FILE)  # removed in this order: run.json must not speak for what is gone
+TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES)  # an unfinished run's parts of these mean nothing
+PARTS = {name: f".{name}.part" for name in NAMES}  # names until all are complete
+MOVED = (*NAMES, JOURNAL, *PARTS.values())  # all that a run renames or removes: set aside in this order
 
 
 def unfinished(folder: Path) -> Stored | None:
@@ -30,7 +46,7 @@ def unfinished(folder: Path) -> Stored | None:
         OutputError: it is there and cannot be read.
     """
     with _output_errors(folder):
-        return read_journal(folder / JOURNAL) if unfinished_size(folder) else None
+        return read_journal(_standing(folder / JOURNAL)) if unfinished_size(folder) else None
 
 
 def unfinished_size(folder: Path) -> int:
@@ -40,14 +56,30 @@ def unfinished_size(folder: Path) -> int:
         OutputError: the folder cannot be looked into.
     """
     with _output_errors(folder):
+        if exists(_standing(folder / RECORD)):
+            return 0
         try:
-            (folder / RECORD).lstat()
+            return _standing(folder / JOURNAL).stat().st_size
         except FileNotFoundError:
-            try:
-                return (folder / JOURNAL).stat().st_size
-            except FileNotFoundError:
-                return 0
-        return 0
+            return 0
+
+
+def check_folder(folder: Path, going_on: Stored | None) -> None:
+    """For a dry run: find out all that `Results` finds out before it removes anything, and leave the folder as it was.
+
+    What an earlier start that was killed had set aside gets its name back all the same.
+
+    Args:
+        going_on: as for `Results`.
+
+    Raises:
+        HeldError: another run holds the folder.
+        OutputError: the folder cannot be made or written, or an earlier run's file cannot be removed.
+    """
+    with _output_errors(folder), _found_good(folder, going_on, leave=True) as (_, unsynced):
+        note = sync_note(unsynced)
+    if note:
+        LOG.warning("%s", note)
 
 
 class _LogFile(logging.StreamHandler[IO[str]]):
@@ -68,23 +100,24 @@ class Results:
 
         Raises:
             HeldError: another run holds the folder.
-            OutputError: the folder cannot be made or written.
+            OutputError: the folder cannot be made or written, or an earlier run's file cannot be removed. All of them
+                are still there.
         """
         self.folder = folder
         self._places: dict[int, int] = {}  # line of the patient in the table -> where its entry stands
         with contextlib.ExitStack() as stack, _output_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = stack.enter_context(held(folder))
+            self._lock, self._unsynced = stack.enter_context(_found_good(folder, going_on))
             stack.callback(self._remove_parts)
-            if going_on and unfinished(folder) != going_on:
-                raise HeldError(f"{folder}: another run was at work there just now. Start this one again")
             log = folder / LOG_FILE
             if going_on and log.exists():  # it was cut off while the results were put under their names
                 os.replace(log, _part(folder, LOG_FILE))
             if not going_on:  # before run.json, beside which a journal does not count
                 (folder / JOURNAL).unlink(missing_ok=True)
+                _part(folder, LOG_FILE).unlink(missing_ok=True)
             for name in NAMES:
                 (folder / name).unlink(missing_ok=True)
+            for name in TABLES_AND_RECORD:  # another user's could be removed, but not written over
+                _part(folder, name).unlink(missing_ok=True)
             self._journal = stack.enter_context(Journal(folder / JOURNAL, header, started, going_on))
             handler = _LogFile(self._open(_part(folder, LOG_FILE), "a" if going_on else "w"))
             stack.callback(_close, handler.stream)
@@ -92,6 +125,8 @@ class Results:
             logging.getLogger("lympho").addHandler(handler)
             stack.callback(logging.getLogger("lympho").removeHandler, handler)
             self._log = handler.stream
+            self._told = False
+            self._tell_unsynced()
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Results":
@@ -137,6 +172,7 @@ class Results:
         """Write all files and put them under their names, run.json last: where it stands, the run ended.
 
         Args:
+            record: for run.json, which also says whether the file system could sync.
             patients: all of them, in the table's order.
 
         Raises:
@@ -154,7 +190,9 @@ class Results:
                         raise RuntimeError(f"{patient.patient_id}: another patient's result stands in its place")
                     predictions.write(entry.prediction)
                     images.write(entry.images)
-                _sync(predictions, images, self._log)
+                self._unsynced |= _sync(predictions, images, self._log)
+            note = self._tell_unsynced()
+            record = {**record, "synced": not note, "sync_note": note}
             with self._open(_part(folder, RECORD)) as file:
                 file.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
                 _sync(file)
@@ -164,6 +202,14 @@ class Results:
         # Not above: a signal between its removal and the end of that block would take the results away as well.
         with contextlib.suppress(OSError):  # beside run.json it means nothing, the next run begins it anew
             (folder / JOURNAL).unlink()
+
+    def _tell_unsynced(self) -> str:
+        """Say what cannot be synced, in run.log once, at the start or when it is found out. Returns the sentence."""
+        note = sync_note({*self._unsynced, self._journal.unsynced})
+        if note and not self._told:
+            LOG.warning("%s", note)
+            self._told = True
+        return note
 
     @contextlib.contextmanager
     def _removing_results(self) -> Iterator[None]:
@@ -186,7 +232,7 @@ class Results:
     def _remove_parts(self) -> None:
         if not self._lock.holds():  # someone removed the folder or the lock: these may be another run's
             return
-        for name in (PREDICTIONS, IMAGES, RECORD):
+        for name in TABLES_AND_RECORD:
             with contextlib.suppress(OSError):
                 _part(self.folder, name).unlink(missing_ok=True)
 
@@ -199,7 +245,7 @@ class Results:
 
 
 def _part(folder: Path, name: str) -> Path:
-    return folder / f".{name}.part"
+    return folder / PARTS[name]
 
 
 def _close(file: IO[str]) -> None:
@@ -207,19 +253,63 @@ def _close(file: IO[str]) -> None:
         file.close()
 
 
-def _sync(*files: IO[str]) -> None:
+def _sync(*files: IO[str]) -> set[str]:
+    unsynced = set()
     for file in files:
         file.flush()
-        os.fsync(file.fileno())
+        unsynced.add(sync(file.fileno()))
+    return unsynced
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the new names are on the disk before the journal is not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """So that the new names are on the disk before the journal is not. Whether that can be, the start found out."""
+    sync(folder)
+
+
+@contextlib.contextmanager
+def _found_good(folder: Path, going_on: Stored | None, *, leave: bool = False) -> Iterator[tuple[Lock, set[str]]]:
+    """Make the folder, hold it, and try all that a run will do there, before anything in it is removed.
+
+    Args:
+        going_on: as for `Results`.
+        leave: leave the folder as it was, or none where there was none.
+
+    Yields:
+        The lock, and what the file system cannot sync.
+
+    Raises:
+        HeldError, OutputError, OSError: as `Results` says; folders that were made are gone again.
+    """
+    with contextlib.ExitStack() as undo:
+        # The innermost folder first, as they have to be removed again.
+        undo.callback(_remove_empty, [path for path in (folder, *folder.parents) if not os.path.lexists(path)])
+        folder.mkdir(parents=True, exist_ok=True)
+        check_not_append_only(folder)
+        with held(folder, leave=leave) as lock:
+            for name in put_back(folder, MOVED):
+                LOG.warning("%s: is back; a start that was killed had set it aside", folder / name)
+            if going_on and unfinished(folder) != going_on:
+                raise HeldError(f"{folder}: another run was at work there just now. Start this one again")
+            unsynced = probe(folder)
+            if going_on:
+                check_writing(folder / JOURNAL)  # never set aside: what is finished hangs on it
+                check_writing(_part(folder, LOG_FILE))
+            check_removable(folder, [name for name in MOVED if not (going_on and name == JOURNAL)])
+            if not leave:
+                undo.pop_all()
+            yield lock, unsynced
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _standing(path: Path) -> Path:
+    """Where a file is now: a start that was killed may have set it aside."""
+    hidden = aside(path)
+    return hidden if not exists(path) and exists(hidden) else path
 
 
 @contextlib.contextmanager

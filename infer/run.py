@@ -13,13 +13,12 @@ from infer import __version__
 from infer.bundle import REFERENCE, Bundle, load_bundle
 from infer.cohort import Cohort, read_cohort
 from infer.dates import check_date_format
-from infer.errors import EXIT_MEANING, OutputError, UsageError
+from infer.errors import EXIT_MEANING, UsageError
 from infer.going_on import Past, find_past, unchanged
 from infer.journal import FORMAT, Entry, Header, Identity
-from infer.lock import check_free
 from infer.progress import Progress
 from infer.record import libraries, program_digest, what_ran
-from infer.results import Results
+from infer.results import Results, check_folder
 from infer.rows import entry_of
 from infer.scorer import Scorer
 from infer.scoring import score_cohort
@@ -116,8 +115,8 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
 
 
 def _look_through(options: Options, ready: _Ready) -> int:
-    """A dry run: everything is read and checked, nothing is scored or written."""
-    _check_writable(options.out)
+    """A dry run: everything is read and checked, nothing is scored, and the output folder is left as it was."""
+    check_folder(options.out, ready.past.stored)
     tally = Tally()
     for _ in _entries(ready.cohort, None, ready.bundle, options, tally):
         pass
@@ -242,14 +241,3 @@ def _check_options(options: Options) -> None:
 def _resolved(path: Path) -> Path:
     """Unlike Path.resolve, at a circle of links not an error: what opens the path says so."""
     return Path(os.path.realpath(path))
-
-
-def _check_writable(folder: Path) -> None:
-    """For a dry run: could results be written there, and is it free?"""
-    existing = next(path for path in (folder, *_resolved(folder).parents) if os.path.lexists(path))
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{existing}: cannot be written")
-    try:
-        check_free(folder)
-    except OSError as error:
-        raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error

@@ -200,7 +200,7 @@ def test_out_that_cannot_be_written_is_7(patients: Path, out: Path) -> None:
     assert done.returncode == 7
     assert done.stderr == "Error: /out/.lock: cannot be written (Read-only file system)\n"
     dry = score(patients, out, *DATE, "--dry-run", mode="ro")
-    assert (dry.returncode, dry.stderr) == (7, "Error: /out: cannot be written\n")
+    assert (dry.returncode, dry.stderr) == (7, "Error: /out/.lock: cannot be written (Read-only file system)\n")
 
 
 def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:

@@ -108,14 +108,6 @@ def test_a_path_that_may_not_be_read_is_not_wrong_usage(tmp_path: Path, monkeypa
     assert isinstance(found.exception, BundleError)
 
 
-def test_a_dry_run_sees_that_out_may_not_be_written(
-    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pretended: root may write everywhere."""
-    monkeypatch.setattr("infer.run.os.access", lambda *_: False)
-    assert error_of(pristine, tmp_path / "out", dry_run=True).exit_code == 7
-
-
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_out_that_is_a_link_to_nowhere_is_7(pristine: Path, tmp_path: Path, dry_run: bool) -> None:
     (tmp_path / "out").symlink_to("nowhere")

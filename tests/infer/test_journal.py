@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.journal import JOURNAL, Entry, Header, Identity, Journal, Place, read_journal
+from infer.journal import FORMAT, JOURNAL, Entry, Header, Identity, Journal, Place, read_journal
 from tests.fuzz import fuzz
 
-HEADER = Header(1, Identity("0.1.0", "libraries", "bundle", "balanced", None, "%d.%m.%Y", "numerics"), "2019-07-01")
+HEADER = Header(
+    FORMAT, Identity("0.1.0", "libraries", "bundle", "balanced", None, "%d.%m.%Y", "numerics"), "2019-07-01"
+)
 ENTRY = Entry(
     "P1", "f1", "scored", "", "refer", 2, 1, {"empty": 1}, 3, True, "P1,scored,,0.5\n", "P1,\udcff.jpg,used\n"
 )
@@ -107,7 +109,7 @@ def test_what_is_no_journal_does_not_count(tmp_path: Path, data: bytes) -> None:
 
 
 def test_another_format_does_not_count(tmp_path: Path) -> None:
-    with Journal(tmp_path / JOURNAL, replace(HEADER, format=2), "now", None):
+    with Journal(tmp_path / JOURNAL, replace(HEADER, format=FORMAT + 1), "now", None):
         pass
     assert read_journal(tmp_path / JOURNAL) is None
 
@@ -225,3 +227,27 @@ def test_a_disk_that_fails_at_the_end_does_not_hide_what_ended_the_run(
     with pytest.raises(SystemExit), journal:
         raise SystemExit(143)
     assert places(path) == ["P1"]
+
+
+@pytest.mark.parametrize(("number", "says"), [(errno.EINVAL, "files (Invalid argument)"), (errno.EIO, None)])
+def test_a_file_system_that_cannot_sync_ends_nothing_and_a_disk_that_fails_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str | None
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / JOURNAL
+    with started(path) as journal:
+        assert journal.unsynced == ""
+        monkeypatch.setattr(os, "fsync", fails)
+        journal._synced = 0.0  # a second has passed
+        if says is None:
+            with pytest.raises(OSError, match="Input/output error"):
+                journal.append(ENTRY)
+        else:
+            journal.append(ENTRY)
+            monkeypatch.undo()
+            journal._synced = 0.0
+            journal.append(replace(ENTRY, patient_id="P2"))
+            assert journal.unsynced == says
+            assert places(path) == ["P1", "P2"]

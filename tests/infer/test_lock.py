@@ -3,15 +3,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from infer.errors import HeldError
 from infer.journal import Entry
-from infer.lock import LOCK, check_free, held
+from infer.lock import LOCK, held
 from infer.results import Results
-from tests.infer.runs import LEFT, TINY, Cut, Outcome, names, score
+from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names, score
 
 HOLD = """
 import sys
@@ -22,6 +24,13 @@ with held(Path(sys.argv[1])):
     print(1, flush=True)
     input()
 """
+
+
+@pytest.fixture(autouse=True)
+def _impatient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:  # its own: some tests undo theirs
+        patch.setattr("infer.lock.PATIENCE", 0)
+        yield
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
@@ -37,13 +46,42 @@ def test_a_folder_is_held_once_and_nothing_is_left(tmp_path: Path) -> None:
     with held(tmp_path):
         with pytest.raises(HeldError, match=f"{tmp_path}: another run holds it"), held(tmp_path):
             pass
-        with pytest.raises(HeldError):
-            check_free(tmp_path)
         assert names(tmp_path) == [LOCK]
-    check_free(tmp_path)
     with held(tmp_path):
         pass
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_dry_run_leaves_a_killed_runs_lock_where_it_was(tmp_path: Path, was_there: bool) -> None:
+    if was_there:
+        (tmp_path / LOCK).touch()
+    with held(tmp_path, leave=True), pytest.raises(HeldError), held(tmp_path):
+        pass
+    assert names(tmp_path) == [LOCK] * was_there
+    with held(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize("leave", [False, True])
+def test_a_folder_held_for_a_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: bool, removed: bool
+) -> None:
+    """As a dry run does, which also removes the folder if it had made it."""
+    monkeypatch.setattr("infer.lock.PATIENCE", 30)
+    out = tmp_path / "out"
+    first = contextlib.ExitStack()
+    if removed:
+        first.callback(out.rmdir)
+    first.enter_context(held(out))
+    timer = threading.Timer(0.3, first.close)
+    timer.start()
+    with held(out, leave=leave) as lock:
+        timer.join()
+        lock.check()
+    assert names(out) == []
 
 
 def test_the_kernel_lets_go_when_the_holder_is_killed(tmp_path: Path) -> None:
@@ -53,7 +91,6 @@ def test_the_kernel_lets_go_when_the_holder_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert names(tmp_path) == [LOCK]
-    check_free(tmp_path)
     with held(tmp_path):
         pass
     assert names(tmp_path) == []
@@ -76,8 +113,8 @@ def test_a_lock_whose_file_was_removed_in_between_is_taken_again(
     with held(tmp_path):
         assert len(opened) == 2
         monkeypatch.undo()
-        with pytest.raises(HeldError):
-            check_free(tmp_path)
+        with pytest.raises(HeldError), held(tmp_path):
+            pass
 
 
 def test_a_folder_made_anew_under_a_run_is_left_to_the_next(tmp_path: Path) -> None:
@@ -115,6 +152,8 @@ def test_two_runs_on_one_output_are_8_and_the_first_loses_nothing(
         with pytest.raises(HeldError) as caught:
             score(pristine, out, dry_run=dry_run)
         assert caught.value.exit_code == 8
+        assert str(caught.value) == f"{out}: another run holds it. Wait for it to end, or choose another folder"
+        assert names(out) == [LOCK, *RESULT_FILES]
         assert Outcome(0, out).csv_bytes == plain.csv_bytes
     finally:
         process.kill()

@@ -19,7 +19,7 @@ from infer.bag import ImageResult, PatientResult, Scores
 from infer.bundle import REFERENCE, Bundle
 from infer.cohort import Patient
 from infer.errors import OutputError
-from infer.journal import JOURNAL, Entry, Header, Identity, read_journal
+from infer.journal import FORMAT, JOURNAL, Entry, Header, Identity, read_journal
 from infer.lock import LOCK
 from infer.models import ImageScores, Networks
 from infer.results import Results, _LogFile
@@ -33,7 +33,7 @@ SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.100
 IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949, -1.25)
 
 
-HEADER = Header(1, Identity("0", "l", "b", "balanced", None, None, "n"), "2019-07-01")
+HEADER = Header(FORMAT, Identity("0", "l", "b", "balanced", None, None, "n"), "2019-07-01")
 
 
 def patient(line: int, patient_id: str) -> Patient:
@@ -172,7 +172,12 @@ def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
     assert names(out) == RESULT_FILES
     assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1", "P2"]
     assert [row["image"] for row in rows(out / "images.csv")] == ["1.jpg", "2.jpg"] * 2
-    assert json.loads((out / "run.json").read_text(encoding="utf-8")) == {"exit_code": 0, "name": "é"}
+    assert json.loads((out / "run.json").read_text(encoding="utf-8")) == {
+        "exit_code": 0,
+        "name": "é",
+        "synced": True,
+        "sync_note": "",
+    }
     assert "WARNING a line" in (out / "run.log").read_text()
     assert {stat.S_IMODE((out / name).stat().st_mode) & 0o007 for name in RESULT_FILES} == {0}
 
@@ -200,8 +205,12 @@ def test_an_earlier_runs_files_are_gone_from_the_start_and_others_stay(tmp_path:
 def test_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "out" / "predictions.csv").mkdir(parents=True)
-    for out, named in (("file", "file"), ("file/below", "file/below"), ("out", "out/predictions.csv")):
-        with pytest.raises(OutputError, match=re.escape(f"{tmp_path / named}: cannot be written")) as caught:
+    for out, said in (
+        ("file", "file: cannot be written (File exists)"),
+        ("file/below", "file/below: cannot be written (Not a directory)"),
+        ("out", "out/predictions.csv: is in the way of the new results and cannot be removed (Is a directory)"),
+    ):
+        with pytest.raises(OutputError, match=re.escape(f"{tmp_path / said}")) as caught:
             Results(tmp_path / out, HEADER, "now", None)
         assert caught.value.exit_code == 7
     assert names(tmp_path / "out") == ["predictions.csv"]
@@ -269,6 +278,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert start <= record["ended"]
     assert (record["kept_from_earlier_starts"], record["started_over"], record["not_scored"]) == (0, "", [])
     assert record["downgrades"] == []
+    assert (record["synced"], record["sync_note"]) == (True, "")
     assert record["cohort"]["folders_without_row"] == []
 
 
