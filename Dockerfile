@@ -21,11 +21,13 @@ LABEL org.opencontainers.image.title="lympho-infer" \
 COPY --from=build /opt/lympho /opt/lympho
 COPY infer /app/infer
 ENV PATH=/opt/lympho/bin:$PATH \
+    OPENBLAS_NUM_THREADS=1 \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    PYTHONUTF8=1
 USER 10001:10001
 # A damaged bundle must not get into an image.
 RUN ["/opt/lympho/bin/python", "-c", "from infer.bundle import REFERENCE, load_bundle; load_bundle(REFERENCE)"]

@@ -7,7 +7,7 @@ from typing import TextIO
 
 import click
 
-from export.bundle import export_bundle
+from infer.encoding import use_utf8
 from infer.errors import LymphoError, UsageError
 
 
@@ -29,6 +29,8 @@ from infer.errors import LymphoError, UsageError
 )
 def command(run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None) -> None:
     """Export the finished training in RUN to the checked bundle BUNDLE."""
+    from export.bundle import export_bundle  # heavy: only when there is something to export
+
     made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "", patients=reduced)
     size = sum(len(data) for data in made.graphs.values()) / 1e6
     click.echo(f"{bundle}: bundle {made.bundle_id}, {size:.1f} MB of graphs")
@@ -45,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

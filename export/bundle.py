@@ -40,7 +40,8 @@ from infer.manifest import (
     encode,
 )
 from infer.models import Networks, self_test, self_test_images, self_test_outputs
-from infer.sessions import CPU, CUDA, Device, available_cpus
+from infer.processors import available_processors
+from infer.sessions import CPU, CUDA, Device
 from train.baseline import load_baseline
 from train.crops import CROP_SIZE, PLAUSIBLE, Bags, load_crops
 from train.ensemble import input_digests
@@ -106,7 +107,8 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
     bundle = load_bundle(part)
     for precision in INSTEAD:
         if precision == "float32" or bundle.manifest.reduced(precision):
-            self_test(Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_cpus(), precision), bundle)
+            networks = Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_processors(), precision)
+            self_test(networks, bundle)
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # of an earlier call that was cut off
@@ -229,7 +231,7 @@ def _outputs(manifest: Manifest, graphs: dict[str, bytes], precision: Precision)
     """What the graphs make of the self-test's pictures."""
     test = manifest.self_test
     bundle = Bundle(Path(), "", manifest, graphs)
-    networks = Networks(bundle, Device(CPU, "export"), test.images, available_cpus(), precision)
+    networks = Networks(bundle, Device(CPU, "export"), test.images, available_processors(), precision)
     images = self_test_images(test.seed, test.images, manifest.crop_size, manifest.drift.rgb_mean)
     outputs = self_test_outputs(networks, images, np.array(test.clinical, dtype=np.float32))
     return {name: [float(value) for value in values] for name, values in outputs.items()}

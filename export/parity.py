@@ -8,7 +8,8 @@ from torch import Tensor
 
 from export.graphs import GraphPlan
 from infer.errors import LymphoError
-from infer.sessions import CPU, Device, Graph, available_cpus
+from infer.processors import available_processors
+from infer.sessions import CPU, Device, Graph
 from train.baseline import Baseline
 
 BATCH_SIZES = (1, 2, 7, 64)
@@ -43,7 +44,7 @@ def check_parity(plans: list[GraphPlan], graphs: dict[str, bytes], inputs: dict[
     """
     failures, largest = [], 0.0
     for plan in plans:
-        graph = Graph(plan.name, graphs[plan.name], Device(CPU, "parity"), available_cpus())
+        graph = Graph(plan.name, graphs[plan.name], Device(CPU, "parity"), available_processors())
         for size in BATCH_SIZES:
             batch = {name: values[:size] for name, values in inputs[plan.name].items()}
             with torch.inference_mode():

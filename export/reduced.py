@@ -13,9 +13,10 @@ from infer.cohort import Cohort
 from infer.ensemble import decide
 from infer.errors import UsageError
 from infer.manifest import LARGEST_CHANGE, LARGEST_TOLERANCE, OUTPUTS, Precision
+from infer.processors import available_processors
 from infer.scorer import Scorer
 from infer.scoring import score_cohort
-from infer.sessions import CPU, Device, available_cpus
+from infer.sessions import CPU, Device
 from train.crops import Bags
 
 CALIBRATION_CROPS = 256
@@ -111,7 +112,8 @@ def compare(bundle: Bundle, cohort: Cohort, precision: Precision) -> Change:
 
 
 def _scores(bundle: Bundle, cohort: Cohort, precision: Precision) -> list[Scores | None]:
-    networks = Scorer(bundle, Device(CPU, precision), None, available_cpus(), precision)
+    networks = Scorer(bundle, Device(CPU, precision), None, available_processors(), precision)
     if networks.precision != precision:
         raise ParityError(f"{precision} does not run here: {'; '.join(networks.downgrades) or 'the bundle has none'}")
-    return [result.scores for result in score_cohort(cohort, networks, bundle.manifest, "balanced", available_cpus())]
+    results = score_cohort(cohort, networks, bundle.manifest, "balanced", available_processors())
+    return [result.scores for result in results]

@@ -1,5 +1,10 @@
 """`python -m infer`."""
 
-from infer.cli import main
+from infer.encoding import use_utf8
 
-main()
+if __name__ == "__main__":
+    use_utf8()
+
+    from infer.cli import main
+
+    main()

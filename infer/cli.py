@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from infer import __version__
-from infer.errors import LymphoError
+from infer.errors import NO_THREAD, LymphoError, ThreadError
 
 OPERATING_POINTS = ("balanced", "sensitivity-95", "sensitivity-98")
 # Not looked at by click, for which every path that is wrong is wrong usage; each has an exit code of its own.
@@ -42,6 +42,11 @@ INTERRUPTED, TERMINATED = 130, 143
     "--batch-size", type=click.IntRange(1, 1024), help="Pictures a batch.  [default: 8 on a processor, 256 on a GPU]"
 )
 @click.option("--workers", type=click.IntRange(0), default=0, help="Decoding processes; 0: what suits the device.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Processors for networks and decoding.  [default: all that the run may use]",
+)
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over where a run that was cut off left OUT unfinished.")
 @click.version_option(__version__, prog_name="lympho")
@@ -98,7 +103,12 @@ def main() -> None:
         _say(str(error))
     except MemoryError as error:
         code = 1
-        _say(f"too little memory {error}. Give the run more, or fewer processors, --workers or pictures a --batch-size")
+        _say(f"too little memory {error}. Give the run more, or fewer --threads, --workers or pictures a --batch-size")
+    except RuntimeError as error:
+        if str(error) != NO_THREAD:
+            raise
+        code = ThreadError.exit_code
+        _say(str(ThreadError(NO_THREAD)))
     except SystemExit as end:
         code = end.code
     _let_go_of_output()

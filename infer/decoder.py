@@ -170,7 +170,8 @@ def _start() -> subprocess.Popen[bytes]:
 
 def _cannot_start(why: str | None) -> WorkerError:
     return WorkerError(
-        f"a decoding process cannot be started ({why}). Use fewer --workers, or give the run more memory"
+        f"a decoding process cannot be started ({why}). Use fewer --workers or --threads, raise the limit on processes "
+        "(--pids-limit, ulimit -u), or give the run more memory"
     )
 
 

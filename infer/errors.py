@@ -14,6 +14,20 @@ class WorkerError(LymphoError):
     """A process that decodes pictures cannot be started."""
 
 
+NO_THREAD = "can't start new thread"  # Python's own text; its exception is a RuntimeError like any other
+
+
+class ThreadError(LymphoError):
+    """A thread cannot be started. The system does not say which of three reasons it has: the message names them all."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"a thread cannot be started ({why}). The limit on processes is too low (--pids-limit, ulimit -u), memory "
+            "is short, or Docker is older than 20.10.10 and its seccomp profile forbids clone3. Raise the limit, use "
+            "fewer --threads, give the run more memory, or update Docker"
+        )
+
+
 class UsageError(LymphoError):
     """Options that do not fit together or do not fit the data."""
 

@@ -46,6 +46,7 @@ def what_ran(
             "precision": networks.precision,
             "nodes": networks.nodes,
             "batch_size": networks.batch_size_now,
+            "processors": networks.processors,
             "batches_side_by_side": networks.callers,
         },
     }

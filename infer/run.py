@@ -16,13 +16,14 @@ from infer.dates import check_date_format
 from infer.errors import EXIT_MEANING, UsageError
 from infer.going_on import Past, find_past, unchanged
 from infer.journal import FORMAT, Entry, Header, Identity
+from infer.processors import available_processors
 from infer.progress import Progress
 from infer.record import libraries, program_digest, what_ran
 from infer.results import Results, check_folder
 from infer.rows import entry_of
 from infer.scorer import Scorer
 from infer.scoring import score_cohort
-from infer.sessions import CPU, available_cpus, choose_device
+from infer.sessions import CPU, choose_device
 from infer.tally import Tally
 
 LOG = logging.getLogger("lympho")
@@ -46,6 +47,7 @@ class Options:
     max_refused: float = 0.5  # share of the patients
     batch_size: int | None = None  # pictures; what suits the device if not given
     workers: int = 0  # decoding processes; 0 is what suits the device
+    threads: int | None = None  # processors for networks and decoding; all that this process may use if not given
     dry_run: bool = False
     fresh: bool = False  # start over where a run that was cut off left OUT unfinished
 
@@ -103,7 +105,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     date = dt.date.fromisoformat(past.stored.header.date) if past.stored else today
     cohort = _read_cohort(options, bundle, date)
     device = choose_device(options.device, bundle.graphs["moe_head.onnx"])
-    networks = Scorer(bundle, device, options.batch_size, available_cpus())
+    networks = Scorer(bundle, device, options.batch_size, _processors(options))
     identity = replace(asked, numerics=networks.prove())
     past = past.if_same(identity)
     kept = _kept(cohort, past, options)
@@ -171,7 +173,8 @@ def _kept(cohort: Cohort, past: Past, options: Options) -> dict[int, int]:
     if past.stored is None:
         return {}
     LOG.info("goes on: reading the pictures of %d finished patients again", len(past.stored.places))
-    return unchanged(cohort, past.stored.places, options.workers or min(available_cpus(), MOST_WORKERS))
+    readers = options.workers or min(_processors(options), MOST_WORKERS)
+    return unchanged(cohort, past.stored.places, readers)
 
 
 def _tell(downgrades: list[str], results: Results) -> int:
@@ -186,7 +189,7 @@ def _entries(
 ) -> Iterator[tuple[int, Entry]]:
     """Score the cohort, count and tell: each patient's line in the table and its entry, in the table's order."""
     progress = Progress(len(cohort.patients))
-    workers = options.workers or _workers(networks)
+    workers = options.workers or _workers(networks, _processors(options))
     scored = score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers)
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
@@ -212,10 +215,14 @@ def _printable(patient_id: str) -> str:
     return patient_id if patient_id.isprintable() else ascii(patient_id)
 
 
-def _workers(networks: Scorer | None) -> int:
+def _processors(options: Options) -> int:
+    return options.threads or available_processors()
+
+
+def _workers(networks: Scorer | None, processors: int) -> int:
     """Decoding processes: all processors' worth where nothing else needs them."""
     busy = networks is not None and networks.device.provider == CPU
-    return min(-(-available_cpus() // (PROCESSORS_A_WORKER if busy else 1)), MOST_WORKERS)
+    return min(-(-processors // (PROCESSORS_A_WORKER if busy else 1)), MOST_WORKERS)
 
 
 def _now() -> dt.datetime:

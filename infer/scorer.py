@@ -13,6 +13,7 @@ from infer.bundle import Bundle
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.manifest import Precision
 from infer.models import ROWS, BagScores, Floats, Images, ImageScores, Networks, self_test
+from infer.processors import check_threads
 from infer.sessions import CPU, CUDA, Device
 
 # Small batches stay in a processor's caches and need least memory: 8 pictures are as fast as 32.
@@ -33,29 +34,38 @@ class Scorer:
     """
 
     def __init__(
-        self, bundle: Bundle, device: Device, batch_size: int | None, cpus: int, precision: Precision | None = None
+        self,
+        bundle: Bundle,
+        device: Device,
+        batch_size: int | None,
+        processors: int,
+        precision: Precision | None = None,
     ) -> None:
         """Load and check the graphs.
 
         Args:
             batch_size: pictures; None for what suits the device.
-            cpus: processors for the graphs that run on them.
+            processors: for the graphs that run on them.
             precision: None for what suits the device; float32 where the bundle does not have it.
 
         Raises:
             BundleError: a graph's inputs or outputs are not what this program feeds and reads.
             DeviceError: the device does not run them and may not be left.
+            ThreadError: the threads that this takes cannot be started.
         """
         self.batch_size = batch_size or BATCH_SIZES[device.provider]
         self.downgrades: list[str] = []  # for run.json
+        self.processors = processors
         # Batches side by side, each on few threads, take less time than one after the other on many: every layer of a
         # network ends with its threads waiting for the last of them. A GPU takes one at a time.
-        self.callers = 1 if device.provider == CUDA else min(cpus, MOST_CALLERS)
-        self._threads = max(1, cpus // self.callers)
+        self.callers = 1 if device.provider == CUDA else min(processors, MOST_CALLERS)
+        self._threads = max(1, processors // self.callers)
         self._bundle = bundle
         self._giving_way = threading.Lock()
         fastest = precision or FASTEST[device.provider]
         self._networks = self._load(device, fastest if bundle.manifest.reduced(fastest) else "float32")
+        # The callers' and one that waits for pictures. Found out now, while an earlier run's results still stand.
+        check_threads(self.callers + 1)
 
     def __str__(self) -> str:
         return str(self._networks)

@@ -5,7 +5,6 @@ the session's own first provider, after it was made, tells.
 """
 
 import ctypes
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime  # here alone; infer/__init__.py has switched its telemetry off by now
 
-from infer.errors import BundleError, DeviceError, DeviceMemoryError
+from infer.errors import BundleError, DeviceError, DeviceMemoryError, ThreadError
+from infer.processors import check_threads
 
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
 CUDA = "CUDAExecutionProvider"
@@ -35,6 +35,7 @@ NO_MEMORY = (
 )
 HOST_NAME = re.compile(r"\s*;?\s*hostname=\S+")  # run.json may leave the hospital, its machines' names need not
 NO_FOLDER = "/dev/null/none"  # cannot exist
+NO_THREAD = re.compile(r"pthread_create failed.*error msg: ([^\n]*)")  # onnxruntime's text
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Graph:
 
         Raises:
             BundleError: onnxruntime does not take it.
+            ThreadError: its threads cannot be started.
             DeviceError: it, or a node of it that takes time, ended up on another provider than the device's.
         """
         self.name = name
@@ -143,11 +145,6 @@ def check_nodes(name: str, nodes: Iterable[tuple[str, str]], provider: str) -> C
     return Counter(placed for placed, _ in nodes)
 
 
-def available_cpus() -> int:
-    """Processors this process may use; onnxruntime itself does not look at the affinity mask."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _session(
     name: str, data: bytes, provider: str, threads: int, weights: tuple[str, bytes] | None = None
 ) -> onnxruntime.InferenceSession:
@@ -162,9 +159,12 @@ def _session(
     # Each graph has threads of its own; left to spin after a run, they take the processors from the next graph's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if provider == CUDA else []
+    check_threads(threads - 1)  # where it can start some of its own and not all, onnxruntime waits for ever
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[*providers, CPU])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+        if refused := NO_THREAD.search(str(error)):
+            raise ThreadError(refused[1]) from error
         if provider != CPU:  # it loads on the processor, or says there that it does not
             raise _device_error(name, provider, error) from error
         if short := _memory_error(name, error):

@@ -32,10 +32,11 @@ from infer.decoders import Decoders, decoded
 from infer.images import read_crop
 from infer.manifest import CLUSTERS, GRAPHS, INT8, Manifest
 from infer.models import FEATURE_MAPS, BagScores, Floats, Images, ImageScores
+from infer.processors import available_processors
 from infer.run import Options, run
 from infer.scorer import BATCH_SIZES, Scorer
 from infer.scoring import score_cohort
-from infer.sessions import CPU, CUDA, Device, Graph, available_cpus
+from infer.sessions import CPU, CUDA, Device, Graph
 from tests.float32 import in_float32
 from tests.operators import shares_by_operator
 from tests.plain_torch import PlainNetworks, score_plainly
@@ -60,7 +61,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     bundle = load_bundle(REFERENCE)
     manifest = bundle.manifest
     cohort = read_cohort(folder / "patients", manifest.plausible, reference_date=REFERENCE_DATE)
-    device, cpus = Device(CPU, "bench"), available_cpus()
+    device, cpus = Device(CPU, "bench"), available_processors()
     torch.set_num_threads(cpus)
     networks, plain = Scorer(bundle, device, batch_size, cpus), PlainNetworks(bundle)
     names = [name for name in (*GRAPHS, INT8) if not name.endswith("_head.onnx")]  # those see patients, not pictures

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from infer.errors import UsageError
-from infer.sessions import available_cpus
+from infer.processors import available_processors
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.cli import choose_device
 from train.crops import Bags, cache_crops
@@ -203,7 +203,7 @@ def print_speeds(speeds: dict[str, list[float]], pictures: int, device: torch.de
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     facts = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cores": available_cpus(),
+        "cores": available_processors(),
         "torch threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "our convolutions": precision,

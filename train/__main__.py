@@ -1,5 +1,10 @@
 """`python -m train`."""
 
-from train.cli import main
+from infer.encoding import use_utf8
 
-main()
+if __name__ == "__main__":
+    use_utf8()
+
+    from train.cli import main
+
+    main()

@@ -291,6 +291,72 @@ def test_pictures_and_folders_without_permission(patients: Path, out: Path, tmp_
     assert (rejected["image"], rejected["reason"]) == ("000003.jpg", "unreadable: Permission denied")
 
 
+# What Docker before 20.10.10 did to a C library that starts its threads by clone3.
+OLD_DOCKER = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "architectures": ["SCMP_ARCH_X86_64"],
+    "syscalls": [{"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+}
+NO_THREAD = (
+    "Error: a thread cannot be started (can't start new thread). The limit on processes is too low (--pids-limit"
+)
+
+
+def test_an_old_docker_is_1_and_costs_no_earlier_result(patients: Path, out: Path, tmp_path: Path) -> None:
+    assert score(patients, out, *DATE).returncode == 0
+    first = csv_bytes(out)
+    profile = tmp_path / "old.json"
+    profile.write_text(json.dumps(OLD_DOCKER))
+    done = score(patients, out, *DATE, flags=(f"--security-opt=seccomp={profile}",))
+    assert done.returncode == 1
+    assert done.stderr.startswith(NO_THREAD)
+    assert "Docker is older than 20.10.10" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (names(out), csv_bytes(out)) == (RESULTS, first)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_a_low_limit_on_processes_is_1_and_the_next_run_goes_on(
+    patients: Path, out: Path, tmp_path: Path, most: int
+) -> None:
+    """With one processor a run is four: itself, two threads and a decoding process."""
+    flags = (f"--pids-limit={most}",)
+    done = score(patients, out, *DATE, "--threads=1", flags=flags)
+    if most < 4:
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("Error: a ")
+        assert "cannot be started" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not set(names(out)) & set(RESULTS)
+        done = score(patients, out, *DATE)
+    assert done.returncode == 0, done.stderr
+    whole = new_folder(tmp_path / "whole")
+    assert score(patients, whole, *DATE).returncode == 0
+    assert csv_bytes(out) == csv_bytes(whole)
+
+
+@pytest.mark.parametrize(("cpus", "processors"), [("0.5", 1), ("1", 1), ("1.5", 2)])
+def test_a_quota_of_processors_is_kept_to(patients: Path, out: Path, cpus: str, processors: int) -> None:
+    """However many the host has, which the container sees."""
+    assert score(patients, out, *DATE, flags=(f"--cpus={cpus}",)).returncode == 0
+    found = json.loads((out / "run.json").read_text())["device"]["processors"]
+    assert found == min(processors, len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("variables", [(), ("--env=LC_ALL=C", "--env=PYTHONUTF8=0", "--env=PYTHONCOERCECLOCALE=0")])
+def test_names_outside_the_locale_cost_nobody(
+    patients: Path, out: Path, tmp_path: Path, variables: tuple[str, ...]
+) -> None:
+    cohort, name = tmp_path / "patients", "\N{LATIN CAPITAL LETTER L WITH STROKE}uk"
+    shutil.copytree(patients, cohort)
+    text = (cohort / TABLE).read_text(encoding="utf-8")
+    (cohort / TABLE).write_text(text.replace("S001", name), encoding="utf-8")
+    (cohort / "S001").rename(cohort / name)
+    done = score(cohort, out, *DATE, flags=variables)
+    assert done.returncode == 0, done.stderr
+    assert [row["patient_id"] for row in rows(out / "predictions.csv")] == [name, "S002", "S003", "S004"]
+
+
 @real_patients
 def test_real_patients_are_all_scored_in_order_to_the_same_bytes(out: Path, tmp_path: Path) -> None:
     done = score(Path(REAL), out, *DATE)

@@ -259,7 +259,8 @@ def test_too_many_processes_are_said_to_be_that(
     code, errors = ended(start(cohort, tmp_path / "out"))
     assert code == 1
     assert (
-        "Error: a decoding process cannot be started (Resource temporarily unavailable). Use fewer --workers" in errors
+        "Error: a decoding process cannot be started (Resource temporarily unavailable). Use fewer --workers or "
+        "--threads, raise the limit on processes (--pids-limit, ulimit -u), or give the run more memory\n" in errors
     )
     assert "Traceback" not in errors
     assert names(tmp_path / "out") == [".journal", ".run.log.part"]  # what the next start goes on from

@@ -22,9 +22,9 @@ from infer.errors import OutputError
 from infer.journal import FORMAT, JOURNAL, Entry, Header, Identity, read_journal
 from infer.lock import LOCK
 from infer.models import ImageScores, Networks
+from infer.processors import available_processors
 from infer.results import Results, _LogFile
 from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, prediction_row
-from infer.sessions import available_cpus
 from infer.tally import Tally
 from tests.fuzz import fuzz
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
@@ -259,7 +259,8 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
         "note": "cpu asked for",
         "precision": "int8",
         "batch_size": 8,
-        "batches_side_by_side": min(16, available_cpus()),
+        "processors": available_processors(),
+        "batches_side_by_side": min(16, available_processors()),
     }
     assert set(record["libraries"]) == {"onnxruntime", "numpy", "pillow", "jpeg"}
     assert list(nodes) == ["CPUExecutionProvider"]
