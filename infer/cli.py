@@ -34,7 +34,9 @@ INTERRUPTED, TERMINATED = 130, 143
     type=click.DateTime(["%Y-%m-%d"]),
     help="Ages are taken at SAMPLE_DATE, without it at this day.  [default: today]",
 )
-@click.option("--date-format", help="strptime format of all dates in the table, for example %d/%m/%Y.")
+@click.option("--date-format", help="strptime format of all dates in the table, for example %d/%m/%Y; or iso.")
+@click.option("--sample-date-format", help="The same for SAMPLE_DATE alone.")
+@click.option("--sex-codes", help="What the codes in GENDER mean, for example H=male,M=female.")
 @click.option(
     "--max-refused", type=click.FloatRange(0, 1), default=0.5, help="Exit 3 if a larger share of patients is refused."
 )

@@ -7,21 +7,24 @@ and AGE. Values never appear in messages that may reach a log; IDs, lines and co
 import datetime as dt
 import hashlib
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from infer.dates import age_in_years, check_date_format, parse_column
+from infer.dates import age_in_years, check_date_format, is_placeholder, parse_column
 from infer.errors import CohortError
 from infer.manifest import Plausible
+from infer.sexes import Sex, sexes
 from infer.table import Row, Table, number, parse_table
 
 TABLE = "clinical_annotation.csv"
+A_DAY = dt.timedelta(days=1)  # by which a hospital's calendar may be ahead of this machine's
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Patient:
     clinical: Clinical | None
     verdict: Verdict | None
     label: str = ""  # the cell as it stands; training checks it
+    look_alike: str = ""  # a folder whose name looks the same as the ID and is another, where no folder has the ID's
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ def read_cohort(
     annotations: Path | None = None,
     reference_date: dt.date | None,
     date_format: str | None = None,
+    sample_date_format: str | None = None,
+    sex_codes: Mapping[str, Sex] | None = None,
+    today: dt.date | None = None,
 ) -> Cohort:
     """Read the table of a cohort.
 
@@ -85,27 +92,37 @@ def read_cohort(
         annotations: the table, where it does not lie in the folder under its usual name.
         reference_date: ages are taken at SAMPLE_DATE, where there is none at this date; None refuses such patients.
         date_format: strptime format of all dates in the table.
+        sample_date_format: the same for SAMPLE_DATE alone.
+        sex_codes: what GENDER's codes mean, as `parse_sex_codes` gives them; None for the rule.
+        today: a sample dated more than a day later is refused; default: today (UTC).
 
     Raises:
-        UsageError: the date format gives no dates.
+        UsageError: a date format gives no dates.
         CohortError: the folder or the table is missing or unreadable, or the table is ragged, lacks a column, has no
-            row, or its dates or numbers are in doubt.
+            row, or its dates, sexes or numbers are in doubt.
     """
     if date_format is not None:
         check_date_format(date_format)
+    if sample_date_format is not None:
+        check_date_format(sample_date_format, "--sample-date-format", births=False)
     path = annotations or folder / TABLE
     data = _read(folder, path)
     table = parse_table(data, path)
     rows = table.rows
-    ages = _ages(table, path, reference_date, date_format)
+    formats = {"DOB": date_format, "SAMPLE_DATE": sample_date_format or date_format}
+    ages = _ages(table, path, reference_date, formats, today or dt.datetime.now(dt.UTC).date())
+    of_sexes = sexes([row.cells["GENDER"] for row in rows], [row.line for row in rows], "GENDER", str(path), sex_codes)
     times = Counter(row.cells["ID"] for row in rows)
+    without_row = _folders_without_row(folder, times)
+    look_alikes = {_look(name): name for name in without_row}
     patients: dict[tuple[str, int], Patient] = {}
-    for row, age in zip(rows, ages, strict=True):
+    for row, age, sex in zip(rows, ages, of_sexes, strict=True):
         patient_id = row.cells["ID"]
         # A patient that stands twice has one result: failed, at its first place. Rows without ID stay apart.
         key = (patient_id, 0 if patient_id else row.line)
         if key not in patients:
-            patients[key] = _patient(row, age, times[patient_id], plausible)
+            patient = _patient(row, age, sex, times[patient_id], plausible)
+            patients[key] = replace(patient, look_alike=look_alikes.get(_look(patient_id), ""))
     return Cohort(
         folder=folder,
         table=path,
@@ -113,7 +130,7 @@ def read_cohort(
         patients=tuple(patients.values()),
         has_sample_dates="SAMPLE_DATE" in table.columns,
         has_labels="LABEL" in table.columns,
-        folders_without_row=_folders_without_row(folder, times),
+        folders_without_row=without_row,
     )
 
 
@@ -153,39 +170,66 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _ages(table: Table, path: Path, reference_date: dt.date | None, date_format: str | None) -> list[float | Verdict]:
+def _look(name: str) -> str:
+    """What two names have in common that differ only in Unicode composition, case or blanks around them."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def _ages(
+    table: Table,
+    path: Path,
+    reference_date: dt.date | None,
+    formats: Mapping[str, str | None],
+    today: dt.date,
+) -> list[float | Verdict]:
     """Each row's age in years, or why it has none."""
 
-    def dates(column: str) -> list[dt.date | None]:
+    def dates(column: str, option: str) -> list[dt.date | None]:
         if column not in table.columns:
             return [None] * len(table.rows)
-        cells = [row.cells[column] for row in table.rows]
-        return parse_column(cells, [row.line for row in table.rows], column, str(path), date_format)
+        cells, lines = [row.cells[column] for row in table.rows], [row.line for row in table.rows]
+        # A spreadsheet that parts cells by semicolons is no American one, so that month/day is not what is usual.
+        semicolons = table.delimiter == ";"
+        return parse_column(cells, lines, column, str(path), formats[column], proof_needed=semicolons, option=option)
 
-    ages: list[float | Verdict] = []
-    for row, birth, sample in zip(table.rows, dates("DOB"), dates("SAMPLE_DATE"), strict=True):
-        cells = row.cells
-        if cells.get("AGE"):
-            age = number(cells["AGE"])
-            ages.append(_refused("age_unreadable", f"AGE in line {row.line} is no number") if age is None else age)
-        elif birth is None:
-            code = "birth_date_unreadable" if cells["DOB"] else "birth_date_missing"
-            state = "is no date lympho knows" if cells["DOB"] else "is empty"
-            ages.append(_refused(code, f"DOB in line {row.line} {state}"))
-        elif cells.get("SAMPLE_DATE") and sample is None:
-            ages.append(_refused("sample_date_unreadable", f"SAMPLE_DATE in line {row.line} is no date lympho knows"))
-        elif (at := sample or reference_date) is None:
-            ages.append(_refused("sample_date_missing", f"SAMPLE_DATE in line {row.line} is empty"))
-        else:
-            ages.append(age_in_years(birth, at))
-    return ages
+    births, samples = dates("DOB", "--date-format"), dates("SAMPLE_DATE", "--sample-date-format")
+    return [
+        _age(row, birth, sample, reference_date, today)
+        for row, birth, sample in zip(table.rows, births, samples, strict=True)
+    ]
 
 
-def _patient(row: Row, age: float | Verdict, times: int, plausible: Plausible) -> Patient:
+def _age(
+    row: Row, birth: dt.date | None, sample: dt.date | None, reference_date: dt.date | None, today: dt.date
+) -> float | Verdict:
+    cells, line = row.cells, row.line
+    if sample is not None and sample > today + A_DAY:
+        return _refused("sample_date_in_future", f"SAMPLE_DATE in line {line} is later than today")
+    if cells.get("AGE"):
+        age = number(cells["AGE"])
+        return _refused("age_unreadable", f"AGE in line {line} is no number") if age is None else age
+    if not cells["DOB"]:
+        return _refused("birth_date_missing", f"DOB in line {line} is empty")
+    if is_placeholder(cells["DOB"], birth):
+        return _refused("birth_date_placeholder", f"DOB in line {line} is a day that stands for an unknown one")
+    if birth is None:
+        return _refused("birth_date_unreadable", f"DOB in line {line} cannot be read as a date; see --date-format")
+    if cells.get("SAMPLE_DATE") and sample is None:
+        return _refused(
+            "sample_date_unreadable", f"SAMPLE_DATE in line {line} cannot be read as a date; see --sample-date-format"
+        )
+    if (at := sample or reference_date) is None:
+        return _refused("sample_date_missing", f"SAMPLE_DATE in line {line} is empty")
+    if sample is not None and sample < birth:
+        return _refused("sample_date_before_birth", f"SAMPLE_DATE in line {line} is earlier than DOB")
+    return age_in_years(birth, at)
+
+
+def _patient(row: Row, age: float | Verdict, sex: Sex | None, times: int, plausible: Plausible) -> Patient:
     patient_id = row.cells["ID"]
     label = row.cells.get("LABEL", "")
     verdict = _bad_id(patient_id, row.line, times)
-    clinical = verdict or _clinical(row, age, plausible)
+    clinical = verdict or _clinical(row, age, sex, plausible)
     if isinstance(clinical, Verdict):
         return Patient(patient_id, row.line, None, clinical, label)
     return Patient(patient_id, row.line, clinical, None, label)
@@ -201,11 +245,10 @@ def _bad_id(patient_id: str, line: int, times: int) -> Verdict | None:
     return None
 
 
-def _clinical(row: Row, age: float | Verdict, plausible: Plausible) -> Clinical | Verdict:
+def _clinical(row: Row, age: float | Verdict, sex: Sex | None, plausible: Plausible) -> Clinical | Verdict:
     cells = row.cells
-    sex = cells["GENDER"].upper()
-    if sex not in ("M", "F"):
-        return _refused("sex_missing", f"GENDER in line {row.line} is neither M nor F")
+    if sex is None:
+        return _refused("sex_missing", f"GENDER in line {row.line} is neither male nor female")
     if not cells["LYMPH_COUNT"]:
         return _refused("count_missing", f"LYMPH_COUNT in line {row.line} is empty")
     count = number(cells["LYMPH_COUNT"])
@@ -220,7 +263,7 @@ def _clinical(row: Row, age: float | Verdict, plausible: Plausible) -> Clinical 
         return age
     if age not in plausible.age_years:
         return _refused("age_implausible", f"the age from line {row.line} is outside the plausible range")
-    return Clinical(female=sex == "F", lymph_count=count, age_years=age)
+    return Clinical(female=sex == "female", lymph_count=count, age_years=age)
 
 
 def _refused(code: str, sentence: str) -> Verdict:

@@ -1,21 +1,35 @@
 """Dates of birth and of samples as hospitals write them, and ages in years.
 
-With slashes m/d/Y, with dashes d-m-Y or Y-m-d, four-digit years only. A slash date that is impossible as m/d/Y
-makes the whole column suspect: 4/13/2019 beside 13/4/2019 means that 5/6/2019 cannot be known, so nothing is guessed.
+With slashes m/d/Y, with dashes d-m-Y or Y-m-d, four-digit years only; a time of day behind a date is read over. Day and
+month are told apart once for the whole column, never row by row: 4/13/2019 beside 13/4/2019 means that 5/6/2019 cannot
+be known.
 """
 
 import datetime as dt
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from infer.errors import CohortError, UsageError
 
 DAYS_PER_YEAR = 365.25
+ISO = "iso"  # instead of a strptime format: year-month-day, with or without a time of day and an offset
+DAY_FIRST, MONTH_FIRST = "day/month/year", "month/day/year"
+USUAL = {"/": MONTH_FIRST, "-": DAY_FIRST}  # by what stands between the numbers
+FORMATS = {DAY_FIRST: "%d{0}%m{0}%Y", MONTH_FIRST: "%m{0}%d{0}%Y"}  # {0}: what stands between the numbers
+# What databases and spreadsheets write where nobody knows the date: their first day, their day 0 and the day before.
+PLACEHOLDERS = frozenset({dt.date(1900, 1, 1), dt.date(1899, 12, 31), dt.date(1899, 12, 30)})
 
-_SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
-_LIKE_SLASHES = re.compile(r"\d+\s*/\s*\d+\s*/\s*\d+")  # a date, though perhaps none in m/d/Y; N/A is not one
-_DAY_FIRST = re.compile(r"(\d{1,2})-(\d{1,2})-(\d{4})", re.ASCII)
+_TIME = re.compile(
+    r"[T ] ?(?:[01]?\d|2[0-4])(?::[0-5]\d){1,2}(?:[.,]\d+)?(?: ?[AP]\.?M\.?)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?))?$",
+    re.ASCII | re.IGNORECASE,
+)
 _YEAR_FIRST = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)
+_YEAR_LAST = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})", re.ASCII)
+_THREE_NUMBERS = re.compile(
+    r"(\d+)\s*([/.-])\s*(\d+)\s*\2\s*(\d+)", re.ASCII
+)  # a date, though perhaps none lympho knows
+_NUMBERS_LIKE_A_DATE = re.compile(r"\d+\s*([/-])\s*\d+\s*\1\s*\d+")  # in the digits of any script
 
 
 def age_in_years(birth: dt.date, at: dt.date) -> float:
@@ -23,68 +37,155 @@ def age_in_years(birth: dt.date, at: dt.date) -> float:
     return (at - birth).days / DAYS_PER_YEAR
 
 
-def check_date_format(date_format: str) -> None:
+def check_date_format(date_format: str, option: str = "--date-format", *, births: bool = True) -> None:
     """Refuse a format that cannot give a date back.
 
+    Args:
+        option: that it was given with, for the message.
+        births: whether it reads dates of birth, which reach back more than a hundred years.
+
     Raises:
-        UsageError: it is no strptime format, or leaves out day, month or year.
+        UsageError: it is no strptime format, leaves out day, month or year, or has two-digit years for births.
     """
-    probe = dt.date(1987, 12, 31)
+    if date_format == ISO:
+        return
+    if not _gives_back(dt.date(1987, 12, 31), date_format):
+        raise UsageError(f"{option} {date_format}: must give day, month and year, for example %d/%m/%Y, or be {ISO}")
+    if births and not _gives_back(dt.date(1918, 6, 16), date_format):  # strptime reads the year 18 as 2018
+        raise UsageError(
+            f"{option} {date_format}: two-digit years, which cannot tell a birth in 1918 from one in 2018. Write "
+            f"births with four-digit years (%Y); for samples alone say --sample-date-format"
+        )
+
+
+def _gives_back(date: dt.date, date_format: str) -> bool:
     try:
-        given = _by_format(probe.strftime(date_format), date_format)
+        return _by_format(date.strftime(date_format), date_format) == date
     except (UnicodeEncodeError, re.error):  # bytes that are no text; strptime on %d twice
-        given = None
-    if given != probe:
-        raise UsageError(f"--date-format {date_format}: must give day, month and year, for example %d/%m/%Y")
+        return False
 
 
 def parse_column(
-    cells: Sequence[str], rows: Sequence[int], column: str, path: str, date_format: str | None
+    cells: Sequence[str],
+    rows: Sequence[int],
+    column: str,
+    path: str,
+    date_format: str | None,
+    *,
+    proof_needed: bool = False,
+    option: str = "--date-format",
 ) -> list[dt.date | None]:
     """Read a column of dates by one rule: a date per cell, None where a cell is empty or unreadable.
 
     Args:
         cells: the column's cells, stripped of blanks.
         rows: each cell's line in the file, for the message.
-        date_format: a strptime format that replaces the rule.
+        date_format: a strptime format, or ISO, that replaces the rule.
+        proof_needed: whether a date must show which of its numbers is the day, as where the table's other signs do not
+            say which country it comes from.
+        option: with which the format is given, for the message.
 
     Raises:
-        CohortError: a cell with slashes is impossible as m/d/Y, so the column's meaning is in doubt.
+        CohortError: a date is impossible in the order that the rule takes, or nothing shows the order: then the
+            column's meaning is in doubt.
     """
     if date_format is not None:
         return [_by_format(cell, date_format) for cell in cells]
+    without_time = [_TIME.sub("", cell) for cell in cells]
+    doubt = _Doubt(path, column, option)
+    orders = {sign: _order(without_time, rows, sign, doubt, proof_needed) for sign in USUAL}
     dates: list[dt.date | None] = []
-    for cell, row in zip(cells, rows, strict=True):
-        date = _by_rule(cell)
-        if date is None and _LIKE_SLASHES.fullmatch(cell):
-            raise CohortError(
-                f"{path}, line {row}, column {column}: a date with slashes that is not month/day/four-digit year. "
-                f"No date in this column can be trusted: say how they are written, for example "
-                f"--date-format %d/%m/%Y"
-            )
-        dates.append(date)
+    for cell, row in zip(without_time, rows, strict=True):
+        if _NUMBERS_LIKE_A_DATE.fullmatch(cell) and not _known(cell):
+            raise doubt.error(row, "a date that is neither day, month and four-digit year nor year-month-day")
+        dates.append(_by_rule(cell, orders))
     return dates
 
 
-def _by_format(cell: str, date_format: str) -> dt.date | None:
-    if any(sign.isdecimal() and not sign.isascii() for sign in cell):  # strptime takes the digits of every script
-        return None
+def is_placeholder(cell: str, date: dt.date | None) -> bool:
+    """Whether a birth is one that nobody has, such as 00/00/1929 or 1 January 1900: written because it is not known."""
+    return date in PLACEHOLDERS or has_zero_part(_TIME.sub("", cell))
+
+
+def has_zero_part(cell: str) -> bool:
+    """Whether a date with a four-digit year has a day, month or year of zero."""
+    match = _THREE_NUMBERS.fullmatch(cell)
+    if match is None:
+        return False
+    parts = match.group(1, 3, 4)
+    return 4 in (len(parts[0]), len(parts[2])) and 0 in map(int, parts)
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """Where dates are in doubt, for the message."""
+
+    path: str
+    column: str
+    option: str
+
+    def error(self, row: int, what: str, date_format: str = "%d/%m/%Y") -> CohortError:
+        return CohortError(
+            f"{self.path}, line {row}, column {self.column}: {what}. No date in this column can be trusted: say how "
+            f"they are written, for example {self.option} {date_format}"
+        )
+
+
+def _order(cells: Sequence[str], rows: Sequence[int], sign: str, doubt: _Doubt, proof_needed: bool) -> str:
+    """Which comes first in the column's dates with this sign between the numbers, the day or the month."""
+    usual = USUAL[sign]
+    (other,) = {DAY_FIRST, MONTH_FIRST} - {usual}
+    proven: dict[str, int] = {}  # order -> the first line that can be nothing else
+    unclear: int | None = None  # the first line that could be both
+    for cell, row in zip(cells, rows, strict=True):
+        match = _YEAR_LAST.fullmatch(cell)
+        if match is None or match[2] != sign:
+            continue
+        first, second, year = int(match[1]), int(match[3]), int(match[4])
+        day_first, month_first = _date(year, second, first), _date(year, first, second)
+        if day_first and month_first:
+            unclear = unclear or (row if first != second else None)
+        elif day_first or month_first:
+            proven.setdefault(DAY_FIRST if day_first else MONTH_FIRST, row)
+    if len(proven) == 2:
+        row = max(proven.values())
+        raise doubt.error(row, f"dates as {usual} and as {other} stand in this column, which mean different days")
+    if other in proven and not proof_needed:
+        what = f"a date that can only be {other}, where {usual} is usual"
+        raise doubt.error(proven[other], what, FORMATS[other].format(sign))
+    if not proven and unclear and proof_needed:
+        what = f"a date that may be {DAY_FIRST} or {MONTH_FIRST}, and no other date in this column shows which"
+        raise doubt.error(unclear, what, FORMATS[DAY_FIRST].format(sign))
+    return other if other in proven else usual
+
+
+def _known(cell: str) -> bool:
+    return bool(_YEAR_LAST.fullmatch(cell) or _YEAR_FIRST.fullmatch(cell))
+
+
+def _by_rule(cell: str, orders: dict[str, str]) -> dt.date | None:
+    if match := _YEAR_FIRST.fullmatch(cell):
+        return _date(*map(int, match.groups()))
+    if match := _YEAR_LAST.fullmatch(cell):
+        first, second, year = int(match[1]), int(match[3]), int(match[4])
+        return _date(year, second, first) if orders[match[2]] == DAY_FIRST else _date(year, first, second)
+    return None
+
+
+def _date(year: int, month: int, day: int) -> dt.date | None:
     try:
-        return dt.datetime.strptime(cell, date_format).date()
+        return dt.date(year, month, day)
     except ValueError:
         return None
 
 
-def _by_rule(cell: str) -> dt.date | None:
-    if match := _SLASHES.fullmatch(cell):
-        month, day, year = match.groups()
-    elif match := _DAY_FIRST.fullmatch(cell):
-        day, month, year = match.groups()
-    elif match := _YEAR_FIRST.fullmatch(cell):
-        year, month, day = match.groups()
-    else:
+def _by_format(cell: str, date_format: str) -> dt.date | None:
+    if date_format == ISO:
+        match = _YEAR_FIRST.fullmatch(_TIME.sub("", cell))
+        return _date(*map(int, match.groups())) if match else None
+    if any(sign.isdecimal() and not sign.isascii() for sign in cell):  # strptime takes the digits of every script
         return None
     try:
-        return dt.date(int(year), int(month), int(day))
+        return dt.datetime.strptime(cell, date_format).date()
     except ValueError:
         return None

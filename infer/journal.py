@@ -36,6 +36,8 @@ class Identity:
     reference_date: str | None  # as asked for
     date_format: str | None
     numerics: str  # SHA-256 of what the self-test's pictures gave: processor, provider and library round alike
+    sample_date_format: str | None = None
+    sex_codes: str | None = None
 
 
 @dataclass(frozen=True)

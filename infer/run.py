@@ -24,6 +24,7 @@ from infer.rows import entry_of
 from infer.scorer import Scorer
 from infer.scoring import score_cohort
 from infer.sessions import CPU, choose_device
+from infer.sexes import parse_sex_codes
 from infer.tally import Tally
 
 LOG = logging.getLogger("lympho")
@@ -44,6 +45,8 @@ class Options:
     operating_point: str = "balanced"
     reference_date: dt.date | None = None  # today if not given
     date_format: str | None = None
+    sample_date_format: str | None = None  # of SAMPLE_DATE, if not date_format
+    sex_codes: str | None = None  # what GENDER's codes mean, such as M=male,F=female
     max_refused: float = 0.5  # share of the patients
     batch_size: int | None = None  # pictures; what suits the device if not given
     workers: int = 0  # decoding processes; 0 is what suits the device
@@ -98,12 +101,14 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         operating_point=options.operating_point,
         reference_date=options.reference_date.isoformat() if options.reference_date else None,
         date_format=options.date_format,
+        sample_date_format=options.sample_date_format,
+        sex_codes=options.sex_codes,
         numerics="",
     )
     past = find_past(options.out, asked, fresh=options.fresh)
     today = options.reference_date or started.date()
     date = dt.date.fromisoformat(past.stored.header.date) if past.stored else today
-    cohort = _read_cohort(options, bundle, date)
+    cohort = _read_cohort(options, bundle, date, started.date())
     device = choose_device(options.device, bundle.graphs["moe_head.onnx"])
     networks = Scorer(bundle, device, options.batch_size, _processors(options))
     identity = replace(asked, numerics=networks.prove())
@@ -112,7 +117,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     if past.stored and not kept:
         past = Past(started_over="no finished patient of the unfinished run stands as it was")
     if past.stored is None and date != today:  # a day is pinned with results, and without them does not count
-        date, cohort = today, _read_cohort(options, bundle, today)
+        date, cohort = today, _read_cohort(options, bundle, today, started.date())
     return _Ready(bundle, cohort, networks, identity, date, past, kept)
 
 
@@ -158,13 +163,16 @@ def _fill(results: Results, options: Options, ready: _Ready, started: dt.datetim
     return code
 
 
-def _read_cohort(options: Options, bundle: Bundle, date: dt.date) -> Cohort:
+def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date) -> Cohort:
     return read_cohort(
         options.patients,
         bundle.manifest.plausible,
         annotations=options.annotations,
         reference_date=date,
         date_format=options.date_format,
+        sample_date_format=options.sample_date_format,
+        sex_codes=parse_sex_codes(options.sex_codes) if options.sex_codes is not None else None,
+        today=today,
     )
 
 
@@ -236,6 +244,10 @@ def _iso(moment: dt.datetime) -> str:
 def _check_options(options: Options) -> None:
     if options.date_format is not None:
         check_date_format(options.date_format)
+    if options.sample_date_format is not None:
+        check_date_format(options.sample_date_format, "--sample-date-format", births=False)
+    if options.sex_codes is not None:
+        parse_sex_codes(options.sex_codes)
     if not 0 <= options.max_refused <= 1:
         raise UsageError("--max-refused: must be a share from 0 to 1")
     if _resolved(options.out).is_relative_to(_resolved(options.patients)):

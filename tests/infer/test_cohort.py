@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infer.cohort import Clinical, Cohort, Patient, read_cohort
-from infer.errors import CohortError
+from infer.dates import PLACEHOLDERS
+from infer.errors import CohortError, UsageError
 from tests.infer.manifests import PLAUSIBLE
 
 DAY = dt.date(2019, 7, 1)
@@ -79,10 +80,10 @@ def test_index_and_unknown_columns_are_ignored_and_order_is_kept(tmp_path: Path)
         "LYMPH_COUNT,DOB,ID,GENDER\n11.2,7/1/1950,P1,F\n",
         ' ID , GENDER,DOB,LYMPH_COUNT\n P1 ,"F", 7/1/1950 , 11.2\n',
         f"{HEADER}\r{GOOD}\r",
-        f"\ufeff{HEADER}\r\n{GOOD}\r\n".replace(",", ";"),
-        f"\ufeff{HEADER}\r\nP1,F,7/1/1950,11§2\r\n".replace(",", ";").replace("§", ","),
-        '"ID";"GENDER";"DOB";"LYMPH_COUNT"\n"P1";"F";"7/1/1950";"11,2"\n',
-        "ID;GENDER;DOB;LYMPH_COUNT;ward, floor\n\nP1;F;7/1/1950;11,2;2,5\n;;;;\n",
+        f"\ufeff{HEADER}\r\nP1,F,1950-07-01,11.2\r\n".replace(",", ";"),
+        f"\ufeff{HEADER}\r\nP1,F,1950-07-01,11§2\r\n".replace(",", ";").replace("§", ","),
+        '"ID";"GENDER";"DOB";"LYMPH_COUNT"\n"P1";"F";"1950-07-01";"11,2"\n',
+        "ID;GENDER;DOB;LYMPH_COUNT;ward, floor\n\nP1;F;1950-07-01;11,2;2,5\n;;;;\n",
     ],
     ids=[
         "crlf",
@@ -191,7 +192,7 @@ def test_a_missing_column_among_semicolons_or_tabs(tmp_path: Path) -> None:
 def test_the_header_alone_decides_between_commas_and_semicolons(tmp_path: Path) -> None:
     commas = read(tmp_path, f"{HEADER},a;b;c\nP;1;2;3,F,7/1/1950,11.2,;;;;\n")
     assert [patient.patient_id for patient in commas.patients] == ["P;1;2;3"]
-    semicolons = read(tmp_path, "ID;GENDER;DOB;LYMPH_COUNT\nP,1,2,3,4;F;7/1/1950;11.2\n")
+    semicolons = read(tmp_path, "ID;GENDER;DOB;LYMPH_COUNT\nP,1,2,3,4;F;1950-07-01;11.2\n")
     assert [patient.patient_id for patient in semicolons.patients] == ["P,1,2,3,4"]
     assert commas.patients[0].clinical == semicolons.patients[0].clinical == Clinical(True, 11.2, AGE)
     assert "line 2: 1 cells where the header has 4" in refusal(tmp_path, f"{HEADER}\nP1;F;7/1/1950;11.2\n")
@@ -255,7 +256,7 @@ def test_of_columns_the_first_in_the_file_disagrees_last(tmp_path: Path) -> None
 )
 @pytest.mark.parametrize("other", ["11,2", "11.2"])
 def test_a_number_with_two_separators_is_none_and_takes_no_side(tmp_path: Path, cell: str, other: str) -> None:
-    rows = f"{SEMICOLONS}\nP1;F;7/1/1950;{cell};61\nP2;F;7/1/1950;{other};61\n"
+    rows = f"{SEMICOLONS}\nP1;F;1950-07-01;{cell};61\nP2;F;1950-07-01;{other};61\n"
     first, second = read(tmp_path, rows).patients
     assert verdict(first) == ("refused", "count_unreadable")
     assert second.clinical == Clinical(True, 11.2, 61.0)
@@ -426,10 +427,17 @@ def test_rows_without_an_id_stay_apart(tmp_path: Path) -> None:
         ("P1,F,7/1/1950,1e-999", "count_implausible"),
         ("P1,,7/1/1950,11.2", "sex_missing"),
         ("P1,X,7/1/1950,11.2", "sex_missing"),
-        ("P1,female,7/1/1950,11.2", "sex_missing"),
+        ("P1,unknown,7/1/1950,11.2", "sex_missing"),
         ("P1,F,,11.2", "birth_date_missing"),
         ("P1,F,1.7.1950,11.2", "birth_date_unreadable"),
         ("P1,F,31-2-1950,11.2", "birth_date_unreadable"),
+        ("P1,F,2/30/1950,11.2", "birth_date_unreadable"),
+        ("P1,F,1/1/1900,11.2", "birth_date_placeholder"),
+        ("P1,F,1/0/1900,11.2", "birth_date_placeholder"),
+        ("P1,F,00/00/1929,11.2", "birth_date_placeholder"),
+        ("P1,F,0000-00-00,11.2", "birth_date_placeholder"),
+        ("P1,F,30-12-1899,11.2", "birth_date_placeholder"),
+        ("P1,F,1900-01-01 00:00:00,11.2", "birth_date_placeholder"),
         ("P1,F,7/2/2019,11.2", "age_implausible"),
         ("P1,F,7/1/2950,11.2", "age_implausible"),
         ("P1,F,7/1/1850,11.2", "age_implausible"),
@@ -486,7 +494,7 @@ def test_age_is_taken_at_the_sample_date_and_falls_back_to_the_reference_date(tm
     assert ages == [21915 / 365.25, AGE]
     assert verdict(read_one(tmp_path, "P1,F,7/1/1950,5,", header, day=None)) == ("refused", "sample_date_missing")
     before_birth = read_one(tmp_path, "P1,F,7/1/1950,5,6/30/1950", header)
-    assert verdict(before_birth) == ("refused", "age_implausible")
+    assert verdict(before_birth) == ("refused", "sample_date_before_birth")
     unreadable = read_one(tmp_path, "P1,F,7/1/1950,5,yesterday", header)
     assert verdict(unreadable) == ("refused", "sample_date_unreadable")
 
@@ -495,7 +503,7 @@ def test_an_impossible_slash_date_in_either_column_ends_the_run(tmp_path: Path) 
     table = f"{HEADER},SAMPLE_DATE\n{GOOD},1/2/2019\nP2,M,7/1/1950,5,13/2/2019\n"
     message = refusal(tmp_path, table)
     assert "line 3, column SAMPLE_DATE" in message
-    assert "--date-format" in message
+    assert "--sample-date-format %d/%m/%Y" in message
     cohort = read(tmp_path, table.replace("7/1/1950", "1/7/1950"), date_format="%d/%m/%Y")
     ages = [patient.clinical and patient.clinical.age_years for patient in cohort.patients]
     assert ages == [(dt.date(2019, 2, day) - dt.date(1950, 7, 1)).days / 365.25 for day in (1, 13)]
@@ -503,12 +511,20 @@ def test_an_impossible_slash_date_in_either_column_ends_the_run(tmp_path: Path) 
 
 def test_messages_hold_lines_and_columns_but_no_values(tmp_path: Path) -> None:
     secrets = ("1951", "7123", "sekret")
-    rows = ["P1,sekret,7/1/1950,5", "P1,F,sekret,5", "P1,F,7/1/1950,sekret", "P1,F,7/1/1950,77123", "P1,F,1-1-2951,5"]
+    rows = ["P1,unknown,7/1/1950,5", "P1,F,sekret,5", "P1,F,7/1/1950,sekret", "P1,F,7/1/1950,77123", "P1,F,1-1-2951,5"]
     reasons = []
     for row in rows:
         patient = read_one(tmp_path, row)
         reasons.append(patient.verdict.reason if patient.verdict else "")
-    broken = ("P1,F,13/13/1951,5", "P1,F,1951", '"sekret"x,F', '"sekret', "sekret\0", "sekret" * 30_000)
+    broken = (
+        "P1,F,13/12/1951,5",
+        "P1,sekret,7/1/1950,5",
+        "P1,F,1951",
+        '"sekret"x,F',
+        '"sekret',
+        "sekret\0",
+        "sekret" * 30_000,
+    )
     messages = [refusal(tmp_path, f"{HEADER}\n{row}\n") for row in broken]
     messages.append(refusal(tmp_path, f"{SEMICOLONS}\nP1;F;;7.7123;61\nP1;F;;7,7123;61\n"))
     messages.append(refusal(tmp_path, f"{HEADER}\nsekret\xe9\n".encode("latin-1")))
@@ -532,7 +548,7 @@ IDS = (
 VALID_ROWS = st.tuples(
     IDS,
     st.sampled_from("MFmf"),
-    st.dates(dt.date(1899, 6, 30), DAY),
+    st.dates(dt.date(1899, 6, 30), DAY).filter(lambda date: date not in PLACEHOLDERS),
     st.floats(0, 1000, exclude_min=True),
     st.integers(0, 2),
 )
@@ -552,3 +568,83 @@ def test_what_csv_writes_reads_back_the_same(
         (patient_id, Clinical(sex in "Ff", count, (DAY - birth).days / 365.25))
         for patient_id, sex, birth, count, _ in rows
     ]
+
+
+@pytest.mark.parametrize(
+    ("sample", "today", "code"),
+    [
+        ("7/2/2019", "2019-07-01", ""),  # a hospital in New Zealand is a day ahead
+        ("7/3/2019", "2019-07-01", "sample_date_in_future"),
+        ("7/1/2091", "2026-11-27", "sample_date_in_future"),
+        ("7/1/1950", "2019-07-01", ""),  # a newborn
+        ("6/30/1950", "2019-07-01", "sample_date_before_birth"),
+    ],
+)
+def test_a_sample_lies_between_birth_and_today(tmp_path: Path, sample: str, today: str, code: str) -> None:
+    (tmp_path / "clinical_annotation.csv").write_text(
+        f"{HEADER},SAMPLE_DATE\nP1,F,7/1/1950,5,{sample}\nP2,F,7/1/1950,11.2,\n"
+    )
+    first, second = read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY, today=dt.date.fromisoformat(today)).patients
+    assert (first.verdict.reason.partition(":")[0] if first.verdict else "") == code
+    assert second.clinical == Clinical(True, 11.2, AGE)
+
+
+def test_without_a_day_given_today_is_the_machines(tmp_path: Path) -> None:
+    far = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=3)
+    near = far - dt.timedelta(days=3)
+    rows = f"{HEADER},SAMPLE_DATE\nP1,F,7/1/1950,5,{far}\nP2,F,7/1/1950,5,{near}\n"
+    first, second = read(tmp_path, rows).patients
+    assert verdict(first) == ("refused", "sample_date_in_future")
+    assert second.clinical == Clinical(True, 5.0, (near - dt.date(1950, 7, 1)).days / 365.25)
+
+
+def test_samples_have_a_format_of_their_own(tmp_path: Path) -> None:
+    rows = f"{HEADER},SAMPLE_DATE\nP1,F,01/07/1950,5,1.7.10 08:15\nP2,F,01/07/1950,5,2010-07-01T08:15:00+02:00\n"
+    (tmp_path / "clinical_annotation.csv").write_text(rows)
+
+    def codes_and_ages(sample_date_format: str | None) -> list[object]:
+        cohort = read_cohort(
+            tmp_path, PLAUSIBLE, reference_date=DAY, date_format="%d/%m/%Y", sample_date_format=sample_date_format
+        )
+        return [one.clinical.age_years if one.clinical else verdict(one)[1] for one in cohort.patients]
+
+    assert codes_and_ages("%d.%m.%y %H:%M") == [21915 / 365.25, "sample_date_unreadable"]
+    assert codes_and_ages("iso") == ["sample_date_unreadable", 21915 / 365.25]
+    assert codes_and_ages(None) == ["sample_date_unreadable"] * 2
+
+
+def test_a_format_for_births_with_two_digit_years_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "clinical_annotation.csv").write_text(f"{HEADER}\nP1,M,16/06/18,4.6\n")
+    with pytest.raises(UsageError, match=r"--date-format %d/%m/%y: two-digit years.*%Y"):
+        read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY, date_format="%d/%m/%y")
+
+
+def test_a_french_table_whose_days_are_all_twelve_or_lower_stops(tmp_path: Path) -> None:
+    rows = "ID;GENDER;DOB;LYMPH_COUNT\nP1;M;05/06/1950;5,8\nP2;F;11/12/1929;4,6\n"
+    message = refusal(tmp_path, rows)
+    assert "line 2, column DOB: a date that may be day/month/year or month/day/year" in message
+    assert "--date-format %d/%m/%Y" in message
+    proven = read(tmp_path, f"{rows}P3;F;31/12/1929;4,6\n")
+    assert [one.clinical.age_years for one in proven.patients if one.clinical] == [
+        (DAY - day).days / 365.25 for day in (dt.date(1950, 6, 5), dt.date(1929, 12, 11), dt.date(1929, 12, 31))
+    ]
+
+
+def test_women_of_a_spanish_table_are_not_men(tmp_path: Path) -> None:
+    rows = "ID;GENDER;DOB;LYMPH_COUNT\nA1;H;1946-01-17;5,8\nA2;M;1929-06-16;4,6\n"
+    message = refusal(tmp_path, rows)
+    assert "line 2, column GENDER: the column holds H, M" in message
+    assert "--sex-codes" in message
+    cohort = read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY, sex_codes={"H": "male", "M": "female"})
+    assert [one.clinical.female for one in cohort.patients if one.clinical] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("folder", "patient_id"),
+    [("Zoe\u03011", "Zo\u00e91"), ("Zo\u00e91", "Zoe\u03011"), ("p1", "P1"), ("P1 ", "P1"), ("STRASSE", "Stra\u00dfe")],
+)
+def test_a_folder_that_looks_like_an_id_is_known(tmp_path: Path, folder: str, patient_id: str) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / "P2").mkdir()
+    rows = f"{HEADER}\n{patient_id},F,7/1/1950,5\nP2,F,7/1/1950,5\nP3,F,7/1/1950,5\n"
+    assert [one.look_alike for one in read(tmp_path, rows).patients] == [folder, "", ""]

@@ -40,7 +40,8 @@ def with_commas(rows: list[list[str]]) -> list[list[str]]:
 IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), max_size=8)
 SEXES = st.sampled_from(["M", "F", "m", "x"])
 DATES = st.one_of(
-    st.dates(dt.date(1850, 1, 1), dt.date(2050, 1, 1)).map(dt.date.isoformat), st.sampled_from(["7/1/1950", "", "soon"])
+    st.dates(dt.date(1850, 1, 1), dt.date(2050, 1, 1)).map(dt.date.isoformat),
+    st.sampled_from(["7/31/1950", "", "soon"]),
 )
 NUMBERS = st.one_of(
     st.floats(-3, 1200, allow_nan=False).map(repr),

@@ -2,13 +2,13 @@ import datetime as dt
 
 import pytest
 
-from infer.dates import age_in_years, check_date_format, parse_column
+from infer.dates import age_in_years, check_date_format, is_placeholder, parse_column
 from infer.errors import CohortError, UsageError
 
 
-def parse(*cells: str, date_format: str | None = None) -> list[dt.date | None]:
+def parse(*cells: str, date_format: str | None = None, proof_needed: bool = False) -> list[dt.date | None]:
     lines = range(2, 2 + len(cells))
-    return parse_column(cells, lines, "DOB", "table.csv", date_format)
+    return parse_column(cells, lines, "DOB", "table.csv", date_format, proof_needed=proof_needed)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,18 @@ def parse(*cells: str, date_format: str | None = None) -> list[dt.date | None]:
         ("2019-7-1", dt.date(2019, 7, 1)),
         ("2/29/2020", dt.date(2020, 2, 29)),
         ("29-02-2020", dt.date(2020, 2, 29)),
+        ("2019-07-01T08:15:00+02:00", dt.date(2019, 7, 1)),
+        ("2019-07-01T00:15:00.123Z", dt.date(2019, 7, 1)),
+        ("2019-07-01 23:59:59-0800", dt.date(2019, 7, 1)),
+        ("2019-07-01 08:15", dt.date(2019, 7, 1)),
+        ("2019-07-01T24:00", dt.date(2019, 7, 1)),
+        ("2019-07-01T08:15:00,5+02", dt.date(2019, 7, 1)),
+        ("2019-07-01  8:15", dt.date(2019, 7, 1)),
+        ("7/1/2019 8:15 a.m.", dt.date(2019, 7, 1)),
+        ("7/1/2019 8:15pm", dt.date(2019, 7, 1)),
+        ("7/1/2019 0:00", dt.date(2019, 7, 1)),
+        ("7/1/2019 12:00:00 AM", dt.date(2019, 7, 1)),
+        ("1-7-2019 00:00:00", dt.date(2019, 7, 1)),
     ],
 )
 def test_slashes_are_month_first_and_dashes_day_or_year_first(cell: str, date: dt.date) -> None:
@@ -34,36 +46,90 @@ def test_slashes_are_month_first_and_dashes_day_or_year_first(cell: str, date: d
     [
         "",
         "unknown",
-        "1-7-19",
-        "19-07-01",
-        "12-31-1950",
         "29-2-2019",
+        "31-31-2019",
         "2019-13-01",
+        "2019-02-30",
         "0-1-2019",
         "1-1-0000",
         "01.07.2019",
         "20190701",
-        "2019-07-01T00:00",
+        "2019-07-01T25:00",
+        "2019-07-01T08:15:00:00",
+        "2019-07-01T",
         "2019-07-01 ",
-        "1-7-20190",
-        "\u0661-\u0667-2019",
+        "2019-07-01 08:15 morning",
+        "4/31/2019",
+        "2/29/2019",
+        "0/1/2019",
+        "00/00/2019",
+        "0000-00-00",
     ],
 )
-def test_what_is_no_date_without_slashes_costs_only_its_own_row(cell: str) -> None:
+def test_what_is_a_date_in_no_order_costs_only_its_own_row(cell: str) -> None:
     assert parse("1-7-2019", cell, "2-7-2019") == [dt.date(2019, 7, 1), None, dt.date(2019, 7, 2)]
 
 
 @pytest.mark.parametrize(
-    "cell", ["13/4/2019", "4/31/2019", "2/29/2019", "4/13/19", "0/1/2019", "2019/07/01", "13 / 4 / 2019"]
+    ("cell", "usual", "remedy"),
+    [
+        ("13/4/2019", "4/12/2019", "%d/%m/%Y"),
+        ("13/4/2019 00:00", "4/12/2019", "%d/%m/%Y"),
+        ("12-31-1950", "4-12-2019", "%m-%d-%Y"),
+        ("4/13/19", "4/12/2019", "%d/%m/%Y"),
+        ("2019/07/01", "4/12/2019", "%d/%m/%Y"),
+        ("13 / 4 / 2019", "4/12/2019", "%d/%m/%Y"),
+        ("1-7-19", "4-12-2019", "%d/%m/%Y"),
+        ("19-07-01", "2019-12-04", "%d/%m/%Y"),
+        ("1-7-20190", "4-12-2019", "%d/%m/%Y"),
+        ("\u0661-\u0667-2019", "4-12-2019", "%d/%m/%Y"),
+    ],
 )
-def test_a_slash_date_that_is_impossible_month_first_makes_the_column_suspect(cell: str) -> None:
+def test_a_date_in_another_order_makes_the_column_suspect(cell: str, usual: str, remedy: str) -> None:
     with pytest.raises(CohortError) as caught:
-        parse("4/12/2019", "5/6/2019", cell)
+        parse(usual, usual, cell)
     message = str(caught.value)
     assert caught.value.exit_code == 4
-    for part in ("table.csv", "line 4", "column DOB", "--date-format"):
+    for part in ("table.csv", "line 4", "column DOB", f"--date-format {remedy}"):
         assert part in message
     assert cell not in message
+
+
+@pytest.mark.parametrize("cell", ["4/13/19", "2019/07/01", "1-7-19", "19-07-01", "1-7-20190"])
+def test_a_date_in_no_form_known_makes_any_column_suspect(cell: str) -> None:
+    for proof_needed in (False, True):
+        with pytest.raises(CohortError, match="line 3, column DOB: a date that is neither"):
+            parse("2019-12-04", cell, proof_needed=proof_needed)
+
+
+@pytest.mark.parametrize("sign", ["/", "-"])
+def test_dates_in_both_orders_make_the_column_suspect(sign: str) -> None:
+    for proof_needed in (False, True):
+        with pytest.raises(CohortError, match=r"line 3, column DOB: dates as .* and as .* stand in this column"):
+            parse(f"13{sign}4{sign}2019", f"4{sign}13{sign}2019", proof_needed=proof_needed)
+
+
+@pytest.mark.parametrize("sign", ["/", "-"])
+def test_where_proof_is_needed_one_date_proves_the_order_of_the_column(sign: str) -> None:
+    def dates(*cells: str) -> list[dt.date | None]:
+        return parse(*(cell.replace("/", sign) for cell in cells), proof_needed=True)
+
+    assert dates("5/6/1950", "13/4/2019") == [dt.date(1950, 6, 5), dt.date(2019, 4, 13)]
+    assert dates("5/6/1950", "4/13/2019") == [dt.date(1950, 5, 6), dt.date(2019, 4, 13)]
+    assert dates("5/5/1950", "", "1950-06-05") == [dt.date(1950, 5, 5), None, dt.date(1950, 6, 5)]
+    for unproven in (["5/5/1950", "5/6/1950"], ["5/6/1950", "2/30/1950"], ["5/6/1950", "00/00/1929"]):
+        with pytest.raises(CohortError, match="no other date in this column shows which"):
+            dates(*unproven)
+
+
+def test_slashes_prove_nothing_of_dashes() -> None:
+    with pytest.raises(CohortError, match=r"line 3, .*--date-format %d-%m-%Y"):
+        parse("13/4/2019", "5-6-1950", proof_needed=True)
+
+
+def test_the_first_date_in_another_order_is_named() -> None:
+    with pytest.raises(CohortError, match="line 3, column DOB: a date that can only be day/month/year"):
+        parse("5/6/1950", "13/4/2019", "14/4/2019")
 
 
 @pytest.mark.parametrize("cell", ["N/A", "n/a", "/", "1/2", "April/2019"])
@@ -84,6 +150,49 @@ def test_a_date_format_that_gives_none_is_wrong_usage(date_format: str) -> None:
     with pytest.raises(UsageError, match="--date-format") as caught:
         check_date_format(date_format)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("date_format", ["%d/%m/%y", "%y%m%d", "%x"])
+def test_two_digit_years_are_for_samples_alone(date_format: str) -> None:
+    with pytest.raises(UsageError, match=r"two-digit years.*--sample-date-format"):
+        check_date_format(date_format)
+    check_date_format(date_format, "--sample-date-format", births=False)
+
+
+def test_iso_is_a_format() -> None:
+    check_date_format("iso")
+    assert parse("2019-07-01T08:15:00+02:00", "2019-7-1", "7/1/2019", "13/4/2019", date_format="iso") == [
+        dt.date(2019, 7, 1), dt.date(2019, 7, 1), None, None
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cell", ["1/0/1900", "00/00/1929", "00-00-1929", "0000-00-00", "1929-00-00", "00.00.1929", "0/1/2019"]
+)
+def test_a_date_with_a_zero_part_stands_for_an_unknown_one(cell: str) -> None:
+    assert is_placeholder(cell, None)
+    assert is_placeholder(f"{cell} 00:00:00", None)
+
+
+@pytest.mark.parametrize(
+    ("date", "unknown"),
+    [
+        ((1900, 1, 1), True),
+        ((1899, 12, 30), True),
+        ((1899, 12, 31), True),
+        ((1900, 1, 2), False),
+        ((1970, 1, 1), False),
+    ],
+)
+def test_first_days_of_spreadsheets_and_databases_stand_for_unknown_births(
+    date: tuple[int, int, int], unknown: bool
+) -> None:
+    assert is_placeholder("x", dt.date(*date)) == unknown
+
+
+@pytest.mark.parametrize("cell", ["1/1/00", "10/10/2000", "2000-10-10", "N/A", ""])
+def test_other_zeros_do_not(cell: str) -> None:
+    assert not is_placeholder(cell, None)
 
 
 @pytest.mark.parametrize("cell", ["1\uff13/04/2019", "13/04/201\u0669"])

@@ -224,6 +224,8 @@ def test_a_refused_patient_is_kept_and_counted(cohort: Path, tmp_path: Path) -> 
         ({"reference_date": dt.date(2019, 7, 2)}, "the unfinished run had another reference_date"),
         ({"reference_date": None}, "the unfinished run had another reference_date"),
         ({"date_format": "%m/%d/%Y"}, "the unfinished run had another date_format"),
+        ({"sample_date_format": "%d.%m.%y"}, "the unfinished run had another sample_date_format"),
+        ({"sex_codes": "M=male,F=female"}, "the unfinished run had another sex_codes"),
         ({"fresh": True}, "--fresh"),
     ],
 )
