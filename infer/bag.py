@@ -1,6 +1,8 @@
 """A patient on its way through the pipeline, and what comes out at the end: rows of the results."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from infer.cohort import Clinical, Patient, Verdict
-from infer.images import leaves, list_images
+from infer.images import leaves
+from infer.listing import list_images, still_changing
 from infer.looking import Crop
 
 
@@ -52,6 +55,9 @@ class PatientResult:
     fingerprint: str = ""  # of all that the result hangs on, as hexadecimal
     ignored_files: int = 0
     unusual_colour: bool = False  # far from the training patients' stain
+    unusual_sizes: Mapping[str, int] = field(default_factory=dict)  # "width x height" in pixels -> pictures
+    pictures_below: tuple[str, ...] = ()  # folders in the patient's that hold pictures, which nobody looked at
+    contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
 
     @property
     def rejected(self) -> int:
@@ -68,6 +74,9 @@ class Bag:
     verdict: Verdict | None
     images: list[ImageResult] = field(default_factory=list)
     ignored_files: int = 0
+    pictures_below: tuple[str, ...] = ()
+    unusual_sizes: Counter[str] = field(default_factory=Counter)
+    contents: list[str] = field(default_factory=list)
     waiting: list[tuple[int, Crop]] = field(default_factory=list)  # held back until there are enough to score at all
     used: int = 0
     scored: int = 0
@@ -102,19 +111,20 @@ class Bag:
         return self.patient.clinical
 
 
-def open_bag(folder: Path, root: Path, patient: Patient) -> Bag:
+def open_bag(folder: Path, root: Path, patient: Patient, settle: float) -> Bag:
     """Begin a patient: look into its folder, or note at once why it has no probability.
 
     Args:
         folder: the cohort's, `root` the same resolved.
+        settle: seconds that the folder and its files must have been left alone.
     """
-    bag = _listed(folder, root, patient)
+    bag = _listed(folder, root, patient, settle)
     names = [image.image for image in bag.images]
-    bag.see(patient.patient_id, patient.clinical, bag.verdict, names, bag.ignored_files)
+    bag.see(patient.patient_id, patient.clinical, bag.verdict, names, bag.ignored_files, bag.pictures_below)
     return bag
 
 
-def _listed(folder: Path, root: Path, patient: Patient) -> Bag:
+def _listed(folder: Path, root: Path, patient: Patient, settle: float) -> Bag:
     path = folder / patient.patient_id
     bag = Bag(patient, path, patient.verdict)
     if bag.verdict:
@@ -123,13 +133,26 @@ def _listed(folder: Path, root: Path, patient: Patient) -> Bag:
         if leaves(path, root):
             bag.verdict = Verdict("failed", "folder_outside: the patient's folder is a link out of the cohort")
             return bag
+        if settle and still_changing(path, settle):
+            bag.verdict = Verdict("failed", f"still_changing: a file is younger than {settle:g} s. Start again later")
+            return bag
         listing = list_images(path)
     except (FileNotFoundError, NotADirectoryError):
-        bag.verdict = Verdict("failed", "folder_missing: the cohort has no folder of this name")
+        bag.verdict = Verdict("failed", f"folder_missing: the cohort has no folder of this name{_hint(patient)}")
         return bag
     except OSError as error:
         bag.verdict = Verdict("failed", f"folder_unreadable: {error.strerror}")
         return bag
     bag.ignored_files = listing.ignored
+    bag.pictures_below = listing.below
     bag.images = [ImageResult(name) for name in listing.names]
     return bag
+
+
+def _hint(patient: Patient) -> str:
+    if not patient.look_alike:
+        return ""
+    return (
+        f", but {patient.look_alike!a}, which looks the same and differs in capitals, blanks or the way that "
+        f"accents are stored. It was not taken: rename one of them"
+    )

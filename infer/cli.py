@@ -49,6 +49,13 @@ INTERRUPTED, TERMINATED = 130, 143
     type=click.IntRange(1, 1024),
     help="Processors for networks and decoding.  [default: all that the run may use]",
 )
+@click.option(
+    "--settle",
+    type=click.FloatRange(0),
+    default=0,
+    metavar="SECONDS",
+    help="A patient for whom a file is younger has failed: it may still be copied.",
+)
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over where a run that was cut off left OUT unfinished.")
 @click.version_option(__version__, prog_name="lympho")

@@ -2,8 +2,8 @@
 
 Threads would take turns at Python's lock for most of the work, so that more processors would decode no faster; and a
 picture at which a decoder crashes or hangs ends this process instead of the night. A request is a line of JSON: folder,
-names, root, size. The answer is a line of JSON, one [content, colour, rejection, [errno, text]] a name, and the crops'
-bytes.
+names, root, size. The answer is a line of JSON, one [content, colour, pixels, rejection, [errno, text]] a name, and the
+crops' bytes.
 """
 
 import contextlib
@@ -100,7 +100,7 @@ class Decoder:
         if not line.endswith(b"\n"):
             raise _DiedError
         told = json.loads(line)
-        good = sum(not (rejection or failure) for _, _, rejection, failure in told)
+        good = sum(not (rejection or failure) for *_, rejection, failure in told)
         crops = np.empty((good, self._size, self._size, 3), np.uint8)
         if answers.readinto(crops.data) != crops.nbytes:
             raise _DiedError
@@ -110,8 +110,9 @@ class Decoder:
                 content,
                 RejectedImage(rejection) if rejection else OSError(*failure) if failure else next(rest),
                 tuple(colour),
+                tuple(pixels),
             )
-            for content, colour, rejection, failure in told
+            for content, colour, pixels, rejection, failure in told
         ]
 
     def _alone(self, folder: Path, name: str) -> Looked:
@@ -194,8 +195,10 @@ def serve() -> None:
         os._exit(1)  # Python would try to write the rest once more, and complain
 
 
-def _told(looked: Looked) -> tuple[str, tuple[float, ...], str | None, tuple[int | None, str | None] | None]:
+def _told(
+    looked: Looked,
+) -> tuple[str, tuple[float, ...], tuple[int, ...], str | None, tuple[int | None, str | None] | None]:
     crop = looked.crop
     rejection = str(crop) if isinstance(crop, RejectedImage) else None
     failure = (crop.errno, crop.strerror) if isinstance(crop, OSError) else None
-    return looked.content, looked.colour, rejection, failure
+    return looked.content, looked.colour, looked.pixels, rejection, failure

@@ -109,11 +109,12 @@ class Decoders:
         return decoder
 
 
-def decoded(cohort: Cohort, decoders: Decoders, ahead: int) -> Iterator[Event]:
+def decoded(cohort: Cohort, decoders: Decoders, ahead: int, settle: float = 0.0) -> Iterator[Event]:
     """The cohort as events, in order.
 
     Args:
         ahead: pictures that are decoded before the reader asks for them.
+        settle: seconds that a patient's folder must have been left alone.
     """
     ahead = max(ahead, 2 * CHUNK * decoders.number)  # so that each process has something to do, and something to come
     parts: deque[tuple[Bag, Sequence[int | Mark], Future[list[Looked]] | None]] = deque()
@@ -132,7 +133,7 @@ def decoded(cohort: Cohort, decoders: Decoders, ahead: int) -> Iterator[Event]:
         waiting += len(positions)
 
     for patient in cohort.patients:
-        bag = open_bag(cohort.folder, decoders.root, patient)
+        bag = open_bag(cohort.folder, decoders.root, patient, settle)
         names = [image.image for image in bag.images]
         add(bag, [Mark.OPENED], None)
         for start in range(0, len(names), CHUNK):

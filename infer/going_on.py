@@ -53,7 +53,7 @@ def find_past(folder: Path, asked: Identity, *, fresh: bool) -> Past:
     return Past(stored).if_same(replace(asked, numerics=stored.header.identity.numerics))
 
 
-def unchanged(cohort: Cohort, places: Mapping[str, Place], workers: int) -> dict[int, int]:
+def unchanged(cohort: Cohort, places: Mapping[str, Place], workers: int, settle: float) -> dict[int, int]:
     """Patients of the cohort that an earlier start finished and that are still what they were.
 
     All their pictures are read, none is decoded. Who failed is looked at again: what was missing may be there now.
@@ -61,6 +61,7 @@ def unchanged(cohort: Cohort, places: Mapping[str, Place], workers: int) -> dict
     Args:
         places: the journal's, by patient.
         workers: reading threads.
+        settle: seconds that a patient's folder must have been left alone.
 
     Returns:
         The patient's line in the table -> where its entry stands in the journal.
@@ -72,7 +73,7 @@ def unchanged(cohort: Cohort, places: Mapping[str, Place], workers: int) -> dict
             place = places.get(patient.patient_id)
             if place is None or place.status == "failed":
                 continue
-            bag = open_bag(cohort.folder, root, patient)
+            bag = open_bag(cohort.folder, root, patient, settle)
 
             def content(image: ImageResult, folder: Path = bag.folder) -> str:
                 return try_picture(folder / image.image, root)[0]

@@ -1,4 +1,4 @@
-"""Lists a patient's pictures and turns each into the networks' input: the central crop as uint8 RGB.
+"""Reads a picture and turns it into the networks' input: the central crop as uint8 RGB.
 
 One function for training and scoring alike. A picture that cannot be used is rejected with a reason, never repaired.
 """
@@ -9,47 +9,32 @@ import io
 import os
 import stat
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+from infer.damage import PNG_SIGNATURE, DamagedError, check_for_lost_blocks, checked_png, turned_back
+from infer.jpeg import strict_jpeg
+
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, whatever the suffix says
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 25 * 10**6  # a 224 x 224 picture has 50,176; a bomb has 4 * 10^8
 # Failures to open that say something of this file; any other says something of the disk or the network.
 THIS_FILE_ALONE = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"})
-TIFF_BITS_PER_SAMPLE = 258
+OTHER_COLOURS = frozenset({"LAB", "HSV"})
+TIFF_BITS_PER_SAMPLE, ORIENTATION = 258, 274
+JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+WITHOUT_CHECKSUMS = ("BMP", "DIB", "TIFF")
 
 # Pillow only warns of pictures between one and two times its own limit; a nightly job must not decode them.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What lies in a patient's folder."""
-
-    names: tuple[str, ...]  # pictures by their suffix, sorted
-    ignored: int  # anything else
-
-
 class RejectedImage(Exception):
     """A picture that cannot be used; the message is "code: sentence"."""
-
-
-def list_images(folder: Path) -> Listing:
-    """The pictures of a patient's folder, sorted by name.
-
-    Raises:
-        OSError: the folder is missing or cannot be read.
-    """
-    names = os.listdir(folder)
-    pictures = sorted(name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES)
-    return Listing(tuple(pictures), len(names) - len(pictures))
 
 
 def leaves(path: Path, root: Path) -> bool:
@@ -59,7 +44,7 @@ def leaves(path: Path, root: Path) -> bool:
 
 def read_crop(path: Path, root: Path, size: int) -> npt.NDArray[np.uint8]:
     """The central `size` x `size` pixels of a picture file: `read_picture`, then `decode_crop`."""
-    return decode_crop(read_picture(path, root), size)
+    return decode_crop(read_picture(path, root), size)[0]
 
 
 def read_picture(path: Path, root: Path) -> bytes:
@@ -92,16 +77,19 @@ def try_picture(path: Path, root: Path) -> tuple[str, bytes | RejectedImage | OS
     return hashlib.sha256(data).hexdigest(), data
 
 
-def decode_crop(data: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """The central `size` x `size` pixels of a picture: (size, size, 3) uint8 RGB.
+def decode_crop(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """The central `size` x `size` pixels of a picture, (size, size, 3) uint8 RGB, and its width and height in pixels.
 
     Raises:
         RejectedImage: it cannot be used, with the reason.
     """
     try:
-        return _decode(data, size)
+        pixels = _decode(data, size)
+        return centre_crop(pixels, size), (pixels.shape[1], pixels.shape[0])
     except (RejectedImage, MemoryError):
         raise
+    except DamagedError as error:
+        raise RejectedImage(f"damaged: {error}. Copy the file again from where it comes from") from error
     except UnidentifiedImageError as error:
         raise RejectedImage("not_an_image: the content is not JPEG, PNG, TIFF or BMP") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -140,6 +128,9 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """All pixels as they are stored: (height, width, 3) RGB."""
+    if data.startswith(PNG_SIGNATURE):
+        data = checked_png(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width < size or height < size:
@@ -148,9 +139,23 @@ def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
             raise RejectedImage("too_many_pixels: the picture is far larger than an analyser's")
         if getattr(image, "n_frames", 1) > 1:
             raise RejectedImage("several_frames: the file holds more than one picture")
+        if image.mode in OTHER_COLOURS:
+            raise RejectedImage(f"other_colours: {image.mode} instead of RGB or grey. Save the picture as RGB")
         if image.mode not in EIGHT_BIT_MODES or _bits(image, data) > 8:
             raise RejectedImage("not_8_bit: more than 8 bits a channel")
-        return centre_crop(np.asarray(_to_rgb(image)), size)
+        if image.format == "JPEG":
+            return _decode_jpeg(image, data)
+        if image.format in WITHOUT_CHECKSUMS:
+            check_for_lost_blocks(data)
+        orientation = image.getexif().get(ORIENTATION) if image.format == "TIFF" else None  # only TIFFs are turned
+        return turned_back(np.asarray(_to_rgb(image)), orientation)
+
+
+def _decode_jpeg(image: Image.Image, data: bytes) -> npt.NDArray[np.uint8]:
+    pixels = strict_jpeg(data, JPEG_COLOURS[image.mode])
+    if pixels is None or image.mode == "CMYK":
+        return np.asarray(image.convert("RGB"))
+    return pixels if image.mode == "RGB" else np.repeat(pixels, 3, axis=-1)
 
 
 def _bits(image: Image.Image, data: bytes) -> int:

@@ -10,7 +10,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from infer.lock import MODE
 from infer.writable import sync
 
 JOURNAL = ".journal"
-FORMAT = 1  # raised whenever an older journal would be misread
+FORMAT = 2  # raised whenever an older journal would be misread
 SYNC_SECONDS = 1.0  # a killed process loses nothing, a machine that loses its power this much
 
 
@@ -65,6 +65,9 @@ class Entry:
     unusual_colour: bool
     prediction: str  # its line of predictions.csv
     images: str  # its lines of images.csv
+    unusual_sizes: dict[str, int] = field(default_factory=dict)  # "width x height" in pixels -> pictures
+    pictures_below: list[str] = field(default_factory=list)  # folders in the patient's that hold pictures
+    contents: list[str] = field(default_factory=list)  # the first digits of each decoded picture's SHA-256
 
 
 @dataclass(frozen=True)

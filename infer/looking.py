@@ -20,6 +20,7 @@ class Looked:
     content: str  # SHA-256 of its bytes; where they cannot be read, the reason
     crop: Crop | RejectedImage | OSError
     colour: tuple[float, ...] = ()  # mean red, green and blue of the crop
+    pixels: tuple[int, ...] = ()  # width and height of the picture
 
 
 def look(path: Path, root: Path, size: int) -> Looked:
@@ -33,8 +34,8 @@ def look(path: Path, root: Path, size: int) -> Looked:
         content, data = try_picture(path, root)
         if not isinstance(data, bytes):
             return Looked(content, data)
-        crop = decode_crop(data, size)
-        return Looked(content, crop, mean_colour(crop))
+        crop, pixels = decode_crop(data, size)
+        return Looked(content, crop, mean_colour(crop), pixels)
     except RejectedImage as error:
         return Looked(content, error)
     except MemoryError:  # no matter of the picture: its patient fails, the others go on

@@ -110,11 +110,33 @@ class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_points: dict[str, OperatingPoint]
 
 
-class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Colour of the training pictures: mean and standard deviation over patients of a patient's mean crop colour."""
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the training pictures are like.
+
+    Colour: mean and standard deviation over patients of a patient's mean crop colour. Size: of the files, smallest and
+    largest; a bundle that says nothing was trained on pictures of 224 x 224.
+    """
 
     rgb_mean: list[float]  # (3,) 0..255
     rgb_std: list[float]  # (3,)
+    picture_width: Range = Range(224, 224)  # pixels
+    picture_height: Range = Range(224, 224)  # pixels
+
+    @property
+    def sizes(self) -> str:
+        """The training pictures' size, in words."""
+        smallest, largest = (
+            f"{width:g} x {height:g}"
+            for width, height in (
+                (self.picture_width.low, self.picture_height.low),
+                (self.picture_width.high, self.picture_height.high),
+            )
+        )
+        return smallest if smallest == largest else f"{smallest} to {largest}"
+
+    def knows_size(self, width: int, height: int) -> bool:
+        """Whether a picture of so many pixels is no smaller and no larger than those of the training."""
+        return width in self.picture_width and height in self.picture_height
 
 
 class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import PIL
+import simplejpeg
 from PIL import features
 
 from infer import __version__
@@ -59,6 +60,7 @@ def libraries() -> dict[str, str]:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "jpeg": str(features.version("jpg")),
+        "simplejpeg": simplejpeg.__version__,
     }
 
 

@@ -51,6 +51,9 @@ def entry_of(result: PatientResult, short_id: str) -> Entry:
         image_reasons=dict(Counter(_code(image.reason) for image in rejected)),
         ignored_files=result.ignored_files,
         unusual_colour=result.unusual_colour,
+        unusual_sizes=dict(result.unusual_sizes),
+        pictures_below=list(result.pictures_below),
+        contents=list(result.contents),
         prediction=csv_text([prediction_row(result, short_id)]),
         images=csv_text(image_row(result, image) for image in result.images),
     )

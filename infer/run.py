@@ -16,6 +16,7 @@ from infer.dates import check_date_format
 from infer.errors import EXIT_MEANING, UsageError
 from infer.going_on import Past, find_past, unchanged
 from infer.journal import FORMAT, Entry, Header, Identity
+from infer.manifest import Drift
 from infer.processors import available_processors
 from infer.progress import Progress
 from infer.record import libraries, program_digest, what_ran
@@ -26,8 +27,10 @@ from infer.scoring import score_cohort
 from infer.sessions import CPU, choose_device
 from infer.sexes import parse_sex_codes
 from infer.tally import Tally
+from infer.twins import in_words
 
 LOG = logging.getLogger("lympho")
+MOST_TWINS = 20  # lines of the log
 MOST_WORKERS = 16  # decoding processes by default: each may hold a picture of 25 million pixels
 # A processor's networks take several times as long for a picture as decoding it: a process for so many processors.
 PROCESSORS_A_WORKER = 4
@@ -48,6 +51,7 @@ class Options:
     sample_date_format: str | None = None  # of SAMPLE_DATE, if not date_format
     sex_codes: str | None = None  # what GENDER's codes mean, such as M=male,F=female
     max_refused: float = 0.5  # share of the patients
+    settle: float = 0.0  # seconds that a patient's folder must have been left alone
     batch_size: int | None = None  # pictures; what suits the device if not given
     workers: int = 0  # decoding processes; 0 is what suits the device
     threads: int | None = None  # processors for networks and decoding; all that this process may use if not given
@@ -182,7 +186,7 @@ def _kept(cohort: Cohort, past: Past, options: Options) -> dict[int, int]:
         return {}
     LOG.info("goes on: reading the pictures of %d finished patients again", len(past.stored.places))
     readers = options.workers or min(_processors(options), MOST_WORKERS)
-    return unchanged(cohort, past.stored.places, readers)
+    return unchanged(cohort, past.stored.places, readers, options.settle)
 
 
 def _tell(downgrades: list[str], results: Results) -> int:
@@ -198,7 +202,7 @@ def _entries(
     """Score the cohort, count and tell: each patient's line in the table and its entry, in the table's order."""
     progress = Progress(len(cohort.patients))
     workers = options.workers or _workers(networks, _processors(options))
-    scored = score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers)
+    scored = score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers, options.settle)
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
             entry = entry_of(result, bundle.short_id)
@@ -208,12 +212,37 @@ def _entries(
                 LOG.warning("%s %s (%s)", _printable(entry.patient_id), entry.status, entry.code)
             if entry.unusual_colour:
                 LOG.warning("%s: colours are far from those of the training patients", entry.patient_id)
+            _warn(entry, bundle.manifest.drift)
             progress.advance(len(result.images))
             yield patient.line, entry
 
 
+def _warn(entry: Entry, drift: Drift) -> None:
+    """What is unusual about a patient's files."""
+    if entry.unusual_sizes:
+        listed = ", ".join(f"{count} of {size}" for size, count in entry.unusual_sizes.items())
+        LOG.warning(
+            "%s: pictures of another size than the training patients' (%s): %s. If their pixels are of another size on "
+            "the slide too, the probability is wrong",
+            entry.patient_id,
+            drift.sizes,
+            listed,
+        )
+    if entry.pictures_below:
+        LOG.warning(
+            "%s: folders in its folder hold pictures, which were not looked at: %s",
+            entry.patient_id,
+            ", ".join(map(_printable, entry.pictures_below)),
+        )
+
+
 def _end(tally: Tally, options: Options) -> int:
     code = tally.exit_code(options.max_refused)
+    twins = list(tally.twins.found().items())
+    for patients, pictures in twins[:MOST_TWINS]:
+        LOG.warning("%s", in_words(patients, pictures))
+    if len(twins) > MOST_TWINS:
+        LOG.warning("%d more lines of this kind; run.json has all of them", len(twins) - MOST_TWINS)
     counts = ", ".join(f"{tally.patients[status]} {status}" for status in ("scored", "refused", "failed"))
     LOG.info("%s; once all is written, exit code %d: %s", counts, code, EXIT_MEANING[code])
     return code
@@ -248,6 +277,8 @@ def _check_options(options: Options) -> None:
         check_date_format(options.sample_date_format, "--sample-date-format", births=False)
     if options.sex_codes is not None:
         parse_sex_codes(options.sex_codes)
+    if not options.settle >= 0:
+        raise UsageError("--settle: must be 0 seconds or more")
     if not 0 <= options.max_refused <= 1:
         raise UsageError("--max-refused: must be a share from 0 to 1")
     if _resolved(options.out).is_relative_to(_resolved(options.patients)):

@@ -17,12 +17,14 @@ from infer.cohort import Cohort, Verdict
 from infer.decoders import Decoders, Mark, decoded
 from infer.ensemble import calibrated, decide, weighted
 from infer.features import base_features, cell_classes
-from infer.images import RejectedImage, list_images
+from infer.images import RejectedImage
+from infer.listing import list_images
 from infer.looking import Crop, Looked
 from infer.manifest import Drift, Manifest
 from infer.models import ImageScores
 from infer.naive_bayes import malignant_probability
 from infer.scorer import Scorer
+from infer.twins import DIGITS
 
 COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
 
@@ -31,7 +33,7 @@ _Item = tuple[Bag, int, Crop]  # a picture's place in its bag
 
 
 def score_cohort(
-    cohort: Cohort, networks: Scorer | None, manifest: Manifest, point: str, workers: int
+    cohort: Cohort, networks: Scorer | None, manifest: Manifest, point: str, workers: int, settle: float = 0.0
 ) -> Generator[PatientResult, None, None]:
     """Score a cohort, one result a patient in the table's order.
 
@@ -39,6 +41,7 @@ def score_cohort(
         networks: None for a dry run: everything is read and checked, nothing is scored (`Scores` stay None).
         point: operating point, a key of the manifest's.
         workers: decoding processes.
+        settle: seconds that a patient's folder must have been left alone, else the patient fails.
 
     Raises, while it runs:
         WorkerError: a decoding process cannot be started.
@@ -48,13 +51,13 @@ def score_cohort(
     under_way: deque[Bag] = deque()
     decoders = Decoders(cohort.folder.resolve(), manifest.crop_size, workers)
     try:
-        for bag, position, looked in decoded(cohort, decoders, (1 + batches.callers) * batches.size):
+        for bag, position, looked in decoded(cohort, decoders, (1 + batches.callers) * batches.size, settle):
             if position is Mark.OPENED:
                 under_way.append(bag)
             elif looked is None or isinstance(position, Mark):
                 _close(bag, minimum)
             else:
-                _take(bag, position, looked, minimum, batches)
+                _take(bag, position, looked, manifest, batches)
             if len(under_way) > 4 * batches.size:  # a half-full batch must not hold back a queue of refused patients
                 batches.flush()
             while under_way and under_way[0].done:
@@ -67,7 +70,7 @@ def score_cohort(
         yield _result(under_way.popleft(), networks, manifest, point)
 
 
-def _take(bag: Bag, index: int, looked: Looked, minimum: int, batches: "_Batches") -> None:
+def _take(bag: Bag, index: int, looked: Looked, manifest: Manifest, batches: "_Batches") -> None:
     bag.see(looked.content)
     crop = looked.crop
     if isinstance(crop, RejectedImage):
@@ -78,12 +81,15 @@ def _take(bag: Bag, index: int, looked: Looked, minimum: int, batches: "_Batches
         bag.images[index].reason = bag.verdict.reason
         bag.waiting.clear()
         return
+    bag.contents.append(looked.content[:DIGITS])
+    if not manifest.drift.knows_size(*looked.pixels):
+        bag.unusual_sizes["{} x {}".format(*looked.pixels)] += 1
     if bag.verdict:
         return
     bag.used += 1
     bag.colour_sum += looked.colour
     bag.waiting.append((index, crop))
-    if bag.used >= minimum:
+    if bag.used >= manifest.plausible.minimum_images:
         for waiting_index, waiting_crop in bag.waiting:
             batches.add(bag, waiting_index, waiting_crop)
         bag.waiting.clear()
@@ -188,6 +194,9 @@ def _result(bag: Bag, networks: Scorer | None, manifest: Manifest, point: str) -
         images=tuple(bag.images),
         fingerprint=bag.fingerprint,
         ignored_files=bag.ignored_files,
+        pictures_below=bag.pictures_below,
+        unusual_sizes=dict(sorted(bag.unusual_sizes.items())),
+        contents=tuple(bag.contents),
         unusual_colour=scores is not None and _unusual(bag.colour_sum / bag.used, manifest.drift),
     )
 

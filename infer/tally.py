@@ -6,6 +6,7 @@ from typing import Any
 
 from infer.errors import FINISHED_WITH_FAILURES
 from infer.journal import Entry
+from infer.twins import Twins
 
 
 @dataclass
@@ -19,6 +20,10 @@ class Tally:
     image_reasons: Counter[str] = field(default_factory=Counter)
     ignored_files: int = 0
     unusual_colours: list[str] = field(default_factory=list)  # patients
+    unusual_sizes: Counter[str] = field(default_factory=Counter)  # "width x height" in pixels -> pictures
+    of_unusual_size: list[str] = field(default_factory=list)  # patients
+    pictures_below: dict[str, list[str]] = field(default_factory=dict)  # patient -> folders in its folder
+    twins: Twins = field(default_factory=Twins)
     not_scored: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
@@ -35,6 +40,12 @@ class Tally:
         self.ignored_files += entry.ignored_files
         if entry.unusual_colour:
             self.unusual_colours.append(entry.patient_id)
+        if entry.unusual_sizes:
+            self.unusual_sizes.update(entry.unusual_sizes)
+            self.of_unusual_size.append(entry.patient_id)
+        if entry.pictures_below:
+            self.pictures_below[entry.patient_id] = entry.pictures_below
+        self.twins.add(entry.patient_id, entry.contents)
 
     def exit_code(self, max_refused: float) -> int:
         """0, or 3 if a patient failed, none was scored, or more than this share was refused."""
@@ -54,5 +65,13 @@ class Tally:
             "ignored_files": self.ignored_files,
             "patients_with_unusual_colour": len(self.unusual_colours),
             "unusual_colour": self.unusual_colours,
+            "patients_with_unusual_picture_size": len(self.of_unusual_size),
+            "unusual_picture_size": self.of_unusual_size,
+            "unusual_picture_sizes": dict(sorted(self.unusual_sizes.items())),
+            "patients_with_pictures_below": len(self.pictures_below),
+            "pictures_below": self.pictures_below,
+            "same_pictures": [
+                {"patients": list(patients), "pictures": pictures} for patients, pictures in self.twins.found().items()
+            ],
             "not_scored": self.not_scored,
         }

@@ -18,7 +18,7 @@ from infer.bundle import Bundle
 from infer.cohort import Cohort
 from infer.ensemble import calibrated, weighted
 from infer.features import base_features, cell_classes
-from infer.images import list_images
+from infer.listing import list_images
 from infer.models import FEATURE_MAPS
 from infer.naive_bayes import malignant_probability
 from infer.scorer import Scorer

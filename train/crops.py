@@ -22,7 +22,8 @@ from torch import Tensor
 
 from infer.cohort import Cohort, Patient, read_cohort
 from infer.errors import CohortError, UsageError
-from infer.images import RejectedImage, leaves, list_images, read_crop
+from infer.images import RejectedImage, leaves, read_crop
+from infer.listing import list_images
 from infer.manifest import Plausible, Range
 from train.segmentation import segment_crops
 

@@ -122,6 +122,27 @@ def test_a_circle_of_links_has_its_places_exit_code(pristine: Path, tmp_path: Pa
     assert error_of(pristine, circle).exit_code == 7
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"date_format": "%d/%m/%y"}, "--date-format %d/%m/%y: two-digit years"),
+        ({"sample_date_format": "%m/%Y"}, "--sample-date-format %m/%Y: must give day, month and year"),
+        ({"sex_codes": "M"}, "--sex-codes M: must name a code for male and one for female"),
+        ({"settle": -1.0}, "--settle: must be 0 seconds or more"),
+        ({"settle": float("nan")}, "--settle: must be 0 seconds or more"),
+    ],
+)
+def test_options_that_say_nothing_are_2_before_anything_is_read(
+    tmp_path: Path, options: dict[str, object], says: str
+) -> None:
+    error = error_of(tmp_path / "nowhere", tmp_path / "out", **options)
+    assert (error.exit_code, says in str(error)) == (2, True)
+
+
+def test_samples_may_have_two_digit_years(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "nowhere", tmp_path / "out", sample_date_format="%d/%m/%y").exit_code == 4
+
+
 def test_a_terminal_closed_under_way_stops_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def isatty(self) -> bool:

@@ -117,6 +117,11 @@ def test_a_run_after_a_finished_one_scores_everything_anew(
     assert (outcome.record["kept_from_earlier_starts"], len(outcome.record["starts"])) == (0, 1)
 
 
+def add_a_picture_below(cohort: Path) -> None:
+    (cohort / "S001/slide2").mkdir()
+    os.link(cohort / "S001/000000.jpg", cohort / "S001/slide2/000000.jpg")
+
+
 def add_a_picture(cohort: Path) -> None:
     os.link(cohort / "S001/000000.jpg", cohort / "S001/900000.jpg")
 
@@ -138,6 +143,7 @@ def swap_two_pictures(cohort: Path) -> None:
         change_a_picture,
         swap_two_pictures,
         lambda cohort: (cohort / "S001/000003.jpg").unlink(),
+        add_a_picture_below,
         lambda cohort: (cohort / "S001/notes.txt").write_text("ignored, but counted"),
         lambda cohort: set_count(cohort, "S001", "7.5"),
         lambda cohort: set_count(cohort, "S001", ""),
@@ -205,6 +211,26 @@ def test_who_failed_is_looked_at_again_though_nothing_of_it_changed(
     outcome = score(pristine, tmp_path)
     assert (outcome.code, outcome.record["kept_from_earlier_starts"]) == (0, 0)
     assert outcome.csv_bytes == plain.csv_bytes
+
+
+def test_a_finished_patient_whose_folder_is_changing_again_is_not_kept(cohort: Path, tmp_path: Path) -> None:
+    keep_patients(cohort, "S001", "S002")
+    cut(cohort, tmp_path / "out", 1)
+    outcome = score(cohort, tmp_path / "out", settle=3600.0)
+    assert outcome.record["kept_from_earlier_starts"] == 0
+    assert [row["reason"].partition(":")[0] for row in outcome.predictions.values()] == ["still_changing"] * 2
+
+
+def test_what_is_unusual_about_a_kept_patient_is_told_too(cohort: Path, tmp_path: Path) -> None:
+    add_a_picture_below(cohort)
+    os.link(cohort / "S001/000000.jpg", cohort / "S003/copy.jpg")
+    keep_patients(cohort, "S001", "S002", "S003")
+    cut(cohort, tmp_path / "out", 1)
+    outcome, fresh = score(cohort, tmp_path / "out"), score(cohort, tmp_path / "fresh")
+    assert outcome.record["kept_from_earlier_starts"] == 1
+    for key in ("same_pictures", "pictures_below", "unusual_picture_size", "unusual_picture_sizes"):
+        assert outcome.record[key] == fresh.record[key] != []
+    assert outcome.record["same_pictures"] == [{"patients": ["S001", "S003"], "pictures": 1}]
 
 
 def test_a_refused_patient_is_kept_and_counted(cohort: Path, tmp_path: Path) -> None:

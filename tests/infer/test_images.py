@@ -15,8 +15,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from infer.images import MAX_FILE_BYTES, Listing, RejectedImage, list_images, read_crop, try_picture
+from infer.images import (
+    MAX_FILE_BYTES,
+    RejectedImage,
+    centre_crop,
+    decode_crop,
+    read_crop,
+    try_picture,
+)
 from tests.fuzz import fuzz
 from tests.synthetic import draw_cell
 
@@ -158,14 +166,48 @@ def test_a_progressive_jpeg_is_the_same_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path, progressive), read(tmp_path, plain))
 
 
+ORIENTATION, XMP = 274, 700
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_orientation_tag_is_ignored(tmp_path: Path, orientation: int) -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_orientation_tag_is_ignored(tmp_path: Path, kind: str, orientation: int) -> None:
     """Pixels as they are stored, in training and in scoring: analysers write none."""
     picture = draw_cell(1, np.random.default_rng(0))
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    turned = encoded(picture, "JPEG", quality=95, exif=exif)
-    np.testing.assert_array_equal(read(tmp_path, turned), read(tmp_path, encoded(picture, "JPEG", quality=95)))
+    exif[ORIENTATION] = orientation
+    turned = encoded(picture, kind, exif=exif)
+    np.testing.assert_array_equal(read(tmp_path, turned), read(tmp_path, encoded(picture, kind)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (120, 150), (150, 113)])
+def test_an_orientation_tag_in_a_tiff_is_ignored(compression: str, orientation: int, height: int, width: int) -> None:
+    """Pillow turns them."""
+    picture = draw_cell(1, np.random.default_rng(0))[:height, :width]
+    stored = centre_crop(picture, SIZE)
+    turn = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+    for tags in ({ORIENTATION: orientation}, {XMP: turn}, {ORIENTATION: orientation, XMP: turn.replace(b"9", b"3")}):
+        data = encoded(picture, "TIFF", compression=compression, tiffinfo=tags)
+        crop, size = decode_crop(data, SIZE)
+        np.testing.assert_array_equal(crop, stored)
+        assert size == (width, height)
+
+
+@pytest.mark.parametrize("kind", [4, 5, 11, 12], ids=["long", "rational", "float", "double"])
+@pytest.mark.parametrize("orientation", [5, 6])
+def test_an_orientation_of_another_number_type_is_ignored_too(kind: int, orientation: int) -> None:
+    """Pillow obeys it."""
+    picture = draw_cell(1, np.random.default_rng(0))[:120, :150]
+    tags = ImageFileDirectory_v2()
+    tags[ORIENTATION] = orientation
+    tags.tagtype[ORIENTATION] = kind
+    data = encoded(picture, "TIFF", tiffinfo=tags)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.size == (120, 150)  # turned
+    np.testing.assert_array_equal(decode_crop(data, SIZE)[0], centre_crop(picture, SIZE))
 
 
 def one_clear_pixel() -> Image.Image:
@@ -204,6 +246,45 @@ def test_more_than_8_bits_are_rejected_never_clipped(tmp_path: Path, data: bytes
     assert code_of(tmp_path, data) == "not_8_bit"
 
 
+def test_other_colours_are_named(tmp_path: Path) -> None:
+    lab = encoded(Image.new("LAB", (120, 120), (100, 5, 7)), "TIFF")
+    assert code_of(tmp_path, lab) == "other_colours"
+    with pytest.raises(RejectedImage, match=r"^other_colours: LAB instead of RGB or grey\. Save the picture as RGB$"):
+        decode_crop(lab, SIZE)
+
+
+def png_with(*chunks: bytes) -> bytes:
+    """A drawn picture with chunks between header and pixels."""
+    data = encoded(draw_cell(1, np.random.default_rng(0)))
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        chunk(b"tEXt", b"Comment\0" + b"x" * 3 * 2**20),
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2 * 2**20)),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"x" * 2 * 2**20)),
+        chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(3 * 2**20))),
+        chunk(b"eXIf", b"Exif\0\0" + bytes(70_000)),
+        chunk(b"tEXt", b"Comment\0x") * 5000,
+        chunk(b"tEXt", b"Comment\0x")[:-1] + b"?",
+        chunk(b"zTXt", b"Comment\0\0 not packed"),
+    ],
+    ids=["text", "packed text", "packed unicode", "profile", "camera data", "many", "wrong checksum", "not packed"],
+)
+def test_what_is_written_in_a_png_does_not_matter(tmp_path: Path, note: bytes) -> None:
+    picture = draw_cell(1, np.random.default_rng(0))
+    np.testing.assert_array_equal(read(tmp_path, png_with(note)), centre_crop(picture, SIZE))
+
+
+def test_a_wrong_checksum_of_a_pngs_pixels(tmp_path: Path) -> None:
+    data = png_with()
+    end_of_pixels = data.rindex(b"IEND") - 4
+    assert code_of(tmp_path, data[: end_of_pixels - 1] + b"?" + data[end_of_pixels:]) == "damaged"
+    assert code_of(tmp_path, png_with(chunk(b"gAMA", bytes(4))[:-1] + b"?")) == "damaged"
+
+
 def test_the_hand_built_png_itself_is_good(tmp_path: Path) -> None:
     assert read(tmp_path, png(120, 120, 8, 2, (b"\0" + bytes([10, 20, 30] * 120)) * 120))[5, 5].tolist() == [10, 20, 30]
 
@@ -231,18 +312,20 @@ def test_not_an_image(tmp_path: Path, data: bytes) -> None:
     assert code_of(tmp_path, data) == "not_an_image"
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF"])
-def test_truncated_by_its_last_kilobyte(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("JPEG", "damaged"), ("PNG", "damaged"), ("BMP", "undecodable"), ("TIFF", "undecodable")]
+)
+def test_truncated_by_its_last_kilobyte(tmp_path: Path, kind: str, reason: str) -> None:
     data = encoded(draw_cell(1, np.random.default_rng(0)), kind)
     assert read(tmp_path, data).shape == (SIZE, SIZE, 3)
-    assert code_of(tmp_path, data[:-1024]) == "undecodable"
+    assert code_of(tmp_path, data[:-1024]) == reason
 
 
 @pytest.mark.parametrize("lost", [2, 100, 1024, 4000])
 def test_a_jpeg_whose_tail_was_never_written(tmp_path: Path, lost: int) -> None:
     data = encoded(draw_cell(1, np.random.default_rng(0)), "JPEG", quality=90)
-    assert code_of(tmp_path, data[:-lost]) == "undecodable"
-    assert code_of(tmp_path, data[:-lost] + bytes(lost)) == "undecodable"
+    assert code_of(tmp_path, data[:-lost]) == "damaged"
+    assert code_of(tmp_path, data[:-lost] + bytes(lost)) == "damaged"
 
 
 @pytest.mark.parametrize("side", [30_000, 10_000, 5_001])
@@ -341,34 +424,11 @@ def test_whatever_a_decoder_raises_is_undecodable(tmp_path: Path) -> None:
     """Here Pillow's SyntaxError, which is neither an OSError nor a ValueError."""
     pixels = zlib.compress((b"\0" + bytes(360)) * 120)
     broken = png(120, 120, 8, 2, b"")[:33] + chunk(b"IDAT", pixels[:20]) + chunk(b"\0\0\0\0", pixels[20:])
-    assert code_of(tmp_path, broken) == "undecodable"
+    assert code_of(tmp_path, broken + chunk(b"IEND", b"")) == "undecodable"
 
 
 def test_a_missing_picture(tmp_path: Path) -> None:
     assert code(tmp_path / "x.jpg", tmp_path) == "unreadable"
-
-
-def test_pictures_are_listed_by_name_and_the_rest_is_counted(tmp_path: Path) -> None:
-    for name in (
-        "b.JPG",
-        "a.png",
-        "10.jpeg",
-        "9.tif",
-        "c.tiff",
-        "d.BMP",
-        "notes.txt",
-        "Thumbs.db",
-        "jpg",
-        "e.jpg.part",
-    ):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder").mkdir()
-    assert list_images(tmp_path) == Listing(("10.jpeg", "9.tif", "a.png", "b.JPG", "c.tiff", "d.BMP"), ignored=5)
-
-
-def test_listing_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        list_images(tmp_path / "P1")
 
 
 def assert_crop_or_rejected(folder: Path, data: bytes) -> None:

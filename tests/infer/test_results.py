@@ -137,7 +137,13 @@ def test_the_exit_code_of_a_finished_run(scored: int, refused: int, failed: int,
 def test_the_tally_by_value() -> None:
     tally = Tally()
     for one in (
-        result(ignored_files=2, unusual_colour=True),
+        result(
+            ignored_files=2,
+            unusual_colour=True,
+            unusual_sizes={"168 x 168": 2, "9 x 9": 1},
+            pictures_below=("slide2",),
+            contents=("0a", "0b"),
+        ),
         without_scores("refused"),
         without_scores("failed", "folder_missing: y"),
         without_scores("failed", "folder_missing: z"),
@@ -152,6 +158,12 @@ def test_the_tally_by_value() -> None:
         "ignored_files": 2,
         "patients_with_unusual_colour": 1,
         "unusual_colour": ["P1"],
+        "patients_with_unusual_picture_size": 1,
+        "unusual_picture_size": ["P1"],
+        "unusual_picture_sizes": {"168 x 168": 2, "9 x 9": 1},
+        "patients_with_pictures_below": 1,
+        "pictures_below": {"P1": ["slide2"]},
+        "same_pictures": [],
         "not_scored": [
             {"patient_id": "P1", "status": "refused", "code": "count_missing"},
             {"patient_id": "P1", "status": "failed", "code": "folder_missing"},
@@ -262,7 +274,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
         "processors": available_processors(),
         "batches_side_by_side": min(16, available_processors()),
     }
-    assert set(record["libraries"]) == {"onnxruntime", "numpy", "pillow", "jpeg"}
+    assert set(record["libraries"]) == {"onnxruntime", "numpy", "pillow", "jpeg", "simplejpeg"}
     assert list(nodes) == ["CPUExecutionProvider"]
     assert nodes["CPUExecutionProvider"] > 200
     assert record["cohort"]["patients"] == 6

@@ -17,12 +17,13 @@ from infer.bundle import Bundle
 from infer.cohort import Clinical
 from infer.ensemble import calibrated
 from infer.features import base_features
-from infer.images import Listing, list_images, read_crop
+from infer.images import read_crop
+from infer.listing import Listing, list_images
 from infer.models import BagScores, ImageScores, Networks
 from infer.naive_bayes import malignant_probability
 from infer.sessions import CPU, Device
 from tests.infer.runs import TINY, Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
-from tests.synthetic import REFERENCE_DATE
+from tests.synthetic import REFERENCE_DATE, draw_cell
 
 MEMBERS = ("baseline", "scan", "moe", "imagenet")
 
@@ -314,7 +315,7 @@ def test_an_unusable_picture_costs_that_picture_only(plain: Outcome, cohort: Pat
     found = outcome.images_of("S003")
     rejected = {name: code for name, (status, code) in found.items() if status == "rejected"}
     assert rejected == {
-        "zz-cut.jpg": "undecodable",
+        "zz-cut.jpg": "damaged",
         "zz-empty.jpg": "empty",
         "zz-link.jpg": "outside",
         "zz-small.png": "too_small",
@@ -334,7 +335,7 @@ def test_a_truncated_picture_is_left_out_of_the_mean(plain: Outcome, cohort: Pat
     numbers = {"images": without.predictions["S003"]["images"], "images_rejected": "0"}
     assert cut.predictions["S003"] | numbers == without.predictions["S003"]
     assert cut.predictions["S003"]["images_rejected"] == "1"
-    assert cut.images_of("S003")["000004.jpg"] == ("rejected", "undecodable")
+    assert cut.images_of("S003")["000004.jpg"] == ("rejected", "damaged")
     assert cut.predictions["S003"]["baseline_probability"] != plain.predictions["S003"]["baseline_probability"]
 
 
@@ -518,7 +519,135 @@ def test_colours_far_from_the_training_patients_are_told(bundle: Bundle, cohort:
     assert outcome.record["unusual_colour"] == ["S004"]
 
 
+def log_of(outcome: Outcome) -> str:
+    return (outcome.out / "run.log").read_text(encoding="utf-8")
+
+
+def test_pictures_of_another_size_are_named_and_counted(cohort: Path, tmp_path: Path) -> None:
+    """S003's are of 224 x 224, as the training patients'; S004's are of 128 x 128, two of S005's of 168 x 140."""
+    picture = Image.fromarray(draw_cell(1, np.random.default_rng(0)))
+    for number, path in enumerate(sorted((cohort / "S003").iterdir())):
+        replace_picture(path, encoded(picture.rotate(90 * (number % 4)), "JPEG", quality=90 - number))
+    for path in sorted((cohort / "S005").iterdir())[2:]:
+        replace_picture(path, (cohort / "S003" / "000001.jpg").read_bytes() + path.name.encode())
+    for path in sorted((cohort / "S005").iterdir())[:2]:
+        replace_picture(path, encoded(picture.resize((168, 140)), "PNG") + path.name.encode())
+    pictures = len(list((cohort / "S004").iterdir()))
+    outcome = score(keep_patients(cohort, "S003", "S004", "S005"), tmp_path / "out", bundle=TINY)
+    assert outcome.code == 0
+    assert outcome.record["unusual_picture_sizes"] == {"128 x 128": pictures, "168 x 140": 2}
+    assert outcome.record["unusual_picture_size"] == ["S004", "S005"]
+    assert outcome.record["patients_with_unusual_picture_size"] == 2
+    log = log_of(outcome)
+    assert f"S004: pictures of another size than the training patients' (224 x 224): {pictures} of 128 x 128. " in log
+    assert "S005: pictures of another size than the training patients' (224 x 224): 2 of 168 x 140. " in log
+    assert "S003: pictures" not in log
+
+
+def test_the_same_pictures_under_two_patients_are_named(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    same = sorted(path.name for path in (cohort / "S003").iterdir())[:3]
+    for number, name in enumerate(same):
+        replace_picture(cohort / "S004" / f"other{number}.jpg", (cohort / "S003" / name).read_bytes())
+    replace_picture(cohort / "S005/copy of 000000.jpg", (cohort / "S005/000000.jpg").read_bytes())
+    out = tmp_path / "out"
+    outcome = score(keep_patients(cohort, "S003", "S004", "S005"), out)
+    assert outcome.code == 0
+    assert outcome.record["same_pictures"] == [
+        {"patients": ["S003", "S004"], "pictures": 3}, {"patients": ["S005"], "pictures": 1}
+    ]  # fmt: skip
+    assert "S003 and S004: the same 3 pictures." in log_of(outcome)
+    assert "S005: 1 picture more than once in the folder." in log_of(outcome)
+    assert outcome.predictions["S003"] == plain.predictions["S003"]
+    assert plain.record["same_pictures"] == []
+
+
+def test_many_twins_do_not_fill_the_log(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infer.run.MOST_TWINS", 2)
+    for patient_id in ("S002", "S003", "S004"):
+        replace_picture(cohort / patient_id / "copy.jpg", (cohort / patient_id / "000000.jpg").read_bytes())
+    outcome = score(keep_patients(cohort, "S002", "S003", "S004"), tmp_path / "out", bundle=TINY)
+    assert log_of(outcome).count("more than once in the folder") == 2
+    assert "1 more lines of this kind; run.json has all of them" in log_of(outcome)
+    assert len(outcome.record["same_pictures"]) == 3
+
+
+def test_pictures_of_every_kind_are_told_of_a_refused_patient(cohort: Path, tmp_path: Path) -> None:
+    """Ten are enough to be scored; nine are not, and are looked at all the same."""
+    for patient_id, fewest in (("S003", 9), ("S004", 10)):
+        for path in sorted((cohort / patient_id).iterdir())[fewest:]:
+            path.unlink()
+        (cohort / patient_id / "below").mkdir()
+        os.link(cohort / patient_id / "000000.jpg", cohort / patient_id / "below/000000.jpg")
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out", bundle=TINY)
+    assert [outcome.predictions[one]["status"] for one in ("S003", "S004")] == ["refused", "scored"]
+    assert outcome.record["unusual_picture_sizes"] == {"128 x 128": 19}
+    assert outcome.record["pictures_below"] == {"S003": ["below"], "S004": ["below"]}
+
+
+def test_a_refused_patients_pictures_are_twins_too(cohort: Path, tmp_path: Path) -> None:
+    for path in sorted((cohort / "S003").iterdir())[3:]:
+        path.unlink()
+    for path in (cohort / "S003").iterdir():
+        os.link(path, cohort / "S004" / f"other {path.name}")
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out", bundle=TINY)
+    assert verdict(outcome.predictions["S003"]) == ("refused", "too_few_images")
+    assert outcome.record["same_pictures"] == [{"patients": ["S003", "S004"], "pictures": 3}]
+
+
+def test_folders_below_a_patients_that_hold_pictures_are_named(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    (cohort / "S003/slide\n2").mkdir()
+    os.link(cohort / "S004/000001.jpg", cohort / "S003/slide\n2/000001.jpg")
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
+    assert outcome.record["pictures_below"] == {"S003": ["slide\n2"]}
+    assert outcome.record["patients_with_pictures_below"] == 1
+    told = "S003: folders in its folder hold pictures, which were not looked at: 'slide\\n2'\n"
+    assert told in log_of(outcome)
+    assert outcome.predictions["S003"] == plain.predictions["S003"]
+
+
+def test_a_picture_without_a_usual_suffix_counts(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
+    (cohort / "S003/000004.jpg").rename(cohort / "S003/000004.jfif")
+    (cohort / "S003/000005.jpg").rename(cohort / "S003/000005")
+    outcome = score(keep_patients(cohort, "S003"), tmp_path / "out")
+    assert outcome.predictions["S003"] == plain.predictions["S003"]
+    assert outcome.images_of("S003")["000004.jfif"] == outcome.images_of("S003")["000005"] == ("used", "")
+
+
+def test_a_folder_that_is_still_being_copied_fails_its_patient_alone(
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago = tmp_path.stat().st_ctime + 3600
+    monkeypatch.setattr("infer.listing.time.time", lambda: long_ago)
+    young = cohort / "S003/000001.jpg"
+    replace_picture(young, young.read_bytes())
+    os.utime(young, (long_ago - 5, long_ago - 5))
+    kept = keep_patients(cohort, "S003", "S004")
+    outcome = score(kept, tmp_path / "out", settle=10.0)
+    assert outcome.code == 3
+    assert outcome.predictions["S003"]["reason"] == "still_changing: a file is younger than 10 s. Start again later"
+    assert outcome.predictions["S004"] == plain.predictions["S004"]
+    assert outcome.images_of("S003") == {}
+    later = score(kept, tmp_path / "out", settle=4.0)
+    assert later.code == 0
+    assert later.predictions["S003"] == plain.predictions["S003"]
+
+
+def test_a_folder_that_only_looks_like_the_patients_is_named_and_not_taken(cohort: Path, tmp_path: Path) -> None:
+    (cohort / "S003").rename(cohort / "s003")
+    outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out", bundle=TINY)
+    assert outcome.code == 3
+    reason = outcome.predictions["S003"]["reason"]
+    assert reason.startswith("folder_missing: the cohort has no folder of this name, but 's003', which looks the same")
+    assert "It was not taken: rename one of them" in reason
+
+
 def png(colour: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.broadcast_to(colour, (120, 120, 3)).copy()).save(file, "PNG")
+    return file.getvalue()
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
     return file.getvalue()

@@ -1,0 +1,58 @@
+import hashlib
+import random
+
+from infer.twins import DIGITS, Twins, in_words
+
+
+def digest(picture: int) -> str:
+    return hashlib.sha256(bytes([picture])).hexdigest()[:DIGITS]
+
+
+def found(cohort: dict[str, list[int]]) -> dict[tuple[str, ...], int]:
+    twins = Twins()
+    for patient_id, pictures in cohort.items():
+        twins.add(patient_id, map(digest, pictures))
+    return twins.found()
+
+
+def test_nothing_is_found_where_all_differ() -> None:
+    assert found({}) == {}
+    assert found({"A": [], "B": [1, 2], "C": [3]}) == {}
+
+
+def test_patients_are_grouped_by_what_they_share() -> None:
+    cohort = {"B": [1, 2, 3, 4], "A": [2, 3, 9], "C": [4, 5], "D": [4, 6, 6], "E": [7, 8]}
+    assert found(cohort) == {("A", "B"): 2, ("B", "C", "D"): 1, ("D",): 1}
+
+
+def test_as_a_slow_way_finds_it() -> None:
+    rng = random.Random(0)
+    cohort = {f"P{n}": [rng.randrange(256) for _ in range(rng.randrange(20))] for n in range(30)}
+    slow: dict[tuple[str, ...], int] = {}
+    for picture in range(256):
+        owners = tuple(sorted(patient for patient in cohort if picture in cohort[patient]))
+        if sum(pictures.count(picture) for pictures in cohort.values()) > 1:
+            slow[owners] = slow.get(owners, 0) + 1
+    assert found(cohort) == slow
+    assert list(found(cohort)) == sorted(slow)
+
+
+def test_patients_are_told_apart_however_many_they_are() -> None:
+    twins = Twins()
+    for number in range(70_000):
+        twins.add(str(number), [digest(7)] if number in (0, 65_536) else [])
+    assert twins.found() == {("0", "65536"): 1}
+
+
+def test_all_digits_count() -> None:
+    twins = Twins()
+    twins.add("A", ["0" * DIGITS])
+    twins.add("B", ["0" * (DIGITS - 1) + "1"])
+    assert twins.found() == {}
+    assert DIGITS == 16
+
+
+def test_the_words() -> None:
+    assert in_words(("A1", "A2"), 12).startswith("A1 and A2: the same 12 pictures. Find out whose")
+    assert in_words(("A1", "A2", "A3"), 1).startswith("A1, A2 and A3: the same 1 picture. ")
+    assert in_words(("A1",), 2).startswith("A1: 2 pictures more than once in the folder")
