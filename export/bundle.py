@@ -35,6 +35,7 @@ from infer.manifest import (
     Manifest,
     Precision,
     Provenance,
+    Range,
     Reduced,
     SelfTest,
     encode,
@@ -161,6 +162,21 @@ def parity_inputs(bags: Bags, encoder: torch.nn.Module, pictures: torch.nn.Modul
     }
 
 
+def picture_sizes(bags: Bags) -> tuple[Range, ...]:
+    """Width and height, in pixels, of the pictures that an analyser gives; none if the run folder does not say.
+
+    They are those of the training pictures, or what --picture-size said.
+    """
+    given, found = bags.facts.get("picture_size"), bags.facts.get("picture_sizes")
+    if given:
+        width, height = map(float, given.split(" x "))
+        return Range(width, width), Range(height, height)
+    if not found:
+        return ()
+    narrowest, widest, lowest, highest = map(float, found.split())
+    return Range(narrowest, widest), Range(lowest, highest)
+
+
 def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
     options = json.loads((run / "options.json").read_text())
     colours = bags.mean_colours()
@@ -188,7 +204,7 @@ def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
         naive_bayes=load_naive_bayes(run),
         ensemble=msgspec.json.decode((run / "ensemble/ensemble.json").read_bytes(), type=Ensemble),
         plausible=PLAUSIBLE,
-        drift=Drift(colours.mean(axis=0).tolist(), colours.std(axis=0, ddof=1).tolist()),
+        drift=Drift(colours.mean(axis=0).tolist(), colours.std(axis=0, ddof=1).tolist(), *picture_sizes(bags)),
         self_test=SelfTest(
             seed=SELF_TEST_SEED,
             images=SELF_TEST_IMAGES,

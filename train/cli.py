@@ -58,7 +58,14 @@ class Run:
         )
         reference: dt.datetime | None = options["reference_date"]
         self.bags = crops.cache_crops(
-            patients, folder, reference and reference.date(), options["date_format"], segment=options["segment"]
+            patients,
+            folder,
+            reference and reference.date(),
+            options["date_format"],
+            segment=options["segment"],
+            sample_date_format=options["sample_date_format"],
+            sex_codes=options["sex_codes"],
+            picture_size=options["picture_size"],
         ).on(self.device)
         self._claim()
 
@@ -100,7 +107,15 @@ def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Co
         click.argument("patients", type=click.Path(path_type=Path, exists=True, file_okay=False)),
         click.argument("run", type=click.Path(path_type=Path, file_okay=False)),
         click.option("--reference-date", type=click.DateTime(["%Y-%m-%d"]), help="Ages are taken at this day."),
-        click.option("--date-format", help="strptime format of all dates in the table."),
+        click.option("--date-format", help="strptime format of all dates in the table, or iso."),
+        click.option("--sample-date-format", help="The same for SAMPLE_DATE alone."),
+        click.option("--sex-codes", help="What the codes in GENDER mean, for example H=male,M=female."),
+        click.option(
+            "--picture-size",
+            type=(click.IntRange(1), click.IntRange(1)),
+            metavar="WIDTH HEIGHT",
+            help="The analyser's pictures, in pixels, if PATIENTS holds only their centres.",
+        ),
         click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True),
         click.option("--recipe", type=click.Choice(list(RECIPES)), default="full", show_default=True),
         click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's."),

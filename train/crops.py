@@ -1,18 +1,26 @@
 """Decodes a labelled cohort once into a memory-mapped cache, and hands it to training as bags.
 
-RUN/crops/ holds crops.npy (N, 112, 112, 3) uint8, images.csv, patients.csv, rejected.csv and cohort.json. It holds
-patients' data: a run folder stays where the cohort may stay.
+RUN/crops/ holds crops.npy (N, 112, 112, 3) uint8, images.csv, patients.csv, rejected.csv, cohort.json and a lock. It
+holds patients' data: a run folder stays where the cohort may stay.
+
+crops.npy is written as a file and mapped once it is whole: on a full disk a write raises an error, where writing to a
+map ends the process.
 """
 
+import contextlib
 import datetime as dt
+import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +29,30 @@ import torch
 from torch import Tensor
 
 from infer.cohort import Cohort, Patient, read_cohort
-from infer.errors import CohortError, UsageError
-from infer.images import RejectedImage, leaves, read_crop
-from infer.listing import list_images
+from infer.errors import CohortError, LymphoError, UsageError
+from infer.images import RejectedImage, decode_crop, leaves, try_picture
+from infer.listing import Listing, list_images
 from infer.manifest import Plausible, Range
-from train.segmentation import segment_crops
+from infer.sexes import parse_sex_codes
+from train.checkpoint import write_text
+from train.segmentation import keep_cell
 
 LOG = logging.getLogger("lympho")
 
 CROP_SIZE = 112  # pixels; the report's
+CROP_BYTES = CROP_SIZE * CROP_SIZE * 3
+TABLE_BYTES = 256  # of a picture in the tables beside the crops, at most; with long names it is more
+PART = "crops.part.npy"
+FILES = (PART, "crops.npy", "images.csv", "rejected.csv", "patients.csv", "cohort.json.part", "cohort.json")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Of a file system that cannot set space aside, sync or lock a file: the crops are right without, only less is noticed.
+UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOLCK})
 Job = tuple[Patient, str]  # a picture by its patient and file name
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
+
+
+class CropsError(LymphoError):
+    """The crops cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +65,9 @@ class Bags:
     image_names: list[str]  # (N,)
     labels: npt.NDArray[np.int64]  # (P,) 1 malignant
     clinical: npt.NDArray[np.float32]  # (P, 3) sex (F = 1), count in 10^9/L, age in years
-    facts: dict[str, str]  # where they come from: table_sha256, reference_date, segmented (yes or no), ...
+    # Where they come from: table_sha256, pictures_sha256, pictures_compared_by (content; not in run folders of earlier
+    # versions, which compared names, sizes and times), reference_date, date_format, segmented (yes or no).
+    facts: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -102,21 +125,41 @@ def in_batches(crops: Tensor, size: int = 256) -> Iterator[Tensor]:
 
 
 def cache_crops(
-    patients: Path, run: Path, reference_date: dt.date | None, date_format: str | None, segment: bool = False
+    patients: Path,
+    run: Path,
+    reference_date: dt.date | None,
+    date_format: str | None,
+    segment: bool = False,
+    *,
+    sample_date_format: str | None = None,
+    sex_codes: str | None = None,
+    picture_size: tuple[int, int] | None = None,
 ) -> Bags:
     """Decode a cohort into the run folder, or take what an earlier call left there.
 
     Args:
         segment: whether to wipe out what surrounds each picture's lymphocyte.
+        sample_date_format: of SAMPLE_DATE, if not date_format.
+        sex_codes: what GENDER's codes mean, as `parse_sex_codes` takes it.
+        picture_size: the analyser's, width and height in pixels, where the cohort holds only the pictures' centres; the
+            bundle says of pictures of another size that they are unusual. Default: that of the files.
 
     Raises:
         CohortError: the table or a labelled patient cannot be used; every such patient is named.
         UsageError: no date to take ages at, or the run folder was made from other data or another date, or with
             pictures segmented the other way.
+        CropsError: the disk is full, or the run folder cannot be written.
     """
     if run.resolve().is_relative_to(patients.resolve()):
         raise UsageError(f"{run}: lies inside the cohort, which is never written to. Choose another run folder")
-    cohort = read_cohort(patients, PLAUSIBLE, reference_date=reference_date, date_format=date_format)
+    cohort = read_cohort(
+        patients,
+        PLAUSIBLE,
+        reference_date=reference_date,
+        date_format=date_format,
+        sample_date_format=sample_date_format,
+        sex_codes=parse_sex_codes(sex_codes) if sex_codes is not None else None,
+    )
     if reference_date is None and not cohort.has_sample_dates:
         raise UsageError(
             f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at)"
@@ -125,24 +168,23 @@ def cache_crops(
     jobs = _list_pictures(cohort, labelled)
     facts = {
         "table_sha256": cohort.table_sha256,
-        "pictures_sha256": _digest(cohort.folder, jobs),
         "reference_date": _age_rule(cohort, reference_date),
         "date_format": date_format or "",
+        "sample_date_format": sample_date_format or "",
+        "sex_codes": sex_codes or "",
+        "picture_size": "{} x {}".format(*picture_size) if picture_size else "",
         "segmented": "yes" if segment else "no",
     }
-    folder = run / "crops"
-    if (folder / "cohort.json").exists():
-        bags = load_crops(run)
-        if bags.facts["segmented"] != facts["segmented"]:
-            held = "segmented" if bags.facts["segmented"] == "yes" else "whole"
-            raise UsageError(f"{run}: holds {held} pictures, see --segment. Choose another run folder")
-        if bags.facts != facts:
-            raise UsageError(f"{run}: was made from another table, other pictures or dates. Choose another run folder")
-        return bags
-    folder.mkdir(parents=True, exist_ok=True)
-    _decode_all(cohort, labelled, jobs, folder, segment)
-    (folder / "cohort.json").write_text(json.dumps(facts, indent=1))  # last: its presence says that the rest is whole
-    return load_crops(run)
+    if not (run / "crops" / "cohort.json").exists():
+        try:
+            written = _write(cohort, labelled, jobs, run / "crops", facts)
+        except OSError as error:
+            raise _cannot_write(run / "crops", len(jobs), error) from error
+        if written:
+            return load_crops(run)
+    bags = load_crops(run)
+    _check_source(run, bags.facts, facts, cohort, jobs)
+    return bags
 
 
 def load_crops(run: Path) -> Bags:
@@ -209,55 +251,170 @@ def _list_pictures(cohort: Cohort, patients: list[Patient]) -> list[Job]:
     return jobs
 
 
-def _digest(folder: Path, jobs: list[Job]) -> str:
-    """Changes whenever a picture is added, taken away or written: SHA-256 over names, sizes and times."""
+def _check_source(run: Path, held: dict[str, str], facts: dict[str, str], cohort: Cohort, jobs: list[Job]) -> None:
+    """Refuse a run folder whose crops are not those of this call.
+
+    Raises:
+        UsageError: they are not, or that cannot be found out.
+    """
+    if held["segmented"] != facts["segmented"]:
+        pictures = "segmented" if held["segmented"] == "yes" else "whole"
+        raise UsageError(f"{run}: holds {pictures} pictures, see --segment. Choose another run folder")
+    same = all(held.get(name, "") == value for name, value in facts.items())  # "": from before there was this option
+    if same and "pictures_compared_by" not in held:
+        if held["pictures_sha256"] == _times_digest(cohort.folder, jobs):
+            return
+        raise UsageError(
+            f"{run}: an earlier version of lympho made it and kept only names, sizes and times of the pictures. These "
+            f"have changed, so nobody can say whether the pictures have. Copy the pictures with their times (cp -a, "
+            f"rsync -a), or choose another run folder"
+        )
+    if not (same and held["pictures_sha256"] == _content_digest(cohort.folder, jobs)):
+        raise UsageError(f"{run}: was made from another table, other pictures or dates. Choose another run folder")
+
+
+def _content_digest(folder: Path, jobs: list[Job]) -> str:
+    """Changes whenever a picture is added, taken away or holds other bytes, wherever the folder lies."""
+    root = folder.resolve()
     digest = hashlib.sha256()
-    for patient, name in jobs:
-        status = (folder / patient.patient_id / name).lstat()
-        line = f"{patient.patient_id}/{name} {status.st_size} {status.st_mtime_ns}\n"
-        digest.update(line.encode(errors="surrogateescape"))
+    with ThreadPoolExecutor() as pool:  # on a share, most of it is waiting
+        for job, told in zip(jobs, pool.map(lambda job: _tell(folder, root, job)[0], jobs), strict=True):
+            digest.update(_line(job, told))
     return digest.hexdigest()
 
 
-def _decode_all(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Path, segment: bool) -> None:
+def _times_digest(folder: Path, jobs: list[Job]) -> str:
+    """What earlier versions wrote down: SHA-256 over names, sizes and times."""
+    digest = hashlib.sha256()
+    for job in jobs:
+        status = (folder / job[0].patient_id / job[1]).lstat()
+        digest.update(_line(job, f"{status.st_size} {status.st_mtime_ns}"))
+    return digest.hexdigest()
+
+
+def _line(job: Job, told: str) -> bytes:
+    patient, name = job
+    return f"{patient.patient_id}/{name} {told}\n".encode(errors="surrogateescape")
+
+
+def _tell(folder: Path, root: Path, job: Job) -> tuple[str, bytes | RejectedImage]:
+    """The SHA-256 of a picture's bytes, and the bytes; or why it cannot be read, as text and as an error.
+
+    Raises:
+        CohortError: reading broke off.
+    """
+    patient, name = job
+    path = folder / patient.patient_id / name
+    told, data = try_picture(path, root)
+    if isinstance(data, OSError):
+        raise CohortError(f"{path}: reading broke off ({data.strerror}). Try again") from data
+    return told, data
+
+
+def _write(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Path, facts: dict[str, str]) -> bool:
+    """Write all of the files or none. False: another call has written them in the meantime."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        with _if_supported():
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file, also when the process is killed
+        if (folder / "cohort.json").exists():
+            return False
+        try:
+            told, sizes = _decode_all(cohort, patients, jobs, folder, segment=facts["segmented"] == "yes")
+            of_pictures = {"pictures_sha256": told, "pictures_compared_by": "content", "picture_sizes": sizes}
+            text = json.dumps(facts | of_pictures, indent=1)
+            write_text(folder / "cohort.json", text)  # last: its presence says that the rest is whole
+        except BaseException:
+            for name in FILES:
+                with contextlib.suppress(OSError):  # it must not hide what went wrong
+                    (folder / name).unlink(missing_ok=True)
+            raise
+    return True
+
+
+@contextlib.contextmanager
+def _if_supported() -> Iterator[None]:
+    """Pass over what this file system cannot do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def _cannot_write(folder: Path, pictures: int, error: OSError) -> CropsError:
+    if error.errno not in FULL:
+        return CropsError(
+            f"{error.filename or folder}: cannot be written ({error.strerror}). Choose another run folder"
+        )
+    disk = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    needed, free = pictures * (CROP_BYTES + TABLE_BYTES) + 2**16, shutil.disk_usage(disk).free
+    return CropsError(
+        f"{folder}: no room for the crops of {pictures} pictures ({error.strerror}). About {needed:,} bytes are "
+        f"needed, {free:,} are free. Make room there, or choose a run folder on another disk"
+    )
+
+
+def _decode_all(
+    cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Path, *, segment: bool
+) -> tuple[str, str]:
+    """Write crops and tables.
+
+    Returns:
+        What `_content_digest` gives of the bytes that were decoded, and the pictures' sizes: smallest and largest
+        width, smallest and largest height.
+    """
     root = cohort.folder.resolve()
 
-    def decode(job: Job) -> npt.NDArray[np.uint8] | str:
-        patient, name = job
-        path = cohort.folder / patient.patient_id / name
+    def decode(job: Job) -> tuple[str, npt.NDArray[np.uint8] | RejectedImage, tuple[int, int]]:
+        told, data = _tell(cohort.folder, root, job)
+        if isinstance(data, RejectedImage):
+            return told, data, (0, 0)
         try:
-            return read_crop(path, root, CROP_SIZE)
+            crop, size = decode_crop(data, CROP_SIZE)
         except RejectedImage as error:
-            return str(error)
-        except OSError as error:
-            raise CohortError(f"{path}: reading broke off ({error.strerror}). Try again") from error
+            return told, error, (0, 0)
+        return told, keep_cell(crop) if segment else crop, size
 
-    crops = np.lib.format.open_memmap(
-        folder / "crops.part.npy", mode="w+", dtype=np.uint8, shape=(len(jobs), CROP_SIZE, CROP_SIZE, 3)
-    )
     used: list[dict[str, str]] = []
     rejected: list[dict[str, str]] = []
-    with ThreadPoolExecutor() as pool:
-        for (patient, name), crop in zip(jobs, pool.map(decode, jobs), strict=True):
-            if isinstance(crop, str):
-                rejected.append({"patient_id": patient.patient_id, "image": name, "reason": crop})
-            else:
-                crops[len(used)] = crop
-                used.append({"patient_id": patient.patient_id, "image": name})
-    if segment:
-        segment_crops(crops[: len(used)])
-    crops.flush()
-    if rejected:  # rows at the end of the map stayed empty
-        np.save(folder / "crops.npy", crops[: len(used)])
-        os.remove(folder / "crops.part.npy")
-    else:
-        os.replace(folder / "crops.part.npy", folder / "crops.npy")
+    sizes: set[tuple[int, int]] = set()
+    digest = hashlib.sha256()
+    with (folder / PART).open("wb") as file:
+        with _if_supported():  # so that a disk that is too small ends this before anything is decoded
+            os.posix_fallocate(file.fileno(), 0, len(jobs) * CROP_BYTES)
+        _write_header(file, len(jobs))
+        with ThreadPoolExecutor() as pool:
+            for job, (told, crop, size) in zip(jobs, pool.map(decode, jobs), strict=True):
+                digest.update(_line(job, told))
+                row = {"patient_id": job[0].patient_id, "image": job[1]}
+                if isinstance(crop, RejectedImage):
+                    rejected.append(row | {"reason": str(crop)})
+                else:
+                    file.write(crop.tobytes())
+                    used.append(row)
+                    sizes.add(size)
+        file.truncate()  # cuts off the space of rejected pictures
+        file.seek(0)
+        _write_header(file, len(used))
+        file.flush()
+        with _if_supported():  # on a share, a full disk may show only now
+            os.fsync(file.fileno())
+    os.replace(folder / PART, folder / "crops.npy")
     columns = ["patient_id", "image"]
     pd.DataFrame(used, columns=columns).to_csv(folder / "images.csv", index=False, errors="backslashreplace")
     refused = pd.DataFrame(rejected, columns=[*columns, "reason"])
     refused.to_csv(folder / "rejected.csv", index=False, errors="backslashreplace")
     _write_patients(patients, pd.Series([row["patient_id"] for row in used]), folder)
     LOG.info("crops: %d pictures of %d patients, %d rejected", len(used), len(patients), len(rejected))
+    ends = [end(side) for side in zip(*sizes, strict=True) for end in (min, max)]
+    return digest.hexdigest(), " ".join(map(str, ends))
+
+
+def _write_header(file: BinaryIO, pictures: int) -> None:
+    """The header of an .npy file. NumPy makes it of one length for any number, so that it can be written over."""
+    shape = (pictures, CROP_SIZE, CROP_SIZE, 3)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _pictures(folder: Path, root: Path, patient: Patient) -> tuple[str, ...]:
@@ -265,9 +422,16 @@ def _pictures(folder: Path, root: Path, patient: Patient) -> tuple[str, ...]:
     try:
         if leaves(path, root):
             raise CohortError(f"{path}: links out of the cohort. Copy the patient's folder into it")
-        return list_images(path).names
+        return _told(path, list_images(path)).names
     except OSError as error:
         raise CohortError(f"{path}: a labelled patient's folder cannot be read ({error.strerror})") from error
+
+
+def _told(folder: Path, listing: Listing) -> Listing:
+    if listing.below:
+        names = ", ".join(ascii(name) for name in listing.below)
+        LOG.warning("%s: folders in it hold pictures, which are not looked at: %s", folder, names)
+    return listing
 
 
 def _write_patients(patients: list[Patient], image_owner: "pd.Series[str]", folder: Path) -> None:

@@ -6,16 +6,12 @@ cells, which are as saturated as pale cytoplasm, are told from it by the blue th
 """
 
 import functools
-import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-
-LOG = logging.getLogger("lympho")
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -24,7 +20,6 @@ Floats = npt.NDArray[np.float64]
 LEVELS = 256  # of saturation, as in 8-bit HSV
 SMOOTHING = (1, 2, 1)  # binomial; sums of integers are exact, so a turned picture gives the turned mask to the pixel
 WIPED = 255  # white: as bright as a smear's background, but the same for all, so that no patient's stain remains in it
-CHUNK = 1000  # crops between two lines of the log
 ROUNDS = 100  # of k-means at most; crops settle within about 20
 
 
@@ -74,22 +69,6 @@ def keep_cell(crop: Pixels, options: Segmentation = REPORT) -> Pixels:
 def before_and_after(crop: Pixels, options: Segmentation = REPORT) -> Pixels:
     """A crop (H, W, 3) uint8 and, to its right, what segmentation keeps of it, as in figure 4: (H, 2 W, 3) uint8."""
     return np.concatenate([crop, keep_cell(crop, options)], axis=1)
-
-
-def segment_crops(crops: Pixels, options: Segmentation = REPORT) -> None:
-    """Wipe out, in place, what surrounds the lymphocyte of each of the crops (N, H, W, 3) uint8.
-
-    The array may be a memory map; a tensor's `.numpy()` shares the tensor's memory.
-    """
-
-    def wipe(crop: Pixels) -> None:
-        crop[:] = keep_cell(crop, options)
-
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(crops), CHUNK):
-            chunk = crops[start : start + CHUNK]
-            list(pool.map(wipe, chunk))
-            LOG.info("segmentation: %d of %d pictures", start + len(chunk), len(crops))
 
 
 def kmeans(values: Floats, clusters: int) -> tuple[npt.NDArray[np.intp], Floats]:

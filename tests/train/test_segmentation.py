@@ -1,18 +1,16 @@
 """The lymphocyte in the middle is kept whole, what surrounds it is wiped out: against outlines known by drawing."""
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
 from infer.errors import UsageError
 from tests.synthetic import REFERENCE_DATE, STAIN_SD_PATIENT, draw_cell_and_outline, make_patients, write_cohort
 from train.crops import CROP_SIZE, Bags, cache_crops
-from train.segmentation import before_and_after, keep_cell, kmeans, segment, segment_crops
+from train.segmentation import before_and_after, keep_cell, kmeans, segment
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -144,30 +142,6 @@ def test_the_cells_pixels_are_kept_and_all_others_are_white() -> None:
     assert (kept[~mask] == 255).all()
     assert np.array_equal(picture, before)
     assert np.array_equal(before_and_after(picture), np.hstack([picture, kept]))
-
-
-@pytest.mark.parametrize("kept_as", ["tensor", "memory map"])
-def test_many_crops_are_segmented_in_place_each_as_if_alone(
-    tmp_path: Path, kept_as: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("train.segmentation.CHUNK", 5)
-    pictures = np.stack([drawn(number % 4, number)[0] for number in range(12)])
-    expected = np.stack([keep_cell(picture) for picture in pictures])
-    with caplog.at_level(logging.INFO, logger="lympho"):
-        if kept_as == "tensor":
-            tensor = torch.from_numpy(pictures.copy())
-            segment_crops(tensor.numpy())
-            found = tensor.numpy()
-        else:
-            np.save(tmp_path / "crops.npy", pictures)
-            mapped = np.load(tmp_path / "crops.npy", mmap_mode="r+")
-            segment_crops(mapped)
-            mapped.flush()
-            found = np.load(tmp_path / "crops.npy")
-    assert np.array_equal(found, expected)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"segmentation: {done} of 12 pictures" for done in (5, 10, 12)
-    ]
 
 
 def test_kmeans_by_hand() -> None:
