@@ -133,8 +133,8 @@ def _listed(folder: Path, root: Path, patient: Patient, settle: float) -> Bag:
         if leaves(path, root):
             bag.verdict = Verdict("failed", "folder_outside: the patient's folder is a link out of the cohort")
             return bag
-        if settle and still_changing(path, settle):
-            bag.verdict = Verdict("failed", f"still_changing: a file is younger than {settle:g} s. Start again later")
+        if settle and (why := still_changing(path, settle)):
+            bag.verdict = Verdict("failed", f"still_changing: {why}")
             return bag
         listing = list_images(path)
     except (FileNotFoundError, NotADirectoryError):

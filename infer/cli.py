@@ -51,10 +51,10 @@ INTERRUPTED, TERMINATED = 130, 143
 )
 @click.option(
     "--settle",
-    type=click.FloatRange(0),
+    type=click.FloatRange(0, 86_400),
     default=0,
     metavar="SECONDS",
-    help="A patient for whom a file is younger has failed: it may still be copied.",
+    help="A patient whose folder changed less than that ago fails: it may still be copied.",
 )
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over where a run that was cut off left OUT unfinished.")

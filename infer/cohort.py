@@ -10,20 +10,29 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from infer.dates import age_in_years, check_date_format, is_placeholder, parse_column
+from infer.dates import (
+    NO_BIRTHS,
+    NO_SAMPLES,
+    Column,
+    age_in_years,
+    check_date_format,
+    is_placeholder,
+    parse_column,
+)
 from infer.errors import CohortError
 from infer.manifest import Plausible
 from infer.sexes import Sex, sexes
 from infer.table import Row, Table, number, parse_table
 
 TABLE = "clinical_annotation.csv"
+LONGEST_NAME = 255  # bytes, of a folder: and so characters at most
 A_DAY = dt.timedelta(days=1)  # by which a hospital's calendar may be ahead of this machine's
 
 
@@ -70,6 +79,8 @@ class Cohort:
     patients: tuple[Patient, ...]  # in the table's order
     has_sample_dates: bool
     has_labels: bool
+    readings: Mapping[str, str] = field(default_factory=dict)  # column -> how it was read, for run.json
+    unproven: tuple[str, ...] = ()  # columns with dates that could have been read in another order
     folders_without_row: tuple[str, ...] = ()  # in the cohort's folder, but named by no row; sorted
 
 
@@ -109,9 +120,12 @@ def read_cohort(
     data = _read(folder, path)
     table = parse_table(data, path)
     rows = table.rows
-    formats = {"DOB": date_format, "SAMPLE_DATE": sample_date_format or date_format}
-    ages = _ages(table, path, reference_date, formats, today or dt.datetime.now(dt.UTC).date())
-    of_sexes = sexes([row.cells["GENDER"] for row in rows], [row.line for row in rows], "GENDER", str(path), sex_codes)
+    if sample_date_format is not None and "SAMPLE_DATE" not in table.columns:
+        raise CohortError(f"{path}: has no column SAMPLE_DATE, but --sample-date-format is given. Correct one of them")
+    columns = _date_columns(table, path, {"DOB": date_format, "SAMPLE_DATE": sample_date_format or date_format})
+    ages = _ages(table, columns, reference_date, today or dt.datetime.now(dt.UTC).date())
+    genders, lines = [row.cells["GENDER"] for row in rows], [row.line for row in rows]
+    of_sexes, sex_reading = sexes(genders, lines, "GENDER", str(path), sex_codes)
     times = Counter(row.cells["ID"] for row in rows)
     without_row = _folders_without_row(folder, times)
     look_alikes = {_look(name): name for name in without_row}
@@ -130,6 +144,8 @@ def read_cohort(
         patients=tuple(patients.values()),
         has_sample_dates="SAMPLE_DATE" in table.columns,
         has_labels="LABEL" in table.columns,
+        readings={name: column.reading for name, column in columns.items()} | {"GENDER": sex_reading},
+        unproven=tuple(name for name, column in columns.items() if column.unproven),
         folders_without_row=without_row,
     )
 
@@ -172,30 +188,36 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _look(name: str) -> str:
     """What two names have in common that differ only in Unicode composition, case or blanks around them."""
+    name = name[:LONGEST_NAME]
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
 
 
+def _date_columns(table: Table, path: Path, formats: Mapping[str, str | None]) -> dict[str, Column]:
+    lines = [row.line for row in table.rows]
+    return {
+        column: parse_column(
+            [row.cells[column] for row in table.rows],
+            lines,
+            column,
+            str(path),
+            formats[column],
+            # A spreadsheet that parts cells by semicolons is no American one, so that month/day is not what is usual.
+            proof_needed=table.delimiter == ";",
+        )
+        for column in ("DOB", "SAMPLE_DATE")
+        if column in table.columns
+    }
+
+
 def _ages(
-    table: Table,
-    path: Path,
-    reference_date: dt.date | None,
-    formats: Mapping[str, str | None],
-    today: dt.date,
+    table: Table, columns: Mapping[str, Column], reference_date: dt.date | None, today: dt.date
 ) -> list[float | Verdict]:
     """Each row's age in years, or why it has none."""
-
-    def dates(column: str, option: str) -> list[dt.date | None]:
-        if column not in table.columns:
-            return [None] * len(table.rows)
-        cells, lines = [row.cells[column] for row in table.rows], [row.line for row in table.rows]
-        # A spreadsheet that parts cells by semicolons is no American one, so that month/day is not what is usual.
-        semicolons = table.delimiter == ";"
-        return parse_column(cells, lines, column, str(path), formats[column], proof_needed=semicolons, option=option)
-
-    births, samples = dates("DOB", "--date-format"), dates("SAMPLE_DATE", "--sample-date-format")
+    none: list[dt.date | None] = [None] * len(table.rows)
+    samples = columns["SAMPLE_DATE"].dates if "SAMPLE_DATE" in columns else none
     return [
         _age(row, birth, sample, reference_date, today)
-        for row, birth, sample in zip(table.rows, births, samples, strict=True)
+        for row, birth, sample in zip(table.rows, columns["DOB"].dates, samples, strict=True)
     ]
 
 
@@ -210,10 +232,18 @@ def _age(
         return _refused("age_unreadable", f"AGE in line {line} is no number") if age is None else age
     if not cells["DOB"]:
         return _refused("birth_date_missing", f"DOB in line {line} is empty")
-    if is_placeholder(cells["DOB"], birth):
-        return _refused("birth_date_placeholder", f"DOB in line {line} is a day that stands for an unknown one")
+    if is_placeholder(cells["DOB"], birth, NO_BIRTHS):
+        return _refused(
+            "birth_date_placeholder",
+            f"DOB in line {line} is 1 January 1900 or the like, or has a zero in it, as is written for an unknown date",
+        )
     if birth is None:
         return _refused("birth_date_unreadable", f"DOB in line {line} cannot be read as a date; see --date-format")
+    if is_placeholder(cells.get("SAMPLE_DATE", ""), sample, NO_SAMPLES):
+        return _refused(
+            "sample_date_placeholder",
+            f"SAMPLE_DATE in line {line} is the first day of a computer's calendar, or has a zero in it",
+        )
     if cells.get("SAMPLE_DATE") and sample is None:
         return _refused(
             "sample_date_unreadable", f"SAMPLE_DATE in line {line} cannot be read as a date; see --sample-date-format"
@@ -248,7 +278,9 @@ def _bad_id(patient_id: str, line: int, times: int) -> Verdict | None:
 def _clinical(row: Row, age: float | Verdict, sex: Sex | None, plausible: Plausible) -> Clinical | Verdict:
     cells = row.cells
     if sex is None:
-        return _refused("sex_missing", f"GENDER in line {row.line} is neither male nor female")
+        return _refused(
+            "sex_missing", f"GENDER in line {row.line} is empty or no code for male or female; see --sex-codes"
+        )
     if not cells["LYMPH_COUNT"]:
         return _refused("count_missing", f"LYMPH_COUNT in line {row.line} is empty")
     count = number(cells["LYMPH_COUNT"])

@@ -18,7 +18,8 @@ DAY_FIRST, MONTH_FIRST = "day/month/year", "month/day/year"
 USUAL = {"/": MONTH_FIRST, "-": DAY_FIRST}  # by what stands between the numbers
 FORMATS = {DAY_FIRST: "%d{0}%m{0}%Y", MONTH_FIRST: "%m{0}%d{0}%Y"}  # {0}: what stands between the numbers
 # What databases and spreadsheets write where nobody knows the date: their first day, their day 0 and the day before.
-PLACEHOLDERS = frozenset({dt.date(1900, 1, 1), dt.date(1899, 12, 31), dt.date(1899, 12, 30)})
+NO_BIRTHS = frozenset({dt.date(1900, 1, 1), dt.date(1899, 12, 31), dt.date(1899, 12, 30)})
+NO_SAMPLES = NO_BIRTHS | {dt.date(1970, 1, 1), dt.date(1980, 1, 1)}  # first days too, but people were born on them
 
 _TIME = re.compile(
     r"[T ] ?(?:[01]?\d|2[0-4])(?::[0-5]\d){1,2}(?:[.,]\d+)?(?: ?[AP]\.?M\.?)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?))?$",
@@ -26,10 +27,21 @@ _TIME = re.compile(
 )
 _YEAR_FIRST = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)
 _YEAR_LAST = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})", re.ASCII)
-_THREE_NUMBERS = re.compile(
-    r"(\d+)\s*([/.-])\s*(\d+)\s*\2\s*(\d+)", re.ASCII
-)  # a date, though perhaps none lympho knows
-_NUMBERS_LIKE_A_DATE = re.compile(r"\d+\s*([/-])\s*\d+\s*\1\s*\d+")  # in the digits of any script
+_PROOF = re.compile(r"(?<!\d)(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?!\d)", re.ASCII)  # whatever stands around it
+_SLASHES_YEAR_FIRST = re.compile(r"\d{4}/\d{1,2}/\d{1,2}", re.ASCII)
+_FOR_ZEROS = re.compile(r"(\d{1,4})\s*([/.-])\s*(\d{1,4})\s*\2\s*(\d{1,4})", re.ASCII)
+_LIKE_A_DATE = re.compile(r"\d+\s*([/-])\s*\d+\s*\1\s*\d+")  # in the digits of any script
+_WITHOUT_GAP = re.compile(r"%[dmyY]%[dmyY]")  # a format in which nothing parts two of its numbers
+_WITH_TIME = re.compile(r"%[HIMSfpzXcT]")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of dates, read."""
+
+    dates: list[dt.date | None]  # None where a cell is empty or unreadable
+    reading: str  # how, for run.json
+    unproven: bool = False  # whether a date could have been read in another order
 
 
 def age_in_years(birth: dt.date, at: dt.date) -> float:
@@ -59,8 +71,9 @@ def check_date_format(date_format: str, option: str = "--date-format", *, births
 
 
 def _gives_back(date: dt.date, date_format: str) -> bool:
+    moment = dt.datetime(date.year, date.month, date.day, tzinfo=dt.UTC)  # so that %z gives an offset
     try:
-        return _by_format(date.strftime(date_format), date_format) == date
+        return _by_format(moment.strftime(date_format), date_format) == date
     except (UnicodeEncodeError, re.error):  # bytes that are no text; strptime on %d twice
         return False
 
@@ -73,9 +86,8 @@ def parse_column(
     date_format: str | None,
     *,
     proof_needed: bool = False,
-    option: str = "--date-format",
-) -> list[dt.date | None]:
-    """Read a column of dates by one rule: a date per cell, None where a cell is empty or unreadable.
+) -> Column:
+    """Read a column of dates by one rule.
 
     Args:
         cells: the column's cells, stripped of blanks.
@@ -83,33 +95,35 @@ def parse_column(
         date_format: a strptime format, or ISO, that replaces the rule.
         proof_needed: whether a date must show which of its numbers is the day, as where the table's other signs do not
             say which country it comes from.
-        option: with which the format is given, for the message.
 
     Raises:
         CohortError: a date is impossible in the order that the rule takes, or nothing shows the order: then the
             column's meaning is in doubt.
     """
     if date_format is not None:
-        return [_by_format(cell, date_format) for cell in cells]
-    without_time = [_TIME.sub("", cell) for cell in cells]
-    doubt = _Doubt(path, column, option)
-    orders = {sign: _order(without_time, rows, sign, doubt, proof_needed) for sign in USUAL}
+        return Column([_by_format(cell, date_format) for cell in cells], date_format)
+    bare = [_TIME.sub("", cell) for cell in cells]
+    doubt = _Doubt(path, column)
+    orders = {sign: _order(cells, bare, rows, sign, doubt, proof_needed) for sign in USUAL}
     dates: list[dt.date | None] = []
-    for cell, row in zip(without_time, rows, strict=True):
-        if _NUMBERS_LIKE_A_DATE.fullmatch(cell) and not _known(cell):
-            raise doubt.error(row, "a date that is neither day, month and four-digit year nor year-month-day")
+    for cell, row in zip(bare, rows, strict=True):
+        if _LIKE_A_DATE.fullmatch(cell) and not (_YEAR_LAST.fullmatch(cell) or _YEAR_FIRST.fullmatch(cell)):
+            date_format = "%Y/%m/%d" if _SLASHES_YEAR_FIRST.fullmatch(cell) else None
+            raise doubt.error(row, "a date that is neither day, month and four-digit year nor Y-m-d", date_format)
         dates.append(_by_rule(cell, orders))
-    return dates
+    used = [sign for sign in USUAL if any(_is_year_last(cell, sign) for cell in bare)]
+    readings = [f"with {sign} {orders[sign].name}{'' if orders[sign].proven else ', unproven'}" for sign in used]
+    return Column(dates, "; ".join(readings) or "year-month-day", not all(orders[sign].proven for sign in used))
 
 
-def is_placeholder(cell: str, date: dt.date | None) -> bool:
-    """Whether a birth is one that nobody has, such as 00/00/1929 or 1 January 1900: written because it is not known."""
-    return date in PLACEHOLDERS or has_zero_part(_TIME.sub("", cell))
+def is_placeholder(cell: str, date: dt.date | None, none: frozenset[dt.date]) -> bool:
+    """Whether a date stands for an unknown one, such as 00/00/1929 or one of `none`."""
+    return date in none or has_zero_part(_TIME.sub("", cell))
 
 
 def has_zero_part(cell: str) -> bool:
     """Whether a date with a four-digit year has a day, month or year of zero."""
-    match = _THREE_NUMBERS.fullmatch(cell)
+    match = _FOR_ZEROS.fullmatch(cell)
     if match is None:
         return False
     parts = match.group(1, 3, 4)
@@ -122,53 +136,69 @@ class _Doubt:
 
     path: str
     column: str
-    option: str
 
-    def error(self, row: int, what: str, date_format: str = "%d/%m/%Y") -> CohortError:
+    def error(self, row: int, what: str, date_format: str | None) -> CohortError:
+        say = f"say --date-format {date_format}, or " if date_format else ""
         return CohortError(
-            f"{self.path}, line {row}, column {self.column}: {what}. No date in this column can be trusted: say how "
-            f"they are written, for example {self.option} {date_format}"
+            f"{self.path}, line {row}, column {self.column}: {what}. No date in this column can be trusted: {say}write "
+            f"all dates as year-month-day, with four-digit years"
         )
 
 
-def _order(cells: Sequence[str], rows: Sequence[int], sign: str, doubt: _Doubt, proof_needed: bool) -> str:
-    """Which comes first in the column's dates with this sign between the numbers, the day or the month."""
+@dataclass(frozen=True)
+class _Order:
+    """Which comes first in a column's dates, the day or the month."""
+
+    name: str
+    proven: bool  # or no date could be read in both
+
+
+def _order(
+    cells: Sequence[str], bare: Sequence[str], rows: Sequence[int], sign: str, doubt: _Doubt, proof_needed: bool
+) -> _Order:
+    """The order of the column's dates with this sign between the numbers.
+
+    Args:
+        bare: the cells without a time of day. A date with something else around it is not read, but proves the order.
+    """
     usual = USUAL[sign]
     (other,) = {DAY_FIRST, MONTH_FIRST} - {usual}
     proven: dict[str, int] = {}  # order -> the first line that can be nothing else
     unclear: int | None = None  # the first line that could be both
-    for cell, row in zip(cells, rows, strict=True):
-        match = _YEAR_LAST.fullmatch(cell)
+    for cell, without_time, row in zip(cells, bare, rows, strict=True):
+        match = _PROOF.search(cell)
         if match is None or match[2] != sign:
             continue
         first, second, year = int(match[1]), int(match[3]), int(match[4])
         day_first, month_first = _date(year, second, first), _date(year, first, second)
         if day_first and month_first:
-            unclear = unclear or (row if first != second else None)
+            if first != second and _is_year_last(without_time, sign):
+                unclear = unclear or row
         elif day_first or month_first:
             proven.setdefault(DAY_FIRST if day_first else MONTH_FIRST, row)
     if len(proven) == 2:
-        row = max(proven.values())
-        raise doubt.error(row, f"dates as {usual} and as {other} stand in this column, which mean different days")
+        what = f"dates as {usual} and as {other} stand in this column, which mean different days"
+        raise doubt.error(max(proven.values()), what, None)
     if other in proven and not proof_needed:
         what = f"a date that can only be {other}, where {usual} is usual"
         raise doubt.error(proven[other], what, FORMATS[other].format(sign))
     if not proven and unclear and proof_needed:
         what = f"a date that may be {DAY_FIRST} or {MONTH_FIRST}, and no other date in this column shows which"
         raise doubt.error(unclear, what, FORMATS[DAY_FIRST].format(sign))
-    return other if other in proven else usual
+    return _Order(other if other in proven else usual, bool(proven) or not unclear)
 
 
-def _known(cell: str) -> bool:
-    return bool(_YEAR_LAST.fullmatch(cell) or _YEAR_FIRST.fullmatch(cell))
+def _is_year_last(cell: str, sign: str) -> bool:
+    match = _YEAR_LAST.fullmatch(cell)
+    return match is not None and match[2] == sign
 
 
-def _by_rule(cell: str, orders: dict[str, str]) -> dt.date | None:
+def _by_rule(cell: str, orders: dict[str, _Order]) -> dt.date | None:
     if match := _YEAR_FIRST.fullmatch(cell):
         return _date(*map(int, match.groups()))
     if match := _YEAR_LAST.fullmatch(cell):
         first, second, year = int(match[1]), int(match[3]), int(match[4])
-        return _date(year, second, first) if orders[match[2]] == DAY_FIRST else _date(year, first, second)
+        return _date(year, second, first) if orders[match[2]].name == DAY_FIRST else _date(year, first, second)
     return None
 
 
@@ -180,12 +210,16 @@ def _date(year: int, month: int, day: int) -> dt.date | None:
 
 
 def _by_format(cell: str, date_format: str) -> dt.date | None:
-    if date_format == ISO:
-        match = _YEAR_FIRST.fullmatch(_TIME.sub("", cell))
-        return _date(*map(int, match.groups())) if match else None
     if any(sign.isdecimal() and not sign.isascii() for sign in cell):  # strptime takes the digits of every script
         return None
+    if date_format == ISO or not _WITH_TIME.search(date_format):
+        cell = _TIME.sub("", cell)
+    if date_format == ISO:
+        match = _YEAR_FIRST.fullmatch(cell)
+        return _date(*map(int, match.groups())) if match else None
     try:
-        return dt.datetime.strptime(cell, date_format).date()
+        date = dt.datetime.strptime(cell, date_format).date()
     except ValueError:
         return None
+    # Where nothing parts the numbers, 1121950 would be 11 February: a spreadsheet took the zero of 01121950 away.
+    return None if _WITHOUT_GAP.search(date_format) and date.strftime(date_format) != cell else date

@@ -37,6 +37,7 @@ def what_ran(
             "table": str(cohort.table),
             "table_sha256": cohort.table_sha256,
             "patients": len(cohort.patients),
+            "read_as": dict(cohort.readings),
             "folders_without_row": list(cohort.folders_without_row),
         },
         "bundle": {"id": bundle.bundle_id, "folder": str(bundle.folder), "schema": bundle.manifest.schema},

@@ -30,6 +30,7 @@ from infer.tally import Tally
 from infer.twins import in_words
 
 LOG = logging.getLogger("lympho")
+LONGEST_SETTLE = 86_400.0  # seconds: after a day a folder is not being copied any more
 MOST_TWINS = 20  # lines of the log
 MOST_WORKERS = 16  # decoding processes by default: each may hold a picture of 25 million pixels
 # A processor's networks take several times as long for a picture as decoding it: a process for so many processors.
@@ -144,7 +145,7 @@ def _fill(results: Results, options: Options, ready: _Ready, started: dt.datetim
         LOG.info("goes on: %d patients are kept, ages are taken at %s", len(kept), ready.date)
     tally = Tally()
     for line, offset in kept.items():
-        tally.add(results.keep(line, offset))
+        tally.add(results.keep(line, offset), line)
     rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
     told = 0
     for line, entry in _entries(rest, networks, ready.bundle, options, tally):
@@ -200,13 +201,20 @@ def _entries(
     cohort: Cohort, networks: Scorer | None, bundle: Bundle, options: Options, tally: Tally
 ) -> Iterator[tuple[int, Entry]]:
     """Score the cohort, count and tell: each patient's line in the table and its entry, in the table's order."""
+    for column in cohort.unproven:
+        LOG.warning(
+            "%s, column %s: read %s: no date shows it. If that is wrong, say --date-format",
+            cohort.table,
+            column,
+            cohort.readings[column],
+        )
     progress = Progress(len(cohort.patients))
     workers = options.workers or _workers(networks, _processors(options))
     scored = score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers, options.settle)
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
             entry = entry_of(result, bundle.short_id)
-            tally.add(entry)
+            tally.add(entry, patient.line)
             if entry.code:
                 # An ID that is no folder's name may hold a line end, and look like a line of this log's own.
                 LOG.warning("%s %s (%s)", _printable(entry.patient_id), entry.status, entry.code)
@@ -222,17 +230,18 @@ def _warn(entry: Entry, drift: Drift) -> None:
     if entry.unusual_sizes:
         listed = ", ".join(f"{count} of {size}" for size, count in entry.unusual_sizes.items())
         LOG.warning(
-            "%s: pictures of another size than the training patients' (%s): %s. If their pixels are of another size on "
-            "the slide too, the probability is wrong",
+            "%s: pictures of another size than the training patients' (%s): %s. If a pixel shows more or less of the "
+            "slide than in training (another magnification), the probability is wrong",
             entry.patient_id,
             drift.sizes,
             listed,
         )
     if entry.pictures_below:
+        # Their names are not this log's: people put patients' names into them.
         LOG.warning(
-            "%s: folders in its folder hold pictures, which were not looked at: %s",
+            "%s: %d folders in its folder hold pictures, which were not looked at; run.json names them",
             entry.patient_id,
-            ", ".join(map(_printable, entry.pictures_below)),
+            len(entry.pictures_below),
         )
 
 
@@ -277,8 +286,8 @@ def _check_options(options: Options) -> None:
         check_date_format(options.sample_date_format, "--sample-date-format", births=False)
     if options.sex_codes is not None:
         parse_sex_codes(options.sex_codes)
-    if not options.settle >= 0:
-        raise UsageError("--settle: must be 0 seconds or more")
+    if not 0 <= options.settle <= LONGEST_SETTLE:
+        raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
     if not 0 <= options.max_refused <= 1:
         raise UsageError("--max-refused: must be a share from 0 to 1")
     if _resolved(options.out).is_relative_to(_resolved(options.patients)):

@@ -108,7 +108,8 @@ def _close(bag: Bag, minimum: int) -> None:
             bag.waiting.clear()
             return
     if not bag.images:
-        bag.verdict = Verdict("failed", "folder_empty: the patient's folder holds no picture")
+        below = ", but folders in it do, which are not looked at" if bag.pictures_below else ""
+        bag.verdict = Verdict("failed", f"folder_empty: the patient's folder holds no picture{below}")
     elif bag.used == 0:
         bag.verdict = Verdict("failed", "no_usable_image: none of the patient's pictures can be used")
     elif bag.used < minimum:

@@ -5,6 +5,7 @@ shows that it does not hold M and F, other codes count only as a pair that means
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -37,27 +38,17 @@ WORDS: Mapping[str, Sex] = {
 }  # fmt: skip
 # Says that nobody knows, or something else than male and female: a matter of that patient alone.
 UNKNOWN = frozenset(
-    {
-        "",
-        "?",
-        "-",
-        "--",
-        ".",
-        "U",
-        "UNK",
-        "UNKNOWN",
-        "N/A",
-        "NA",
-        "NAN",
-        "NULL",
-        "NONE",
-        "X",
-        "D",
-        "DIVERS",
-        "O",
-        "OTHER",
-    }
-)
+    (
+        "", "?", "-", "--", ".", "0", "9", "U", "UNK", "UNKNOWN", "N/A", "NA", "NAN", "NULL", "NONE", "X", "D", "O",
+        "OTHER", "DIVERS", "DIVERSE", "NONBINARY", "NON-BINARY", "INDETERMINATE", "NOT STATED", "NOT KNOWN",
+        "NOT SPECIFIED", "UNSPECIFIED", "INDETERMINE", "INCONNU", "UNBEKANNT", "UNBESTIMMT", "DESCONOCIDO",
+        "DESCONHECIDO", "SCONOSCIUTO", "NIEZNANA", "NIEZNANY",
+    )
+)  # fmt: skip
+SYSTEMS: tuple[Mapping[str, Sex], ...] = (USUAL, *PAIRS, WORDS)
+CODES = frozenset(code for system in SYSTEMS for code in system) | {"1", "2"}
+LONGEST = 40  # characters of a code that are looked at
+MOST_NAMED = 6
 
 
 def parse_sex_codes(text: str) -> dict[str, Sex]:
@@ -70,7 +61,7 @@ def parse_sex_codes(text: str) -> dict[str, Sex]:
     for part in text.split(","):
         code, _, word = (piece.strip() for piece in part.partition("="))
         meaning: Sex | None = "male" if word.lower() == "male" else "female" if word.lower() == "female" else None
-        if not code or meaning is None or _folded(code) in codes:
+        if not _folded(code) or meaning is None or _folded(code) in codes:
             raise _wrong_usage(text)
         codes[_folded(code)] = meaning
     if set(codes.values()) != {"male", "female"}:
@@ -80,8 +71,8 @@ def parse_sex_codes(text: str) -> dict[str, Sex]:
 
 def sexes(
     cells: Sequence[str], lines: Sequence[int], column: str, path: str, codes: Mapping[str, Sex] | None
-) -> list[Sex | None]:
-    """Each cell's sex, None where it is empty or says none.
+) -> tuple[list[Sex | None], str]:
+    """Each cell's sex, None where it is empty or says none; and how the column was read, for run.json.
 
     Args:
         cells: the column's, stripped of blanks.
@@ -94,34 +85,37 @@ def sexes(
     folded = [_folded(cell) for cell in cells]
     if codes is None:
         codes = _meaning(folded, lines, column, path)
-    return [codes.get(cell) for cell in folded]
+    used = codes.keys() & set(folded)
+    return [codes.get(cell) for cell in folded], ", ".join(f"{code}={codes[code]}" for code in sorted(used))
 
 
 def _meaning(cells: Sequence[str], lines: Sequence[int], column: str, path: str) -> Mapping[str, Sex]:
-    found = set(cells) - UNKNOWN
-    if found <= USUAL.keys():
+    times = Counter(cell for cell in cells if cell not in UNKNOWN)
+    if times.keys() <= USUAL.keys():
         return USUAL
-    if found <= WORDS.keys():
+    if times.keys() <= WORDS.keys():
         return WORDS
-    for pair in PAIRS:
-        if found == pair.keys():
-            return pair
-    others = found - USUAL.keys()
-    of_another_kind = {code for pair in PAIRS for code in pair}.union(WORDS, "0129") - USUAL.keys()
-    if found >= USUAL.keys() and not others & of_another_kind:
-        return USUAL  # both are there: what is neither is a slip, and a matter of its patient alone
-    line = next(line for cell, line in zip(cells, lines, strict=True) if cell in others)
-    # A name in the wrong column must not get into a log.
-    listed = sorted({code if len(code) <= 2 or code in WORDS else "a longer text" for code in found})
+    for system in SYSTEMS:
+        others = times.keys() - system.keys()
+        each = [sum(times[code] for code in system if system[code] == sex) for sex in ("male", "female")]
+        # What is no code anywhere, and rarer than either sex, is a slip and a matter of its patient alone.
+        if not others & CODES and sum(times[code] for code in others) < min(each):
+            return system
+    line = next(line for cell, line in zip(cells, lines, strict=True) if cell in times and cell not in USUAL)
+    # Where columns are shifted, ages and names stand here: they must not get into a log.
+    named = sorted(
+        {code if code in CODES or (len(code) == 1 and code.isprintable()) else "other text" for code in times}
+    )
+    listed = ", ".join(named[:MOST_NAMED]) + (", ..." if len(named) > MOST_NAMED else "")
     raise CohortError(
-        f"{path}, line {line}, column {column}: the column holds {', '.join(listed)}, and it is not clear which of "
-        f"them mean male and female. Say so with {OPTION} {','.join(f'{code}=...' for code in listed)} (male or female)"
+        f"{path}, line {line}, column {column}: the column holds {listed}, and it is not clear which means male and "
+        f"which female. Say it, for example {OPTION} H=male,M=female; leave out codes that mean neither"
     )
 
 
 def _folded(code: str) -> str:
     """Without accents, in capitals."""
-    plain = unicodedata.normalize("NFKD", code.casefold())
+    plain = unicodedata.normalize("NFKD", code[:LONGEST].casefold())
     return "".join(sign for sign in plain if not unicodedata.combining(sign)).upper().replace("Ł", "L")
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-DIGITS = 16  # hexadecimal, of a picture's SHA-256: two of ten million differ in them but for a chance of 3 in a million
+# Hexadecimal, of a picture's SHA-256: that any two of ten million pictures agree by chance is 3 in a million.
+DIGITS = 16
+MOST_NAMED = 5  # patients in a line of the log
 
 
 class Twins:
@@ -41,8 +43,9 @@ def in_words(patients: tuple[str, ...], pictures: int) -> str:
     """A line for the log."""
     what = "1 picture" if pictures == 1 else f"{pictures} pictures"
     if len(patients) == 1:
-        return f"{patients[0]}: {what} more than once in the folder. Its result counts them as often"
-    *others, last = patients
-    return (
-        f"{', '.join(others)} and {last}: the same {what}. Find out whose they are before any of these results is used"
-    )
+        return f"{patients[0]}: {what} more than once in the folder. Each copy was counted"
+    *others, last = patients[:MOST_NAMED]
+    names = f"{', '.join(others)} and {last}"
+    if len(patients) > MOST_NAMED:
+        names = f"{', '.join(patients[:MOST_NAMED])} and {len(patients) - MOST_NAMED} more"
+    return f"{names}: the same {what}. Find out whose they are before any of these results is used"

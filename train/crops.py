@@ -270,7 +270,10 @@ def _check_source(run: Path, held: dict[str, str], facts: dict[str, str], cohort
             f"rsync -a), or choose another run folder"
         )
     if not (same and held["pictures_sha256"] == _content_digest(cohort.folder, jobs)):
-        raise UsageError(f"{run}: was made from another table, other pictures or dates. Choose another run folder")
+        raise UsageError(
+            f"{run}: was made from another table, other pictures or dates, or with other options. Choose another "
+            f"run folder"
+        )
 
 
 def _content_digest(folder: Path, jobs: list[Job]) -> str:

@@ -128,8 +128,9 @@ def test_a_circle_of_links_has_its_places_exit_code(pristine: Path, tmp_path: Pa
         ({"date_format": "%d/%m/%y"}, "--date-format %d/%m/%y: two-digit years"),
         ({"sample_date_format": "%m/%Y"}, "--sample-date-format %m/%Y: must give day, month and year"),
         ({"sex_codes": "M"}, "--sex-codes M: must name a code for male and one for female"),
-        ({"settle": -1.0}, "--settle: must be 0 seconds or more"),
-        ({"settle": float("nan")}, "--settle: must be 0 seconds or more"),
+        ({"settle": -1.0}, "--settle: must be from 0 to 86400 seconds"),
+        ({"settle": float("inf")}, "--settle: must be from 0 to 86400 seconds"),
+        ({"settle": float("nan")}, "--settle: must be from 0 to 86400 seconds"),
     ],
 )
 def test_options_that_say_nothing_are_2_before_anything_is_read(

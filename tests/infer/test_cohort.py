@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infer.cohort import Clinical, Cohort, Patient, read_cohort
-from infer.dates import PLACEHOLDERS
+from infer.dates import NO_BIRTHS
 from infer.errors import CohortError, UsageError
 from tests.infer.manifests import PLAUSIBLE
 
@@ -503,7 +503,7 @@ def test_an_impossible_slash_date_in_either_column_ends_the_run(tmp_path: Path) 
     table = f"{HEADER},SAMPLE_DATE\n{GOOD},1/2/2019\nP2,M,7/1/1950,5,13/2/2019\n"
     message = refusal(tmp_path, table)
     assert "line 3, column SAMPLE_DATE" in message
-    assert "--sample-date-format %d/%m/%Y" in message
+    assert "--date-format %d/%m/%Y" in message
     cohort = read(tmp_path, table.replace("7/1/1950", "1/7/1950"), date_format="%d/%m/%Y")
     ages = [patient.clinical and patient.clinical.age_years for patient in cohort.patients]
     assert ages == [(dt.date(2019, 2, day) - dt.date(1950, 7, 1)).days / 365.25 for day in (1, 13)]
@@ -548,7 +548,7 @@ IDS = (
 VALID_ROWS = st.tuples(
     IDS,
     st.sampled_from("MFmf"),
-    st.dates(dt.date(1899, 6, 30), DAY).filter(lambda date: date not in PLACEHOLDERS),
+    st.dates(dt.date(1899, 6, 30), DAY).filter(lambda date: date not in NO_BIRTHS),
     st.floats(0, 1000, exclude_min=True),
     st.integers(0, 2),
 )
@@ -633,7 +633,7 @@ def test_a_french_table_whose_days_are_all_twelve_or_lower_stops(tmp_path: Path)
 def test_women_of_a_spanish_table_are_not_men(tmp_path: Path) -> None:
     rows = "ID;GENDER;DOB;LYMPH_COUNT\nA1;H;1946-01-17;5,8\nA2;M;1929-06-16;4,6\n"
     message = refusal(tmp_path, rows)
-    assert "line 2, column GENDER: the column holds H, M" in message
+    assert "line 2, column GENDER: the column holds H, M, and" in message
     assert "--sex-codes" in message
     cohort = read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY, sex_codes={"H": "male", "M": "female"})
     assert [one.clinical.female for one in cohort.patients if one.clinical] == [False, True]
@@ -648,3 +648,23 @@ def test_a_folder_that_looks_like_an_id_is_known(tmp_path: Path, folder: str, pa
     (tmp_path / "P2").mkdir()
     rows = f"{HEADER}\n{patient_id},F,7/1/1950,5\nP2,F,7/1/1950,5\nP3,F,7/1/1950,5\n"
     assert [one.look_alike for one in read(tmp_path, rows).patients] == [folder, "", ""]
+
+
+@pytest.mark.parametrize("cell", ["1970-01-01", "1/1/1980", "1900-01-01", "00/00/2019"])
+def test_a_sample_on_the_first_day_of_a_computers_calendar_is_none(tmp_path: Path, cell: str) -> None:
+    patient = read_one(tmp_path, f"P1,F,7/1/1950,5,{cell}", f"{HEADER},SAMPLE_DATE")
+    assert verdict(patient) == ("refused", "sample_date_placeholder")
+    assert read_one(tmp_path, "P1,F,1/1/1970,5,7/1/2010", f"{HEADER},SAMPLE_DATE").verdict is None
+
+
+def test_a_format_for_a_column_that_is_not_there_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "clinical_annotation.csv").write_text(f"{HEADER},Sample_Date\n{GOOD},1/7/2010\n")
+    with pytest.raises(CohortError, match="has no column SAMPLE_DATE, but --sample-date-format is given"):
+        read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY, sample_date_format="%d/%m/%Y")
+
+
+def test_how_the_columns_were_read_is_known(tmp_path: Path) -> None:
+    cohort = read(tmp_path, f"{HEADER}\nP1,F,7/1/1950,5\nP2,M,7/2/1950,5\n")
+    assert cohort.readings == {"DOB": "with / month/day/year, unproven", "GENDER": "F=female, M=male"}
+    assert cohort.unproven == ("DOB",)
+    assert read(tmp_path, f"{HEADER}\nP1,F,7/31/1950,5\n").unproven == ()

@@ -2,13 +2,13 @@ import datetime as dt
 
 import pytest
 
-from infer.dates import age_in_years, check_date_format, is_placeholder, parse_column
+from infer.dates import NO_BIRTHS, age_in_years, check_date_format, is_placeholder, parse_column
 from infer.errors import CohortError, UsageError
 
 
 def parse(*cells: str, date_format: str | None = None, proof_needed: bool = False) -> list[dt.date | None]:
     lines = range(2, 2 + len(cells))
-    return parse_column(cells, lines, "DOB", "table.csv", date_format, proof_needed=proof_needed)
+    return parse_column(cells, lines, "DOB", "table.csv", date_format, proof_needed=proof_needed).dates
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,16 @@ def test_what_is_a_date_in_no_order_costs_only_its_own_row(cell: str) -> None:
         ("13/4/2019", "4/12/2019", "%d/%m/%Y"),
         ("13/4/2019 00:00", "4/12/2019", "%d/%m/%Y"),
         ("12-31-1950", "4-12-2019", "%m-%d-%Y"),
-        ("4/13/19", "4/12/2019", "%d/%m/%Y"),
-        ("2019/07/01", "4/12/2019", "%d/%m/%Y"),
-        ("13 / 4 / 2019", "4/12/2019", "%d/%m/%Y"),
-        ("1-7-19", "4-12-2019", "%d/%m/%Y"),
-        ("19-07-01", "2019-12-04", "%d/%m/%Y"),
-        ("1-7-20190", "4-12-2019", "%d/%m/%Y"),
-        ("\u0661-\u0667-2019", "4-12-2019", "%d/%m/%Y"),
+        ("13/4/2019?", "4/12/2019", "%d/%m/%Y"),
+        ("13/4/2019 8h15", "4/12/2019", "%d/%m/%Y"),
+        ("'13/4/2019", "4/12/2019", "%d/%m/%Y"),
+        ("4/13/19", "4/12/2019", ""),
+        ("2019/07/01", "4/12/2019", "%Y/%m/%d"),
+        ("13 / 4 / 2019", "4/12/2019", ""),
+        ("1-7-19", "4-12-2019", ""),
+        ("19-07-01", "2019-12-04", ""),
+        ("1-7-20190", "4-12-2019", ""),
+        ("\u0661-\u0667-2019", "4-12-2019", ""),
     ],
 )
 def test_a_date_in_another_order_makes_the_column_suspect(cell: str, usual: str, remedy: str) -> None:
@@ -90,8 +93,10 @@ def test_a_date_in_another_order_makes_the_column_suspect(cell: str, usual: str,
         parse(usual, usual, cell)
     message = str(caught.value)
     assert caught.value.exit_code == 4
-    for part in ("table.csv", "line 4", "column DOB", f"--date-format {remedy}"):
+    for part in ("table.csv", "line 4", "column DOB", "write all dates as year-month-day"):
         assert part in message
+    assert ("say --date-format" in message) == bool(remedy)
+    assert f"say --date-format {remedy}, or" in message or not remedy
     assert cell not in message
 
 
@@ -170,8 +175,8 @@ def test_iso_is_a_format() -> None:
     "cell", ["1/0/1900", "00/00/1929", "00-00-1929", "0000-00-00", "1929-00-00", "00.00.1929", "0/1/2019"]
 )
 def test_a_date_with_a_zero_part_stands_for_an_unknown_one(cell: str) -> None:
-    assert is_placeholder(cell, None)
-    assert is_placeholder(f"{cell} 00:00:00", None)
+    assert is_placeholder(cell, None, NO_BIRTHS)
+    assert is_placeholder(f"{cell} 00:00:00", None, NO_BIRTHS)
 
 
 @pytest.mark.parametrize(
@@ -187,12 +192,12 @@ def test_a_date_with_a_zero_part_stands_for_an_unknown_one(cell: str) -> None:
 def test_first_days_of_spreadsheets_and_databases_stand_for_unknown_births(
     date: tuple[int, int, int], unknown: bool
 ) -> None:
-    assert is_placeholder("x", dt.date(*date)) == unknown
+    assert is_placeholder("x", dt.date(*date), NO_BIRTHS) == unknown
 
 
 @pytest.mark.parametrize("cell", ["1/1/00", "10/10/2000", "2000-10-10", "N/A", ""])
 def test_other_zeros_do_not(cell: str) -> None:
-    assert not is_placeholder(cell, None)
+    assert not is_placeholder(cell, None, NO_BIRTHS)
 
 
 @pytest.mark.parametrize("cell", ["1\uff13/04/2019", "13/04/201\u0669"])
@@ -221,3 +226,42 @@ def test_age_is_in_years_of_365_25_days() -> None:
 def test_four_years_with_a_leap_day_are_four_years() -> None:
     assert age_in_years(dt.date(2016, 2, 29), dt.date(2020, 2, 29)) == 4.0
     assert age_in_years(dt.date(2016, 2, 29), dt.date(2017, 3, 1)) == 366 / 365.25
+
+
+@pytest.mark.parametrize(
+    ("cells", "reading", "unproven"),
+    [
+        (["5/6/1950"], "with / month/day/year, unproven", True),
+        (["5/5/1950"], "with / month/day/year", False),
+        (["5/6/1950", "5/13/1950"], "with / month/day/year", False),
+        (["5-6-1950", "5/13/1950"], "with / month/day/year; with - day/month/year, unproven", True),
+        (["1950-06-05", ""], "year-month-day", False),
+    ],
+)
+def test_how_a_column_was_read_is_told(cells: list[str], reading: str, unproven: bool) -> None:
+    column = parse_column(cells, range(2, 2 + len(cells)), "DOB", "table.csv", None)
+    assert (column.reading, column.unproven) == (reading, unproven)
+    assert parse_column(cells, range(2, 2 + len(cells)), "DOB", "table.csv", "%d/%m/%Y").reading == "%d/%m/%Y"
+
+
+@pytest.mark.parametrize("date_format", ["%d%m%Y", "%m%d%Y", "%Y%m%d"])
+def test_where_nothing_parts_the_numbers_all_digits_must_be_there(date_format: str) -> None:
+    for date in (dt.date(1950, 12, 1), dt.date(1950, 1, 15), dt.date(1950, 2, 11)):
+        whole = date.strftime(date_format)
+        assert parse(whole, date_format=date_format) == [date]
+        for at in (0, 2, 4, 6):
+            if whole[at] == "0":
+                assert parse(whole[:at] + whole[at + 1 :], date_format=date_format) == [None]
+    assert parse("1/2/1950", date_format="%d/%m/%Y") == [dt.date(1950, 2, 1)]
+
+
+def test_a_format_without_time_reads_over_a_time_and_one_with_offset_is_taken() -> None:
+    assert parse("13/06/1950 00:00:00", "13/06/1950", date_format="%d/%m/%Y") == [dt.date(1950, 6, 13)] * 2
+    check_date_format("%Y-%m-%dT%H:%M:%S%z", "--sample-date-format", births=False)
+    assert parse("2019-07-01T08:15:00+0200", date_format="%Y-%m-%dT%H:%M:%S%z") == [dt.date(2019, 7, 1)]
+
+
+def test_a_very_long_number_is_no_date() -> None:
+    cells = [f"2019.{'1' * 5000}.1", "1" * 5000]
+    assert parse(*cells) == parse(*cells, date_format="iso") == [None, None]
+    assert not any(is_placeholder(cell, None, NO_BIRTHS) for cell in cells)

@@ -213,6 +213,15 @@ def test_who_failed_is_looked_at_again_though_nothing_of_it_changed(
     assert outcome.csv_bytes == plain.csv_bytes
 
 
+def test_another_format_of_samples_starts_over(cohort: Path, tmp_path: Path) -> None:
+    header, *lines = (cohort / TABLE).read_text().splitlines()
+    (cohort / TABLE).write_text("\n".join([f"{header},SAMPLE_DATE", *(f"{line},2019-07-01" for line in lines)]) + "\n")
+    cut(cohort, tmp_path / "out", 5)
+    outcome = score(cohort, tmp_path / "out", sample_date_format="iso")
+    assert outcome.record["started_over"] == "the unfinished run had another sample_date_format"
+    assert outcome.record["kept_from_earlier_starts"] == 0
+
+
 def test_a_finished_patient_whose_folder_is_changing_again_is_not_kept(cohort: Path, tmp_path: Path) -> None:
     keep_patients(cohort, "S001", "S002")
     cut(cohort, tmp_path / "out", 1)
@@ -250,7 +259,6 @@ def test_a_refused_patient_is_kept_and_counted(cohort: Path, tmp_path: Path) -> 
         ({"reference_date": dt.date(2019, 7, 2)}, "the unfinished run had another reference_date"),
         ({"reference_date": None}, "the unfinished run had another reference_date"),
         ({"date_format": "%m/%d/%Y"}, "the unfinished run had another date_format"),
-        ({"sample_date_format": "%d.%m.%y"}, "the unfinished run had another sample_date_format"),
         ({"sex_codes": "M=male,F=female"}, "the unfinished run had another sex_codes"),
         ({"fresh": True}, "--fresh"),
     ],

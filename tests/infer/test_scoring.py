@@ -22,7 +22,7 @@ from infer.listing import Listing, list_images
 from infer.models import BagScores, ImageScores, Networks
 from infer.naive_bayes import malignant_probability
 from infer.sessions import CPU, Device
-from tests.infer.runs import TINY, Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
+from tests.infer.runs import TABLE, TINY, Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
 from tests.synthetic import REFERENCE_DATE, draw_cell
 
 MEMBERS = ("baseline", "scan", "moe", "imagenet")
@@ -600,8 +600,8 @@ def test_folders_below_a_patients_that_hold_pictures_are_named(plain: Outcome, c
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.record["pictures_below"] == {"S003": ["slide\n2"]}
     assert outcome.record["patients_with_pictures_below"] == 1
-    told = "S003: folders in its folder hold pictures, which were not looked at: 'slide\\n2'\n"
-    assert told in log_of(outcome)
+    assert "S003: 1 folders in its folder hold pictures, which were not looked at; run.json names" in log_of(outcome)
+    assert "slide\n2" not in log_of(outcome)  # people put patients' names into them
     assert outcome.predictions["S003"] == plain.predictions["S003"]
 
 
@@ -624,7 +624,10 @@ def test_a_folder_that_is_still_being_copied_fails_its_patient_alone(
     kept = keep_patients(cohort, "S003", "S004")
     outcome = score(kept, tmp_path / "out", settle=10.0)
     assert outcome.code == 3
-    assert outcome.predictions["S003"]["reason"] == "still_changing: a file is younger than 10 s. Start again later"
+    assert (
+        outcome.predictions["S003"]["reason"]
+        == "still_changing: a file changed less than 10 s ago and may still be copied. Start again later"
+    )
     assert outcome.predictions["S004"] == plain.predictions["S004"]
     assert outcome.images_of("S003") == {}
     later = score(kept, tmp_path / "out", settle=4.0)
@@ -651,3 +654,18 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def test_an_order_that_no_date_shows_is_told(cohort: Path, tmp_path: Path) -> None:
+    lines = (cohort / TABLE).read_text(encoding="utf-8").splitlines()
+    born = lines[1].split(",")
+    (cohort / TABLE).write_text("\n".join([lines[0], ",".join([*born[:3], "5/6/1950", born[4]])]) + "\n")
+    for options in ({}, {"dry_run": True}):
+        outcome = score(cohort, tmp_path / "out", bundle=TINY, **options)
+        assert outcome.code == 0
+    assert outcome.record["cohort"]["read_as"]["DOB"] == "with / month/day/year, unproven"
+    told = "column DOB: read with / month/day/year, unproven: no date shows it. If that is wrong, say --date-format"
+    assert told in log_of(outcome)
+    sure = score(cohort, tmp_path / "sure", bundle=TINY, date_format="%d/%m/%Y")
+    assert sure.record["cohort"]["read_as"] == {"DOB": "%d/%m/%Y", "GENDER": f"{born[2]}={'fe' * (born[2] == 'F')}male"}
+    assert "no date shows it" not in log_of(sure)
