@@ -239,7 +239,7 @@ def _warn(entry: Entry, drift: Drift) -> None:
     if entry.pictures_below:
         # Their names are not this log's: people put patients' names into them.
         LOG.warning(
-            "%s: %d folders in its folder hold pictures, which were not looked at; run.json names them",
+            "%s: pictures in folders below its own (%d) were not looked at; run.json names the folders",
             entry.patient_id,
             len(entry.pictures_below),
         )

@@ -600,7 +600,7 @@ def test_folders_below_a_patients_that_hold_pictures_are_named(plain: Outcome, c
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.record["pictures_below"] == {"S003": ["slide\n2"]}
     assert outcome.record["patients_with_pictures_below"] == 1
-    assert "S003: 1 folders in its folder hold pictures, which were not looked at; run.json names" in log_of(outcome)
+    assert "S003: pictures in folders below its own (1) were not looked at; run.json names" in log_of(outcome)
     assert "slide\n2" not in log_of(outcome)  # people put patients' names into them
     assert outcome.predictions["S003"] == plain.predictions["S003"]
 
