@@ -397,7 +397,7 @@ def test_what_goes_wrong_with_real_patients_is_told_apart(out: Path, tmp_path: P
     assert told == {without_folder: ("failed", "folder_missing"), without_count: ("refused", "count_missing")}
     rejected = [row for row in rows(out / "images.csv") if row["status"] == "rejected"]
     assert {(row["patient_id"], row["image"], row["reason"].partition(":")[0]) for row in rejected} == {
-        (with_cut_picture, cut.name, "undecodable"),
+        (with_cut_picture, cut.name, "damaged"),
         (with_text, "x.jpg", "not_an_image"),
     }
     for patient_id in (with_cut_picture, with_text):
