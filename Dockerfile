@@ -30,5 +30,5 @@ ENV PATH=/opt/lympho/bin:$PATH \
     PYTHONUTF8=1
 USER 10001:10001
 # A damaged bundle must not get into an image.
-RUN ["/opt/lympho/bin/python", "-c", "from infer.bundle import REFERENCE, load_bundle; load_bundle(REFERENCE)"]
+RUN ["/opt/lympho/bin/python", "-c", "from infer.bundle.load import REFERENCE, load_bundle; load_bundle(REFERENCE)"]
 ENTRYPOINT ["/opt/lympho/bin/python", "-m", "infer"]

@@ -7,8 +7,8 @@ from typing import TextIO
 
 import click
 
-from infer.encoding import use_utf8
 from infer.errors import LymphoError, UsageError
+from infer.machine.encoding import use_utf8
 
 
 @click.command()
@@ -29,7 +29,7 @@ from infer.errors import LymphoError, UsageError
 )
 def command(run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None) -> None:
     """Export the finished training in RUN to the checked bundle BUNDLE."""
-    from export.bundle import export_bundle  # heavy: only when there is something to export
+    from export.pipeline import export_bundle  # heavy: only when there is something to export
 
     made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "", patients=reduced)
     size = sum(len(data) for data in made.graphs.values()) / 1e6

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
-from train.baseline import Baseline
-from train.imagenet import ImageNetNetwork
-from train.moe_network import Encoders, Head, Heads
-from train.scan.network import ScanNetwork
+from train.members.baseline import Baseline
+from train.members.imagenet import ImageNetNetwork
+from train.members.mixture_network import Encoders, Head, Heads
+from train.members.scan.network import ScanNetwork
 
 OPSET = 20
 CROP = (112, 112, 3)
@@ -63,7 +63,7 @@ class HeadGraph(nn.Module):
 def plan_graphs(
     baseline: Baseline, scan: ScanNetwork, encoder: Encoders, head: Heads, imagenet: ImageNetNetwork
 ) -> list[GraphPlan]:
-    """The bundle's graphs; infer.models checks the same names and shapes when it loads them."""
+    """The bundle's graphs; infer.engine.networks checks the same names and shapes when it loads them."""
     images = torch.zeros(2, *CROP, dtype=torch.uint8)
     clinical = torch.ones(2, 3)
     channels = sum(one.image_map.in_channels for one in head.each if isinstance(one, Head))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from export.graphs import GraphPlan
+from infer.engine.sessions import CPU, Device, Graph
 from infer.errors import LymphoError
-from infer.processors import available_processors
-from infer.sessions import CPU, Device, Graph
-from train.baseline import Baseline
+from infer.machine.processors import available_processors
+from train.members.baseline import Baseline
 
 BATCH_SIZES = (1, 2, 7, 64)
 TOLERANCE = 1e-5  # absolute, of probabilities

@@ -1,6 +1,6 @@
 """`python -m infer`."""
 
-from infer.encoding import use_utf8
+from infer.machine.encoding import use_utf8
 
 if __name__ == "__main__":
     use_utf8()

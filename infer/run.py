@@ -10,24 +10,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from infer import __version__
-from infer.bundle import REFERENCE, Bundle, load_bundle
-from infer.cohort import Cohort, read_cohort
-from infer.dates import check_date_format
+from infer.bundle.load import REFERENCE, Bundle, load_bundle
+from infer.bundle.manifest import Drift
+from infer.cohort.dates import check_date_format
+from infer.cohort.patients import Cohort, read_cohort
+from infer.cohort.sexes import parse_sex_codes
+from infer.engine.fallback import Scorer
+from infer.engine.sessions import CPU, choose_device
 from infer.errors import EXIT_MEANING, UsageError
-from infer.going_on import Past, find_past, unchanged
-from infer.journal import FORMAT, Entry, Header, Identity
-from infer.manifest import Drift
-from infer.processors import available_processors
-from infer.progress import Progress
-from infer.record import libraries, program_digest, what_ran
-from infer.results import Results, check_folder
-from infer.rows import entry_of
-from infer.scorer import Scorer
-from infer.scoring import score_cohort
-from infer.sessions import CPU, choose_device
-from infer.sexes import parse_sex_codes
-from infer.tally import Tally
-from infer.twins import in_words
+from infer.machine.processors import available_processors
+from infer.output.audit import libraries, program_digest, what_ran
+from infer.output.csv import entry_of
+from infer.output.journal import FORMAT, Entry, Header, Identity
+from infer.output.progress import Progress
+from infer.output.results import Results, check_folder
+from infer.output.resume import Past, find_past, unchanged
+from infer.output.summary import Tally
+from infer.pictures.duplicates import in_words
+from infer.scoring.cohort import score_cohort
 
 LOG = logging.getLogger("lympho")
 LONGEST_SETTLE = 86_400.0  # seconds: after a day a folder is not being copied any more

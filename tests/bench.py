@@ -26,17 +26,17 @@ import click
 import numpy as np
 import torch
 
-from infer.bundle import REFERENCE, load_bundle
-from infer.cohort import Cohort, read_cohort
-from infer.decoders import Decoders, decoded
-from infer.images import read_crop
-from infer.manifest import CLUSTERS, GRAPHS, INT8, Manifest
-from infer.models import FEATURE_MAPS, BagScores, Floats, Images, ImageScores
-from infer.processors import available_processors
+from infer.bundle.load import REFERENCE, load_bundle
+from infer.bundle.manifest import CLUSTERS, GRAPHS, INT8, Manifest
+from infer.cohort.patients import Cohort, read_cohort
+from infer.engine.fallback import BATCH_SIZES, Scorer
+from infer.engine.networks import FEATURE_MAPS, BagScores, Floats, Images, ImageScores
+from infer.engine.sessions import CPU, CUDA, Device, Graph
+from infer.machine.processors import available_processors
+from infer.pictures.decode import read_crop
+from infer.pictures.pool import Decoders, decoded
 from infer.run import Options, run
-from infer.scorer import BATCH_SIZES, Scorer
-from infer.scoring import score_cohort
-from infer.sessions import CPU, CUDA, Device, Graph
+from infer.scoring.cohort import score_cohort
 from tests.float32 import in_float32
 from tests.operators import shares_by_operator
 from tests.plain_torch import PlainNetworks, score_plainly

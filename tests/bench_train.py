@@ -3,8 +3,9 @@
 Both train the same network from the same weights on all pictures of the same drawn patients, 8 patients a batch, with
 the same loss, the same Adam, and flips and quarter turns. They differ in how pictures get there and are computed on:
 
-- ours: train.moe.train_network as `python -m train moe` calls it. A memory-mapped cache of uint8 pictures (on a GPU it
-  lies there), whole batches turned and normalised on the device, channels-last, bfloat16 convolutions where native.
+- ours: train.members.mixture.train_network as `python -m train moe` calls it. A memory-mapped cache of uint8 pictures
+  (on a GPU it lies there), whole batches turned and normalised on the device, channels-last, bfloat16 convolutions
+  where native.
   The clock includes what a training writes down after an epoch: weights, history, TensorBoard events.
 - the report's way, written from its description: one float32 tensor file a patient, a DataLoader with 4 workers,
   torchvision's transforms picture by picture in Python, channels first, float32 throughout.
@@ -35,16 +36,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from infer.errors import UsageError
-from infer.processors import available_processors
+from infer.machine.processors import available_processors
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
-from train.cli import choose_device
-from train.crops import Bags, cache_crops
-from train.fitting import Job, mixed_precision
-from train.inputs import MEAN, STD
-from train.memory import keep_freed_memory
-from train.moe import MoeBatch, moe_loss, new_network, train_network
-from train.moe_network import MixtureOfExperts, bag_means
-from train.recipes import FULL, MoeRecipe
+from train.cli.commands import choose_device
+from train.core.fitting import Job, mixed_precision
+from train.core.memory import keep_freed_memory
+from train.data.crops import Bags, cache_crops
+from train.data.inputs import MEAN, STD
+from train.members.mixture import MoeBatch, moe_loss, new_network, train_network
+from train.members.mixture_network import MixtureOfExperts, bag_means
+from train.members.recipes import FULL, MoeRecipe
 
 RECIPE = replace(FULL.moe, fit=replace(FULL.moe.fit, epochs=1))  # the report's numbers, all pictures of each patient
 WORKERS = 4  # of the report's DataLoader

@@ -17,8 +17,8 @@ import click
 import numpy as np
 from PIL import Image
 
-from infer.images import RejectedImage, decode_crop
-from infer.listing import SUFFIXES
+from infer.pictures.decode import RejectedImage, decode_crop
+from infer.pictures.listing import SUFFIXES
 
 BLOCK, PAGE = 512, 4096  # bytes: what a disk loses at the least, what a file system writes at once
 CROP = 112  # pixels

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import msgspec
 
-from infer.bundle import CARD, CHECKSUMS, Bundle, checksums, load_bundle
-from infer.manifest import GRAPHS, MANIFEST, encode
+from infer.bundle.load import CARD, CHECKSUMS, Bundle, checksums, load_bundle
+from infer.bundle.manifest import GRAPHS, MANIFEST, encode
 
 
 def in_float32(bundle: Bundle, folder: Path) -> Bundle:

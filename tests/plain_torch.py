@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from infer.bundle import Bundle
-from infer.cohort import Cohort
-from infer.ensemble import calibrated, weighted
-from infer.features import base_features, cell_classes
-from infer.listing import list_images
-from infer.models import FEATURE_MAPS
-from infer.naive_bayes import malignant_probability
-from infer.scorer import Scorer
+from infer.bundle.load import Bundle
+from infer.cohort.patients import Cohort
+from infer.engine.fallback import Scorer
+from infer.engine.networks import FEATURE_MAPS
+from infer.members.features import base_features, cell_classes
+from infer.members.naive_bayes import malignant_probability
+from infer.pictures.listing import list_images
+from infer.scoring.ensemble import calibrated, weighted
 from tests.export.from_graphs import stored_weights
-from train.baseline import Baseline, BaselineDimensions
-from train.imagenet import ImageNetDimensions, PictureExpert
-from train.inputs import MEAN, STD
-from train.moe_network import Encoder, Encoders, MoeDimensions
-from train.scan.network import ScanDimensions, ScanNetwork
+from train.data.inputs import MEAN, STD
+from train.members.baseline import Baseline, BaselineDimensions
+from train.members.imagenet import ImageNetDimensions, PictureExpert
+from train.members.mixture_network import Encoder, Encoders, MoeDimensions
+from train.members.scan.network import ScanDimensions, ScanNetwork
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -79,7 +79,7 @@ class PlainNetworks:
         baseline = self.baseline(pixels, clinical).softmax(1)[:, 1]
         classes = self.scan.heads[0](self.scan.backbone.embed(pixels)).softmax(1)
         whole = 255 * (pixels * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1))
-        contribution = self.expert.linear(self.expert.embed((whole - 127) / 128)).squeeze(1)  # train.embedding
+        contribution = self.expert.linear(self.expert.embed((whole - 127) / 128)).squeeze(1)  # train.members.embedding
         return baseline, classes, self.encoders(pixels), contribution
 
 

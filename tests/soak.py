@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from infer.journal import JOURNAL, read_journal
+from infer.output.journal import JOURNAL, read_journal
 from tests.infer.runs import CSV_FILES, TABLE, TINY
 from tests.synthetic import make_patients, write_cohort
 

@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from infer.bundle import CARD, CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
-from infer.manifest import MANIFEST, encode
-from infer.models import FEATURE_MAPS, Networks, self_test_images, self_test_outputs
-from infer.sessions import CPU, Device
+from infer.bundle.load import CARD, CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
+from infer.bundle.manifest import MANIFEST, encode
+from infer.engine.networks import FEATURE_MAPS, Networks, self_test_images, self_test_outputs
+from infer.engine.sessions import CPU, Device
 
 OPSET = 20
 MAPS = int(np.prod(FEATURE_MAPS))

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
-from train import cli
-from train.recipes import RECIPES, SMALL, Recipe
+from train.cli import commands as cli
+from train.members.recipes import RECIPES, SMALL, Recipe
 
 COHORT_SEED = 11
 OPTIONS = ("--recipe", "small", "--epochs", "8", "--images-per-patient", "8")

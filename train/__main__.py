@@ -1,10 +1,10 @@
 """`python -m train`."""
 
-from infer.encoding import use_utf8
+from infer.machine.encoding import use_utf8
 
 if __name__ == "__main__":
     use_utf8()
 
-    from train.cli import main
+    from train.cli.commands import main
 
     main()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from infer.bundle import REFERENCE
-from infer.journal import JOURNAL, read_journal
+from infer.bundle.load import REFERENCE
+from infer.output.journal import JOURNAL, read_journal
 from tests.soak import write_linked_cohort
 from tests.synthetic import make_patients, write_cohort
 

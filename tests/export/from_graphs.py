@@ -13,12 +13,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from infer.bundle import Bundle
-from train.baseline import Baseline, BaselineDimensions
-from train.embedding import load_embedding
-from train.imagenet import ImageNetDimensions, ImageNetNetwork
-from train.moe_network import Committee, Encoders, Heads, MixtureOfExperts, MoeDimensions
-from train.scan.network import ScanDimensions, ScanNetwork
+from infer.bundle.load import Bundle
+from train.members.baseline import Baseline, BaselineDimensions
+from train.members.embedding import load_embedding
+from train.members.imagenet import ImageNetDimensions, ImageNetNetwork
+from train.members.mixture_network import Committee, Encoders, Heads, MixtureOfExperts, MoeDimensions
+from train.members.scan.network import ScanDimensions, ScanNetwork
 
 
 def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoders, Heads, ImageNetNetwork]:

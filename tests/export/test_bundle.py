@@ -19,23 +19,23 @@ from PIL import Image
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-import export.bundle as export_module
+import export.pipeline as export_module
 from export import __main__ as command
-from export.bundle import export_bundle
 from export.parity import ParityError
-from infer.bundle import load_bundle
+from export.pipeline import export_bundle
+from infer.bundle.load import load_bundle
+from infer.bundle.manifest import ALL_GRAPHS, GRAPHS, MEMBERS, Manifest, Precision
+from infer.engine.fallback import Scorer
+from infer.engine.networks import Networks, self_test
+from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
-from infer.manifest import ALL_GRAPHS, GRAPHS, MEMBERS, Manifest, Precision
-from infer.models import Networks, self_test
 from infer.run import Options, run
-from infer.scorer import Scorer
-from infer.sessions import CPU, Device
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train_fixtures import DATE, OPTIONS, TrainedRun, train
-from train.baseline import load_baseline
-from train.imagenet import load_imagenet
-from train.moe import load_moe
-from train.scan.stages import load_scan
+from train.members.baseline import load_baseline
+from train.members.imagenet import load_imagenet
+from train.members.mixture import load_moe
+from train.members.scan.stages import load_scan
 
 Floats = npt.NDArray[np.float64]
 
@@ -233,7 +233,7 @@ def test_other_precisions_ship_with_their_proof_and_go_when_not_asked_for(
 def test_what_changes_a_result_does_not_ship(
     trained_run: TrainedRun, scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.reduced.LARGEST_CHANGE", 0.0)
+    monkeypatch.setattr("export.precision.proof.LARGEST_CHANGE", 0.0)
     assert export(trained_run.run, tmp_path / "bundle", "--reduced", scored.folder) == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -249,7 +249,7 @@ def test_what_fails_its_own_self_test_does_not_ship(
         return found | {"moe_maps": [value + 0.1 for value in found["moe_maps"]]} if one == precision else found
 
     monkeypatch.setattr(export_module, "_outputs", wrong)
-    monkeypatch.setattr("export.reduced.LARGEST_CHANGE", 1.0)
+    monkeypatch.setattr("export.precision.proof.LARGEST_CHANGE", 1.0)
     assert export(trained_run.run, tmp_path / "bundle", "--reduced", scored.folder) == 1
     assert not (tmp_path / "bundle").exists()
 
@@ -257,7 +257,7 @@ def test_what_fails_its_own_self_test_does_not_ship(
 def test_a_cohort_that_cannot_be_read_is_told_before_anything_is_exported(
     trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("export.bundle.export_graph", lambda plan: pytest.fail("it began to export"))
+    monkeypatch.setattr("export.pipeline.export_graph", lambda plan: pytest.fail("it began to export"))
     assert export(trained_run.run, tmp_path / "bundle", "--reduced", tmp_path) == 1
     assert "clinical_annotation.csv" in capsys.readouterr().err
 
@@ -293,7 +293,7 @@ def test_only_a_bundle_is_ever_replaced(
     trained_run: TrainedRun, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the run folder, nor one that holds it, nor anybody's notes."""
-    monkeypatch.setattr("export.bundle.export_graph", lambda plan: pytest.fail("it began to export"))
+    monkeypatch.setattr("export.pipeline.export_graph", lambda plan: pytest.fail("it began to export"))
     shutil.copytree(trained_run.run, tmp_path / "run")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/manifest.json.bak").write_text("keep me")
@@ -311,8 +311,8 @@ def test_a_failed_export_leaves_everything_as_it_was(
     def differ(*_: object) -> float:
         raise ParityError("graphs differ from their networks: moe_head.onnx")
 
-    monkeypatch.setattr("export.bundle.check_parity", differ)
-    monkeypatch.setattr("export.bundle.export_graph", lambda plan: b"")
+    monkeypatch.setattr("export.pipeline.check_parity", differ)
+    monkeypatch.setattr("export.pipeline.export_graph", lambda plan: b"")
     assert export(trained_run.run, tmp_path / "bundle", "--replace") == 1
     assert files(tmp_path / "bundle") == files(bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -338,7 +338,7 @@ def test_an_unfinished_run_is_refused(
 ) -> None:
     shutil.copytree(trained_run.run, tmp_path / "run")
     (tmp_path / "run" / missing).unlink()
-    monkeypatch.setattr("export.bundle.export_graph", lambda plan: pytest.fail("it began to export"))
+    monkeypatch.setattr("export.pipeline.export_graph", lambda plan: pytest.fail("it began to export"))
     with pytest.raises(UsageError, match=r"run: has no "):
         export_bundle(tmp_path / "run", tmp_path / "bundle", replace=False)
     assert not (tmp_path / "bundle").exists()
@@ -366,7 +366,7 @@ def test_a_run_on_segmented_pictures_is_refused(
     facts = json.loads(cohort.read_text())
     assert facts["segmented"] == "no"
     cohort.write_text(json.dumps(facts | {"segmented": "yes"}))
-    monkeypatch.setattr("export.bundle.export_graph", lambda plan: pytest.fail("it began to export"))
+    monkeypatch.setattr("export.pipeline.export_graph", lambda plan: pytest.fail("it began to export"))
     with pytest.raises(UsageError, match=r"run: was trained on segmented pictures \(--segment\), which scoring"):
         export_bundle(tmp_path / "run", tmp_path / "bundle", replace=False)
     assert not (tmp_path / "bundle").exists()

@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from export.card import ANSWERS, write_card
-from export.card_figures import claims
+from export.card.figures import claims
+from export.card.write import ANSWERS, write_card
 from export.parity import Parity
-from infer.manifest import (
+from infer.bundle.manifest import (
     MEMBERS,
     SCHEMA,
     Calibration,

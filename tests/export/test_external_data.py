@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from infer.engine.sessions import CPU, Device, Graph
 from infer.errors import BundleError
-from infer.sessions import CPU, Device, Graph
 
 
 def graph_with_weights_at(location: str) -> bytes:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from export.graphs import OPSET, GraphPlan, export_graph, plan_graphs
 from export.parity import BATCH_SIZES, ParityError, check_parity
-from infer.manifest import GRAPHS
+from infer.bundle.manifest import GRAPHS
 from tests.synthetic import draw_cell
-from train.baseline import Baseline, BaselineDimensions
-from train.embedding import load_embedding
-from train.imagenet import ImageNetDimensions, ImageNetNetwork
-from train.moe_network import Committee, MixtureOfExperts, MoeDimensions
-from train.scan.network import ScanDimensions, ScanNetwork
+from train.members.baseline import Baseline, BaselineDimensions
+from train.members.embedding import load_embedding
+from train.members.imagenet import ImageNetDimensions, ImageNetNetwork
+from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions
+from train.members.scan.network import ScanDimensions, ScanNetwork
 
 Exported = tuple[list[GraphPlan], dict[str, bytes], dict[str, dict[str, Tensor]]]
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.graphs import GraphPlan, export_graph
-from export.half import emulate, halve
 from export.parity import ParityError
-from infer.bundle import REFERENCE, load_bundle
-from infer.manifest import INSTEAD
-from infer.scorer import Scorer
-from infer.sessions import CPU, Device, Graph
+from export.precision.float16 import emulate, halve
+from infer.bundle.load import REFERENCE, load_bundle
+from infer.bundle.manifest import INSTEAD
+from infer.engine.fallback import Scorer
+from infer.engine.sessions import CPU, Device, Graph
 from tests.export.test_quantization import drawn_encoder, pictures
-from train.moe_network import Encoder, Encoders
+from train.members.mixture_network import Encoder, Encoders
 
 NAME = "moe_encoder.onnx"
 DEVICE = Device(CPU, "test")
@@ -160,7 +160,7 @@ def test_a_gpu_that_computes_wrongly_is_found_out(
     name: str, fault: Callable[[onnx.ModelProto], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The faults are put into the graph that ships, whose self-test has not seen them. It misses single channels."""
-    monkeypatch.setattr("infer.scorer.FASTEST", {CPU: "float16"})
+    monkeypatch.setattr("infer.engine.fallback.FASTEST", {CPU: "float16"})
     bundle = load_bundle(REFERENCE)
     model = onnx.load_from_string(bundle.graphs[HALVES[name]])
     fault(model)

@@ -14,12 +14,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.parity import ParityError
-from export.quantization import LARGEST, quantize
-from infer.bundle import REFERENCE, load_bundle
-from infer.manifest import INT8
-from infer.scorer import Scorer
-from infer.sessions import CPU, Device, Graph
-from train.moe_network import Encoder, Encoders
+from export.precision.int8 import LARGEST, quantize
+from infer.bundle.load import REFERENCE, load_bundle
+from infer.bundle.manifest import INT8
+from infer.engine.fallback import Scorer
+from infer.engine.sessions import CPU, Device, Graph
+from train.members.mixture_network import Encoder, Encoders
 
 CHANNELS = (4, 6, 8)  # three blocks: 112 -> 28 pixels
 Array = npt.NDArray[Any]

@@ -7,15 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from export import reduced
 from export.parity import ParityError
-from export.reduced import Change, check, tolerance
-from infer.bag import Scores
-from infer.bundle import REFERENCE, Bundle, load_bundle
-from infer.cohort import Cohort, read_cohort
-from infer.ensemble import decide
+from export.precision import proof as reduced
+from export.precision.proof import Change, check, tolerance
+from infer.bundle.load import REFERENCE, Bundle, load_bundle
+from infer.bundle.manifest import INT8, LARGEST_CHANGE, OUTPUTS, OperatingPoint, Precision
+from infer.cohort.patients import Cohort, read_cohort
 from infer.errors import UsageError
-from infer.manifest import INT8, LARGEST_CHANGE, OUTPUTS, OperatingPoint, Precision
+from infer.scoring.ensemble import decide
+from infer.scoring.patient import Scores
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
 

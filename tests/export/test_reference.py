@@ -12,19 +12,19 @@ from PIL import Image
 from scipy.special import expit, logit
 from sklearn.naive_bayes import GaussianNB
 
-from export.half import on_a_gpu
-from export.reduced import check
-from infer.bundle import REFERENCE, Bundle, load_bundle
-from infer.cohort import Patient, read_cohort
-from infer.manifest import Precision
+from export.precision.float16 import on_a_gpu
+from export.precision.proof import check
+from infer.bundle.load import REFERENCE, Bundle, load_bundle
+from infer.bundle.manifest import Precision
+from infer.cohort.patients import Patient, read_cohort
 from infer.run import Options, run
 from tests.export.from_graphs import rebuild
 from tests.float32 import in_float32
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
-from train.baseline import Baseline
-from train.imagenet import ImageNetNetwork
-from train.moe_network import Encoders, Heads
-from train.scan.network import ScanNetwork
+from train.members.baseline import Baseline
+from train.members.imagenet import ImageNetNetwork
+from train.members.mixture_network import Encoders, Heads
+from train.members.scan.network import ScanNetwork
 
 REAL = os.environ.get("LYMPHO_REAL_PATIENTS")
 TOLERANCE = 1e-5 + 5e-7  # the second term is what six printed digits leave out

@@ -1,4 +1,4 @@
-from infer.bundle import CHECKSUMS, checksums
+from infer.bundle.load import CHECKSUMS, checksums
 from tests.infer.runs import TINY
 from tests.tiny_bundle import bundle_files
 

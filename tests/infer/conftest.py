@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from infer.bundle import REFERENCE, Bundle, load_bundle
-from infer.looking import Looked, look
-from infer.models import Networks
-from infer.sessions import CPU, Device
+from infer.bundle.load import REFERENCE, Bundle, load_bundle
+from infer.engine.networks import Networks
+from infer.engine.sessions import CPU, Device
+from infer.pictures.look import Looked, look
 from tests.infer.runs import Outcome, link_cohort, score
 from tests.synthetic import make_patients, write_cohort
 
@@ -63,4 +63,4 @@ class _DecoderHere:
 @pytest.fixture
 def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are read and decoded in this process, where a test can let things go wrong."""
-    monkeypatch.setattr("infer.decoders.Decoder", _DecoderHere)
+    monkeypatch.setattr("infer.pictures.pool.Decoder", _DecoderHere)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from infer.manifest import (
+from infer.bundle.manifest import (
     GRAPHS,
     MEMBERS,
     SCHEMA,

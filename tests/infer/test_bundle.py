@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from infer.bundle import CARD, CHECKSUMS, REFERENCE, checksums, load_bundle
+from infer.bundle.load import CARD, CHECKSUMS, REFERENCE, checksums, load_bundle
+from infer.bundle.manifest import ALL_GRAPHS, MANIFEST
 from infer.errors import BundleError
-from infer.manifest import ALL_GRAPHS, MANIFEST
 
 FILES = (MANIFEST, CARD, *sorted(ALL_GRAPHS))
 

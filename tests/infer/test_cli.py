@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from infer.bundle import CHECKSUMS, REFERENCE
+from infer.bundle.load import CHECKSUMS, REFERENCE
 from infer.cli import command
 from infer.errors import EXIT_MEANING, BundleError, CohortError, LymphoError, OutputError, UsageError
-from infer.journal import JOURNAL
-from infer.progress import Progress
+from infer.output.journal import JOURNAL
+from infer.output.progress import Progress
 from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, score, set_count
 
 ROOT = Path(__file__).parents[2]

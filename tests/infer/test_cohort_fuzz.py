@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from infer.cohort import Cohort, read_cohort
+from infer.cohort.patients import Cohort, read_cohort
 from infer.errors import CohortError
 from tests.fuzz import fuzz
 from tests.infer.manifests import PLAUSIBLE

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from infer import jpeg
-from infer.damage import zero_runs
-from infer.images import RejectedImage, centre_crop, decode_crop
-from infer.jpeg import FEWEST_ZEROS, LARGEST_STEP, UNITS, YCC, flat_tiles, has_lasting_step, strict_jpeg
+from infer.pictures import jpeg
+from infer.pictures.damage import zero_runs
+from infer.pictures.decode import RejectedImage, centre_crop, decode_crop
+from infer.pictures.jpeg import FEWEST_ZEROS, LARGEST_STEP, UNITS, YCC, flat_tiles, has_lasting_step, strict_jpeg
 from tests.damage import ENCODINGS, JPEG_KINDS, KINDS, Count, encoded, kinds_for, lost, tail_of_zeros
 from tests.fuzz import fuzz
 from tests.synthetic import draw_cell
@@ -619,7 +619,7 @@ def test_a_tiff_that_unpacks_without_end_is_not_followed(monkeypatch: pytest.Mon
     grey = np.asarray(Image.fromarray(drawn(0, size=128)).convert("L"))
     long_one = tiled_tiff(zlib.compress(grey.tobytes() + bytes(2**25))[:-1], 128, "<")
     assert why(long_one) == "damaged"  # read to its end, which is missing
-    monkeypatch.setattr("infer.damage.MOST_UNPACKED", 2**22)
+    monkeypatch.setattr("infer.pictures.damage.MOST_UNPACKED", 2**22)
     assert_taken(long_one)
 
 

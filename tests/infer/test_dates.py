@@ -2,7 +2,7 @@ import datetime as dt
 
 import pytest
 
-from infer.dates import NO_BIRTHS, age_in_years, check_date_format, is_placeholder, parse_column
+from infer.cohort.dates import NO_BIRTHS, age_in_years, check_date_format, is_placeholder, parse_column
 from infer.errors import CohortError, UsageError
 
 

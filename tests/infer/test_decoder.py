@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infer.decoder import Decoder
-from infer.decoders import Decoders
 from infer.errors import WorkerError
-from infer.images import RejectedImage, try_picture
-from infer.looking import Looked, look, mean_colour
+from infer.pictures.decode import RejectedImage, try_picture
+from infer.pictures.look import Looked, look, mean_colour
+from infer.pictures.pool import Decoders
+from infer.pictures.worker import Decoder
 from tests.infer.runs import TINY, Outcome, keep_patients, names, replace_picture, score, verdict
 from tests.infer.test_machine import ROOT, ended, start
 from tests.soak import write_linked_cohort
@@ -243,7 +243,7 @@ def test_the_fingerprint_of_a_picture_that_crashes_is_its_content(
 def test_a_process_that_does_not_start_ends_the_run(
     cohort: Path, in_the_process: Callable[[str], None], program: str, why: str
 ) -> None:
-    in_the_process(f"import sys\nif any('infer.decoder' in one for one in sys.orig_argv): {program}")
+    in_the_process(f"import sys\nif any('infer.pictures.worker' in one for one in sys.orig_argv): {program}")
     with pytest.raises(WorkerError, match=why):
         Decoder(cohort.resolve(), 112)
 
@@ -342,7 +342,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_pictures(
 def test_a_picture_that_hangs_fails_its_patient(
     plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infer.decoder.LIMIT", 5.0)  # more than other pictures take on a busy machine
+    monkeypatch.setattr("infer.pictures.worker.LIMIT", 5.0)  # more than other pictures take on a busy machine
     with_the_word(cohort / "S003/000004.jpg")
     in_the_process(AT_THE_WORD.format(fault=ASLEEP))
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
@@ -357,7 +357,7 @@ def test_a_process_in_an_unknown_state_is_not_asked_again(cohort: Path, monkeypa
     decoders = Decoders(cohort.resolve(), 112, 1)
     try:
         (expected,) = decoders.look(folder, names_).result()
-        monkeypatch.setattr("infer.decoder.np.empty", no_memory)
+        monkeypatch.setattr("infer.pictures.worker.np.empty", no_memory)
         with pytest.raises(MemoryError):
             decoders.look(folder, ["000002.jpg"]).result()
         monkeypatch.undo()

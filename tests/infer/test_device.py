@@ -11,14 +11,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-import infer.models
-import infer.sessions
-from infer.bundle import Bundle, load_bundle
+import infer.engine.networks
+import infer.engine.sessions
+from infer.bundle.load import Bundle, load_bundle
+from infer.engine.fallback import Scorer
+from infer.engine.networks import Networks
+from infer.engine.sessions import CPU, CUDA, Device, Graph, check_nodes, shared
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
-from infer.models import Networks
-from infer.results import Results
-from infer.scorer import Scorer
-from infer.sessions import CPU, CUDA, Device, Graph, check_nodes, shared
+from infer.output.results import Results
 from tests.infer.runs import TINY, Cut, score
 
 PRETENDED = Device(CPU, "a pretended GPU", may_move=True)
@@ -155,7 +155,7 @@ def test_a_graph_that_a_device_has_no_room_for_is_no_bad_bundle(tiny: Bundle, mo
     def no_room(*_: object, **__: object) -> None:
         raise RuntimeError(OUT_OF_MEMORY[0])
 
-    monkeypatch.setattr("infer.sessions.onnxruntime.InferenceSession", no_room)
+    monkeypatch.setattr("infer.engine.sessions.onnxruntime.InferenceSession", no_room)
     with pytest.raises(
         DeviceMemoryError, match=r"scan\.onnx: failed on CUDAExecutionProvider: .*out of memory"
     ) as caught:
@@ -178,7 +178,7 @@ def test_a_device_that_gives_up_for_a_patient_is_left(tiny: Bundle, monkeypatch:
 
 def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Scorer(tiny, PINNED, 8, 1).prove()
-    works, tests = infer.models.self_test, []
+    works, tests = infer.engine.networks.self_test, []
 
     def fails_first(networks: Networks, bundle: Bundle) -> str:
         tests.append(networks.device)
@@ -186,7 +186,7 @@ def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pyt
             raise BundleError("self-test failed")
         return works(networks, bundle)
 
-    monkeypatch.setattr("infer.scorer.self_test", fails_first)
+    monkeypatch.setattr("infer.engine.fallback.self_test", fails_first)
     networks = Scorer(tiny, PRETENDED, 8, 1)
     assert networks.prove() == expected
     assert networks.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: self-test failed"]
@@ -204,7 +204,7 @@ def test_a_processor_that_computes_otherwise_is_not_moved_to(
     def fails(*_: object) -> None:
         raise BundleError("self-test failed on the processor")
 
-    monkeypatch.setattr("infer.scorer.self_test", fails)
+    monkeypatch.setattr("infer.engine.fallback.self_test", fails)
     with pytest.raises(BundleError, match="self-test failed on the processor"):
         scorer.score_images(*crops)
 
@@ -264,7 +264,7 @@ def test_every_node_of_a_real_graph_is_seen(bundle: Bundle) -> None:
     graph = Graph("moe_encoder.onnx", bundle.graphs["moe_encoder.onnx"], PINNED, 1)
     assert graph.nodes[CPU] > 36  # two convolutions a block, six blocks, three encoders
     with pytest.raises(DeviceError, match="36 Conv on CPUExecutionProvider"):
-        check_nodes("moe_encoder.onnx", infer.sessions._placed(graph._session), CUDA)
+        check_nodes("moe_encoder.onnx", infer.engine.sessions._placed(graph._session), CUDA)
 
 
 def test_a_run_whose_device_gives_up_finishes_on_the_processor_and_says_so(

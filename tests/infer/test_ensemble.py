@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.ensemble import calibrated, decide, weighted
-from infer.manifest import Calibration, Ensemble, OperatingPoint
+from infer.bundle.manifest import Calibration, Ensemble, OperatingPoint
+from infer.scoring.ensemble import calibrated, decide, weighted
 
 
 def mapped(probability: float, slope: float, intercept: float, clip: float = 1e-6) -> float:

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from infer.bundle import Bundle
+from infer.bundle.load import Bundle
+from infer.bundle.manifest import INSTEAD, Precision
+from infer.engine.fallback import Scorer
+from infer.engine.networks import Networks, self_test, self_test_images
+from infer.engine.sessions import CPU, CUDA, Device, Graph
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
-from infer.manifest import INSTEAD, Precision
-from infer.models import Networks, self_test, self_test_images
-from infer.scorer import Scorer
-from infer.sessions import CPU, CUDA, Device, Graph
 from tests.float32 import in_float32
 from tests.infer.runs import score
 
@@ -26,7 +26,7 @@ Made = list[tuple[str, Precision]]
 
 @pytest.fixture
 def _a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infer.scorer.FASTEST", {CPU: "float16"})
+    monkeypatch.setattr("infer.engine.fallback.FASTEST", {CPU: "float16"})
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_gpu_uses_float16_and_says_so(
     bundle: Bundle, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = score(pristine, tmp_path / "exact", bundle=in_float32(bundle, tmp_path / "bundle").folder)
-    monkeypatch.setattr("infer.scorer.FASTEST", {CPU: "float16"})
+    monkeypatch.setattr("infer.engine.fallback.FASTEST", {CPU: "float16"})
     outcome = score(pristine, tmp_path / "out")
     assert (outcome.record["device"]["precision"], outcome.record["downgrades"]) == ("float16", [])
     changes = [
@@ -156,7 +156,7 @@ def test_a_gpu_that_computes_wrongly_either_way_is_left(bundle: Bundle, monkeypa
         return works(networks, bundle)
 
     works = self_test
-    monkeypatch.setattr("infer.scorer.self_test", fails)
+    monkeypatch.setattr("infer.engine.fallback.self_test", fails)
     scorer = Scorer(bundle, GPU, None, 1)
     scorer.prove()
     assert (scorer.precision, scorer.device.note) == ("float32", "a pretended GPU, then left")

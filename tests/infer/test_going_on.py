@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.bundle import REFERENCE
+from infer.bundle.load import REFERENCE
+from infer.engine.fallback import Scorer
+from infer.engine.networks import Networks
 from infer.errors import OutputError
-from infer.going_on import Past, find_past
-from infer.journal import JOURNAL, Entry, Identity, read_journal
-from infer.models import Networks
-from infer.results import Results
-from infer.scorer import Scorer
+from infer.output.journal import JOURNAL, Entry, Identity, read_journal
+from infer.output.results import Results
+from infer.output.resume import Past, find_past
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Cut, Outcome, keep_patients, names, set_count
 
@@ -203,7 +203,7 @@ def test_who_failed_is_looked_at_again_though_nothing_of_it_changed(
 ) -> None:
     """The networks gave no number: on this start they may."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("infer.scoring.weighted", lambda *_: np.array(np.nan))
+        patch.setattr("infer.scoring.cohort.weighted", lambda *_: np.array(np.nan))
         cut(pristine, tmp_path, 2)
     stored = read_journal(tmp_path / JOURNAL)
     assert stored is not None
@@ -429,7 +429,9 @@ def test_a_cut_while_the_results_get_their_names(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", replaced)
-        patch.setattr("infer.results._sync_folder", lambda _: replaced(tmp_path, tmp_path) if renames == 4 else None)
+        patch.setattr(
+            "infer.output.results._sync_folder", lambda _: replaced(tmp_path, tmp_path) if renames == 4 else None
+        )
         patch.setattr(Results, "_removing_results", lambda _: contextlib.nullcontext())
         with pytest.raises(Cut):
             score(pristine, tmp_path)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from infer.images import (
+from infer.pictures.decode import (
     MAX_FILE_BYTES,
     RejectedImage,
     centre_crop,
@@ -385,7 +385,7 @@ def test_a_picture_without_permission(tmp_path: Path, monkeypatch: pytest.Monkey
     def refused(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("infer.images.os.open", refused)
+    monkeypatch.setattr("infer.pictures.decode.os.open", refused)
     assert code(tmp_path / "x.jpg", tmp_path) == "unreadable"
 
 
@@ -395,7 +395,7 @@ def test_reading_that_breaks_off_is_no_matter_of_the_picture(tmp_path: Path, mon
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     (tmp_path / "x.jpg").write_bytes(b"good")
-    monkeypatch.setattr("infer.images.open", lambda *_, **__: Broken(), raising=False)
+    monkeypatch.setattr("infer.pictures.decode.open", lambda *_, **__: Broken(), raising=False)
     with pytest.raises(OSError, match="Input/output error"):
         read_crop(tmp_path / "x.jpg", tmp_path.resolve(), SIZE)
 
@@ -404,7 +404,7 @@ def test_too_little_memory_to_read_is_no_matter_of_the_picture(tmp_path: Path, m
     def short_of_memory(*_: object) -> bytes:
         raise MemoryError
 
-    monkeypatch.setattr("infer.images.read_picture", short_of_memory)
+    monkeypatch.setattr("infer.pictures.decode.read_picture", short_of_memory)
     told, found = try_picture(tmp_path / "x.jpg", tmp_path)
     assert isinstance(found, OSError)
     assert (found.errno, told) == (errno.ENOMEM, str(found))

@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from infer.bundle import CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
+from infer.bundle.load import CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
+from infer.bundle.manifest import INT8, MANIFEST, OUTPUTS, Manifest, Precision, Reduced, decode, encode
+from infer.engine.fallback import Scorer
+from infer.engine.networks import Networks, self_test
+from infer.engine.sessions import CPU, Device
 from infer.errors import BundleError
-from infer.manifest import INT8, MANIFEST, OUTPUTS, Manifest, Precision, Reduced, decode, encode
-from infer.models import Networks, self_test
-from infer.scorer import Scorer
-from infer.sessions import CPU, Device
 from tests.float32 import in_float32
 from tests.infer.manifests import make_manifest
 from tests.infer.runs import Outcome, score

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.journal import FORMAT, JOURNAL, Entry, Header, Identity, Journal, Place, read_journal
+from infer.output.journal import FORMAT, JOURNAL, Entry, Header, Identity, Journal, Place, read_journal
 from tests.fuzz import fuzz
 
 HEADER = Header(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infer.listing import Listing, list_images, still_changing
+from infer.pictures.listing import Listing, list_images, still_changing
 from tests.synthetic import draw_cell
 
 
@@ -167,7 +167,7 @@ def test_a_file_that_gets_its_name_meanwhile_is_a_change(tmp_path: Path, monkeyp
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr("infer.listing.os.scandir", lambda _: Folder([Renamed()]))
+    monkeypatch.setattr("infer.pictures.listing.os.scandir", lambda _: Folder([Renamed()]))
     assert still_changing(tmp_path, 1.0) == "a file in the folder got another name just now. Start again later"
 
 
@@ -196,9 +196,9 @@ def test_a_folder_is_changing_while_anything_in_it_is_young(tmp_path: Path, monk
     os.utime(folder, (1, 1))
     now = (folder / "a.jpg").stat().st_ctime
     for later, changing in ((0.0, True), (59.0, True), (61.0, False), (-3600.0, True)):
-        monkeypatch.setattr("infer.listing.time.time", lambda later=later: now + later)
+        monkeypatch.setattr("infer.pictures.listing.time.time", lambda later=later: now + later)
         assert bool(still_changing(folder, 60.0)) == changing
-    monkeypatch.setattr("infer.listing.time.time", lambda: now + 61.0)
+    monkeypatch.setattr("infer.pictures.listing.time.time", lambda: now + 61.0)
     (folder / ".b.jpg.Xa1").write_bytes(b"")  # as rsync names what it is copying
     os.utime(folder / ".b.jpg.Xa1", (now + 30, now + 30))
     assert still_changing(folder, 60.0)
@@ -212,7 +212,7 @@ def test_a_folder_is_changing_when_something_was_taken_away_or_linked(
     far.write_bytes(b"")
     (folder / "a.jpg").symlink_to(far)
     now = folder.stat().st_ctime
-    monkeypatch.setattr("infer.listing.time.time", lambda: now + 100)
+    monkeypatch.setattr("infer.pictures.listing.time.time", lambda: now + 100)
     assert not still_changing(folder, 60.0)
     os.utime(far, (now + 90, now + 90))  # of a link its own times count: what it names may not be there yet
     assert not still_changing(folder, 60.0)

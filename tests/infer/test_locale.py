@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infer.encoding import use_utf8
+from infer.machine.encoding import use_utf8
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Outcome, link_cohort, names
 from tests.infer.test_machine import ended, finished, popen, wait_for_patients
 from tests.soak import write_linked_cohort
@@ -133,7 +133,7 @@ def test_elsewhere_it_is(locale: dict[str, str]) -> None:
 
 def started_again(variables: dict[str, str]) -> bytes:
     program = (
-        "import os; from infer.encoding import use_utf8; tries = []\n"
+        "import os; from infer.machine.encoding import use_utf8; tries = []\n"
         "def execv(*call): tries.append(call); raise OSError\n"
         "os.execv = execv; use_utf8(); print(len(tries) == 1)"
     )
@@ -145,7 +145,7 @@ def started_again(variables: dict[str, str]) -> bytes:
 def test_it_never_starts_again_twice() -> None:
     """Even if Python's mode were what it was before."""
     program = (
-        "import os, sys; from types import SimpleNamespace; from infer import encoding\n"
+        "import os, sys; from types import SimpleNamespace; from infer.machine import encoding\n"
         "os.execv = lambda *_: print('again'); encoding.sys = SimpleNamespace(flags=SimpleNamespace(utf8_mode=0), "
         "getfilesystemencoding=lambda: 'latin-1', executable=sys.executable, orig_argv=sys.orig_argv)\n"
         "encoding.use_utf8()"

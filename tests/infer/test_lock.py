@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from infer.errors import HeldError
-from infer.journal import Entry
-from infer.lock import LOCK, held
-from infer.results import Results
+from infer.output.journal import Entry
+from infer.output.lock import LOCK, held
+from infer.output.results import Results
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names, score
 
 HOLD = """
 import sys
 from pathlib import Path
-from infer.lock import held
+from infer.output.lock import held
 
 with held(Path(sys.argv[1])):
     print(1, flush=True)
@@ -29,7 +29,7 @@ with held(Path(sys.argv[1])):
 @pytest.fixture(autouse=True)
 def _impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:  # its own: some tests undo theirs
-        patch.setattr("infer.lock.PATIENCE", 0)
+        patch.setattr("infer.output.lock.PATIENCE", 0)
         yield
 
 
@@ -70,7 +70,7 @@ def test_a_folder_held_for_a_moment_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: bool, removed: bool
 ) -> None:
     """As a dry run does, which also removes the folder if it had made it."""
-    monkeypatch.setattr("infer.lock.PATIENCE", 30)
+    monkeypatch.setattr("infer.output.lock.PATIENCE", 30)
     out = tmp_path / "out"
     first = contextlib.ExitStack()
     if removed:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.bundle import REFERENCE
-from infer.journal import JOURNAL, read_journal
+from infer.bundle.load import REFERENCE
+from infer.output.journal import JOURNAL, read_journal
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, names, score, verdict
 from tests.soak import write_linked_cohort
 
@@ -150,7 +150,8 @@ def run_with_slow_end(cohort: Path, out: Path, patience: float, seconds: float) 
 
 SLOW_END = """
 import sys, time
-from infer import cli, results
+from infer import cli
+from infer.output import results
 
 patients, out, bundle, patience, seconds = sys.argv[1:]
 cli.PATIENCE = float(patience)
@@ -199,7 +200,8 @@ def test_a_disk_too_full_for_the_tables_keeps_the_journal(many: Path, whole: Out
 
 FULL_AT_THE_END = """
 import resource, sys
-from infer import cli, results
+from infer import cli
+from infer.output import results
 
 patients, out, bundle, size = sys.argv[1:]
 finish = results.Results.finish
@@ -305,7 +307,7 @@ def test_too_little_memory_for_a_picture_fails_its_patient_alone(
             raise MemoryError
         return works(*arguments, **named)
 
-    monkeypatch.setattr("infer.images.np.ascontiguousarray", short_of_memory)
+    monkeypatch.setattr("infer.pictures.decode.np.ascontiguousarray", short_of_memory)
     outcome = score(pristine, tmp_path / "out", bundle=TINY, workers=1)
     assert outcome.code == 3
     failed = [row for row in outcome.predictions.values() if row["status"] != "scored"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infer.bundle.manifest import MEMBERS, SCHEMA, decode, encode
 from infer.errors import BundleError
-from infer.manifest import MEMBERS, SCHEMA, decode, encode
 from tests.fuzz import fuzz
 from tests.infer.manifests import FEATURES, altered, make_manifest
 

@@ -11,10 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from infer.bundle import Bundle
+from infer.bundle.load import Bundle
+from infer.engine.networks import (
+    FEATURE_MAPS,
+    ImageScores,
+    Networks,
+    _maps,
+    self_test,
+    self_test_images,
+    self_test_outputs,
+)
+from infer.engine.sessions import CPU, Device, Graph
 from infer.errors import BundleError, DeviceError
-from infer.models import FEATURE_MAPS, ImageScores, Networks, _maps, self_test, self_test_images, self_test_outputs
-from infer.sessions import CPU, Device, Graph
 from tests.synthetic import draw_cell
 
 BATCH = 8

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from infer.cli import command
-from infer.decoders import Decoders
-from infer.processors import available_processors, quota
+from infer.machine.processors import available_processors, quota
+from infer.pictures.pool import Decoders
 from tests.infer.runs import TINY, Outcome, names, score
 from tests.infer.test_machine import ended, finished, start, wait_for_patients
 from tests.soak import write_linked_cohort
@@ -238,7 +238,7 @@ def test_threads_decide_about_decoding_too(
         asked.append(number)
         return Decoders(root, size, number)
 
-    monkeypatch.setattr("infer.scoring.Decoders", counted)
+    monkeypatch.setattr("infer.scoring.cohort.Decoders", counted)
     assert score(pristine, tmp_path / "out", bundle=TINY, workers=0, threads=threads, dry_run=dry_run).code == 0
     assert asked == [workers]
 

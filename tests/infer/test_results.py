@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.bag import ImageResult, PatientResult, Scores
-from infer.bundle import REFERENCE, Bundle
-from infer.cohort import Patient
+from infer.bundle.load import REFERENCE, Bundle
+from infer.cohort.patients import Patient
+from infer.engine.networks import ImageScores, Networks
 from infer.errors import OutputError
-from infer.journal import FORMAT, JOURNAL, Entry, Header, Identity, read_journal
-from infer.lock import LOCK
-from infer.models import ImageScores, Networks
-from infer.processors import available_processors
-from infer.results import Results, _LogFile
-from infer.rows import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, prediction_row
-from infer.tally import Tally
+from infer.machine.processors import available_processors
+from infer.output.csv import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, prediction_row
+from infer.output.journal import FORMAT, JOURNAL, Entry, Header, Identity, read_journal
+from infer.output.lock import LOCK
+from infer.output.results import Results, _LogFile
+from infer.output.summary import Tally
+from infer.scoring.patient import ImageResult, PatientResult, Scores
 from tests.fuzz import fuzz
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
 

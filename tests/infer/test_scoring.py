@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infer.bundle import Bundle
-from infer.cohort import Clinical
-from infer.ensemble import calibrated
-from infer.features import base_features
-from infer.images import read_crop
-from infer.listing import Listing, list_images
-from infer.models import BagScores, ImageScores, Networks
-from infer.naive_bayes import malignant_probability
-from infer.sessions import CPU, Device
+from infer.bundle.load import Bundle
+from infer.cohort.patients import Clinical
+from infer.engine.networks import BagScores, ImageScores, Networks
+from infer.engine.sessions import CPU, Device
+from infer.members.features import base_features
+from infer.members.naive_bayes import malignant_probability
+from infer.pictures.decode import read_crop
+from infer.pictures.listing import Listing, list_images
+from infer.scoring.ensemble import calibrated
 from tests.infer.runs import TABLE, TINY, Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
 from tests.synthetic import REFERENCE_DATE, draw_cell
 
@@ -355,7 +355,7 @@ def test_a_picture_that_vanishes_between_listing_and_reading_costs_that_picture_
             (folder / "000004.jpg").unlink()
         return listing
 
-    monkeypatch.setattr("infer.bag.list_images", listed)
+    monkeypatch.setattr("infer.scoring.patient.list_images", listed)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.code == 0
     assert outcome.images_of("S003")["000004.jpg"] == ("rejected", "unreadable")
@@ -486,7 +486,7 @@ def test_a_folder_that_may_not_be_read_fails_its_patient_alone(
             raise PermissionError(errno.EACCES, "Permission denied")
         return list_images(folder)
 
-    monkeypatch.setattr("infer.bag.list_images", listed)
+    monkeypatch.setattr("infer.scoring.patient.list_images", listed)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.code == 3
     assert outcome.predictions["S003"]["reason"] == "folder_unreadable: Permission denied"
@@ -500,7 +500,7 @@ def test_a_folder_that_gets_stale_while_it_is_read_fails_its_patient_alone(
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     (cohort / "S003/zz.jpg").symlink_to("nowhere.jpg")
-    monkeypatch.setattr("infer.scoring.list_images", stale)
+    monkeypatch.setattr("infer.scoring.cohort.list_images", stale)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert verdict(outcome.predictions["S003"]) == ("failed", "reading_broke_off")
     assert outcome.predictions["S004"] == plain.predictions["S004"]
@@ -617,7 +617,7 @@ def test_a_folder_that_is_still_being_copied_fails_its_patient_alone(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long_ago = tmp_path.stat().st_ctime + 3600
-    monkeypatch.setattr("infer.listing.time.time", lambda: long_ago)
+    monkeypatch.setattr("infer.pictures.listing.time.time", lambda: long_ago)
     young = cohort / "S003/000001.jpg"
     replace_picture(young, young.read_bytes())
     os.utime(young, (long_ago - 5, long_ago - 5))

@@ -1,7 +1,7 @@
 import pytest
 
+from infer.cohort.sexes import Sex, parse_sex_codes, sexes
 from infer.errors import CohortError, UsageError
-from infer.sexes import Sex, parse_sex_codes, sexes
 
 
 def read(*cells: str, codes: dict[str, Sex] | None = None) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from infer.cohort.table import Table, parse_table
 from infer.errors import CohortError
-from infer.table import Table, parse_table
 
 PATH = Path("cohort/clinical_annotation.csv")
 HEADER = "ID;GENDER;DOB;LYMPH_COUNT"

@@ -14,10 +14,10 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from infer.bundle import load_bundle
+from infer.bundle.load import load_bundle
+from infer.engine.sessions import CPU, Device, Graph
 from infer.errors import ThreadError
-from infer.processors import check_threads
-from infer.sessions import CPU, Device, Graph
+from infer.machine.processors import check_threads
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, names, score
 from tests.infer.test_machine import PATIENTS, ROOT, again, ended, finished, start, wait_for_patients
 from tests.soak import write_linked_cohort
@@ -141,7 +141,7 @@ def test_numpy_starts_no_thread(monkeypatch: pytest.MonkeyPatch, variables: dict
 
 def test_a_decoding_process_needs_no_thread(pristine: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from infer.decoder import Decoder\n"
+        "import sys; from pathlib import Path; from infer.pictures.worker import Decoder\n"
         "root = Path(sys.argv[1]); decoder = Decoder(root, 112)\n"
         "print(decoder.look(root / 'S001', ['000001.jpg'])[0].crop.shape); decoder.close()"
     )
@@ -152,9 +152,9 @@ def test_a_decoding_process_needs_no_thread(pristine: Path) -> None:
 @pytest.mark.parametrize("threads", [2, 3])
 def test_onnxruntimes_own_threads_are_no_matter_of_the_bundle(threads: int) -> None:
     program = (
-        "import sys; from pathlib import Path; from infer.bundle import load_bundle\n"
-        "from infer.errors import LymphoError; from infer.models import Networks\n"
-        "from infer.sessions import CPU, Device\n"
+        "import sys; from pathlib import Path; from infer.bundle.load import load_bundle\n"
+        "from infer.errors import LymphoError; from infer.engine.networks import Networks\n"
+        "from infer.engine.sessions import CPU, Device\n"
         "try: Networks(load_bundle(Path(sys.argv[1])), Device(CPU, 'test'), 8, int(sys.argv[2]))\n"
         "except LymphoError as error: print(type(error).__name__, error)"
     )

@@ -1,7 +1,7 @@
 import hashlib
 import random
 
-from infer.twins import DIGITS, Twins, in_words
+from infer.pictures.duplicates import DIGITS, Twins, in_words
 
 
 def digest(picture: int) -> str:

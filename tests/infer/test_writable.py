@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from infer.errors import HeldError, LymphoError, OutputError
-from infer.journal import FORMAT, JOURNAL, Entry, Header, Identity
-from infer.lock import LOCK
-from infer.results import MOVED, Results, check_folder, unfinished, unfinished_size
-from infer.writable import PROBE, aside, sync, sync_note
+from infer.machine.disk import sync, sync_note
+from infer.output.checks import PROBE, aside
+from infer.output.journal import FORMAT, JOURNAL, Entry, Header, Identity
+from infer.output.lock import LOCK
+from infer.output.results import MOVED, Results, check_folder, unfinished, unfinished_size
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names
 
@@ -345,7 +346,7 @@ def test_a_journal_that_a_run_goes_on_from_keeps_its_name(
 KILLED = """
 import os, sys
 from pathlib import Path
-from infer.results import check_folder
+from infer.output.results import check_folder
 
 left, works = int(sys.argv[2]), os.rename
 
@@ -419,7 +420,7 @@ def test_a_signal_or_a_passing_error_leaves_every_name(
             raise end
 
     before = content(old)
-    monkeypatch.setattr("infer.writable.PAUSE", 0)
+    monkeypatch.setattr("infer.output.checks.PAUSE", 0)
     monkeypatch.setattr(os, "rename", rename)
     # Four go and four come back; an error when one comes back is tried again.
     ends = isinstance(end, SystemExit) or renames <= 4
@@ -433,7 +434,7 @@ def test_a_file_that_does_not_come_back_is_named_and_kept(
 ) -> None:
     before = content(old)
     hidden = aside(old / "images.csv")
-    monkeypatch.setattr("infer.writable.PAUSE", 0)
+    monkeypatch.setattr("infer.output.checks.PAUSE", 0)
     fail(monkeypatch, "rename", errno.EBUSY, hidden)
     message = (
         f"{hidden}: is an earlier images.csv that cannot get its name back (Device or resource busy). "
@@ -554,7 +555,7 @@ def test_a_file_in_the_folders_place_is_7(pristine: Path, tmp_path: Path) -> Non
 
 
 def test_a_held_folder_is_8_and_not_looked_into(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infer.lock.PATIENCE", 0)
+    monkeypatch.setattr("infer.output.lock.PATIENCE", 0)
     with Results(old, HEADER, "now", None):
         before = content(old)
         monkeypatch.setattr(os, "rename", lambda *_: pytest.fail("another run's file was renamed"))

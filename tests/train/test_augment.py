@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.augment import ViewOptions, random_view, turn_and_flip
+from train.data.augment import ViewOptions, random_view, turn_and_flip
 
 OFF = ViewOptions(crop=1.0, turns=False, gain=0.0, offset=0.0, saturation=(1.0, 1.0))
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.bags import make_bags
-from train.batch_norm import recalibrate
-from train.fitting import Job
-from train.moe import NORM_BATCH, norm_sample
+from train.core.batch_norm import recalibrate
+from train.core.fitting import Job
+from train.members.mixture import NORM_BATCH, norm_sample
 
 
 def network() -> nn.Sequential:

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from tests import bench_train
 from tests.train.bags import make_bags
-from train.crops import Bags
-from train.fitting import Job
-from train.inputs import Normalise
-from train.moe import new_network, train_network
-from train.moe_network import MixtureOfExperts
+from train.core.fitting import Job
+from train.data.crops import Bags
+from train.data.inputs import Normalise
+from train.members.mixture import new_network, train_network
+from train.members.mixture_network import MixtureOfExperts
 
 CPU = torch.device("cpu")
 EPOCHS = 2  # the second's loss tells whether the first one's step was the same
@@ -36,7 +36,7 @@ def network_without_dropout(bags: Bags, job: Job) -> MixtureOfExperts:
 
 
 def test_both_ways_have_the_same_losses_in_float32(bags: Bags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.moe.mixed_precision", lambda device: nullcontext())
+    monkeypatch.setattr("train.members.mixture.mixed_precision", lambda device: nullcontext())
     job = Job("moe", tmp_path / "moe.safetensors", 0)
     train_network(bags, np.arange(len(bags)), RECIPE, job, CPU, network=network_without_dropout(bags, job))
     with (tmp_path / "moe.history.csv").open(newline="") as file:

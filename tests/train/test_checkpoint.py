@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train.baseline import Baseline, BaselineDimensions, load_baseline
-from train.checkpoint import CheckpointError, load_dimensions, load_weights, save_network, write_text
-from train.moe import load_moe
-from train.moe_network import MixtureOfExperts, MoeDimensions
-from train.scan.backbone import Backbone, BackboneDimensions
-from train.scan.network import ScanDimensions, ScanNetwork
-from train.scan.stages import load_scan
+from train.core.checkpoint import CheckpointError, load_dimensions, load_weights, save_network
+from train.core.files import write_text
+from train.members.baseline import Baseline, BaselineDimensions, load_baseline
+from train.members.mixture import load_moe
+from train.members.mixture_network import MixtureOfExperts, MoeDimensions
+from train.members.scan.backbone import Backbone, BackboneDimensions
+from train.members.scan.network import ScanDimensions, ScanNetwork
+from train.members.scan.stages import load_scan
 
 IMAGES = torch.randint(0, 256, (3, 112, 112, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 CLINICAL = torch.tensor([[0.0, 5.0, 40.0], [1.0, 9.0, 70.0], [1.0, 30.0, 80.0]])

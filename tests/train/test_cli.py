@@ -12,7 +12,7 @@ import torch
 from export.__main__ import command as export_command
 from tests.synthetic import make_patients, write_cohort
 from tests.train_fixtures import DATE, train
-from train.cli import cli
+from train.cli.commands import cli
 
 COMMANDS = (
     "crops", "baseline", "scan", "naive-bayes", "moe", "imagenet", "ensemble", "evaluate", "sizes", "stability", "zoo",

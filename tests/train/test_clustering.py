@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from train.scan.clustering import head_losses, scan_loss
-from train.scan.network import ScanDimensions, ScanNetwork, embed_all
+from train.members.scan.clustering import head_losses, scan_loss
+from train.members.scan.network import ScanDimensions, ScanNetwork, embed_all
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.naive_bayes import GaussianNB
 
-from train.count_floor import FlooredBayes, count_floor
+from train.members.count_floor import FlooredBayes, count_floor
 
 COUNTS = np.linspace(0, 400, 400_001)
 

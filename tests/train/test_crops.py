@@ -21,15 +21,15 @@ import pytest
 import torch
 from PIL import Image
 
-from export.bundle import picture_sizes
+from export.pipeline import picture_sizes
+from infer.bundle.manifest import Drift, Range
 from infer.errors import CohortError, UsageError
-from infer.images import decode_crop, read_crop
-from infer.manifest import Drift, Range
+from infer.pictures.decode import decode_crop, read_crop
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, train
-from train.crops import CROP_SIZE, Bags, CropsError, cache_crops, load_crops
-from train.nested.plan import Member, Task
+from train.data.crops import CROP_SIZE, Bags, CropsError, cache_crops, load_crops
+from train.evaluation.nested.plan import Member, Task
 
 PATIENTS = make_patients(12, seed=3, images=(2, 4), malignant_share=0.5)
 TABLE = "clinical_annotation.csv"
@@ -202,7 +202,7 @@ def test_a_patient_without_usable_picture_is_named(cohort: Path, tmp_path: Path)
 
 def test_the_cache_is_taken_again(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = cached(cohort, tmp_path / "run")
-    monkeypatch.setattr("train.crops.decode_crop", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("train.data.crops.decode_crop", lambda *_: pytest.fail("decoded again"))
     again = cached(cohort, tmp_path / "run")
     assert np.array_equal(again.crops.numpy(), first.crops.numpy())
     assert again.image_names == first.image_names
@@ -266,7 +266,7 @@ def test_the_same_pictures_elsewhere_are_taken(cohort: Path, tmp_path: Path, mon
     first = cached(cohort, tmp_path / "run")
     before = (tmp_path / "run/crops/cohort.json").read_bytes()
     copy = restaged(cohort, tmp_path / "elsewhere")
-    monkeypatch.setattr("train.crops.decode_crop", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("train.data.crops.decode_crop", lambda *_: pytest.fail("decoded again"))
     again = cached(copy, tmp_path / "run")
     assert torch.equal(again.crops, first.crops)
     assert again.facts == first.facts
@@ -343,7 +343,7 @@ def test_pictures_that_cannot_be_compared_end_the_call(
 ) -> None:
     cached(cohort, tmp_path / "run")
     broken = OSError(errno.EIO, "Input/output error")
-    monkeypatch.setattr("train.crops.try_picture", lambda *_: (str(broken), broken))
+    monkeypatch.setattr("train.data.crops.try_picture", lambda *_: (str(broken), broken))
     with pytest.raises(CohortError, match=r"S001/000000\.jpg: reading broke off \(Input/output error\)\. Try again"):
         cached(cohort, tmp_path / "run")
     with pytest.raises(CohortError, match="reading broke off"):
@@ -364,7 +364,7 @@ def test_of_two_calls_the_second_takes_what_the_first_has_written(
         both.wait()
         return cached(cohort, tmp_path / "run")
 
-    monkeypatch.setattr("train.crops.decode_crop", decode)
+    monkeypatch.setattr("train.data.crops.decode_crop", decode)
     with ThreadPoolExecutor() as pool:
         bags = [future.result() for future in [pool.submit(call), pool.submit(call)]]
     assert len(decoded) == sum(len(patient.kinds) for patient in PATIENTS)
@@ -412,7 +412,7 @@ def check_no_room(run: Path, reason: str, error: pytest.ExceptionInfo[CropsError
 def test_a_disk_that_is_too_small_is_found_before_anything_is_decoded(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_files: None
 ) -> None:
-    monkeypatch.setattr("train.crops.decode_crop", lambda *_: pytest.fail("it began to decode"))
+    monkeypatch.setattr("train.data.crops.decode_crop", lambda *_: pytest.fail("it began to decode"))
     with pytest.raises(CropsError) as caught:
         cached(drawn, tmp_path / "run")
     check_no_room(tmp_path / "run", "File too large", caught)
@@ -430,8 +430,8 @@ def test_the_bytes_that_are_free_are_those_of_the_run_folders_disk(
         asked.append((path, [left.name for left in path.iterdir()]))
         return SimpleNamespace(free=1_000_000)
 
-    monkeypatch.setattr("train.crops.os.posix_fallocate", full)
-    monkeypatch.setattr("train.crops.shutil.disk_usage", disk_usage)
+    monkeypatch.setattr("train.data.crops.os.posix_fallocate", full)
+    monkeypatch.setattr("train.data.crops.shutil.disk_usage", disk_usage)
     with pytest.raises(CropsError, match=r" bytes are needed, 1,000,000 are free\. ") as caught:
         cached(drawn, tmp_path / "run")
     check_no_room(tmp_path / "run", "No space left on device", caught)
@@ -445,7 +445,7 @@ def test_where_space_cannot_be_set_aside_the_write_that_fails_is_told(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("train.crops.os.posix_fallocate", refuse)
+    monkeypatch.setattr("train.data.crops.os.posix_fallocate", refuse)
     with pytest.raises(CropsError) as caught:
         cached(drawn, tmp_path / "run")
     check_no_room(tmp_path / "run", "File too large", caught)

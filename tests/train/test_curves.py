@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from train.curves import Curves, decision_rates
+from train.core.curves import Curves, decision_rates
 
 
 def test_rates_and_loss_by_hand() -> None:

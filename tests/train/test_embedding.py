@@ -11,8 +11,8 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from tests.train.bags import make_bags
-from train import embedding
-from train.embedding import (
+from train.members import embedding
+from train.members.embedding import (
     EfficientNetLite0,
     _Convolution,
     embed_pictures,
@@ -93,4 +93,5 @@ def test_pictures_are_embedded_once(tmp_path: Path) -> None:
     np.testing.assert_allclose(first, bags.crops.float().mean(dim=(1, 2)), rtol=1e-6)
     with patch.object(embedding, "load_embedding", side_effect=AssertionError):
         np.testing.assert_array_equal(embed_pictures(bags, tmp_path, CPU), first)
-    assert [path.name for path in tmp_path.iterdir()] == [f"embedding-{weights_digest()[:8]}.npy"]
+    name = f"embedding-{weights_digest()[:8]}"
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.npy", f"{name}.lock"}

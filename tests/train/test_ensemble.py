@@ -12,18 +12,18 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import balanced_accuracy_score
 
-from infer.ensemble import calibrated, decide
+from infer.bundle.manifest import MEMBERS, Ensemble
 from infer.errors import UsageError
-from infer.manifest import MEMBERS, Ensemble
+from infer.scoring.ensemble import calibrated, decide
 from tests.train.bags import make_bags
-from train.crops import Bags
-from train.ensemble import (
+from train.core.calibration import fit_calibration
+from train.data.crops import Bags
+from train.ensemble.fit import (
     EQUALITY,
     FOLDERS,
     LARGEST_REFERRED,
     TRUSTED_ACCURACY,
     best_threshold,
-    fit_calibration,
     fit_ensemble,
     fit_operating_points,
     fit_weights,
@@ -225,7 +225,7 @@ def stub_run(run: Path, seed: int = 0) -> Bags:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bootstrap intervals take seconds and are tested elsewhere."""
-    monkeypatch.setattr("train.ensemble.summary", lambda labels, score, count: {"auc": 0.5})
+    monkeypatch.setattr("train.ensemble.fit.summary", lambda labels, score, count: {"auc": 0.5})
 
 
 @pytest.mark.usefixtures("no_figures")

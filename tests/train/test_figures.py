@@ -11,12 +11,12 @@ from PIL import Image
 
 from infer.errors import UsageError
 from tests.train.bags import make_bags
-from train.crops import Bags
+from train.data.crops import Bags
+from train.evaluation.report_protocol import LABEL, STATED
 from train.figures.cells import GAP, MARGIN, draw_contact_sheet, draw_segmentation, tile
 from train.figures.cohort import draw_cohort
 from train.figures.curves import FIGURES, draw_curves
 from train.figures.table import write_table_2
-from train.report_protocol import LABEL, STATED
 
 
 @pytest.fixture

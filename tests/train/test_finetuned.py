@@ -12,14 +12,14 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 from tests.train.bags import make_bags
-from train.checkpoint import save_network
-from train.crops import Bags
-from train.embedding import load_embedding
-from train.finetuned import FineTuned, load_finetuned, predict, train_network
-from train.fitting import Job
-from train.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert
-from train.nested.plan import Floats
-from train.recipes import FINE_TUNED, FineTunedRecipe, FitRecipe
+from train.core.checkpoint import save_network
+from train.core.fitting import FitRecipe, Job
+from train.data.crops import Bags
+from train.evaluation.nested.finetuned import FineTuned, load_finetuned, predict, train_network
+from train.evaluation.nested.plan import Floats
+from train.members.embedding import load_embedding
+from train.members.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert
+from train.members.recipes import FINE_TUNED, FineTunedRecipe
 
 CPU = torch.device("cpu")
 EVERYBODY = np.arange(12)

@@ -15,9 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from train.checkpoint import CheckpointError, progress_path, save_network
-from train.fitting import Job, TrainingError, fit
-from train.recipes import FitRecipe
+from train.core.checkpoint import CheckpointError, progress_path, save_network
+from train.core.fitting import FitRecipe, Job, TrainingError, fit
 
 
 def job(folder: Path, best: str | None = None) -> Job:

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from infer.features import cell_classes
-from train.scan.fusion import first_second_confusion, fuse
+from infer.members.features import cell_classes
+from train.members.scan.fusion import first_second_confusion, fuse
 
 
 def pictures(*choices: tuple[int, int, int], classes: int) -> npt.NDArray[np.float64]:

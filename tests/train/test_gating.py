@@ -5,10 +5,10 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss
 
-from train.ensemble import best_threshold
-from train.gating import GATE_PULLS, Gate, fit_gate
-from train.nested.plan import Floats, Indices
-from train.nested.stacking import score_gated
+from train.ensemble.fit import best_threshold
+from train.evaluation.nested.plan import Floats, Indices
+from train.evaluation.nested.stacking import score_gated
+from train.members.gating import GATE_PULLS, Gate, fit_gate
 
 
 def cohort(patients: int = 400, seed: int = 0) -> tuple[Floats, Floats, Indices]:

@@ -15,16 +15,24 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
 
 from tests.train.bags import make_bags
-from train import imagenet
-from train.checkpoint import save_network
-from train.count_floor import FlooredBayes
-from train.crops import Bags
-from train.embedding import load_embedding
-from train.gating import choose_gate
-from train.imagenet import LIMIT, fit_and_predict, fit_gated, fit_network, load_imagenet, numbers, train_imagenet
-from train.linear import affine, fit_logistic
-from train.nested.leads import Pictures
-from train.nested.plan import Floats
+from train.core.checkpoint import save_network
+from train.data.crops import Bags
+from train.evaluation.nested.leads import Pictures
+from train.evaluation.nested.plan import Floats
+from train.members import imagenet
+from train.members.count_floor import FlooredBayes
+from train.members.embedding import load_embedding
+from train.members.gating import choose_gate
+from train.members.imagenet import (
+    LIMIT,
+    fit_and_predict,
+    fit_gated,
+    fit_network,
+    load_imagenet,
+    numbers,
+    train_imagenet,
+)
+from train.members.linear import affine, fit_logistic
 
 CPU = torch.device("cpu")
 PATIENTS = 24

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from train.inputs import MEAN, STD, Normalise, ScaleClinical, bent_features
+from train.data.inputs import MEAN, STD, Normalise, ScaleClinical, bent_features
 
 
 def test_normalise_equals_torchvision() -> None:

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from tests.train.bags import make_bags
 from tests.train_fixtures import TrainedRun
-from train.crops import Bags, load_crops
-from train.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
-from train.nested.leads import (
+from train.data.crops import Bags, load_crops
+from train.evaluation.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
+from train.evaluation.nested.leads import (
     _likeness,
     class_shares,
     clinical_features,
@@ -22,9 +22,9 @@ from train.nested.leads import (
     embedded,
     homogeneity,
 )
-from train.nested.members import GATES, WITH_LEADS, all_leads, all_members
-from train.nested.plan import Member
-from train.recipes import SMALL
+from train.evaluation.nested.members import GATES, WITH_LEADS, all_leads, all_members
+from train.evaluation.nested.plan import Member
+from train.members.recipes import SMALL
 
 PATIENTS, PICTURES = 60, 8
 OWNER = np.repeat(np.arange(PATIENTS), PICTURES)

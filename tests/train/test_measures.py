@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.scan.measures import (
+from train.members.scan.measures import (
     Collapse,
     agreement,
     check_classes,

@@ -6,7 +6,7 @@ import sys
 FAULTS = """
 import resource
 import numpy as np
-from train.memory import keep_freed_memory
+from train.core.memory import keep_freed_memory
 
 kept = {call}
 np.ones(10 << 20)  # 80 MB; the blocks that follow, of 64 MB, fit into what it leaves

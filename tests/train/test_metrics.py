@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from train.metrics import GREY_ZONE_COUNT, auc_interval, summary
+from train.core.metrics import GREY_ZONE_COUNT, auc_interval, summary
 
 LABELS = np.array([0, 1] * 40)
 

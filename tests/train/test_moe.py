@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tests.train.bags import make_bags
-from train import moe
-from train.checkpoint import save_network
-from train.crops import Bags
-from train.curves import Curves, Floats, Indices
-from train.fitting import Job
-from train.moe import (
+from train.core.checkpoint import save_network
+from train.core.curves import Curves, Floats, Indices
+from train.core.fitting import FitRecipe, Job
+from train.data.crops import Bags
+from train.members import mixture as moe
+from train.members.mixture import (
     OUTPUTS,
     fit_clinical_side,
     gate_loss,
@@ -30,8 +30,8 @@ from train.moe import (
     train_network,
     weighted_cross_entropy,
 )
-from train.moe_network import Committee, MixtureOfExperts, MoeDimensions, bag_means
-from train.recipes import FULL, SMALL, FitRecipe
+from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions, bag_means
+from train.members.recipes import FULL, SMALL
 
 CPU = torch.device("cpu")
 EVERYBODY = np.arange(8)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.moe import moe_loss, weighted_cross_entropy
-from train.moe_network import Encoder, Head, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
+from train.members.mixture import moe_loss, weighted_cross_entropy
+from train.members.mixture_network import Encoder, Head, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
 
 Values = npt.NDArray[np.float64]
 CHANNELS = (2, 3, 4, 5, 6, 8)

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from tests.train.bags import make_bags
-from train.crops import Bags
-from train.moe import score
-from train.moe_network import MixtureOfExperts, MoeDimensions
-from train.moe_stability import WAYS, compare, orientations, summarise, turned_bags
-from train.recipes import SMALL, FitRecipe
+from train.core.fitting import FitRecipe
+from train.data.augment import orientations, turned_bags
+from train.data.crops import Bags
+from train.experiments.stability import WAYS, compare, summarise
+from train.members.mixture import score
+from train.members.mixture_network import MixtureOfExperts, MoeDimensions
+from train.members.recipes import SMALL
 
 CPU = torch.device("cpu")
 

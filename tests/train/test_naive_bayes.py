@@ -12,11 +12,11 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import MinMaxScaler
 
 from infer.errors import UsageError
-from infer.naive_bayes import malignant_probability
+from infer.members.naive_bayes import malignant_probability
 from tests.synthetic import REFERENCE_DATE
 from tests.train.bags import make_bags
-from train.crops import cache_crops
-from train.naive_bayes import (
+from train.data.crops import cache_crops
+from train.members.naive_bayes import (
     CellClassError,
     evaluate_naive_bayes,
     fit_naive_bayes,
@@ -25,7 +25,7 @@ from train.naive_bayes import (
     read_cell_classes,
     train_naive_bayes,
 )
-from train.recipes import BayesRecipe
+from train.members.recipes import BayesRecipe
 
 LYON = os.environ.get("LYMPHO_LYON", "")
 LABELS = np.array([0, 1] * 20)
@@ -163,7 +163,7 @@ def out_of_fold(base: npt.NDArray[np.float64], run: Path) -> pd.DataFrame:
     """train_naive_bayes on features given instead of pictures."""
     bags = make_bags(LABELS.tolist(), [1] * 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.naive_bayes.patient_features", lambda bags, classes: base)
+        patch.setattr("train.members.naive_bayes.patient_features", lambda bags, classes: base)
         return train_naive_bayes(bags, np.zeros(40, dtype=np.int64), assigned, run / "naive_bayes", BayesRecipe())
 
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from train.scan.neighbours import nearest, own_patient_share
+from train.members.scan.neighbours import nearest, own_patient_share
 
 
 def brute_force(

@@ -23,18 +23,18 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from export import card_figures
+from export.card import figures as card_figures
+from infer.bundle.manifest import MEMBERS
 from infer.errors import UsageError
-from infer.manifest import MEMBERS
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, SMALL_BATCHES, clear_cut, train
-from train.crops import Bags
-from train.ensemble import combine, fit_ensemble
-from train.linear import fit_logistic
-from train.nested import inductive, leads
-from train.nested.inductive import Look, inductive_looks, simclr_member
-from train.nested.members import (
+from train.core.performance import Predictions
+from train.data.crops import Bags
+from train.ensemble.fit import combine, fit_ensemble
+from train.evaluation.nested import inductive, leads
+from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member
+from train.evaluation.nested.members import (
     ENSEMBLES,
     GATED_SIMCLR,
     IN_TURN,
@@ -48,7 +48,7 @@ from train.nested.members import (
     count_cut_off,
     scan_member,
 )
-from train.nested.plan import (
+from train.evaluation.nested.plan import (
     Floats,
     Indices,
     Mean,
@@ -60,13 +60,13 @@ from train.nested.plan import (
     outer_folds,
     outer_task,
 )
-from train.nested.protocol import CHOSEN, Nested, gather, train_part
-from train.nested.report import SHOWN
-from train.nested.stacking import PULLS, Stack, choose_pull, score_member
-from train.nested.tables import difference_table, operating_point_table, performance_table, subgroups
-from train.performance import Predictions
-from train.recipes import SMALL, BayesRecipe, Recipe, adapted
-from train.scan.measures import Collapse
+from train.evaluation.nested.protocol import CHOSEN, Nested, gather, train_part
+from train.evaluation.nested.report import SHOWN
+from train.evaluation.nested.stacking import PULLS, Stack, choose_pull, score_member
+from train.evaluation.nested.tables import difference_table, operating_point_table, performance_table, subgroups
+from train.members.linear import fit_logistic
+from train.members.recipes import SMALL, BayesRecipe, Recipe, adapted
+from train.members.scan.measures import Collapse
 
 CPU = torch.device("cpu")
 
@@ -629,7 +629,7 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
 
     options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1", "--protocol", "nested")
     repeats = ("--repeats", "2")  # as above, whose trainings it takes over
-    with patch("train.nested.members.inductive_looks", inductive_looks):
+    with patch("train.evaluation.nested.members.inductive_looks", inductive_looks):
         call = train("evaluate", patients, run, *options, *repeats, "--inductive", small=ONE_MIXTURE)
     assert call.code == 0, call.errors
     assert (run / "nested/nested.md").read_text().strip() == transductive.strip()

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 
 from tests.train.bags import make_bags
-from train.crops import Bags
-from train.out_of_fold import Trainee, batches_of, class_weights, cross_predict
+from train.data.crops import Bags
+from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
 
 assigned = np.array([3, 1, 0, 2, 4, 0, 1, 2, 3, 4])
 

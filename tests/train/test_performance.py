@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from train.performance import (
+from train.core.performance import (
     FIGURES,
     Predictions,
     average_precision,

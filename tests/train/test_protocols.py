@@ -9,7 +9,8 @@ import torch
 
 from infer.errors import UsageError
 from tests.train.bags import make_bags
-from train.protocols import FOLDS, assign_folds, seeded
+from train.core.seeds import seeded
+from train.data.folds import FOLDS, assign_folds
 
 LABELS = [1, 0] * 10 + [1] * 13
 

@@ -8,8 +8,8 @@ import torch
 
 import train
 from infer import __version__
-from train import provenance
-from train.provenance import code_digest, code_note, record_call
+from train.core import provenance
+from train.core.provenance import code_digest, code_note, record_call
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from train.recipes import FULL, SMALL, Recipe, adapted
+from train.members.recipes import FULL, SMALL, Recipe, adapted
 
 
 def test_full_is_the_reports() -> None:

@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, clear_cut, train
-from train.checkpoint import load_dimensions
-from train.report_protocol import LABEL, divisions
+from train.core.checkpoint import load_dimensions
+from train.evaluation.report_protocol import LABEL, divisions
 
 
 def test_patients_are_divided_in_the_order_of_their_ids_as_strings() -> None:

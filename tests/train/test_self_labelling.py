@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.fitting import Job
-from train.recipes import SMALL, FitRecipe
-from train.scan.network import ScanDimensions, ScanNetwork
-from train.scan.self_labelling import balanced_cross_entropy, sure_pictures, train_self_labelling
+from train.core.fitting import FitRecipe, Job
+from train.members.recipes import SMALL
+from train.members.scan.network import ScanDimensions, ScanNetwork
+from train.members.scan.self_labelling import balanced_cross_entropy, sure_pictures, train_self_labelling
 
 
 def slow_balanced_cross_entropy(logits: list[list[float]], classes: list[int]) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.scan.simclr import nt_xent, shuffled_batches
+from train.members.scan.simclr import nt_xent, shuffled_batches
 
 
 def unit(number: int, seed: int, width: int = 6) -> Tensor:

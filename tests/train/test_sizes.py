@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from infer.errors import UsageError
 from tests.train.bags import make_bags
-from train.checkpoint import load_dimensions
-from train.crops import Bags
-from train.recipes import SMALL, BayesRecipe
-from train.scan import sizes
-from train.scan.backbone import BACKBONES
-from train.scan.measures import Collapse
-from train.scan.sizes import compare_sizes, pictures_per_second, shortened
+from train.core.checkpoint import load_dimensions
+from train.data.crops import Bags
+from train.experiments import scan_sizes as sizes
+from train.experiments.scan_sizes import compare_sizes, pictures_per_second, shortened
+from train.members.recipes import SMALL, BayesRecipe
+from train.members.scan.backbone import BACKBONES
+from train.members.scan.measures import Collapse
 
 CPU = torch.device("cpu")
 LABELS = [0, 1] * 5

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.bags import make_bags
-from train.checkpoint import save_network
-from train.crops import Bags
-from train.recipes import SMALL
-from train.scan import stages
-from train.scan.backbone import Backbone, BackboneDimensions
-from train.scan.measures import Collapse
-from train.scan.network import ScanDimensions, ScanNetwork
-from train.scan.stages import load_scan, train_scan
+from train.core.checkpoint import save_network
+from train.data.crops import Bags
+from train.members.recipes import SMALL
+from train.members.scan import stages
+from train.members.scan.backbone import Backbone, BackboneDimensions
+from train.members.scan.measures import Collapse
+from train.members.scan.network import ScanDimensions, ScanNetwork
+from train.members.scan.stages import load_scan, train_scan
 
 CPU = torch.device("cpu")
 RECIPE = replace(SMALL.scan, neighbours=2, clusters=3, fused=2, heads=2)

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from infer.manifest import MEMBERS
+from infer.bundle.manifest import MEMBERS
 from tests.train_fixtures import COHORT_SEED, DATE, OPTIONS, TrainedRun, train
-from train.ensemble import FOLDERS
-from train.naive_bayes import GIVEN_CLASSES_FOLDER
+from train.ensemble.fit import FOLDERS
+from train.members.naive_bayes import GIVEN_CLASSES_FOLDER
 
 
 def out_of_fold(run: Path, member: str) -> pd.DataFrame:

@@ -13,12 +13,23 @@ from torch import Tensor
 
 from infer.errors import UsageError
 from tests.train.bags import make_bags
-from train import baseline, zoo
-from train.baseline import Baseline, BaselineDimensions
-from train.checkpoint import save_network
-from train.crops import Bags
-from train.report_protocol import divisions
-from train.zoo import NETWORKS, TINY, GatedAttention, MeanPooling, ZooDimensions, ZooNetwork, compare, load_zoo, score
+from train.core.checkpoint import save_network
+from train.data.crops import Bags
+from train.evaluation.report_protocol import divisions
+from train.experiments import zoo
+from train.experiments.zoo import (
+    NETWORKS,
+    TINY,
+    GatedAttention,
+    MeanPooling,
+    ZooDimensions,
+    ZooNetwork,
+    compare,
+    load_zoo,
+    score,
+)
+from train.members import baseline
+from train.members.baseline import Baseline, BaselineDimensions
 
 CPU = torch.device("cpu")
 CHEAPEST = ("mean-pooling", "baseline")  # one of each family

@@ -8,9 +8,9 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from infer.errors import UsageError
-from train.crops import Bags
-from train.out_of_fold import write_table
-from train.segmentation import before_and_after
+from train.core.files import write_table, written_whole
+from train.data.crops import Bags
+from train.data.segmentation import before_and_after
 
 SAMPLES = 10  # pictures a class
 SEGMENTED = 6  # pictures before and after
@@ -80,9 +80,8 @@ def _margin(names: list[str], height: int) -> Pixels:
 
 
 def _save(sheet: Pixels, path: Path) -> None:
-    part = path.with_suffix(".part")
-    Image.fromarray(sheet).save(part, format="PNG")
-    part.replace(path)
+    with written_whole(path) as part:
+        Image.fromarray(sheet).save(part, format="PNG")
 
 
 def _list(bags: Bags, chosen: npt.NDArray[np.int64], path: Path, classes: npt.NDArray[np.int64] | None = None) -> None:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import balanced_accuracy_score
 
 from infer.errors import UsageError
-from train.classifiers import SCORES_FILE
-from train.figures.canvas import OPTIMISTIC, save
-from train.naive_bayes import FOLDER
+from train.core.canvas import OPTIMISTIC, save
+from train.experiments.classifiers import SCORES_FILE
+from train.members.naive_bayes import FOLDER
 
 HIGHLIGHTED = "GaussianNB"  # the report's choice
 COLOUR, HIGHLIGHT, BASELINE_COLOUR = "#c9d3de", "#e08a2e", "#b3202c"

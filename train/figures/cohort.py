@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from train.figures.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
-from train.out_of_fold import write_table
+from train.core.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
+from train.core.files import write_table
 
 BINS = 20
 TITLES = {"sex": "sex", "lymph_count": "lymphocytes, 10^9/L, log scale", "age_years": "age, years"}

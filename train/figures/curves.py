@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from infer.errors import UsageError
-from train.figures.canvas import OPTIMISTIC, save
-from train.out_of_fold import write_table
+from train.core.canvas import OPTIMISTIC, save
+from train.core.files import write_table
 
 FIGURES = {
     "figure-07-loss": ("loss", "loss"),

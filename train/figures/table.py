@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from infer.errors import UsageError
-from train.out_of_fold import write_table
+from train.core.files import write_table
 
 COLUMNS = ("training", "validation", "folds_mean", "folds_spread")
 

@@ -1,0 +1,150 @@
+"""The networks that see pictures in 16-bit floats, for GPUs: convolutions and what stands between them.
+
+Normalising before the first of them, means, linear layers and softmax after the last stay in float32. A graph holds no
+weights of its own: it names where they stand in the bytes of the graph in float32, and narrows them when it is loaded.
+
+A processor is no stand-in for a GPU: onnxruntime computes such a graph in float32 there and leaves out the roundings
+between the layers. `emulate` makes a graph in float32 that has them all.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.parity import ParityError
+from infer.bundle.load import Bundle
+from infer.bundle.manifest import INSTEAD
+
+FIRST = "Conv"
+BETWEEN = frozenset({"Relu", "Clip", "MaxPool", "Add"})  # as narrow as what comes in
+SPLITTER = 2.0**13 + 1  # of float32's 24 binary digits 11 are left
+STORED = 64  # bytes from which on a tensor is named and not stored
+
+
+def halve(name: str, data: bytes) -> bytes:
+    """A graph in 16-bit floats with the inputs and outputs of the one in float32.
+
+    Args:
+        name: of the graph in float32.
+        data: its bytes, which it takes to load what is returned.
+
+    Raises:
+        ParityError: a weight does not fit 16 bits.
+    """
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes, narrow = _narrowed(list(graph.node), weights)
+    for stale in (graph.node, graph.value_info):
+        del stale[:]
+    graph.node.extend(nodes)
+    for weight in narrow:
+        with np.errstate(over="ignore"):
+            if not np.isfinite(numpy_helper.to_array(weights[weight]).astype(np.float16)).all():
+                raise ParityError(f"{name}: {weight} does not fit 16 bits. Export without --reduced")
+    onnx.checker.check_model(model, full_check=True)
+    for tensor in graph.initializer:
+        if len(tensor.raw_data) >= STORED:
+            _name_place(tensor, name, data)
+    return bytes(model.SerializeToString())
+
+
+def on_a_gpu(bundle: Bundle) -> Bundle:
+    """A bundle whose graphs in 16-bit floats are emulated: to be scored with on a processor, in precision float16."""
+    graphs = {instead: emulate(bundle.graphs[name]) for name, instead in INSTEAD["float16"].items()}
+    return replace(bundle, graphs=bundle.graphs | graphs)
+
+
+def emulate(data: bytes) -> bytes:
+    """A graph in float32 that computes what the one in 16-bit floats does where sums are taken in float32.
+
+    Weights are rounded, and so is what enters the first convolution and what leaves any convolution and sum: to 11
+    binary digits, by Veltkamp's splitting (Dekker 1971). The 16 bits' bounds, 6e-5 and 65,504, are not emulated.
+
+    Args:
+        data: the graph in float32.
+    """
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    made: list[onnx.NodeProto] = []
+    rounded: dict[str, str] = {}
+    graph.initializer.append(numpy_helper.from_array(np.array(SPLITTER, np.float32), "splitter"))
+
+    def add_rounding(value: str, result: str) -> None:
+        made.extend(
+            [
+                helper.make_node("Mul", [value, "splitter"], [f"{result}.large"]),
+                helper.make_node("Sub", [f"{result}.large", value], [f"{result}.rest"]),
+                helper.make_node("Sub", [f"{result}.large", f"{result}.rest"], [result]),
+            ]
+        )
+
+    nodes, halves = list(graph.node), set[str]()
+    for node in nodes:
+        if not _is_narrow(node, halves):
+            made.append(node)
+            continue
+        for index, one in enumerate(node.input):
+            if one in weights:
+                exact = numpy_helper.to_array(weights[one])
+                weights[one].CopyFrom(numpy_helper.from_array(exact.astype(np.float16).astype(np.float32), one))
+            elif one and one not in halves:
+                if one not in rounded:
+                    rounded[one] = f"{one}.rounded"
+                    add_rounding(one, rounded[one])
+                node.input[index] = rounded[one]
+        (result,) = node.output
+        halves.add(result)
+        made.append(node)
+        if node.op_type in {FIRST, "Add"}:  # the others give one of their inputs
+            node.output[0] = f"{result}.exact"
+            add_rounding(node.output[0], result)
+    for stale in (graph.node, graph.value_info):
+        del stale[:]
+    graph.node.extend(made)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _is_narrow(node: onnx.NodeProto, halves: set[str]) -> bool:
+    return node.op_type == FIRST or (node.op_type in BETWEEN and bool(halves.intersection(node.input)))
+
+
+def _narrowed(
+    nodes: list[onnx.NodeProto], weights: dict[str, onnx.TensorProto]
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """Nodes with casts between them where the width changes, and the names of the weights that are narrowed."""
+    made: list[onnx.NodeProto] = []
+    halves: set[str] = set()  # values that are narrow
+    cast: dict[tuple[str, int], str] = {}
+    narrow: set[str] = set()
+
+    def as_type(value: str, kind: int) -> str:
+        if (value, kind) not in cast:
+            cast[value, kind] = f"{value}.{'half' if kind == TensorProto.FLOAT16 else 'float'}"
+            made.append(helper.make_node("Cast", [value], [cast[value, kind]], to=kind))
+        return cast[value, kind]
+
+    for node in nodes:
+        if _is_narrow(node, halves):
+            narrow |= weights.keys() & set(node.input)
+            inputs = [one if one in halves or not one else as_type(one, TensorProto.FLOAT16) for one in node.input]
+            halves |= set(node.output)
+        else:
+            inputs = [as_type(one, TensorProto.FLOAT) if one in halves else one for one in node.input]
+        del node.input[:]
+        node.input.extend(inputs)
+        made.append(node)
+    return made, narrow
+
+
+def _name_place(tensor: onnx.TensorProto, name: str, data: bytes) -> None:
+    """Let the tensor's values stand where they stand in the other graph's bytes; equal bytes elsewhere do as well."""
+    place = {"location": name, "offset": str(data.index(tensor.raw_data)), "length": str(len(tensor.raw_data))}
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=value)

@@ -1,0 +1,1 @@
+"""The model on disk: its manifest, its checksums. Starts no network."""

@@ -1,0 +1,1 @@
+"""The hospital's table: cells, dates, sexes, and one patient a row. Opens no picture."""

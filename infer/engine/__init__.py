@@ -1,0 +1,1 @@
+"""onnxruntime: sessions, batches through the graphs, and what takes over where a device fails."""

@@ -1,0 +1,54 @@
+"""Puts files and folders on the disk, where the file system can."""
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# A folder can be opened for reading alone, which is refused in some folders and is too little for some file systems.
+CANNOT_SYNC_FOLDERS = CANNOT_SYNC | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}
+
+
+def sync(file: int | Path) -> str:
+    """Put a file's bytes or a folder's names on the disk, if this file system can.
+
+    Args:
+        file: the descriptor of a file, or the path of a folder.
+
+    Returns:
+        What this file system cannot sync, and why; empty if it could.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    try:
+        if isinstance(file, int):
+            os.fsync(file)
+        else:
+            _sync_folder(file)
+    except OSError as error:
+        is_file = isinstance(file, int)
+        if error.errno not in (CANNOT_SYNC if is_file else CANNOT_SYNC_FOLDERS):
+            raise
+        return f"{'files' if is_file else 'folders'} ({error.strerror})"
+    return ""
+
+
+def sync_note(unsynced: Iterable[str]) -> str:
+    """A sentence about all that `sync` returned, for run.log and run.json; empty if all was synced."""
+    what = sorted({one for one in unsynced if one})
+    if not what:
+        return ""
+    return (
+        f"OUT's file system cannot sync {' and '.join(what)}. "
+        "If the power fails, results that were written shortly before may be lost"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,75 @@
+"""What run.json says of a run beside its counts. Holds no patient's values."""
+
+import datetime as dt
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import simplejpeg
+from PIL import features
+
+import infer
+from infer import __version__
+from infer.bundle.load import Bundle
+from infer.cohort.patients import Cohort
+from infer.engine.fallback import Scorer
+from infer.engine.sessions import ONNXRUNTIME_VERSION
+
+
+def what_ran(
+    options: dict[str, Any], cohort: Cohort, bundle: Bundle, networks: Scorer, date: dt.date
+) -> dict[str, Any]:
+    """What ran, on what, with which bundle and provider.
+
+    Args:
+        options: as they were asked for, by name.
+        date: at which ages are taken where there is no sample date.
+    """
+    asked = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return {
+        "program": {"name": "lympho", "version": __version__, "python": platform.python_version()},
+        "libraries": libraries(),
+        "options": asked | {"reference_date": date.isoformat()},
+        "reference_date_asked_for": str(options["reference_date"]) if options["reference_date"] else None,
+        "cohort": {
+            "table": str(cohort.table),
+            "table_sha256": cohort.table_sha256,
+            "patients": len(cohort.patients),
+            "read_as": dict(cohort.readings),
+            "folders_without_row": list(cohort.folders_without_row),
+        },
+        "bundle": {"id": bundle.bundle_id, "folder": str(bundle.folder), "schema": bundle.manifest.schema},
+        "device": {
+            "asked": options["device"],
+            "provider": networks.device.provider,
+            "note": networks.device.note,
+            "precision": networks.precision,
+            "nodes": networks.nodes,
+            "batch_size": networks.batch_size_now,
+            "processors": networks.processors,
+            "batches_side_by_side": networks.callers,
+        },
+    }
+
+
+def libraries() -> dict[str, str]:
+    """What decodes and computes, by version."""
+    return {
+        "onnxruntime": ONNXRUNTIME_VERSION,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "jpeg": str(features.version("jpg")),
+        "simplejpeg": simplejpeg.__version__,
+    }
+
+
+def program_digest() -> str:
+    """Digest of all modules of this package, with their names: two builds of one version need not compute the same."""
+    root = Path(infer.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]

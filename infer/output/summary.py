@@ -1,0 +1,85 @@
+"""Counts of a run, for the exit code and run.json."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from infer.errors import FINISHED_WITH_FAILURES
+from infer.output.journal import Entry
+from infer.pictures.duplicates import Twins
+
+
+@dataclass
+class Tally:
+    """Counts of a run, for the exit code and run.json."""
+
+    patients: Counter[str] = field(default_factory=Counter)  # by status
+    reasons: Counter[str] = field(default_factory=Counter)  # codes of refused and failed patients
+    decisions: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)  # used, rejected
+    image_reasons: Counter[str] = field(default_factory=Counter)
+    ignored_files: int = 0
+    unusual_colours: list[tuple[int, str]] = field(default_factory=list)  # lines in the table and patients
+    unusual_sizes: Counter[str] = field(default_factory=Counter)  # "width x height" in pixels -> pictures
+    of_unusual_size: list[tuple[int, str]] = field(default_factory=list)
+    pictures_below: list[tuple[int, str, list[str]]] = field(default_factory=list)  # and folders in its folder
+    twins: Twins = field(default_factory=Twins)
+    not_scored: list[tuple[int, str, str, str]] = field(default_factory=list)  # and status and code
+
+    def add(self, entry: Entry, line: int) -> None:
+        """Count one patient and its pictures.
+
+        Args:
+            line: the patient's in the table. Whoever an earlier start finished comes first, and the lists of run.json
+                are in the table's order all the same.
+        """
+        self.patients[entry.status] += 1
+        if entry.code:
+            self.reasons[entry.code] += 1
+            self.not_scored.append((line, entry.patient_id, entry.status, entry.code))
+        if entry.decision:
+            self.decisions[entry.decision] += 1
+        self.images["rejected"] += entry.rejected
+        self.images["used"] += entry.used
+        self.image_reasons.update(entry.image_reasons)
+        self.ignored_files += entry.ignored_files
+        if entry.unusual_colour:
+            self.unusual_colours.append((line, entry.patient_id))
+        if entry.unusual_sizes:
+            self.unusual_sizes.update(entry.unusual_sizes)
+            self.of_unusual_size.append((line, entry.patient_id))
+        if entry.pictures_below:
+            self.pictures_below.append((line, entry.patient_id, entry.pictures_below))
+        self.twins.add(entry.patient_id, entry.contents)
+
+    def exit_code(self, max_refused: float) -> int:
+        """0, or 3 if a patient failed, none was scored, or more than this share was refused."""
+        total = sum(self.patients.values())
+        too_many = self.patients["refused"] > max_refused * total
+        bad = self.patients["failed"] or not self.patients["scored"] or too_many
+        return FINISHED_WITH_FAILURES if bad else 0
+
+    def as_record(self) -> dict[str, Any]:
+        """For run.json."""
+        return {
+            "patients": {status: self.patients[status] for status in ("scored", "refused", "failed")},
+            "patient_reasons": dict(sorted(self.reasons.items())),
+            "decisions": {decision: self.decisions[decision] for decision in ("malignant", "reactive", "refer")},
+            "images": {status: self.images[status] for status in ("used", "rejected")},
+            "image_reasons": dict(sorted(self.image_reasons.items())),
+            "ignored_files": self.ignored_files,
+            "patients_with_unusual_colour": len(self.unusual_colours),
+            "unusual_colour": [patient_id for _, patient_id in sorted(self.unusual_colours)],
+            "patients_with_unusual_picture_size": len(self.of_unusual_size),
+            "unusual_picture_size": [patient_id for _, patient_id in sorted(self.of_unusual_size)],
+            "unusual_picture_sizes": dict(sorted(self.unusual_sizes.items())),
+            "patients_with_pictures_below": len(self.pictures_below),
+            "pictures_below": {patient_id: folders for _, patient_id, folders in sorted(self.pictures_below)},
+            "same_pictures": [
+                {"patients": list(patients), "pictures": pictures} for patients, pictures in self.twins.found().items()
+            ],
+            "not_scored": [
+                {"patient_id": patient_id, "status": status, "code": code}
+                for _, patient_id, status, code in sorted(self.not_scored)
+            ],
+        }

@@ -1,0 +1,178 @@
+"""Reads a picture and turns it into the networks' input: the central crop as uint8 RGB.
+
+One function for training and scoring alike. A picture that cannot be used is rejected with a reason, never repaired.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from infer.pictures.damage import PNG_SIGNATURE, DamagedError, check_for_lost_blocks, checked_png, turned_back
+from infer.pictures.jpeg import strict_jpeg
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, whatever the suffix says
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 25 * 10**6  # a 224 x 224 picture has 50,176; a bomb has 4 * 10^8
+# Failures to open that say something of this file; any other says something of the disk or the network.
+THIS_FILE_ALONE = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"})
+OTHER_COLOURS = frozenset({"LAB", "HSV"})
+TIFF_BITS_PER_SAMPLE, ORIENTATION = 258, 274
+JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+WITHOUT_CHECKSUMS = ("BMP", "DIB", "TIFF")
+
+# Pillow only warns of pictures between one and two times its own limit; a nightly job must not decode them.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class RejectedImage(Exception):
+    """A picture that cannot be used; the message is "code: sentence"."""
+
+
+def leaves(path: Path, root: Path) -> bool:
+    """Whether a path, its links followed, ends outside `root` (itself resolved)."""
+    return not Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def read_crop(path: Path, root: Path, size: int) -> npt.NDArray[np.uint8]:
+    """The central `size` x `size` pixels of a picture file: `read_picture`, then `decode_crop`."""
+    return decode_crop(read_picture(path, root), size)[0]
+
+
+def read_picture(path: Path, root: Path) -> bytes:
+    """A picture file's bytes.
+
+    Args:
+        root: the cohort's resolved folder; a link that leads out of it is not followed.
+
+    Raises:
+        RejectedImage: it cannot be used, with the reason.
+        OSError: reading broke off; the disk or the network failed, the picture may be good.
+    """
+    if leaves(path, root):
+        raise RejectedImage("outside: the link leads out of the cohort")
+    return _read(path)
+
+
+def try_picture(path: Path, root: Path) -> tuple[str, bytes | RejectedImage | OSError]:
+    """What tells a picture from any other, and its bytes or why it has none; never raises.
+
+    The first is the SHA-256 of its bytes, where they cannot be read the reason.
+    """
+    try:
+        data = read_picture(path, root)
+    except (RejectedImage, OSError) as error:
+        return str(error), error
+    except MemoryError:  # no matter of the picture: its patient fails, the others go on
+        too_large = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return str(too_large), too_large
+    return hashlib.sha256(data).hexdigest(), data
+
+
+def decode_crop(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """The central `size` x `size` pixels of a picture, (size, size, 3) uint8 RGB, and its width and height in pixels.
+
+    Raises:
+        RejectedImage: it cannot be used, with the reason.
+    """
+    try:
+        pixels = _decode(data, size)
+        return centre_crop(pixels, size), (pixels.shape[1], pixels.shape[0])
+    except (RejectedImage, MemoryError):
+        raise
+    except DamagedError as error:
+        raise RejectedImage(f"damaged: {error}. Copy the file again from where it comes from") from error
+    except UnidentifiedImageError as error:
+        raise RejectedImage("not_an_image: the content is not JPEG, PNG, TIFF or BMP") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RejectedImage("too_many_pixels: the picture is far larger than an analyser's") from error
+    except Exception as error:  # Pillow's decoders raise whatever their parsing runs into on broken bytes
+        raise RejectedImage("undecodable: the file is truncated or damaged") from error
+
+
+def centre_crop(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """The central `size` x `size` of (height, width, 3); with an odd margin the extra row or column is cut last."""
+    height, width = pixels.shape[:2]
+    top, left = (height - size) // 2, (width - size) // 2
+    return np.ascontiguousarray(pixels[top : top + size, left : left + size])
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes. Opened without waiting, so that a pipe named x.jpg cannot hang the night."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in THIS_FILE_ALONE:
+            raise
+        raise RejectedImage(f"unreadable: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise RejectedImage("not_a_file: not a regular file")
+        if status.st_size == 0:
+            raise RejectedImage("empty: the file has no bytes")
+        if status.st_size > MAX_FILE_BYTES:
+            raise RejectedImage("too_large: the file is larger than 64 MiB")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_FILE_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
+    """All pixels as they are stored: (height, width, 3) RGB."""
+    if data.startswith(PNG_SIGNATURE):
+        data = checked_png(data)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width < size or height < size:
+            raise RejectedImage(f"too_small: {width} x {height}, at least {size} x {size} is needed")
+        if width * height > MAX_PIXELS:
+            raise RejectedImage("too_many_pixels: the picture is far larger than an analyser's")
+        if getattr(image, "n_frames", 1) > 1:
+            raise RejectedImage("several_frames: the file holds more than one picture")
+        if image.mode in OTHER_COLOURS:
+            raise RejectedImage(f"other_colours: {image.mode} instead of RGB or grey. Save the picture as RGB")
+        if image.mode not in EIGHT_BIT_MODES or _bits(image, data) > 8:
+            raise RejectedImage("not_8_bit: more than 8 bits a channel")
+        if image.format == "JPEG":
+            return _decode_jpeg(image, data)
+        if image.format in WITHOUT_CHECKSUMS:
+            check_for_lost_blocks(data)
+        orientation = image.getexif().get(ORIENTATION) if image.format == "TIFF" else None  # only TIFFs are turned
+        return turned_back(np.asarray(_to_rgb(image)), orientation)
+
+
+def _decode_jpeg(image: Image.Image, data: bytes) -> npt.NDArray[np.uint8]:
+    pixels = strict_jpeg(data, JPEG_COLOURS[image.mode])
+    if pixels is None or image.mode == "CMYK":
+        return np.asarray(image.convert("RGB"))
+    return pixels if image.mode == "RGB" else np.repeat(pixels, 3, axis=-1)
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits a channel as the file states them: Pillow opens 16-bit colour PNGs as 8-bit RGB without a word."""
+    if image.format == "PNG":
+        return data[24]  # the ninth byte of IHDR's content
+    if image.format == "TIFF":
+        tags: dict[int, tuple[int, ...]] = getattr(image, "tag_v2", {})
+        return max(tags.get(TIFF_BITS_PER_SAMPLE, (8,)))
+    return 8
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
+        if not opaque:
+            raise RejectedImage("transparent: the picture has transparent pixels")
+    return image.convert("RGB")

@@ -1,0 +1,49 @@
+"""What the job sees of a picture: what tells it from any other, and its crop or why it has none."""
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from infer.pictures.decode import RejectedImage, decode_crop, try_picture
+
+Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A picture, read and decoded or not."""
+
+    content: str  # SHA-256 of its bytes; where they cannot be read, the reason
+    crop: Crop | RejectedImage | OSError
+    colour: tuple[float, ...] = ()  # mean red, green and blue of the crop
+    pixels: tuple[int, ...] = ()  # width and height of the picture
+
+
+def look(path: Path, root: Path, size: int) -> Looked:
+    """Read and decode a picture; never raises.
+
+    Args:
+        root: the cohort's resolved folder; a link that leads out of it is not followed.
+        size: of the central crop.
+    """
+    try:
+        content, data = try_picture(path, root)
+        if not isinstance(data, bytes):
+            return Looked(content, data)
+        crop, pixels = decode_crop(data, size)
+        return Looked(content, crop, mean_colour(crop), pixels)
+    except RejectedImage as error:
+        return Looked(content, error)
+    except MemoryError:  # no matter of the picture: its patient fails, the others go on
+        return Looked("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+
+
+def mean_colour(crop: Crop) -> tuple[float, ...]:
+    """Mean red, green and blue, from sums of whole numbers: (3,)."""
+    height, width, channels = crop.shape
+    columns = crop.reshape(height, width * channels).sum(axis=0, dtype=np.uint32)  # much faster than over both axes
+    return tuple((columns.reshape(width, channels).sum(axis=0) / (height * width)).tolist())

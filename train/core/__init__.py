@@ -1,0 +1,1 @@
+"""What any training needs and no model owns: the loop, files, checkpoints, figures of merit."""

@@ -1,0 +1,49 @@
+"""How good probabilities are: balanced accuracy, AUC, and both for the grey zone, with patient bootstrap intervals."""
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from train.core.performance import Predictions, auc, estimate, resamples
+
+GREY_ZONE_COUNT = 7.68  # 10^9/L; every patient of the public cohort above it is malignant
+
+Floats = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.int64]
+
+
+def summary(labels: Labels, probability: Floats, count: Floats, seed: int = 0) -> dict[str, float]:
+    """Figures of one set of predictions; those of the grey zone are left out where it lacks a class.
+
+    Args:
+        labels: (P,) 1 malignant.
+        probability: (P,) of malignant.
+        count: (P,) lymphocytes in 10^9/L.
+        seed: of the bootstrap.
+    """
+    grey = count <= GREY_ZONE_COUNT
+    low, high = auc_interval(labels, probability, seed=seed)
+    figures = {
+        "balanced_accuracy": float(balanced_accuracy_score(labels, probability >= 0.5)),
+        "auc": float(roc_auc_score(labels, probability)),
+        "auc_low": low,
+        "auc_high": high,
+        "grey_zone_patients": int(grey.sum()),
+        "grey_zone_malignant": int(labels[grey].sum()),
+    }
+    if len(np.unique(labels[grey])) == 2:
+        grey_low, grey_high = auc_interval(labels[grey], probability[grey], seed=seed)
+        figures |= {
+            "grey_zone_auc": float(roc_auc_score(labels[grey], probability[grey])),
+            "grey_zone_auc_low": grey_low,
+            "grey_zone_auc_high": grey_high,
+        }
+    return figures
+
+
+def auc_interval(labels: Labels, probability: Floats, *, seed: int) -> tuple[float, float]:
+    """95% interval of the AUC by bootstrap over patients, within each class so that no resample lacks one."""
+    found = estimate(
+        auc, [Predictions(labels, probability.astype(np.float64), probability >= 0.5)], resamples(labels, seed)
+    )
+    return found.low, found.high

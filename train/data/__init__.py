@@ -1,0 +1,1 @@
+"""Labelled patients as arrays: crops, folds, augmentation, the inputs of networks."""

@@ -1,0 +1,29 @@
+"""Which patients are trained on and which are held out."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold
+
+from infer.errors import UsageError
+from train.data.crops import Bags
+
+FOLDS = 5
+
+
+def assign_folds(bags: Bags, run: Path, seed: int) -> npt.NDArray[np.int64]:
+    """The fold (0 to 4) in which each patient is held out, the same for every member: (P,). Kept in RUN/folds.csv."""
+    path = run / "folds.csv"
+    if path.exists():
+        table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
+        if table["patient_id"].tolist() != bags.patient_ids:
+            raise UsageError(f"{path}: has other patients than the crops. Choose another run folder")
+        return table["fold"].to_numpy(np.int64)
+    folds = np.empty(len(bags), dtype=np.int64)
+    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(bags.clinical, bags.labels)):
+        folds[held_out] = fold
+    pd.DataFrame({"patient_id": bags.patient_ids, "fold": folds}).to_csv(path, index=False)
+    return folds

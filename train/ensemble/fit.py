@@ -1,0 +1,224 @@
+"""Fits the ensemble on out-of-fold predictions alone: calibration, weights, operating points and the refer band."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.naive_bayes import GaussianNB
+
+from infer.bundle.manifest import MEMBERS, Ensemble, OperatingPoint
+from infer.errors import UsageError
+from infer.scoring.ensemble import calibrated, decide, weighted
+from train.core.calibration import fit_calibration
+from train.core.files import write_table, write_text
+from train.core.metrics import summary
+from train.data.crops import Bags
+from train.members.mixture import network_paths
+
+FOLDERS = {"baseline": "baseline", "scan": "naive_bayes", "moe": "moe", "imagenet": "imagenet"}
+EQUALITY = 0.2  # strength of the pull of the weights towards equal ones; 130 patients cannot tell weights finely
+TRUSTED_ACCURACY = 0.95  # balanced accuracy wanted of the patients the ensemble decides alone
+LARGEST_REFERRED = 0.25  # share of patients the balanced point refers at most
+
+LOG = logging.getLogger("lympho")
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+def load_out_of_fold(run: Path, bags: Bags) -> dict[str, pd.DataFrame]:
+    """Each member's out-of-fold predictions, in the bags' order.
+
+    Raises:
+        UsageError: a member has not been trained in this run folder, or on other patients.
+    """
+    tables = {}
+    for member, folder in FOLDERS.items():
+        path = run / folder / "out_of_fold.csv"
+        if not path.exists():
+            raise UsageError(
+                f"{run}: has no {folder}/out_of_fold.csv. Run `python -m train {folder.replace('_', '-')}`"
+            )
+        table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
+        if table["patient_id"].tolist() != bags.patient_ids:
+            raise UsageError(f"{path}: is of other patients than the crops. Train this member again")
+        tables[member] = table
+    return tables
+
+
+def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, float]]:
+    """Fit on all out-of-fold predictions into RUN/ensemble, and return the figures of members and ensemble.
+
+    The ensemble's own figures are cross-fitted: calibration and weights that score a patient come from patients of
+    other folds; so do the operating points that decide about it.
+    """
+    tables = load_out_of_fold(run, bags)
+    members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in MEMBERS])  # (M, P)
+    ensemble = fit_ensemble(members, bags.labels)
+    crossed = np.empty(len(bags))
+    decisions = {name: np.empty(len(bags), dtype=object) for name in ensemble.operating_points}
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        fitted = fit_ensemble(members[:, ~held_out], bags.labels[~held_out])
+        crossed[held_out] = combine(members[:, held_out], fitted)
+        for name, point in fitted.operating_points.items():
+            decisions[name][held_out] = [decide(float(value), point) for value in crossed[held_out]]
+    count = bags.clinical[:, 1]
+    scores = {name: tables[name]["probability"].to_numpy() for name in MEMBERS}
+    scores |= {f"{name}, pictures only": tables[name]["pictures_only"].to_numpy() for name in MEMBERS}
+    scores |= {"ensemble": crossed, "clinical GaussianNB": clinical_naive_bayes(bags, folds)}
+    figures = {name: summary(bags.labels, score, count) for name, score in scores.items()}
+    for name, decided in decisions.items():
+        figures[f"operating point {name}"] = decision_figures(decided, bags.labels)
+    figures["influence"] = {name: _influence(row, ensemble, name) for name, row in zip(MEMBERS, members, strict=True)}
+    gate = tables["moe"]["gate"]
+    figures["moe gate"] = {f"quantile_{q:02d}": float(gate.quantile(q / 100)) for q in (5, 25, 50, 75, 95)}
+
+    folder = run / "ensemble"
+    folder.mkdir(exist_ok=True)
+    facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels, "probability": crossed}
+    write_table(folder / "out_of_fold.csv", pd.DataFrame(facts))
+    write_text(folder / "metrics.json", json.dumps(figures, indent=1))
+    write_text(folder / "ensemble.json", msgspec.json.format(msgspec.json.encode(ensemble)).decode())
+    write_text(folder / "inputs.json", json.dumps(input_digests(run), indent=1))
+    return figures
+
+
+def input_digests(run: Path) -> dict[str, str]:
+    """SHA-256 of every file the ensemble was fitted on and of those trained beside it: export refuses a mixture."""
+    names = [f"{folder}/out_of_fold.csv" for folder in FOLDERS.values()]
+    names += ["naive_bayes/full.json", "scan/fusion.json", "scan/scan.safetensors"]
+    networks = [run / member / "full.safetensors" for member in ("baseline", "imagenet")] + network_paths(run)
+    names += [path.relative_to(run).as_posix() for path in networks]
+    missing = [name for name in names if not (run / name).exists()]
+    if missing:
+        raise UsageError(f"{run}: has no {', '.join(missing)}. Run `python -m train all` first")
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in names}
+
+
+def decision_figures(decisions: npt.NDArray[np.object_], labels: Labels) -> dict[str, float]:
+    """Shares at an operating point; a referred patient counts as neither right nor wrong: (P,) decisions, (P,)."""
+    malignant, reactive = decisions[labels == 1], decisions[labels == 0]
+    return {
+        "referred": float(np.mean(decisions == "refer")),
+        "malignant_called_malignant": float(np.mean(malignant == "malignant")),
+        "malignant_called_reactive": float(np.mean(malignant == "reactive")),
+        "reactive_called_reactive": float(np.mean(reactive == "reactive")),
+        "reactive_called_malignant": float(np.mean(reactive == "malignant")),
+    }
+
+
+def _influence(probability: Floats, ensemble: Ensemble, name: str) -> float:
+    """By how much a member moves the ensemble between its 5% and 95% quantile: a weight alone says little."""
+    low, high = np.quantile(calibrated(probability, ensemble.calibration[name]), [0.05, 0.95])
+    return float(ensemble.weights[name] * (high - low))
+
+
+def fit_ensemble(
+    members: Floats, labels: Labels, names: Sequence[str] = MEMBERS, equality: float = EQUALITY
+) -> Ensemble:
+    """Fit everything that turns the members' probabilities (M, P) into a decision.
+
+    Args:
+        names: of the M members.
+        equality: strength of the pull of the weights towards equal ones.
+    """
+    mixture = fit_mixture(members, labels, names, equality)
+    points = fit_operating_points(combine(members, mixture), labels)
+    return msgspec.structs.replace(mixture, operating_points=points)
+
+
+def fit_mixture(members: Floats, labels: Labels, names: Sequence[str], equality: float) -> Ensemble:
+    """fit_ensemble without operating points: calibration and weights alone."""
+    calibration = {name: fit_calibration(row, labels) for name, row in zip(names, members, strict=True)}
+    smooth = np.stack([calibrated(row, calibration[name]) for name, row in zip(names, members, strict=True)])
+    weights = dict(zip(names, fit_weights(smooth, labels, equality).tolist(), strict=True))
+    return Ensemble(calibration=calibration, weights=weights, operating_points={})
+
+
+def combine(members: Floats, ensemble: Ensemble) -> Floats:
+    """The ensemble's probability of each patient, members in its own order: (M, P) -> (P,)."""
+    names = ensemble.weights
+    smooth = {name: calibrated(row, ensemble.calibration[name]) for name, row in zip(names, members, strict=True)}
+    return weighted(smooth, ensemble)
+
+
+def fit_weights(members: Floats, labels: Labels, equality: float = EQUALITY) -> Floats:
+    """Weights >= 0 with sum 1 of least log loss, drawn towards equal ones: (M, P), (P,) -> (M,)."""
+    number = len(members)
+    equal = np.full(number, 1 / number)
+    likelihood = np.where(labels == 1, members, 1 - members)  # (M, P)
+
+    def cost(weights: Floats) -> float:
+        penalty = equality * np.sum((weights - equal) ** 2)
+        return float(-np.mean(np.log(np.clip(weights @ likelihood, 1e-12, None))) + penalty)
+
+    constraint = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    found = minimize(cost, equal, method="SLSQP", bounds=[(0.0, 1.0)] * number, constraints=[constraint])
+    weights = np.clip(found.x, 0.0, 1.0)
+    return np.asarray(weights / weights.sum())
+
+
+def fit_operating_points(probability: Floats, labels: Labels) -> dict[str, OperatingPoint]:
+    """`balanced` decides where balanced accuracy is best and refers around it; `sensitivity-N` calls nobody reactive
+    above the threshold that keeps N% of the malignant patients.
+    """
+    threshold = best_threshold(probability, labels)
+    low, high = refer_band(probability, labels, threshold)
+    points = {"balanced": OperatingPoint(low, high)}
+    for percent in (95, 98):
+        floor = sensitivity_threshold(probability, labels, percent / 100)
+        points[f"sensitivity-{percent}"] = OperatingPoint(min(floor, low), high)
+    return points
+
+
+def best_threshold(probability: Floats, labels: Labels) -> float:
+    """The middle between two neighbouring probabilities at which balanced accuracy is highest."""
+    values = np.unique(probability)
+    middles = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
+    return float(max(middles, key=lambda middle: balanced_accuracy_score(labels, probability >= middle)))
+
+
+def sensitivity_threshold(probability: Floats, labels: Labels, sensitivity: float) -> float:
+    """The highest threshold with at least this share of the malignant patients at or above it."""
+    malignant = np.sort(probability[labels == 1])
+    missed = int(np.floor((1 - sensitivity) * len(malignant) + 1e-9))
+    return float(malignant[missed])
+
+
+def refer_band(probability: Floats, labels: Labels, threshold: float) -> tuple[float, float]:
+    """The narrowest band, symmetrical in logit around the threshold, outside which decisions can be trusted.
+
+    That is: balanced accuracy outside is TRUSTED_ACCURACY at least; where no band does it, the widest that refers
+    no more than LARGEST_REFERRED of the patients.
+    """
+    centre = logit(threshold)
+    distance = np.abs(logit(probability) - centre)
+    band = (threshold, threshold)
+    for width in np.concatenate([[0.0], np.sort(distance) * (1 + 1e-9)]):
+        outside = distance > width
+        if np.mean(~outside) > LARGEST_REFERRED or len(np.unique(labels[outside])) < 2:
+            break
+        band = (float(expit(centre - width)), float(expit(centre + width)))
+        if balanced_accuracy_score(labels[outside], probability[outside] >= threshold) >= TRUSTED_ACCURACY:
+            break
+    return band
+
+
+def clinical_naive_bayes(bags: Bags, folds: Labels) -> Floats:
+    """What any model must beat: GaussianNB on sex, count and age alone, out of fold: (P,)."""
+    result = np.empty(len(bags))
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        model = GaussianNB().fit(bags.clinical[~held_out], bags.labels[~held_out])
+        result[held_out] = model.predict_proba(bags.clinical[held_out])[:, 1]
+    return result

@@ -1,0 +1,89 @@
+"""The nested protocol from end to end: members, folds, predictions, tables, and the facts printed above them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from infer.errors import UsageError
+from train.core.provenance import code_note
+from train.data.crops import Bags
+from train.evaluation.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
+from train.evaluation.nested.members import (
+    ENSEMBLES,
+    GATED_SIMCLR,
+    GATES,
+    IN_TURN,
+    INDUCTIVE,
+    INSIDE,
+    OUTSIDE,
+    TRANSDUCTIVE,
+    WITH_LEADS,
+    all_leads,
+    all_members,
+    classes_digest,
+)
+from train.evaluation.nested.plan import INNER, OUTER, Predictor, outer_folds
+from train.evaluation.nested.protocol import gather, train_part
+from train.evaluation.nested.report import write_report
+from train.members.recipes import Recipe
+
+FOLDER, INDUCTIVE_FOLDER = "nested", "nested_inductive"
+
+
+@dataclass(frozen=True)
+class NestedOptions:
+    """What a call of the protocol is asked for.
+
+    Raises:
+        UsageError: leads are to be inductive, or deep ones to come alone.
+    """
+
+    repeats: int  # of what trains quickly; the rest is in the first alone
+    part: tuple[int, int] | None = None  # train the first of so many shares, counted from 1, and stop
+    inductive: bool = False  # SCAN and SimCLR on each fold's own pictures, not once on everybody's
+    leads: bool = False  # also what was tried to go past the report's models
+    deep: bool = False  # of that also fine-tuned networks
+
+    def __post_init__(self) -> None:
+        if self.inductive and self.leads:
+            raise UsageError("--leads uses SCAN as trained on everybody's pictures: leave --inductive out")
+        if self.deep and not self.leads:
+            raise UsageError("--deep-leads come on top of --leads: give both")
+
+
+def evaluate_nested(
+    bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, options: NestedOptions
+) -> str:
+    """Train what is missing in RUN/nested and return the report as Markdown, empty for a share alone.
+
+    It is written there, an inductive one in RUN/nested_inductive.
+
+    Raises:
+        UsageError: SCAN has not been trained in this run folder.
+    """
+    outers = outer_folds(bags.labels, seed, options.repeats)
+    members = all_members(bags, run, recipe, seed, device, inductive=options.inductive)
+    members += all_leads(bags, run, recipe, seed, device) if options.leads else []
+    members += deep_leads(bags, seed, device) if options.deep else []
+    predictor = Predictor(bags, run / FOLDER)
+    if options.part:
+        train_part(predictor, members, outers, *options.part)
+        return ""
+    ensembles, gates = (WITH_LEADS, GATES) if options.leads else (ENSEMBLES, {})
+    if options.inductive:
+        ensembles, gates = INDUCTIVE, GATED_SIMCLR
+    if options.deep:
+        ensembles, gates = ensembles | DEEP_STACKS, gates | DEEP_GATES
+    facts = {
+        "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {options.repeats}",
+        "recipe": f"{recipe.name}, seed {seed}, {len(bags)} patients, {len(bags.crops)} pictures",
+        "cell classes": IN_TURN if options.inductive else TRANSDUCTIVE,
+        "chosen inside": INSIDE,
+        "chosen outside": OUTSIDE,
+        "models": f"{len(members)} single ones, {len(ensembles)} ensembles, {len(gates)} gates",
+        "code": code_note(run),
+        "classes_sha256": "" if options.inductive else classes_digest(run),
+    }
+    nested = gather(bags, predictor, members, outers, ensembles, gates)
+    return write_report(nested, bags, run / (INDUCTIVE_FOLDER if options.inductive else FOLDER), facts, seed)

@@ -1,0 +1,100 @@
+"""The ImageNet member fine-tuned: EfficientNet-Lite0 trained on what the clinical values leave open. A lead, for a GPU.
+
+A logistic regression on sex, age and count is fitted first and then held. The network adds to its logit, so a
+patient whom the count gives away teaches it little, and the grey zone much. Its own part is linear in the mean of a
+patient's pictures: the mean of one number a picture.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.core.batch_norm import recalibrate
+from train.core.checkpoint import load_dimensions, load_weights
+from train.core.curves import Floats, Indices
+from train.core.fitting import Job, fit, mixed_precision
+from train.core.seeds import seeded
+from train.data.augment import random_view
+from train.data.crops import Bags, in_batches
+from train.data.inputs import bent_features
+from train.members.embedding import load_embedding, normalised
+from train.members.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert
+from train.members.mixture import NORM_BATCH, MoeBatch, bag_batches, norm_sample
+from train.members.mixture_network import bag_means
+from train.members.recipes import FineTunedRecipe
+
+CLINICAL_STRENGTH = 3.0  # scikit-learn's C
+
+
+class FineTuned(nn.Module):
+    """A patient's logit: the clinical part, and the mean of what its pictures add."""
+
+    def __init__(self, dimensions: ImageNetDimensions) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        self.clinical = ClinicalLogit()
+        self.pictures = PictureExpert(dimensions)
+
+
+def train_network(bags: Bags, patients: Indices, recipe: FineTunedRecipe, job: Job, device: torch.device) -> FineTuned:
+    """Train on some patients: the averaged weights, batch norm's statistics of those patients' pictures."""
+    seeded(job.seed, job.name)
+    network = FineTuned(ImageNetDimensions(recipe.input_size))
+    network.pictures.embedding.load_state_dict(load_embedding().state_dict())
+    clinical = bent_features(torch.from_numpy(bags.clinical[patients]).double()).numpy()
+    model = LogisticRegression(C=CLINICAL_STRENGTH).fit(clinical, bags.labels[patients])
+    network.clinical.set(model.coef_[0], float(model.intercept_[0]))
+    network.to(device)
+
+    def loss(net: FineTuned, batch: MoeBatch) -> Tensor:
+        with mixed_precision(device):
+            features = net.pictures.embed(random_view(normalised(batch.images), recipe.views))
+        means = bag_means(features.float(), batch.patient, len(batch.labels))  # (P, 1280)
+        added = net.pictures.linear(functional.dropout(means, recipe.dropout)).squeeze(1)  # (P,)
+        return functional.binary_cross_entropy_with_logits(net.clinical(batch.clinical) + added, batch.labels.float())
+
+    def epoch(rng: np.random.Generator) -> Iterator[MoeBatch]:
+        return bag_batches(bags, patients, recipe.batch_patients, recipe.images_per_patient, rng, device, turns=False)
+
+    trained = fit(
+        network,
+        epoch,
+        loss,
+        recipe.fit,
+        job,
+        parameters=[
+            {"params": list(network.pictures.embedding.parameters())},
+            {"params": list(network.pictures.linear.parameters()), "lr": recipe.fit.learning_rate * recipe.head_rate},
+        ],
+    )
+    sample = norm_sample(bags, patients, recipe.norm_images, job)
+    recalibrate(trained.pictures, in_batches(bags.crops[sample].to(device), NORM_BATCH))
+    return trained
+
+
+def load_finetuned(path: Path) -> FineTuned:
+    """The network of a checkpoint, in evaluation mode."""
+    network = FineTuned(ImageNetDimensions(**load_dimensions(path)))
+    load_weights(path, network)
+    return network
+
+
+def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
+    """Score patients on all their pictures: probability, and as pictures_only what the pictures add, each (P,)."""
+    network = load_finetuned(path).to(device)
+    clinical = torch.from_numpy(bags.clinical[patients]).to(device)
+    with torch.inference_mode():
+        added = torch.stack([picture_logits(network, bags, patient, device).mean() for patient in patients])
+        probability = (network.clinical(clinical) + added).double().sigmoid()
+    return {"probability": probability.cpu().numpy(), "pictures_only": added.double().sigmoid().cpu().numpy()}
+
+
+def picture_logits(network: FineTuned, bags: Bags, patient: int, device: torch.device) -> Tensor:
+    """What each picture of a patient adds to its logit: (n,)."""
+    crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+    return torch.cat([network.pictures(images.to(device)) for images in in_batches(crops)])

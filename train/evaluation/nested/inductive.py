@@ -1,0 +1,110 @@
+"""Cell classes and SimCLR features for a model of some patients, SCAN trained on their pictures alone."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from infer.members.features import cell_classes
+from train.core.files import held, written_whole
+from train.data.crops import Bags
+from train.evaluation.nested.leads import clinical_features
+from train.evaluation.nested.plan import Floats, Indices, Member
+from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
+from train.members.recipes import ScanRecipe
+from train.members.scan.measures import Collapse
+from train.members.scan.network import embed_all
+from train.members.scan.stages import load_backbone, load_fusion, load_scan, look, train_scan
+
+LOG = logging.getLogger("lympho")
+
+ATTEMPTS = 3
+
+Classes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What SCAN, trained on some patients, sees in everybody's pictures."""
+
+    classes: Classes  # (N,)
+    simclr: npt.NDArray[np.float32]  # (P, 512) mean and dispersion of the pretext's features over a patient's pictures
+
+
+Looker = Callable[[Indices], Look]
+
+
+def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device) -> Looker:
+    """A function from training patients to what SCAN makes of everybody, trained on the former's pictures alone.
+
+    Each set of patients is trained once, in a folder named by it, and what was seen is kept there. Where SCAN collapses
+    it is trained from the next seed, ATTEMPTS times in all.
+    """
+
+    def looks(training: Indices) -> Look:
+        some = bags.of(np.sort(training))
+        own = folder / hashlib.sha256(json.dumps(some.patient_ids).encode()).hexdigest()[:16]
+        path = own / "looked.npz"
+        own.mkdir(parents=True, exist_ok=True)
+        with held(own / "lock"):  # another member's task may want the same training in another call
+            if not path.exists():
+                _keep(path, _look(bags, _trained(some, own, recipe, seed, device), device))
+        with np.load(path) as kept:
+            return Look(kept["classes"], kept["simclr"])
+
+    return looks
+
+
+def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]) -> Member:
+    """`leads.embedded` with dispersion, on features that SimCLR learnt from the training patients' pictures alone."""
+    clinical = clinical_features(bags)
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        seen = looks(training).simclr.astype(np.float64)
+        features = np.concatenate([clinical, seen], axis=1)
+        model = fit_logistic(features[training], bags.labels[training], seen.shape[1])
+        return np.asarray(model.predict_proba(features[asked])[:, 1], dtype=np.float64)
+
+    numbers = {"components": COMPONENTS, "strengths": STRENGTHS}
+    return Member(name, {**numbers, **facts}, predict, repeated=False)
+
+
+def _look(bags: Bags, run: Path, device: torch.device) -> Look:
+    _, probabilities = look(load_scan(run / "scan" / "scan.safetensors"), bags, device)
+    classes = cell_classes(probabilities[0].numpy(), np.array(load_fusion(run)))[0]
+    pretext = embed_all(load_backbone(run / "scan" / "pretext.safetensors").to(device), bags.crops, device).numpy()
+    parts = [pretext[start:stop] for start, stop in bags.ranges()]
+    simclr = np.stack([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in parts])
+    return Look(classes, simclr)
+
+
+def _keep(path: Path, seen: Look) -> None:
+    with written_whole(path) as part, part.open("wb") as file:
+        np.savez(file, classes=seen.classes, simclr=seen.simclr)
+
+
+def _trained(some: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device) -> Path:
+    """The run folder of the first attempt that did not collapse.
+
+    Raises:
+        Collapse: every attempt did.
+    """
+    for attempt in range(ATTEMPTS):
+        run = folder / f"attempt-{attempt}"
+        try:
+            if not (run / "scan" / "stages.csv").exists():
+                train_scan(some, run, recipe, seed + attempt, device)
+            return run
+        except Collapse as error:
+            LOG.warning("nested: SCAN on %d patients, seed %d: %s", len(some), seed + attempt, error)
+    raise Collapse(
+        f"nested: SCAN collapsed on {len(some)} patients from {ATTEMPTS} seeds. Train longer, or transductively"
+    )

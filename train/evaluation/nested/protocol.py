@@ -1,0 +1,170 @@
+"""Runs the nested protocol: trains what is missing, stacks inside each outer fold, gathers every patient's figures."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from infer.errors import UsageError
+from train.core.performance import Predictions
+from train.data.crops import Bags
+from train.evaluation.nested.leads import clinical_features
+from train.evaluation.nested.plan import (
+    Floats,
+    Indices,
+    Model,
+    Outer,
+    Predictor,
+    all_tasks,
+    inner_tasks,
+    members_of,
+    outer_task,
+)
+from train.evaluation.nested.stacking import (
+    PERCENTS,
+    Scored,
+    Stack,
+    choose_ensemble,
+    score_ensemble,
+    score_gated,
+    score_member,
+)
+
+LOG = logging.getLogger("lympho")
+
+CHOSEN = "ensemble chosen inside"  # of several, in each outer fold by its inner folds
+
+
+@dataclass
+class Nested:
+    """Held-out predictions of all patients by all models, in the bags' order."""
+
+    predictions: dict[str, list[Predictions]] = field(default_factory=dict)  # by model, one a repeat
+    decisions: dict[str, dict[str, npt.NDArray[np.object_]]] = field(default_factory=dict)  # ensemble, point -> (P,)
+    chosen: list[dict[str, object]] = field(default_factory=list)  # model, repeat, fold, what was chosen
+
+
+def train_part(predictor: Predictor, members: Sequence[Model], outers: Sequence[Outer], part: int, parts: int) -> None:
+    """Train one of several shares of the tasks, so that as many calls can work side by side."""
+    mine = [task for task in all_tasks(members, outers)[part - 1 :: parts] if not predictor.is_done(task)]
+    for number, task in enumerate(mine):
+        LOG.info("nested: %s, training %d of %d of this share", task.member, number + 1, len(mine))
+        if not predictor.train(task, wait=False):
+            LOG.info("nested: another call is at it")
+
+
+def gather(
+    bags: Bags,
+    predictor: Predictor,
+    members: Sequence[Model],
+    outers: Sequence[Outer],
+    ensembles: Mapping[str, Stack],
+    gates: Mapping[str, tuple[str, str]] | None = None,
+) -> Nested:
+    """Every model's held-out predictions; what is missing is trained.
+
+    Args:
+        ensembles: by name.
+        gates: name -> the two members that it chooses between by patient.
+
+    Raises:
+        UsageError: an ensemble or gate names a member that is not there.
+    """
+    gates = gates or {}
+    known = {str(member) for member in members}
+    for name, of in ({name: stack.members for name, stack in ensembles.items()} | dict(gates)).items():
+        if not set(of) <= known:
+            raise UsageError(f"{name}: has no member {', '.join(sorted(set(of) - known))}")
+    result = Nested()
+    for repeat in sorted({outer.repeat for outer in outers}):
+        folds = [outer for outer in outers if outer.repeat == repeat]
+        present = [member for member in members if member.repeated or repeat == 0]
+        scored: dict[str, list[tuple[Outer, Scored]]] = {}
+        for outer in folds:
+            for name, one in _score_fold(bags, predictor, present, outer, ensembles, gates).items():
+                scored.setdefault(name, []).append((outer, one))
+                result.chosen.append({"model": name, "repeat": repeat, "fold": outer.number, **one.chosen})
+        for name, parts in scored.items():
+            result.predictions.setdefault(name, []).append(_joined(bags, parts))
+            for point in parts[0][1].decisions if repeat == 0 else ():
+                decided = np.empty(len(bags), dtype=object)
+                for outer, one in parts:
+                    decided[outer.held_out] = one.decisions[point]
+                result.decisions.setdefault(name, {})[point] = decided
+    return result
+
+
+def _score_fold(
+    bags: Bags,
+    predictor: Predictor,
+    members: Sequence[Model],
+    outer: Outer,
+    ensembles: Mapping[str, Stack],
+    gates: Mapping[str, tuple[str, str]],
+) -> dict[str, Scored]:
+    labels = bags.labels[outer.training]
+    inner = {str(member): _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
+    held_out = {str(member): _held_out_predictions(predictor, member, outer) for member in members}  # (H,) each
+    scored = {name: score_member(inner[name], labels, held_out[name]) for name in inner}
+    mixed = {}
+    for name, stack in ensembles.items():
+        if all(member in inner for member in stack.members):
+            mixed[name] = score_ensemble(
+                stack,
+                np.stack([inner[member] for member in stack.members]),
+                labels,
+                _inner_numbers(outer),
+                np.stack([held_out[member] for member in stack.members]),
+            )
+    free = {name: one for name, one in mixed.items() if len(ensembles[name].pulls) > 1}
+    chosen = {CHOSEN: choose_ensemble(free)} if len(free) > 1 else {}
+    clinical = clinical_features(bags)
+    gated = {
+        name: score_gated(
+            np.stack([inner[member] for member in of]),
+            clinical[outer.training],
+            labels,
+            _inner_numbers(outer),
+            np.stack([held_out[member] for member in of]),
+            clinical[outer.held_out],
+        )
+        for name, of in gates.items()
+        if all(member in inner for member in of)
+    }
+    return scored | mixed | chosen | gated
+
+
+def _inner_predictions(predictor: Predictor, model: Model, outer: Outer) -> Floats:
+    """Of the outer training patients, each from the inner fold that held it out: (T,)."""
+    result = np.full((len(members_of(model)), len(outer.training)), np.nan)
+    for row, member in zip(result, members_of(model), strict=True):
+        for task in inner_tasks(member, outer):
+            row[np.searchsorted(outer.training, task.asked)] = predictor.predict(task)
+    return np.asarray(result.mean(axis=0))
+
+
+def _held_out_predictions(predictor: Predictor, model: Model, outer: Outer) -> Floats:
+    """Of the outer held-out patients: (H,)."""
+    found = [predictor.predict(outer_task(member, outer)) for member in members_of(model)]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _inner_numbers(outer: Outer) -> Indices:
+    """The inner fold of each outer training patient: (T,)."""
+    numbers = np.empty(len(outer.training), dtype=np.int64)
+    for number, part in enumerate(outer.inner):
+        numbers[np.searchsorted(outer.training, part)] = number
+    return numbers
+
+
+def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
+    """One repeat's outer folds together: every patient once, (P,)."""
+    probability, called = np.full(len(bags), np.nan), np.zeros(len(bags), dtype=bool)
+    sent_on = {percent: np.zeros(len(bags), dtype=bool) for percent in PERCENTS}
+    for outer, one in parts:
+        probability[outer.held_out], called[outer.held_out] = one.probability, one.called
+        for percent, sent in one.sent_on.items():
+            sent_on[percent][outer.held_out] = sent
+    return Predictions(bags.labels, probability, called, sent_on)

@@ -1,0 +1,225 @@
+"""Writes what the nested protocol found into a folder, as CSV, JSON, Markdown and PNG, with how it was found.
+
+A later call's report replaces an earlier one's.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from train.core.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
+from train.core.files import write_table, write_text
+from train.core.performance import net_benefit
+from train.data.crops import Bags
+from train.evaluation.nested.protocol import Nested
+from train.evaluation.nested.stacking import PERCENTS
+from train.evaluation.nested.tables import (
+    CLINICAL_ONLY,
+    difference_table,
+    operating_point_table,
+    patient_table,
+    performance_table,
+)
+
+THRESHOLDS = np.linspace(0.01, 0.99, 99)  # of the decision curve
+SHOWN = (
+    "balanced_accuracy", "auc", "average_precision", "sensitivity", "specificity", "positive_predictive_value",
+    "negative_predictive_value", "brier_score", "calibration_slope", "calibration_intercept",
+)  # fmt: skip
+SENT_ON = tuple(
+    f"{name}_when_keeping_{percent}"
+    for percent in PERCENTS
+    for name in ("sensitivity", "specificity", "avoided_per_100")
+)
+GATE_SEES = ("constant", "sex", "log count", "age", "first model", "second model")
+BEST = ("best_specificity_at_95_sensitivity", "best_specificity_at_98_sensitivity")
+HOW = """\
+95% intervals by bootstrap over patients, within each class: the models and the share of malignant patients are held
+fixed. Models of several repeats (5x): the mean of their figures; operating points, decision curve and differences of
+models that have one repeat are of the first. Probabilities of single models are calibrated, ensembles are means of
+such, a gate mixes two of them patient by patient, and decisions fall at thresholds chosen, inside the outer fold. No
+correction is made for how many models and subgroups are looked at. The grey zone's limit was taken from the public
+cohort's own labels."""
+
+
+def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
+    """Write everything and return the Markdown.
+
+    Args:
+        facts: protocol, recipe, seed, what was chosen outside: printed above the figures.
+        seed: of the bootstrap.
+    """
+    performance = performance_table(nested, bags, seed)
+    differences = difference_table(nested, bags, seed)
+    points = operating_point_table(nested, bags, seed)
+    curve = decision_curve(nested)
+    folder.mkdir(exist_ok=True)
+    for name, table in {
+        "performance": performance,
+        "differences": differences,
+        "operating_points": points,
+        "decision_curve": curve,
+        "patients": patient_table(nested, bags),
+    }.items():
+        write_table(folder / f"{name}.csv", table)
+    figures = {
+        "facts": facts,
+        "performance": performance.to_dict("records"),
+        "differences": differences.to_dict("records"),
+        "operating_points": points.to_dict("records"),
+        "chosen": nested.chosen,
+    }
+    write_text(folder / "figures.json", json.dumps(figures, indent=1))
+    _draw_decision_curve(curve, folder / "decision_curve.png")
+    _draw_auc(performance, folder / "auc.png")
+    text = markdown(performance, differences, points, nested, facts)
+    write_text(folder / "nested.md", text)
+    return text
+
+
+def decision_curve(nested: Nested) -> pd.DataFrame:
+    """threshold, then the net benefit of sending on everybody, nobody, or whom an ensemble or clinical model names."""
+    columns = {"threshold": THRESHOLDS}
+    for model, repeats in nested.predictions.items():
+        if model not in nested.decisions and model not in CLINICAL_ONLY:
+            continue
+        labels = repeats[0].labels
+        columns |= {"everybody": net_benefit(labels, np.ones(len(labels)), THRESHOLDS), "nobody": 0 * THRESHOLDS}
+        columns[model] = net_benefit(labels, repeats[0].probability, THRESHOLDS)
+    return pd.DataFrame(columns)
+
+
+def markdown(
+    performance: pd.DataFrame, differences: pd.DataFrame, points: pd.DataFrame, nested: Nested, facts: dict[str, Any]
+) -> str:
+    """All tables for people, how they came about above them."""
+    groups = list(performance["group"].unique())
+    said = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    parts = [
+        "# Nested evaluation",
+        said,
+        HOW,
+        "## Everybody",
+        wide(performance, groups[0], SHOWN),
+        "### Whom to send on to flow cytometry\n\nThresholds that kept 95% or 98% of the malignant among the inner "
+        "predictions, and what they do to held-out\npatients. The last two columns read the threshold off the held-out "
+        "labels themselves: optimistic.",
+        wide(performance, groups[0], (*SENT_ON, *BEST)),
+        f"## {groups[1].capitalize()}",
+        wide(performance, groups[1], SHOWN),
+        "## Against sex, count and age alone",
+        long(differences),
+        "## Operating points",
+        long(points),
+        "## Subgroups, AUC",
+        by_group(performance, "auc"),
+        "## Subgroups, balanced accuracy",
+        by_group(performance, "balanced_accuracy"),
+        "## What the inner folds chose",
+        _choices(nested),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str:
+    """A Markdown table of performance_table's rows: a row a model, a column a figure, of one group of patients."""
+    some = performance[(performance["group"] == group) & performance["figure"].isin(figures)]
+    rows = {
+        f"{model} ({part['repeats'].iloc[0]}x)": {row.figure: _cell(row) for row in part.itertuples()}
+        for model, part in some.groupby("model", sort=False)
+    }
+    return _table(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(figures)), "model")
+
+
+def by_group(performance: pd.DataFrame, figure: str) -> str:
+    """A Markdown table of performance_table's rows: a row a subgroup, a column a model, of one figure."""
+    rows: dict[str, dict[str, str]] = {}
+    for row in performance[performance["figure"] == figure].itertuples():
+        key = f"{row.group}: {row.patients}, {row.malignant} malignant"
+        rows.setdefault(key, {})[str(row.model)] = _cell(row)
+    return _table(pd.DataFrame.from_dict(rows, orient="index"), "patients")
+
+
+def long(table: pd.DataFrame) -> str:
+    """A Markdown table, value, low and high in one cell."""
+    facts = table.drop(columns=["value", "low", "high"]).assign(value=[_cell(row) for row in table.itertuples()])
+    return _table(facts.set_index(facts.columns[0]), str(facts.columns[0]))
+
+
+def _choices(nested: Nested) -> str:
+    """How often each pull was chosen, and the mean weights, of each ensemble and gate."""
+    lines = [_gate_choices(nested, model) for model in _models_with(nested, "gate")]
+    for model in _models_with(nested, "weights"):
+        chosen = [one for one in nested.chosen if one["model"] == model]
+        pulls = Counter(one["pull"] for one in chosen)
+        which = Counter(str(one["ensemble"]) for one in chosen if "ensemble" in one)
+        weights = pd.DataFrame([one["weights"] for one in chosen]).mean()
+        mean = ", ".join(f"{name} {value:.2f}" for name, value in weights.items())
+        times = ", ".join(f"{pull} {count} times" for pull, count in sorted(pulls.items(), key=str))
+        if which:
+            lines.append(f"- {model}: " + ", ".join(f"{name} {count} times" for name, count in which.items()) + ".")
+            continue
+        lines.append(f"- {model}: pull towards equal weights {times}; mean weights {mean}.")
+    return "\n".join(lines) or "Nothing but thresholds and calibrations."
+
+
+def _gate_choices(nested: Nested, model: str) -> str:
+    chosen = [one for one in nested.chosen if one["model"] == model]
+    times = Counter(str(one["pull"]) for one in chosen)
+    pulls = ", ".join(f"{pull} {count} times" for pull, count in sorted(times.items()))
+    mean = np.mean([np.asarray(one["gate"], dtype=np.float64) for one in chosen], axis=0)
+    seen = ", ".join(f"{name} {value:.2f}" for name, value in zip(GATE_SEES, mean, strict=True))
+    return f"- {model}: pull towards one half {pulls}; mean weights of what it sees: {seen}."
+
+
+def _models_with(nested: Nested, choice: str) -> list[str]:
+    return list(dict.fromkeys(str(one["model"]) for one in nested.chosen if choice in one))
+
+
+def _cell(row: Any) -> str:
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def _table(frame: pd.DataFrame, corner: str) -> str:
+    head = [corner, *map(str, frame.columns)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, row in frame.iterrows():
+        lines.append("| " + " | ".join([str(name), *("" if pd.isna(cell) else str(cell) for cell in row)]) + " |")
+    return "\n".join(lines)
+
+
+def _draw_decision_curve(curve: pd.DataFrame, path: Path) -> None:
+    figure = Canvas(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in curve.columns.drop("threshold"):
+        style: dict[str, Any] = {"color": NEUTRAL, "linestyle": "--"} if name in ("everybody", "nobody") else {}
+        axes.plot(curve["threshold"], curve[name], label=name, **style)
+    axes.set_ylim(-0.05, None)
+    axes.set_xlabel("threshold probability")
+    axes.set_ylabel("net benefit of flow cytometry")
+    axes.legend(fontsize=8)
+    axes.set_title("Decision curve, held-out predictions of the first repeat", fontsize=9)
+    save(figure, path)
+
+
+def _draw_auc(performance: pd.DataFrame, path: Path) -> None:
+    """AUC with intervals, everybody and grey zone side by side."""
+    some = performance[performance["figure"] == "auc"]
+    groups = list(some["group"].unique()[:2])
+    figure = Canvas(figsize=(9, 4), layout="constrained")
+    for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        part = some[some["group"] == group].iloc[::-1]
+        for place, row in enumerate(part.itertuples()):
+            colour = REACTIVE if row.model in CLINICAL_ONLY else MALIGNANT
+            axes.plot([row.low, row.high], [place, place], color=colour)
+            axes.plot([row.value], [place], "o", color=colour)
+        axes.set_yticks(range(len(part)), list(part["model"]))
+        axes.set_xlabel("AUC, 95% interval")
+        axes.set_title(f"{group}", fontsize=9)
+        axes.grid(alpha=0.3, axis="x")
+    save(figure, path)

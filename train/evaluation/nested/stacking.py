@@ -1,0 +1,129 @@
+"""Calibration, weights and thresholds of an outer fold, from inner out-of-fold predictions of its training patients."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import log_loss
+
+from infer.scoring.ensemble import calibrated, decide
+from train.core.calibration import fit_calibration
+from train.ensemble.fit import best_threshold, combine, fit_ensemble, fit_mixture, sensitivity_threshold
+from train.evaluation.nested.plan import Floats, Indices
+from train.members.gating import choose_gate
+
+PERCENTS = (95, 98)  # of the malignant that are to be sent on
+# Strengths of the pull of weights towards equal ones, to choose of, written down before any was tried here.
+PULLS = (0.0, 0.05, 0.2)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An ensemble of members by name, and the pulls that its inner folds choose of."""
+
+    members: tuple[str, ...]
+    pulls: tuple[float, ...] = PULLS
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What an outer fold's held-out patients got, each (held_out,)."""
+
+    probability: Floats
+    called: npt.NDArray[np.bool_]  # malignant
+    sent_on: dict[int, npt.NDArray[np.bool_]]  # to flow cytometry, where PERCENTS of the malignant were to be kept
+    decisions: dict[str, npt.NDArray[np.object_]]  # by operating point; of an ensemble alone
+    chosen: dict[str, object]  # what the inner folds chose
+
+
+def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
+    """Calibrate one model and choose its thresholds.
+
+    Args:
+        inner: (T,) inner out-of-fold probabilities of the training patients.
+        labels: (T,) theirs.
+        held_out: (H,) probabilities of the held-out patients.
+    """
+    calibration = fit_calibration(inner, labels)
+    smooth, probability = calibrated(inner, calibration), calibrated(held_out, calibration)
+    threshold = best_threshold(smooth, labels)
+    return Scored(
+        probability, probability >= threshold, _sent_on(smooth, labels, probability), {}, {"threshold": threshold}
+    )
+
+
+def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
+    """Fit an ensemble, the pull of its weights chosen, and decide.
+
+    Args:
+        stack: of M members.
+        inner: (M, T) inner out-of-fold probabilities.
+        labels: (T,).
+        folds: (T,) inner fold of each training patient.
+        held_out: (M, H).
+    """
+    pull, loss = choose_pull(stack, inner, labels, folds)
+    ensemble = fit_ensemble(inner, labels, stack.members, pull)
+    probability = combine(held_out, ensemble)
+    mixed = combine(inner, ensemble)
+    threshold = best_threshold(mixed, labels)
+    decisions = {
+        name: np.array([decide(float(value), point) for value in probability], dtype=object)
+        for name, point in ensemble.operating_points.items()
+    }
+    chosen = {"pull": pull, "threshold": threshold, "weights": dict(ensemble.weights), "inner_log_loss": loss}
+    return Scored(probability, probability >= threshold, _sent_on(mixed, labels, probability), decisions, chosen)
+
+
+def score_gated(
+    inner: Floats, clinical: Floats, labels: Indices, folds: Indices, held_out: Floats, held_out_clinical: Floats
+) -> Scored:
+    """Fit a gate over two models, its pull chosen, and call by it.
+
+    Thresholds come from probabilities that a gate of the other inner folds gave: six weights fit their own patients.
+
+    Args:
+        inner: (2, T) inner out-of-fold probabilities.
+        clinical: (T, 3) features of the size of one.
+        labels: (T,).
+        folds: (T,) inner fold of each training patient.
+        held_out: (2, H).
+        held_out_clinical: (H, 3).
+    """
+
+    found = choose_gate(inner, clinical, labels, folds)
+    probability = found.gate.mixed(held_out, held_out_clinical)
+    threshold = best_threshold(found.crossed, labels)
+    chosen = {
+        "pull": found.pull,
+        "threshold": threshold,
+        "gate": found.gate.weights.tolist(),
+        "inner_log_loss": found.log_loss,
+    }
+    return Scored(probability, probability >= threshold, _sent_on(found.crossed, labels, probability), {}, chosen)
+
+
+def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:
+    """Who lies at or above the threshold that keeps each of PERCENTS of the inner malignant: percent -> (H,)."""
+    return {percent: held_out >= sensitivity_threshold(inner, labels, percent / 100) for percent in PERCENTS}
+
+
+def choose_pull(stack: Stack, inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:
+    """The pull with the least log loss, calibration and weights of each inner fold coming from the others; the loss."""
+    tried = []
+    for pull in stack.pulls:
+        crossed = np.empty(len(labels))
+        for fold in np.unique(folds):
+            rest, held_out = folds != fold, folds == fold
+            mixture = fit_mixture(inner[:, rest], labels[rest], stack.members, pull)
+            crossed[held_out] = combine(inner[:, held_out], mixture)
+        tried.append((float(log_loss(labels, crossed)), pull))
+    loss, pull = min(tried)
+    return pull, loss
+
+
+def choose_ensemble(ensembles: Mapping[str, Scored]) -> Scored:
+    """The ensemble with the least inner log loss, its name noted among what was chosen."""
+    name = min(ensembles, key=lambda one: float(str(ensembles[one].chosen["inner_log_loss"])))
+    return replace(ensembles[name], chosen={"ensemble": name, **ensembles[name].chosen})

@@ -1,0 +1,1 @@
+"""What was tried beside what ships; nothing that ships imports it."""

@@ -1,0 +1,165 @@
+"""The report's baseline: a small CNN on single pictures, the clinical values joined to its features.
+
+A patient's probability is the mean over its pictures.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.core.checkpoint import load_dimensions, load_weights, save_network
+from train.core.curves import Curves, Floats, Indices
+from train.core.fitting import Job, fit
+from train.core.seeds import seeded
+from train.data.augment import turn_and_flip
+from train.data.crops import Bags, in_batches
+from train.data.inputs import Normalise, ScaleClinical
+from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
+from train.members.recipes import BaselineRecipe
+
+
+@dataclass(frozen=True)
+class BaselineDimensions:
+    """Sizes a checkpoint needs to rebuild its network."""
+
+    channels: tuple[int, int] = (6, 16)
+    hidden: tuple[int, int] = (120, 84)
+    log_count: bool = False
+
+
+class Baseline(nn.Module):
+    """uint8 (N, 112, 112, 3) and raw clinical values (N, 3) -> logits (N, 2)."""
+
+    def __init__(self, dimensions: BaselineDimensions) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        first, second = dimensions.channels
+        self.normalise = Normalise()
+        self.scale = ScaleClinical(dimensions.log_count)
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(3, first, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2),  # 112 -> 108 -> 54
+            nn.Conv2d(first, second, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2),  # 54 -> 50 -> 25
+        )  # fmt: skip
+        self.classifier = nn.Sequential(
+            nn.Linear(second * 25 * 25 + 3, dimensions.hidden[0]),
+            nn.ReLU(inplace=True),
+            nn.Linear(dimensions.hidden[0], dimensions.hidden[1]),
+            nn.ReLU(inplace=True),
+            nn.Linear(dimensions.hidden[1], 2),
+        )
+
+    def forward(self, images: Tensor, clinical: Tensor) -> Tensor:
+        maps = self.convolutions(self.normalise(images))  # (N, 16, 25, 25)
+        return self.classifier(torch.cat([maps.flatten(1), self.scale(clinical)], dim=1))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class BaselineBatch:
+    """Pictures with their patients' clinical values and labels."""
+
+    images: Tensor
+    clinical: Tensor
+    labels: Tensor
+    patients: Indices  # (N,) of each picture
+
+
+def train_baseline(
+    bags: Bags, folds: Indices, run: Path, recipe: BaselineRecipe, seed: int, device: torch.device
+) -> pd.DataFrame:
+    """Train what is missing in RUN/baseline and return the out-of-fold predictions, a row a patient."""
+
+    def train(patients: Indices, path: Path) -> None:
+        network = train_network(bags, patients, recipe, Job(f"baseline {path.stem}", path, seed), device)
+        save_network(path, network, network.dimensions)
+
+    return cross_predict(
+        bags, folds, run / "baseline", Trainee(train, lambda path, of: predict(path, bags, of, device))
+    )
+
+
+def train_network(
+    bags: Bags,
+    patients: Indices,
+    recipe: BaselineRecipe,
+    job: Job,
+    device: torch.device,
+    curves: Curves[Baseline] | None = None,
+) -> Baseline:
+    """Train on some patients; `curves` watches each epoch."""
+    seeded(job.seed, job.name)
+    network = Baseline(BaselineDimensions(log_count=recipe.log_count)).to(device)
+    network.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
+    weights = class_weights(device)
+
+    def loss(net: Baseline, batch: BaselineBatch) -> Tensor:
+        logits = net(batch.images, batch.clinical)
+        if curves:
+            curves.record(batch.patients, logits.softmax(1)[:, 1])
+        return functional.cross_entropy(logits, batch.labels, weights)
+
+    return fit(
+        network,
+        lambda rng: _epoch(bags, patients, recipe, rng, device),
+        loss,
+        recipe.fit,
+        job,
+        observe=curves.observe if curves else None,
+    ).cpu()
+
+
+def load_baseline(path: Path) -> Baseline:
+    """The network of a checkpoint, in evaluation mode."""
+    network = Baseline(BaselineDimensions(**load_dimensions(path)))
+    load_weights(path, network)
+    return network
+
+
+def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
+    """Score patients on all their pictures: probability, and pictures_only with everybody's clinical values alike.
+
+    For pictures_only the clinical values are the median of the scored patients, which no label enters.
+    """
+    network = load_baseline(path).to(device)
+    typical = np.median(bags.clinical[patients], axis=0)
+    alike = replace(bags, clinical=np.broadcast_to(typical, bags.clinical.shape).copy())
+    return {
+        "probability": score(network, bags, patients, device),
+        "pictures_only": score(network, alike, patients, device),
+    }
+
+
+def score(network: Baseline, bags: Bags, patients: Indices, device: torch.device) -> Floats:
+    """Mean probability over all pictures of each patient: (len(patients),); the network is in evaluation mode."""
+    result = np.empty(len(patients))
+    with torch.inference_mode():
+        for row, patient in enumerate(patients):
+            clinical = torch.from_numpy(bags.clinical[patient]).to(device)
+            total = 0.0
+            crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+            for images in in_batches(crops):
+                logits = network(images.to(device), clinical.expand(len(images), 3))
+                total += logits.softmax(1)[:, 1].double().sum().item()
+            result[row] = total / len(crops)
+    return result
+
+
+def _epoch(
+    bags: Bags, patients: Indices, recipe: BaselineRecipe, rng: np.random.Generator, device: torch.device
+) -> Iterator[BaselineBatch]:
+    chosen = np.concatenate(bags.sample(patients, recipe.images_per_patient, rng))
+    owner = bags.patient_of_image()
+    for indices in batches_of(rng.permutation(chosen), recipe.batch_images):
+        of = owner[indices]
+        images = bags.crops[torch.from_numpy(indices)].to(device)
+        yield BaselineBatch(
+            turn_and_flip(images) if recipe.turns else images,
+            torch.from_numpy(bags.clinical[of]).to(device),
+            torch.from_numpy(bags.labels[of]).to(device),
+            of,
+        )

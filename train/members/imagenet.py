@@ -1,0 +1,275 @@
+"""The ImageNet member: what a network that was trained on photographs sees in cells, and a gate that weighs it.
+
+EfficientNet-Lite0 is left as it is. The picture expert is logistic regression on sex, age, the count with a bend, and
+the principal components of the patient's mean features: linear in that mean, it gives each picture a number of its own,
+what it adds to its patient's logit. The clinical expert is Gaussian naive Bayes on sex, count and age. A gate, fitted
+on predictions for patients whom neither had seen, says whose word counts how much. No picture of a held-out patient
+enters what judges it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy.special import logit
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.core.calibration import CLIP
+from train.core.checkpoint import load_dimensions, load_weights, save_network
+from train.core.files import write_table
+from train.data.crops import Bags
+from train.data.inputs import EXCESS, KNOT, bent_features
+from train.members.count_floor import FlooredBayes
+from train.members.embedding import (
+    FEATURES,
+    EfficientNetLite0,
+    embed_pictures,
+    load_embedding,
+    normalised,
+    weights_digest,
+)
+from train.members.gating import GATE_PULLS, Gate, choose_gate
+from train.members.linear import CHOOSING_FOLDS, COMPONENTS, STRENGTHS, affine, fit_logistic
+
+FOLDER = "imagenet"
+BENT = 4  # clinical features of the picture expert
+GATE_FEATURES = 3  # of these that the gate sees: without the excess
+INNER = 3  # folds
+LIMIT = float(logit(1 - CLIP))  # of an expert's logit before it is calibrated
+BUFFERS = {  # of naive Bayes (reactive, malignant), of each expert's calibration, of the gate
+    "log_prior": (2,), "mean": (2, 3), "variance": (2, 3), "floor": (), "slope": (2,), "intercept": (2,), "gate": (6,)
+}  # fmt: skip
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ImageNetDimensions:
+    """Sizes a checkpoint needs to rebuild its network."""
+
+    input_size: int = 112  # pixels that a crop is resized to
+
+
+class ClinicalLogit(nn.Module):
+    """Raw (P, 3) sex, count in 10^9/L, age in years -> their part of the logit, linear in `bent_features`: (P,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: Tensor
+        self.bias: Tensor
+        self.register_buffer("weights", torch.zeros(BENT))
+        self.register_buffer("bias", torch.zeros(()))
+
+    def set(self, weights: Floats, bias: float) -> None:
+        """Take over a linear model: (4,) and its constant."""
+        self.weights.copy_(torch.from_numpy(weights))
+        self.bias.fill_(bias)
+
+    def forward(self, clinical: Tensor) -> Tensor:
+        return bent_features(clinical) @ self.weights + self.bias
+
+
+class PictureExpert(nn.Module):
+    """uint8 (N, 112, 112, 3) -> what each adds to the picture expert's logit of its patient, (N,)."""
+
+    def __init__(self, dimensions: ImageNetDimensions) -> None:
+        super().__init__()
+        self._size = dimensions.input_size
+        self.embedding = EfficientNetLite0()
+        self.linear = nn.Linear(FEATURES, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.embed(normalised(images))).squeeze(1)  # type: ignore[no-any-return]
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (N, 3, H, W) -> features (N, 1280)."""
+        if pixels.shape[-1] != self._size:
+            pixels = functional.interpolate(pixels, size=self._size, mode="bilinear", align_corners=False)
+        return self.embedding.features(pixels)
+
+
+class ImageNetHead(nn.Module):
+    """Mean of what a patient's pictures add (P,), raw clinical values (P, 3) -> probability (P,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clinical = ClinicalLogit()  # of the picture expert
+        for name, shape in BUFFERS.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def set(self, model: "GatedModel") -> None:
+        """Take over naive Bayes and gate; the picture expert's part is set apart."""
+        bayes, gate = model.bayes.plain, model.gate
+        values = {
+            "log_prior": np.log(bayes.class_prior_),
+            "mean": bayes.theta_,
+            "variance": bayes.var_,
+            "floor": model.bayes.floor,
+            "slope": [one.slope for one in gate.calibration],
+            "intercept": [one.intercept for one in gate.calibration],
+            "gate": gate.weights,
+        }
+        for name, value in values.items():
+            self.get_buffer(name).copy_(torch.from_numpy(np.asarray(value)))
+
+    def forward(self, contribution: Tensor, clinical: Tensor) -> Tensor:
+        logits = torch.stack([self.clinical(clinical) + contribution, self._bayes(clinical)], dim=1)  # (P, 2)
+        logits = self._of("slope") * logits.clamp(-LIMIT, LIMIT) + self._of("intercept")
+        constant = torch.ones_like(logits[:, :1])
+        seen = torch.cat([constant, bent_features(clinical)[:, :GATE_FEATURES], logits], dim=1)  # (P, 6)
+        share = (seen @ self._of("gate")).sigmoid()
+        experts = logits.sigmoid()
+        return share * experts[:, 0] + (1 - share) * experts[:, 1]
+
+    def _bayes(self, clinical: Tensor) -> Tensor:
+        """Log odds of malignant by Gaussian naive Bayes, the count floored: (P,)."""
+        sex, count, age = clinical.unbind(1)
+        values = torch.stack([sex, count.maximum(self._of("floor")), age], dim=1)
+        variance = self._of("variance")
+        distance = (values[:, None] - self._of("mean")) ** 2 / variance + variance.log()  # (P, 2, 3)
+        joint = self._of("log_prior") - distance.sum(-1) / 2  # (P, 2)
+        return joint[:, 1] - joint[:, 0]
+
+    def _of(self, name: str) -> Tensor:
+        return self.get_buffer(name)
+
+
+class ImageNetNetwork(nn.Module):
+    """What each picture adds, and the head that makes a patient's probability of their mean."""
+
+    def __init__(self, dimensions: ImageNetDimensions) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        self.pictures = PictureExpert(dimensions)
+        self.head = ImageNetHead()
+
+
+@dataclass(frozen=True)
+class GatedModel:
+    """Both experts and the gate, as scikit-learn has them."""
+
+    pictures: GridSearchCV  # on (P, 4 + 1280) features
+    bayes: FlooredBayes  # on raw clinical values
+    gate: Gate
+
+    def predict(self, features: Floats, clinical: npt.NDArray[np.float32]) -> Floats:
+        """Probability of malignant: (P, 4 + 1280), (P, 3) -> (P,)."""
+        return self.gate.mixed(_experts(self.pictures, self.bayes, features, clinical), features[:, :GATE_FEATURES])
+
+
+def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) -> pd.DataFrame:
+    """Fit what is missing in RUN/imagenet: out-of-fold predictions, a row a patient, and full.safetensors of everybody.
+
+    `pictures_only` comes from models of the pictures alone.
+    """
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path, network_path = folder / "out_of_fold.csv", folder / "full.safetensors"
+    if path.exists() and network_path.exists():
+        return pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
+    means = bags.means(embed_pictures(bags, run, device))
+    probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
+    for fold in np.unique(folds):
+        training, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        probability[held_out] = fit_and_predict(bags, means, training, held_out)
+        alone = fit_logistic(means[training], bags.labels[training], FEATURES)
+        pictures_only[held_out] = alone.predict_proba(means[held_out])[:, 1]
+    network = fit_network(bags, means, np.arange(len(bags)))
+    save_network(network_path, network, network.dimensions)
+    facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels}
+    table = pd.DataFrame({**facts, "probability": probability, "pictures_only": pictures_only})
+    write_table(path, table)
+    return table
+
+
+def fit_and_predict(bags: Bags, means: Floats, training: Indices, asked: Indices) -> Floats:
+    """Fit on some patients and give others a probability: (asked,).
+
+    Args:
+        means: (P, 1280) every patient's mean features.
+    """
+    features = _features(bags, means)
+    return fit_gated(bags, features, training).predict(features[asked], bags.clinical[asked])
+
+
+def fit_gated(bags: Bags, features: Floats, training: Indices) -> GatedModel:
+    """Fit the gate on inner out-of-fold predictions, the experts on all training patients.
+
+    Args:
+        features: (P, 4 + 1280) of everybody.
+    """
+    labels = bags.labels[training]
+    experts, folds = np.empty((2, len(training))), np.empty(len(training), dtype=np.int64)
+    splitter = StratifiedKFold(INNER, shuffle=True, random_state=0)
+    for number, (rest, held_out) in enumerate(splitter.split(labels, labels)):
+        fitted = _fit_experts(bags, features, training[rest])
+        asked = training[held_out]
+        experts[:, held_out] = _experts(*fitted, features[asked], bags.clinical[asked])
+        folds[held_out] = number
+    gate = choose_gate(experts, features[training, :GATE_FEATURES], labels, folds).gate
+    return GatedModel(*_fit_experts(bags, features, training), gate)
+
+
+def _fit_experts(bags: Bags, features: Floats, training: Indices) -> tuple[GridSearchCV, FlooredBayes]:
+    labels = bags.labels[training]
+    return fit_logistic(features[training], labels, FEATURES), FlooredBayes(bags.clinical[training], labels)
+
+
+def _experts(
+    pictures: GridSearchCV, bayes: FlooredBayes, features: Floats, clinical: npt.NDArray[np.float32]
+) -> Floats:
+    """Both experts' probabilities: (2, P)."""
+    return np.stack([pictures.predict_proba(features)[:, 1], bayes.predict(clinical)])
+
+
+def fit_network(bags: Bags, means: Floats, training: Indices) -> ImageNetNetwork:
+    """The same model as a network; what pictures add is 0 in the mean over training patients."""
+    features = _features(bags, means)
+    model = fit_gated(bags, features, training)
+    weights, constant = affine(model.pictures, features.shape[1])
+    clinical, pictures = weights[:BENT], weights[BENT:]
+    average = float((means[training] @ pictures).mean())
+    network = ImageNetNetwork(ImageNetDimensions())
+    network.pictures.embedding.load_state_dict(load_embedding().state_dict())
+    network.head.set(model)
+    network.head.clinical.set(clinical, constant + average)
+    with torch.no_grad():
+        network.pictures.linear.weight.copy_(torch.from_numpy(pictures)[None])
+        network.pictures.linear.bias.fill_(-average)
+    return network.eval()
+
+
+def numbers() -> dict[str, object]:
+    """Every number that decides the member, beside the data."""
+    return {
+        "weights_sha256": weights_digest(),
+        "components": COMPONENTS,
+        "strengths": STRENGTHS,
+        "choosing_folds": CHOOSING_FOLDS,
+        "gate_folds": INNER,
+        "gate_pulls": GATE_PULLS,
+        "knot": KNOT,
+        "excess": EXCESS,
+        "naive_bayes": "count floored",
+    }
+
+
+def load_imagenet(path: Path) -> ImageNetNetwork:
+    """The network of a checkpoint, in evaluation mode."""
+    network = ImageNetNetwork(ImageNetDimensions(**load_dimensions(path)))
+    load_weights(path, network)
+    return network
+
+
+def _features(bags: Bags, means: Floats) -> Floats:
+    """(P, 4 + 1280)"""
+    clinical = bent_features(torch.from_numpy(bags.clinical.astype(np.float64))).numpy()
+    return np.concatenate([clinical, means], axis=1)

@@ -1,0 +1,193 @@
+"""Gaussian naive Bayes on 21 features a patient, from the cell classes that SCAN gave or that a file names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.naive_bayes import GaussianNB
+
+from infer.bundle.manifest import NaiveBayes
+from infer.errors import LymphoError, UsageError
+from infer.members.features import COUNT, OUTLIER_QUANTILE, base_features, with_outliers
+from infer.members.naive_bayes import malignant_probability
+from train.core.files import write_table, write_text
+from train.data.crops import Bags
+from train.members.count_floor import count_floor
+from train.members.recipes import BayesRecipe
+
+FOLDER, GIVEN_CLASSES_FOLDER = "naive_bayes", "naive_bayes_on_given_classes"
+CLASSES = 15
+REPORT_SEED = 42
+
+
+class CellClassError(LymphoError):
+    """A file of cell classes that does not fit the cohort."""
+
+
+def read_cell_classes(path: Path, bags: Bags) -> npt.NDArray[np.int64]:
+    """The class of each picture, in the bags' order: (N,) 0 to 14.
+
+    Args:
+        path: CSV with patient_id, image (the file's name, or patient folder and name) and cell_class.
+
+    Raises:
+        CellClassError: the file cannot be read, or lacks a picture, or has a class that is not 0 to 14.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"patient_id": str, "image": str}, keep_default_na=False)
+        names = table["image"].str.rsplit("/", n=1).str[-1]
+        classes = pd.Series(
+            table["cell_class"].to_numpy(), index=pd.MultiIndex.from_arrays([table["patient_id"], names])
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise CellClassError(f"{path}: no table of patient_id, image, cell_class ({error})") from error
+    owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
+    wanted = pd.MultiIndex.from_arrays([owner, bags.image_names])
+    if classes.index.has_duplicates:
+        twice = classes.index[classes.index.duplicated()][0]
+        raise CellClassError(f"{path}: {'/'.join(twice)} has two classes")
+    found = classes.reindex(wanted)
+    if found.isna().any():
+        patient, image = wanted[int(found.isna().to_numpy().argmax())]
+        raise CellClassError(f"{path}: has no class for {patient}/{image}")
+    values = found.to_numpy()
+    if not np.isin(values, np.arange(CLASSES)).all():
+        raise CellClassError(f"{path}: a cell_class is not a whole number from 0 to {CLASSES - 1}")
+    return values.astype(np.int64)
+
+
+def patient_features(bags: Bags, cell_classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """All features but the outlier count, which needs training quantiles: (P, 20)."""
+    rows = [base_features(bags.clinical[p], cell_classes[a:b], CLASSES) for p, (a, b) in enumerate(bags.ranges())]
+    return np.stack(rows)
+
+
+def fit_naive_bayes(
+    base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], recipe: BayesRecipe, *, has_count: bool = True
+) -> NaiveBayes:
+    """Quantiles, scaling, Gaussians and the count's floor, of training patients: (P, 20), (P,).
+
+    Args:
+        has_count: whether the count is among the features given.
+    """
+    quantiles = np.quantile(base, OUTLIER_QUANTILE, axis=0)
+    features = with_outliers(base, quantiles)
+    low, spread = _minimum_and_range(features)
+    model = GaussianNB(var_smoothing=recipe.smoothing).fit((features - low) / spread, labels)
+    mean, variance = low[COUNT] + spread[COUNT] * model.theta_[:, COUNT], spread[COUNT] ** 2 * model.var_[:, COUNT]
+    return NaiveBayes(
+        count_floor=count_floor(mean, variance) if has_count else 0.0,
+        quantiles=quantiles.tolist(),
+        feature_low=low.tolist(),
+        feature_range=spread.tolist(),
+        prior=model.class_prior_.tolist(),
+        mean=model.theta_.tolist(),
+        variance=model.var_.tolist(),
+    )
+
+
+def train_naive_bayes(
+    bags: Bags, cell_classes: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], folder: Path, recipe: BayesRecipe
+) -> pd.DataFrame:
+    """Out-of-fold predictions (quantiles and scaling fitted inside the fold) and the model of all patients, full.json.
+
+    `pictures_only` comes from the same features without sex, count and age.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    base = patient_features(bags, cell_classes)
+    probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
+    for fold in np.unique(folds):
+        training, held_out = folds != fold, folds == fold
+        for result, first in ((probability, 0), (pictures_only, 3)):
+            model = fit_naive_bayes(base[training, first:], bags.labels[training], recipe, has_count=first == 0)
+            result[held_out] = malignant_probability(base[held_out, first:], model)
+    full = fit_naive_bayes(base, bags.labels, recipe)
+    write_text(folder / "full.json", msgspec.json.format(msgspec.json.encode(full)).decode())
+    facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels}
+    table = pd.DataFrame({**facts, "probability": probability, "pictures_only": pictures_only})
+    write_table(folder / "out_of_fold.csv", table)
+    return table
+
+
+def load_naive_bayes(run: Path) -> NaiveBayes:
+    """The model fitted on all patients.
+
+    Raises:
+        UsageError: `python -m train naive-bayes` has not run there.
+    """
+    path = run / FOLDER / "full.json"
+    if not path.exists():
+        raise UsageError(f"{run}: has no naive Bayes yet. Run `python -m train naive-bayes` first")
+    return msgspec.json.decode(path.read_bytes(), type=NaiveBayes)
+
+
+@dataclass(frozen=True)
+class BayesFigures:
+    """Balanced accuracies of one protocol."""
+
+    protocol: str
+    training_balanced_accuracy: float
+    validation_balanced_accuracy: float
+    fold_balanced_accuracy: list[float]
+
+
+def evaluate_naive_bayes(
+    base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], protocol: str, recipe: BayesRecipe
+) -> BayesFigures:
+    """Balanced accuracies on the report's split and folds (seed 42, annotation file's order).
+
+    `report` takes quantiles and scaling from all patients before the split and scikit-learn's default smoothing, as
+    the report's authors did, so its figures are optimistic; `honest` takes them from the training patients, and the
+    smoothing from the recipe.
+    """
+    smoothing = protocol_smoothing(protocol, recipe)
+
+    def accuracies(training: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> tuple[float, float]:
+        features = protocol_features(base, training, protocol)
+        model = GaussianNB(var_smoothing=smoothing).fit(features[training], labels[training])
+        return tuple(
+            float(balanced_accuracy_score(labels[part], model.predict(features[part]))) for part in (training, held_out)
+        )  # type: ignore[return-value]
+
+    split = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=REPORT_SEED, stratify=labels)
+    training, validation = accuracies(*split)
+    return BayesFigures(protocol, training, validation, [accuracies(*fold)[1] for fold in report_folds(labels)])
+
+
+def protocol_features(
+    base: npt.NDArray[np.float64], training: npt.NDArray[np.int64], protocol: str
+) -> npt.NDArray[np.float64]:
+    """All patients' features with the outlier count, min-max scaled: (P, 21).
+
+    Quantiles, minima and ranges are those of all patients under `report`, of the `training` ones under `honest`.
+
+    Args:
+        base: (P, 20) as `patient_features` gives them.
+        training: indices of the training patients.
+        protocol: `report` or `honest`.
+    """
+    seen = np.arange(len(base)) if protocol == "report" else training
+    features = with_outliers(base, np.quantile(base[seen], OUTLIER_QUANTILE, axis=0))
+    low, spread = _minimum_and_range(features[seen])
+    return (features - low) / spread
+
+
+def protocol_smoothing(protocol: str, recipe: BayesRecipe) -> float:
+    """GaussianNB's var_smoothing: scikit-learn's default under `report`, the recipe's under `honest`."""
+    return BayesRecipe().smoothing if protocol == "report" else recipe.smoothing
+
+
+def report_folds(labels: npt.NDArray[np.int64]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Training and held-out indices of the report's 5 stratified folds: seed 42, annotation file's order."""
+    return list(StratifiedKFold(5, shuffle=True, random_state=REPORT_SEED).split(labels, labels))
+
+
+def _minimum_and_range(features: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    low = features.min(axis=0)
+    spread = features.max(axis=0) - low
+    return low, np.where(spread > 0, spread, 1.0)

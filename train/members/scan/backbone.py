@@ -1,0 +1,76 @@
+"""The ResNet-type network under SimCLR and SCAN: small, because it dominates the cost of scoring."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.resnet import BasicBlock
+
+from train.data.inputs import Normalise
+
+
+@dataclass(frozen=True)
+class BackboneDimensions:
+    """Sizes a checkpoint needs to rebuild its network."""
+
+    widths: tuple[int, ...] = (32, 64, 128, 256)  # one basic block each, every one after the first halves the picture
+    shrink: int = 1  # the picture is averaged over squares of this many pixels a side first
+
+
+BACKBONES = {
+    "width-32": BackboneDimensions(),
+    "width-16": BackboneDimensions(widths=(16, 32, 64, 128)),
+    "width-32-half-input": BackboneDimensions(shrink=2),
+    "width-16-half-input": BackboneDimensions(widths=(16, 32, 64, 128), shrink=2),
+    "width-64": BackboneDimensions(widths=(64, 128, 256, 512)),
+}
+
+
+class Backbone(nn.Module):
+    """uint8 (N, 112, 112, 3) -> embedding (N, widths[-1]).
+
+    ResNet's stem (stride 2, then max-pool) and torchvision's basic blocks (He et al. 2016), at half the width and
+    half the depth of ResNet-18.
+    """
+
+    def __init__(self, dimensions: BackboneDimensions) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        widths = dimensions.widths
+        self.normalise = Normalise()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        self.blocks = nn.Sequential(
+            BasicBlock(widths[0], widths[0]),
+            *[_halving_block(narrow, wide) for narrow, wide in pairwise(widths)],
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.embed(self.normalise(images))
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """The same from normalised pixels (N, 3, H, W), which is what augmentation leaves."""
+        if self.dimensions.shrink > 1:
+            pixels = functional.avg_pool2d(pixels, self.dimensions.shrink)
+        return self.blocks(self.stem(pixels)).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+
+class Projection(nn.Module):
+    """SimCLR's projection head, used in training alone: (N, D) -> unit vectors (N, 128)."""
+
+    def __init__(self, inputs: int, outputs: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(inplace=True), nn.Linear(inputs, outputs))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return functional.normalize(self.layers(embedding), dim=1)
+
+
+def _halving_block(narrow: int, wide: int) -> BasicBlock:
+    shortcut = nn.Sequential(nn.Conv2d(narrow, wide, 1, stride=2, bias=False), nn.BatchNorm2d(wide))
+    return BasicBlock(narrow, wide, stride=2, downsample=shortcut)
