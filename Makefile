@@ -15,6 +15,7 @@ EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(REDUCED),--reduced "$(
 UV := $(BUILD)/uv/bin/uv
 
 FUZZ ?= 20000
+PROCESSES ?= auto
 
 .PHONY: help demo test test-fast test-container check format train reproduce export image bench bench-train fuzz soak audit \
 	lock clean
@@ -25,12 +26,12 @@ help:  ## list the verbs
 demo: $(BUILD)/runtime/ready  ## score six drawn patients with the bundle that ships
 	$(RUNTIME) -m tests.demo $(BUILD)/demo
 
-test: $(BUILD)/lean/ready $(BUILD)/full/ready  ## all tests but the container's: the runtime's without torch, then the rest
-	$(LEAN) -m pytest tests/infer
-	$(FULL) -m pytest tests --ignore tests/infer
+test: $(BUILD)/lean/ready $(BUILD)/full/ready  ## [PROCESSES=auto]: all tests but the container's: the runtime's without torch, then the rest
+	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer
+	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer
 
 test-fast: $(BUILD)/lean/ready  ## the runtime's tests alone
-	$(LEAN) -m pytest tests/infer -x
+	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer -x
 
 test-container: image $(BUILD)/lean/ready  ## build the image and test it as a hospital runs it (needs a Docker engine)
 	LYMPHO_IMAGE=$(IMAGE) $(LEAN) -m pytest tests/container

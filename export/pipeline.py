@@ -5,52 +5,48 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
 
-from export.card.write import write_card
-from export.graphs import OPSET, export_graph, plan_graphs
-from export.parity import Parity, ParityError, check_parity, check_rounding
+from export.card.write import CardWords, write_card
+from export.graphs import OPSET, export_graph
+from export.members import registry
+from export.members.member import Inputs, MemberExport
+from export.parity import ParityError, check_parity
 from export.precision.float16 import halve, on_a_gpu
-from export.precision.int8 import quantize
 from export.precision.proof import calibration_crops, check, tolerance
 from infer import __version__
 from infer.bundle.load import CARD, CHECKSUMS, Bundle, checksums, load_bundle
 from infer.bundle.manifest import (
-    ALL_GRAPHS,
-    INSTEAD,
-    INT8,
     MANIFEST,
-    OUTPUTS,
     SCHEMA,
     Drift,
     Ensemble,
     Manifest,
-    Precision,
     Provenance,
-    Range,
     Reduced,
     SelfTest,
     encode,
+    load_members,
+    reduced_outputs,
+    stand_ins,
 )
 from infer.cohort.patients import Cohort, read_cohort
-from infer.engine.networks import Networks, self_test, self_test_images, self_test_outputs
+from infer.cohort.plausible import Range
+from infer.engine.networks import Networks
+from infer.engine.self_test import self_test, self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, CUDA, Device
 from infer.errors import UsageError
 from infer.machine.disk import sync
 from infer.machine.processors import available_processors
+from infer.members.member import Precision
 from train.data.crops import CROP_SIZE, PLAUSIBLE, Bags, load_crops
 from train.ensemble.fit import input_digests
-from train.members.baseline import load_baseline
-from train.members.imagenet import load_imagenet, numbers
-from train.members.mixture import load_committee
-from train.members.naive_bayes import load_naive_bayes
-from train.members.scan.stages import load_fusion, load_scan
 
 SELF_TEST_SEED = 20190701
 SELF_TEST_CLINICAL = [
@@ -85,22 +81,26 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
         raise UsageError(
             f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
         )
-    baseline, moe = load_baseline(run / "baseline/full.safetensors"), load_committee(run)
-    imagenet = load_imagenet(run / "imagenet/full.safetensors")
-    plans = plan_graphs(baseline, load_scan(run / "scan/scan.safetensors"), moe.encoder, moe.head, imagenet)
+    members = [kind(run) for kind in registry.MEMBERS]
+    plans = [plan for member in members for plan in member.plans]
     graphs = {plan.name: export_graph(plan) for plan in plans}
-    inputs = parity_inputs(bags, moe.encoder, imagenet.pictures)
-    parity = Parity(check_parity(plans, graphs, inputs), check_rounding(baseline, plans, inputs))
-    manifest = _manifest(run, bags, graphs)
+    inputs = parity_inputs(bags, members)
+    unbounded = frozenset[str]().union(*(member.unbounded for member in members))
+    difference = check_parity(plans, graphs, inputs, unbounded)
+    words = CardWords(difference, [member.described() for member in members], _noted(members, inputs))
+    manifest = _manifest(run, bags, members, graphs)
     manifest = _with_expected_outputs(manifest, graphs)
     if cohort:
-        graphs[INT8] = quantize(moe.encoder, calibration_crops(bags))
-        graphs |= {instead: halve(name, graphs[name]) for name, instead in INSTEAD["float16"].items()}
+        crops = calibration_crops(bags)
+        for member in members:
+            graphs |= member.int8(crops)
+        instead = stand_ins(load_members(manifest), "float16")
+        graphs |= {other: halve(file, graphs[file]) for file, other in instead.items()}
         emulated = on_a_gpu(Bundle(Path(), "", manifest, graphs)).graphs
         manifest = _with_reduced(manifest, graphs, graphs, cohort, "int8")
         manifest = _with_reduced(manifest, graphs, emulated, cohort, "float16")
     data = encode(manifest)
-    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, parity, about).encode()}
+    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, words, about).encode()}
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -111,10 +111,10 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
             sync(file.fileno())
     sync(part)
     bundle = load_bundle(part)
-    for precision in INSTEAD:
-        if precision == "float32" or bundle.manifest.reduced(precision):
-            networks = Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_processors(), precision)
-            self_test(networks, bundle)
+    precisions: tuple[Precision, ...] = ("float32", *bundle.manifest.precisions)
+    for precision in precisions:
+        networks = Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_processors(), precision)
+        self_test(networks, bundle)
     if folder.exists():
         old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # of an earlier call that was cut off
@@ -130,9 +130,18 @@ def _check_target(folder: Path, replace: bool) -> None:
     held = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if held and not replace:
         raise UsageError(f"{folder}: is not empty. Name another folder, or --replace it")
-    foreign = held - {*ALL_GRAPHS, MANIFEST, CARD, CHECKSUMS}
+    foreign = held - _files_of_bundle(folder)
     if foreign:
         raise UsageError(f"{folder}: holds {min(foreign)}, which belongs to no bundle. Name another folder")
+
+
+def _files_of_bundle(folder: Path) -> set[str]:
+    """The files that a bundle in this folder consists of, by its checksums; none if there is no bundle."""
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return set()
+    return {CHECKSUMS, *(line.partition("  ")[2] for line in lines)}
 
 
 def _check_finished(run: Path) -> None:
@@ -150,21 +159,16 @@ def _check_finished(run: Path) -> None:
         )
 
 
-def parity_inputs(bags: Bags, encoder: torch.nn.Module, pictures: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
+def parity_inputs(bags: Bags, members: Sequence[MemberExport]) -> dict[str, Inputs]:
     """64 of the run's own pictures, spread over its patients, and their patients' clinical values."""
     chosen = np.linspace(0, len(bags.crops) - 1, 64).astype(np.int64)
     images = bags.crops[torch.from_numpy(chosen)]
     clinical = torch.from_numpy(bags.clinical[bags.patient_of_image()[chosen]])
-    with torch.inference_mode():
-        maps, contribution = encoder(images), pictures(images)
-    return {
-        "baseline.onnx": {"images": images, "clinical": clinical},
-        "scan.onnx": {"images": images},
-        "moe_encoder.onnx": {"images": images},
-        "moe_head.onnx": {"bags": maps, "clinical": clinical},
-        "imagenet_encoder.onnx": {"images": images},
-        "imagenet_head.onnx": {"contribution": contribution, "clinical": clinical},
-    }
+    return {file: of for member in members for file, of in member.inputs(images, clinical).items()}
+
+
+def _noted(members: Sequence[MemberExport], inputs: dict[str, Inputs]) -> list[str]:
+    return [sentence for member in members for sentence in member.noted(inputs)]
 
 
 def picture_sizes(bags: Bags) -> tuple[Range, ...]:
@@ -182,9 +186,10 @@ def picture_sizes(bags: Bags) -> tuple[Range, ...]:
     return Range(narrowest, widest), Range(lowest, highest)
 
 
-def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
+def _manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs: dict[str, bytes]) -> Manifest:
     options = json.loads((run / "options.json").read_text())
     colours = bags.mean_colours()
+    numbers = {name: value for member in members for name, value in member.numbers().items()}
     return Manifest(
         schema=SCHEMA,
         provenance=Provenance(
@@ -200,13 +205,12 @@ def _manifest(run: Path, bags: Bags, graphs: dict[str, bytes]) -> Manifest:
                 "reactive": int((bags.labels == 0).sum()),
                 "images": len(bags.crops),
             },
-            options=_flat(options["recipe"] | {"imagenet": numbers()}),
+            options=_flat(options["recipe"] | numbers),
         ),
         graphs=_digests(graphs),
         opset=OPSET,
         crop_size=CROP_SIZE,
-        class_fusion=load_fusion(run),
-        naive_bayes=load_naive_bayes(run),
+        members={member.name: member.section() for member in members},
         ensemble=msgspec.json.decode((run / "ensemble/ensemble.json").read_bytes(), type=Ensemble),
         plausible=PLAUSIBLE,
         drift=Drift(colours.mean(axis=0).tolist(), colours.std(axis=0, ddof=1).tolist(), *picture_sizes(bags)),
@@ -232,12 +236,14 @@ def _with_reduced(
 ) -> Manifest:
     """With what is known of a precision from `scored`, which stand here for the graphs that ship."""
     exact, found = manifest.self_test.expected, _outputs(manifest, scored, precision)
-    strays = [name for name, values in found.items() if name not in OUTPUTS[precision] and values != exact[name]]
+    members = load_members(manifest)
+    moved = reduced_outputs(members, precision)
+    strays = [name for name, values in found.items() if name not in moved and values != exact[name]]
     if strays:
         raise ParityError(f"{precision} changes {', '.join(strays)}")
     reduced = Reduced(
-        expected={name: found[name] for name in OUTPUTS[precision]},
-        tolerance=tolerance(precision, exact, found),
+        expected={name: found[name] for name in moved},
+        tolerance=tolerance(members, precision, exact, found),
         patients=0,
         largest_change=0.0,
         changed_decisions=0,

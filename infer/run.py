@@ -15,19 +15,21 @@ from infer.bundle.manifest import Drift
 from infer.cohort.dates import check_date_format
 from infer.cohort.patients import Cohort, read_cohort
 from infer.cohort.sexes import parse_sex_codes
-from infer.engine.fallback import Scorer
+from infer.engine.fallback import Engine
+from infer.engine.networks import probe
 from infer.engine.sessions import CPU, choose_device
 from infer.errors import EXIT_MEANING, UsageError
 from infer.machine.processors import available_processors
 from infer.output.audit import libraries, program_digest, what_ran
-from infer.output.csv import entry_of
-from infer.output.journal import FORMAT, Entry, Header, Identity
+from infer.output.csv import ImagesWriter, PredictionsWriter
+from infer.output.journal import FORMAT, Header, Identity
 from infer.output.progress import Progress
 from infer.output.results import Results, check_folder
 from infer.output.resume import Past, find_past, unchanged
-from infer.output.summary import Tally
+from infer.output.summary import Summary
 from infer.pictures.duplicates import in_words
 from infer.scoring.cohort import score_cohort
+from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
 LONGEST_SETTLE = 86_400.0  # seconds: after a day a folder is not being copied any more
@@ -85,7 +87,7 @@ class _Ready:
 
     bundle: Bundle
     cohort: Cohort
-    networks: Scorer
+    engine: Engine
     identity: Identity
     date: dt.date  # at which ages are taken
     past: Past
@@ -114,57 +116,58 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     today = options.reference_date or started.date()
     date = dt.date.fromisoformat(past.stored.header.date) if past.stored else today
     cohort = _read_cohort(options, bundle, date, started.date())
-    device = choose_device(options.device, bundle.graphs["moe_head.onnx"])
-    networks = Scorer(bundle, device, options.batch_size, _processors(options))
-    identity = replace(asked, numerics=networks.prove())
+    device = choose_device(options.device, probe(bundle))
+    engine = Engine(bundle, device, options.batch_size, _processors(options))
+    identity = replace(asked, numerics=engine.prove())
     past = past.if_same(identity)
     kept = _kept(cohort, past, options)
     if past.stored and not kept:
         past = Past(started_over="no finished patient of the unfinished run stands as it was")
     if past.stored is None and date != today:  # a day is pinned with results, and without them does not count
         date, cohort = today, _read_cohort(options, bundle, today, started.date())
-    return _Ready(bundle, cohort, networks, identity, date, past, kept)
+    return _Ready(bundle, cohort, engine, identity, date, past, kept)
 
 
 def _look_through(options: Options, ready: _Ready) -> int:
     """A dry run: everything is read and checked, nothing is scored, and the output folder is left as it was."""
     check_folder(options.out, ready.past.stored)
-    tally = Tally()
-    for _ in _entries(ready.cohort, None, ready.bundle, options, tally):
+    summary = Summary()
+    for _ in _scored(ready.cohort, None, ready.bundle, options, summary):
         pass
-    return _end(tally, options)
+    return _end(summary, options)
 
 
 def _fill(results: Results, options: Options, ready: _Ready, started: dt.datetime) -> int:
     """Score who is not kept, and write all results."""
-    cohort, networks, past, kept = ready.cohort, ready.networks, ready.past, ready.kept
-    LOG.info("bundle %s, %d patients, %s", ready.bundle.short_id, len(cohort.patients), networks)
+    cohort, engine, past, kept = ready.cohort, ready.engine, ready.past, ready.kept
+    LOG.info("bundle %s, %d patients, %s", ready.bundle.short_id, len(cohort.patients), engine)
     if past.started_over:
         LOG.warning("starts over: %s", past.started_over)
     if past.stored:
         LOG.info("goes on: %d patients are kept, ages are taken at %s", len(kept), ready.date)
-    tally = Tally()
+    summary = Summary()
     for line, offset in kept.items():
-        tally.add(results.keep(line, offset), line)
+        summary.add(results.keep(line, offset), line)
     rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
     told = 0
-    for line, entry in _entries(rest, networks, ready.bundle, options, tally):
-        told += _tell(networks.downgrades[told:], results)
-        results.write(line, entry)
-    _tell(networks.downgrades[told:], results)
-    code = _end(tally, options)
+    for line, result in _scored(rest, engine, ready.bundle, options, summary):
+        told += _tell(engine.downgrades[told:], results)
+        results.write(line, result)
+    _tell(engine.downgrades[told:], results)
+    code = _end(summary, options)
     record = {
-        **what_ran(asdict(options), cohort, ready.bundle, networks, ready.date),
+        **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
         "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
         "kept_from_earlier_starts": len(kept),
         "started_over": past.started_over,
-        "downgrades": [*(past.stored.downgrades if past.stored else ()), *networks.downgrades],
+        "downgrades": [*(past.stored.downgrades if past.stored else ()), *engine.downgrades],
         "ended": _iso(_now()),
-        **tally.as_record(),
+        **summary.as_record(),
         "exit_code": code,
         "exit_meaning": EXIT_MEANING[code],
     }
-    results.finish(record, cohort.patients)
+    writers = (PredictionsWriter(engine.members, ready.bundle.short_id), ImagesWriter(engine.members))
+    results.finish(record, cohort.patients, writers)
     return code
 
 
@@ -197,10 +200,10 @@ def _tell(downgrades: list[str], results: Results) -> int:
     return len(downgrades)
 
 
-def _entries(
-    cohort: Cohort, networks: Scorer | None, bundle: Bundle, options: Options, tally: Tally
-) -> Iterator[tuple[int, Entry]]:
-    """Score the cohort, count and tell: each patient's line in the table and its entry, in the table's order."""
+def _scored(
+    cohort: Cohort, engine: Engine | None, bundle: Bundle, options: Options, summary: Summary
+) -> Iterator[tuple[int, PatientResult]]:
+    """Score the cohort, count and tell: each patient's line in the table and its result, in the table's order."""
     for column in cohort.unproven:
         LOG.warning(
             "%s, column %s: read %s: no date shows it. If that is wrong, say --date-format",
@@ -209,50 +212,49 @@ def _entries(
             cohort.readings[column],
         )
     progress = Progress(len(cohort.patients))
-    workers = options.workers or _workers(networks, _processors(options))
-    scored = score_cohort(cohort, networks, bundle.manifest, options.operating_point, workers, options.settle)
+    workers = options.workers or _workers(engine, _processors(options))
+    scored = score_cohort(cohort, engine, bundle.manifest, options.operating_point, workers, options.settle)
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
-            entry = entry_of(result, bundle.short_id)
-            tally.add(entry, patient.line)
-            if entry.code:
+            summary.add(result, patient.line)
+            if result.code:
                 # An ID that is no folder's name may hold a line end, and look like a line of this log's own.
-                LOG.warning("%s %s (%s)", _printable(entry.patient_id), entry.status, entry.code)
-            if entry.unusual_colour:
-                LOG.warning("%s: colours are far from those of the training patients", entry.patient_id)
-            _warn(entry, bundle.manifest.drift)
+                LOG.warning("%s %s (%s)", _printable(result.patient_id), result.status, result.code)
+            if result.unusual_colour:
+                LOG.warning("%s: colours are far from those of the training patients", result.patient_id)
+            _warn(result, bundle.manifest.drift)
             progress.advance(len(result.images))
-            yield patient.line, entry
+            yield patient.line, result
 
 
-def _warn(entry: Entry, drift: Drift) -> None:
+def _warn(result: PatientResult, drift: Drift) -> None:
     """What is unusual about a patient's files."""
-    if entry.unusual_sizes:
-        listed = ", ".join(f"{count} of {size}" for size, count in entry.unusual_sizes.items())
+    if result.unusual_sizes:
+        listed = ", ".join(f"{count} of {size}" for size, count in result.unusual_sizes.items())
         LOG.warning(
             "%s: pictures of another size than the training patients' (%s): %s. If a pixel shows more or less of the "
             "slide than in training (another magnification), the probability is wrong",
-            entry.patient_id,
+            result.patient_id,
             drift.sizes,
             listed,
         )
-    if entry.pictures_below:
+    if result.pictures_below:
         # Their names are not this log's: people put patients' names into them.
         LOG.warning(
             "%s: pictures in folders below its own (%d) were not looked at; run.json names the folders",
-            entry.patient_id,
-            len(entry.pictures_below),
+            result.patient_id,
+            len(result.pictures_below),
         )
 
 
-def _end(tally: Tally, options: Options) -> int:
-    code = tally.exit_code(options.max_refused)
-    twins = list(tally.twins.found().items())
+def _end(summary: Summary, options: Options) -> int:
+    code = summary.exit_code(options.max_refused)
+    twins = list(summary.duplicates.found().items())
     for patients, pictures in twins[:MOST_TWINS]:
         LOG.warning("%s", in_words(patients, pictures))
     if len(twins) > MOST_TWINS:
         LOG.warning("%d more lines of this kind; run.json has all of them", len(twins) - MOST_TWINS)
-    counts = ", ".join(f"{tally.patients[status]} {status}" for status in ("scored", "refused", "failed"))
+    counts = ", ".join(f"{summary.patients[status]} {status}" for status in ("scored", "refused", "failed"))
     LOG.info("%s; once all is written, exit code %d: %s", counts, code, EXIT_MEANING[code])
     return code
 
@@ -265,9 +267,9 @@ def _processors(options: Options) -> int:
     return options.threads or available_processors()
 
 
-def _workers(networks: Scorer | None, processors: int) -> int:
+def _workers(engine: Engine | None, processors: int) -> int:
     """Decoding processes: all processors' worth where nothing else needs them."""
-    busy = networks is not None and networks.device.provider == CPU
+    busy = engine is not None and engine.device.provider == CPU
     return min(-(-processors // (PROCESSORS_A_WORKER if busy else 1)), MOST_WORKERS)
 
 

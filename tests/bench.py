@@ -27,16 +27,18 @@ import numpy as np
 import torch
 
 from infer.bundle.load import REFERENCE, load_bundle
-from infer.bundle.manifest import CLUSTERS, GRAPHS, INT8, Manifest
+from infer.bundle.manifest import Manifest, stand_ins
 from infer.cohort.patients import Cohort, read_cohort
-from infer.engine.fallback import BATCH_SIZES, Scorer
-from infer.engine.networks import FEATURE_MAPS, BagScores, Floats, Images, ImageScores
+from infer.engine.fallback import BATCH_SIZES, Engine
+from infer.engine.networks import Images, Seen
 from infer.engine.sessions import CPU, CUDA, Device, Graph
 from infer.machine.processors import available_processors
+from infer.members.member import Floats, Member, Opinion
 from infer.pictures.decode import read_crop
-from infer.pictures.pool import Decoders, decoded
+from infer.pictures.pool import Decoders
 from infer.run import Options, run
 from infer.scoring.cohort import score_cohort
+from infer.scoring.stream import decoded
 from tests.float32 import in_float32
 from tests.operators import shares_by_operator
 from tests.plain_torch import PlainNetworks, score_plainly
@@ -63,9 +65,11 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     cohort = read_cohort(folder / "patients", manifest.plausible, reference_date=REFERENCE_DATE)
     device, cpus = Device(CPU, "bench"), available_processors()
     torch.set_num_threads(cpus)
-    networks, plain = Scorer(bundle, device, batch_size, cpus), PlainNetworks(bundle)
-    names = [name for name in (*GRAPHS, INT8) if not name.endswith("_head.onnx")]  # those see patients, not pictures
-    threads = cpus // networks.callers
+    engine, plain = Engine(bundle, device, batch_size, cpus), PlainNetworks(bundle)
+    forms = {name: form for member in engine.members for name, form in member.graphs.items()}
+    names = [name for name, form in forms.items() if "images" in form.inputs]  # the others see patients, not pictures
+    names += stand_ins(engine.members, "int8").values()
+    threads = cpus // engine.callers
     graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in names}
     root = (folder / "patients").resolve()
     crops = np.stack([read_crop(path, root, manifest.crop_size) for path in files[:batch_size]])
@@ -78,16 +82,16 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     of_plain: list[float] = []
 
     def plain_way() -> None:
-        of_plain[:] = score_plainly(cohort, bundle, plain, networks, cpus)
+        of_plain[:] = score_plainly(cohort, bundle, plain, engine, cpus)
 
     def side_by_side(work: Callable[[], object]) -> None:
         """As many batches at a time as in scoring."""
-        with ThreadPoolExecutor(networks.callers) as pool:
+        with ThreadPoolExecutor(engine.callers) as pool:
             for future in [pool.submit(work) for _ in range(len(files) // batch_size)]:
                 future.result()
 
     def networks_alone() -> None:
-        side_by_side(lambda: networks.score_images(crops, clinical))
+        side_by_side(lambda: engine.score_pictures(crops, clinical))
 
     inputs: dict[str, dict[str, Any]] = {name: {"images": crops} for name in names}
     inputs["baseline.onnx"]["clinical"] = clinical
@@ -125,8 +129,8 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         "(a) / (b)": _median_ratio(speeds[OURS], speeds[PLAIN]),
         "(a) in float32 alone / (b)": _median_ratio(speeds[FLOAT32], speeds[PLAIN]),
     }
-    channels = networks.score_images(crops, clinical).maps.shape[1]
-    seconds_a_picture = _own_time(cohort, manifest, cpus, channels) / len(files)
+    nothing = _NoNetworks(engine.members, {name: graphs[name].run(**inputs[name]) for name in names})
+    seconds_a_picture = _own_time(cohort, manifest, cpus, nothing) / len(files)
     differs = {way: _largest_difference(out, of_plain) for way, out in ((OURS, options.out), (FLOAT32, float32.out))}
     operators = {name: shares_by_operator(bundle.graphs[name], inputs[name], threads) for name in names}
     seconds = _start_up(folder, 80 / (1 / (1 / medians[NETWORKS] + 1 / medians[DECODING])))
@@ -158,24 +162,35 @@ class _NoNetworks:
 
     batch_size, callers = BATCH_SIZES[CUDA], 1
 
-    def __init__(self, channels: int) -> None:
-        self._channels = channels
+    def __init__(self, members: tuple[Member[Any], ...], of_pictures: dict[str, dict[str, Floats]]) -> None:
+        """The members, and what each graph that sees pictures gives for some of them."""
+        self.members = members
+        self._of_pictures = of_pictures
+        self._of_patients = {
+            name: dict.fromkeys(form.outputs, np.full(1, 0.5, np.float32))
+            for member in members
+            for name, form in member.graphs.items()
+        }
 
-    def score_images(self, images: Images, clinical: Floats) -> ImageScores:
-        number = len(images)
-        maps = np.zeros((number, self._channels, *FEATURE_MAPS[1:]), np.float32)
-        half = np.full(number, 0.5, np.float32)
-        return ImageScores(half, np.full((number, CLUSTERS), 1 / CLUSTERS, np.float32), maps, half)
+    def score_pictures(self, images: Images, clinical: Floats) -> Seen:
+        def answer(file: str, /, **_: Any) -> dict[str, Floats]:
+            found = self._of_pictures[file]
+            return {name: np.zeros((len(images), *of.shape[1:]), of.dtype) for name, of in found.items()}
 
-    def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:
-        return BagScores(0.5, 0.5, 0.5, 0.5, 0.5)
+        return {member.name: member.see(answer, images, clinical) for member in self.members}
+
+    def score_patient(self, sums: dict[str, Any], clinical: Floats) -> dict[str, Opinion]:
+        def answer(file: str, /, **_: Any) -> dict[str, Floats]:
+            return self._of_patients[file]
+
+        return {member.name: member.conclude(sums[member.name], answer, clinical) for member in self.members}
 
 
-def _own_time(cohort: Cohort, manifest: Manifest, cpus: int, channels: int) -> float:
+def _own_time(cohort: Cohort, manifest: Manifest, cpus: int, nothing: _NoNetworks) -> float:
     """Processor time of this process for a cohort: reading what was decoded, batches, sums."""
-    networks = cast(Scorer, _NoNetworks(channels))
+    engine = cast(Engine, nothing)
     start = time.process_time()
-    for _ in score_cohort(cohort, networks, manifest, "balanced", cpus):
+    for _ in score_cohort(cohort, engine, manifest, "balanced", cpus):
         pass
     return time.process_time() - start
 

@@ -38,7 +38,7 @@ from torchvision import transforms
 from infer.errors import UsageError
 from infer.machine.processors import available_processors
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
-from train.cli.commands import choose_device
+from train.cli.run import choose_device
 from train.core.fitting import Job, mixed_precision
 from train.core.memory import keep_freed_memory
 from train.data.crops import Bags, cache_crops

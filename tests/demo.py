@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from infer.output.results import PREDICTIONS
+from infer.output.csv import PREDICTIONS
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
 COLUMNS = ("patient_id", "status", "probability_malignant", "decision", "age_years", "images", "disagreement")

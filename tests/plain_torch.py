@@ -16,10 +16,8 @@ from torchvision import transforms
 
 from infer.bundle.load import Bundle
 from infer.cohort.patients import Cohort
-from infer.engine.fallback import Scorer
-from infer.engine.networks import FEATURE_MAPS
-from infer.members.features import base_features, cell_classes
-from infer.members.naive_bayes import malignant_probability
+from infer.engine.fallback import Engine
+from infer.members.features import cell_classes
 from infer.pictures.listing import list_images
 from infer.scoring.ensemble import calibrated, weighted
 from tests.export.from_graphs import stored_weights
@@ -58,7 +56,7 @@ class PlainNetworks:
     def __init__(self, bundle: Bundle) -> None:
         self.baseline = Baseline(BaselineDimensions(log_count=True))
         self.scan = ScanNetwork(ScanDimensions())
-        mixtures = _channels(bundle.graphs["moe_head.onnx"]) // FEATURE_MAPS[0]
+        mixtures = bundle.manifest.members["moe"]["mixtures"]
         self.encoders = Encoders([Encoder(MoeDimensions().channels) for _ in range(mixtures)])
         self.expert = PictureExpert(ImageNetDimensions())
         for network, name, prefix in (
@@ -104,13 +102,7 @@ def load_weights(network: nn.Module, graph: bytes, prefix: str) -> None:
                 following.bias.copy_(stored[biases[f"{prefix}{name}.weight"]])
 
 
-def _channels(head: bytes) -> int:
-    """Of the maps that the mixtures' heads take."""
-    (bags,) = [value for value in onnx.load_from_string(head).graph.input if value.name == "bags"]
-    return int(bags.type.tensor_type.shape.dim[1].dim_value)
-
-
-def score_plainly(cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads: Scorer, workers: int) -> list[float]:
+def score_plainly(cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads: Engine, workers: int) -> list[float]:
     """Probabilities of all patients, who must all be scorable, in the table's order.
 
     Args:
@@ -126,20 +118,24 @@ def score_plainly(cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads
             for part, values in zip(seen, (*networks.score(pixels, clinical[patient]), patient), strict=True):
                 part.append(values)
     baseline, classes, maps, contribution, whose = (torch.cat(part).numpy() for part in seen)
+    fused, confidence = cell_classes(classes, np.array(manifest.members["scan"]["class_fusion"]))
+    of_pictures = {
+        "baseline": {"probability": baseline},
+        "scan": {"cell_class": fused, "confidence": confidence},
+        "moe": {"maps": maps},
+        "imagenet": {"contribution": contribution},
+    }
+    ensemble = manifest.ensemble
     found = []
     for number in range(len(patients)):
-        own = whose == number
-        raw_clinical = clinical[number].numpy()
-        head = heads.score_bag(maps[own].mean(0, dtype=np.float64), contribution[own].mean(), raw_clinical)
-        fused, _ = cell_classes(classes[own], np.array(manifest.class_fusion))
-        features = base_features(raw_clinical, fused, max(manifest.class_fusion) + 1)
-        raw = {
-            "baseline": baseline[own].mean(),
-            "scan": malignant_probability(features, manifest.naive_bayes),
-            "moe": head.moe,
-            "imagenet": head.imagenet,
+        sums = {member.name: member.begin() for member in heads.members}
+        for member in heads.members:
+            for row in np.flatnonzero(whose == number).tolist():
+                member.add(sums[member.name], of_pictures[member.name], row)
+        opinions = heads.score_patient(sums, clinical[number].numpy())
+        members = {
+            name: calibrated(np.array(opinion.probability), ensemble.calibration[name])
+            for name, opinion in opinions.items()
         }
-        ensemble = manifest.ensemble
-        members = {name: calibrated(np.array(value), ensemble.calibration[name]) for name, value in raw.items()}
         found.append(float(weighted(members, ensemble)))
     return found

@@ -17,8 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from infer.bundle.load import CARD, CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
 from infer.bundle.manifest import MANIFEST, encode
-from infer.engine.networks import FEATURE_MAPS, Networks, self_test_images, self_test_outputs
+from infer.engine.networks import Networks
+from infer.engine.self_test import self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device
+from infer.members.mixture import FEATURE_MAPS
 
 OPSET = 20
 MAPS = int(np.prod(FEATURE_MAPS))
@@ -141,6 +143,7 @@ def bundle_files() -> dict[str, bytes]:
     """All files of the bundle but SHA256SUMS."""
     made = graphs()
     manifest = load_bundle(REFERENCE).manifest
+    manifest = msgspec.structs.replace(manifest, members=manifest.members | {"moe": {"mixtures": 1}})
     test = manifest.self_test
     images = self_test_images(test.seed, test.images, manifest.crop_size, manifest.drift.rgb_mean)
     bundle = Bundle(Path(), "", manifest, made)

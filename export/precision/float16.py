@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.parity import ParityError
 from infer.bundle.load import Bundle
-from infer.bundle.manifest import INSTEAD
+from infer.bundle.manifest import load_members, stand_ins
 
 FIRST = "Conv"
 BETWEEN = frozenset({"Relu", "Clip", "MaxPool", "Add"})  # as narrow as what comes in
@@ -53,7 +53,8 @@ def halve(name: str, data: bytes) -> bytes:
 
 def on_a_gpu(bundle: Bundle) -> Bundle:
     """A bundle whose graphs in 16-bit floats are emulated: to be scored with on a processor, in precision float16."""
-    graphs = {instead: emulate(bundle.graphs[name]) for name, instead in INSTEAD["float16"].items()}
+    instead = stand_ins(load_members(bundle.manifest), "float16")
+    graphs = {other: emulate(bundle.graphs[file]) for file, other in instead.items()}
     return replace(bundle, graphs=bundle.graphs | graphs)
 
 

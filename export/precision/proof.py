@@ -1,6 +1,8 @@
 """Whether int8 and float16 may ship: what they change in patients who are scored in them and in float32."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,15 +10,16 @@ from torch import Tensor
 
 from export.parity import ParityError
 from infer.bundle.load import Bundle
-from infer.bundle.manifest import LARGEST_CHANGE, LARGEST_TOLERANCE, OUTPUTS, Precision
+from infer.bundle.manifest import LARGEST_CHANGE, largest_tolerances, reduced_outputs
 from infer.cohort.patients import Cohort
-from infer.engine.fallback import Scorer
+from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
 from infer.machine.processors import available_processors
+from infer.members.member import Member, Precision
 from infer.scoring.cohort import score_cohort
 from infer.scoring.ensemble import decide
-from infer.scoring.patient import Scores
+from infer.scoring.result import Scores
 from train.data.crops import Bags
 
 CALIBRATION_CROPS = 256
@@ -45,7 +48,9 @@ def calibration_crops(bags: Bags) -> Tensor:
     return bags.crops[torch.from_numpy(chosen)]
 
 
-def tolerance(precision: Precision, exact: dict[str, list[float]], found: dict[str, list[float]]) -> dict[str, float]:
+def tolerance(
+    members: Sequence[Member[Any]], precision: Precision, exact: dict[str, list[float]], found: dict[str, list[float]]
+) -> dict[str, float]:
     """Largest difference from `found` that the self-test allows.
 
     Args:
@@ -55,12 +60,14 @@ def tolerance(precision: Precision, exact: dict[str, list[float]], found: dict[s
         ParityError: float16 is so far from float32 that something else must be wrong.
     """
     if precision == "int8":
-        return dict.fromkeys(OUTPUTS[precision], TOLERANCE)
-    moved = {name: float(np.abs(np.subtract(exact[name], found[name])).max()) for name in OUTPUTS[precision]}
+        return dict.fromkeys(reduced_outputs(members, precision), TOLERANCE)
+    names = reduced_outputs(members, precision)
+    moved = {name: float(np.abs(np.subtract(exact[name], found[name])).max()) for name in names}
+    largest = largest_tolerances(members)
     for name, value in moved.items():
         allowed = FLOAT16_DIFFERENCE
-        if name in LARGEST_TOLERANCE:
-            allowed = min(FLOAT16_SHARE * float(np.abs(exact[name]).max()), LARGEST_TOLERANCE[name] / FLOAT16_TOLERANCE)
+        if name in largest:
+            allowed = min(FLOAT16_SHARE * float(np.abs(exact[name]).max()), largest[name] / FLOAT16_TOLERANCE)
         if not value <= allowed:  # so that NaN fails too
             raise ParityError(
                 f"float16 moves {name} by {value:.2g}, {allowed:.2g} is allowed. Export without --reduced"
@@ -112,8 +119,8 @@ def compare(bundle: Bundle, cohort: Cohort, precision: Precision) -> Change:
 
 
 def _scores(bundle: Bundle, cohort: Cohort, precision: Precision) -> list[Scores | None]:
-    networks = Scorer(bundle, Device(CPU, precision), None, available_processors(), precision)
-    if networks.precision != precision:
-        raise ParityError(f"{precision} does not run here: {'; '.join(networks.downgrades) or 'the bundle has none'}")
-    results = score_cohort(cohort, networks, bundle.manifest, "balanced", available_processors())
+    engine = Engine(bundle, Device(CPU, precision), None, available_processors(), precision)
+    if engine.precision != precision:
+        raise ParityError(f"{precision} does not run here: {'; '.join(engine.downgrades) or 'the bundle has none'}")
+    results = score_cohort(cohort, engine, bundle.manifest, "balanced", available_processors())
     return [result.scores for result in results]

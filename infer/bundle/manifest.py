@@ -3,43 +3,21 @@
 Decoding is strict (msgspec): an unknown field, a missing one, a wrong type or a NaN is an error that names its path.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
+from infer.cohort.plausible import Plausible, Range
 from infer.errors import BundleError
+from infer.members import registry
+from infer.members.member import Member, Precision
 
-SCHEMA = 5  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 6  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
-
-GRAPHS = (
-    "baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx", "imagenet_encoder.onnx", "imagenet_head.onnx"
-)  # fmt: skip
-INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in integers
-# Graphs that take another's place where the networks compute less precisely; a bundle need not have them.
-Precision = Literal["float32", "int8", "float16"]
-INSTEAD: dict[Precision, dict[str, str]] = {
-    "float32": {},
-    "int8": {"moe_encoder.onnx": INT8},
-    # Not SCAN: it gives a picture one class, and a picture between two would change to the other.
-    "float16": {
-        "baseline.onnx": "baseline.float16.onnx",
-        "moe_encoder.onnx": "moe_encoder.float16.onnx",
-        "imagenet_encoder.onnx": "imagenet_encoder.float16.onnx",
-    },
-}
-ALL_GRAPHS = frozenset(GRAPHS).union(*(of_one.values() for of_one in INSTEAD.values()))
-# Of the self-test's outputs those that hang on the graphs in this precision.
-OUTPUTS: dict[Precision, tuple[str, ...]] = {
-    "int8": ("moe", "moe_maps", "moe_image", "moe_gate"),
-    "float16": (
-        "baseline", "moe", "moe_maps", "moe_image", "moe_gate", "imagenet_contribution", "imagenet"
-    ),
-}  # fmt: skip
-LARGEST_CHANGE = 0.01  # of a patient's probability
-LARGEST_TOLERANCE = {"moe_maps": 1.0, "imagenet_contribution": 1.0}  # of what is no probability; of those .01
-CLUSTERS = 20  # SCAN's classes before fusion
-MEMBERS = ("baseline", "scan", "moe", "imagenet")
+LARGEST_CHANGE = 0.01  # of a patient's probability, by a precision
+LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in another precision
+REDUCED: tuple[Precision, ...] = ("int8", "float16")
 
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -55,36 +33,6 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     table_sha256: str  # of the cohort's table
     data_summary: dict[str, int]  # patients, malignant, reactive, images
     options: dict[str, str]
-
-
-class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Plausible values, both ends included."""
-
-    low: float
-    high: float
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-
-class Plausible(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Outside these a patient is refused."""
-
-    age_years: Range
-    lymph_count: Range  # 10^9/L; the low end itself is excluded, a count is above 0
-    minimum_images: int
-
-
-class NaiveBayes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Gaussian naive Bayes on 21 features (infer.members.features), min-max scaled. Rows: reactive, malignant."""
-
-    count_floor: float  # 10^9/L; a count below it is read as it, else the odds of malignant would rise again; 0: none
-    quantiles: list[float]  # (20,) the 90th training percentile of each feature but the last
-    feature_low: list[float]  # (21,) training minimum
-    feature_range: list[float]  # (21,) training maximum - minimum, 1 where they agree
-    prior: list[float]  # (2,)
-    mean: list[list[float]]  # (2, 21)
-    variance: list[list[float]]  # (2, 21)
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,8 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graphs: dict[str, str]  # file name -> SHA-256
     opset: int
     crop_size: int  # pixels, square
-    class_fusion: list[int]  # (20,) SCAN class -> class after fusion, 0..14
-    naive_bayes: NaiveBayes
+    members: dict[str, dict[str, Any]]  # a section each; what it holds is the member's matter (infer.members)
     ensemble: Ensemble
     plausible: Plausible
     drift: Drift
@@ -181,9 +128,50 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {"float32": None, "int8": self.int8, "float16": self.float16}[precision]
 
     @property
-    def files(self) -> set[str]:
-        """The graphs that such a bundle has."""
-        return set(GRAPHS).union(*(INSTEAD[one].values() for one in INSTEAD if self.reduced(one)))
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those that the bundle has beside float32."""
+        return tuple(precision for precision in REDUCED if self.reduced(precision))
+
+
+def load_members(manifest: Manifest) -> tuple[Member[Any], ...]:
+    """The bundle's members, ready, in the registry's order.
+
+    Raises:
+        ValueError: a section is not what its member reads.
+    """
+    members = []
+    for kind in registry.MEMBERS:
+        if kind.name not in manifest.members:
+            continue
+        try:
+            members.append(kind.load(manifest.members[kind.name], manifest.crop_size))
+        except ValueError as error:  # msgspec's errors are such, too
+            raise ValueError(f"members.{kind.name}: {error}") from error
+    if not members:
+        raise ValueError("members: there is none")
+    return tuple(members)
+
+
+def stand_ins(members: Iterable[Member[Any]], precision: Precision) -> dict[str, str]:
+    """The graphs that take another's place in a precision: file -> file of the stand-in."""
+    return {file: other for member in members for file, other in member.stand_ins.get(precision, {}).items()}
+
+
+def graph_files(members: Iterable[Member[Any]], precisions: Iterable[Precision]) -> set[str]:
+    """The graphs of a bundle with these members and precisions."""
+    members = tuple(members)
+    files = {file for member in members for file in member.graphs}
+    return files.union(*(stand_ins(members, precision).values() for precision in precisions))
+
+
+def reduced_outputs(members: Iterable[Member[Any]], precision: Precision) -> tuple[str, ...]:
+    """The self-test's outputs that depend on the graphs in a precision."""
+    return tuple(name for member in members for name in member.reduced_outputs.get(precision, ()))
+
+
+def largest_tolerances(members: Iterable[Member[Any]]) -> dict[str, float]:
+    """Of the self-test's outputs that are no probabilities: the largest tolerance a bundle may state."""
+    return {name: value for member in members for name, value in member.unbounded_outputs.items()}
 
 
 class _SchemaOnly(msgspec.Struct):
@@ -206,33 +194,23 @@ def decode(data: bytes, path: str) -> Manifest:
         if schema != SCHEMA:
             raise BundleError(f"{path}: schema {schema}, this program reads schema {SCHEMA}: use the matching version")
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if unknown := sorted(manifest.members.keys() - set(registry.names())):
+            raise BundleError(f"{path}: this program knows no member {', '.join(unknown)}: use the matching version")
+        members = load_members(manifest)
+    except (ValueError, UnicodeDecodeError) as error:  # msgspec's errors are ValueErrors
         raise BundleError(f"{path}: {error}. Export the bundle again") from error
-    problems = _problems(manifest)
+    problems = _problems(manifest, members)
     if problems:
         raise BundleError(f"{path}: {'; '.join(problems)}. Export the bundle again")
     return manifest
 
 
-def _problems(manifest: Manifest) -> list[str]:
+def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
     """What types cannot say: sizes, sums, orders."""
-    bayes, ensemble, test = manifest.naive_bayes, manifest.ensemble, manifest.self_test
-    classes = max(manifest.class_fusion, default=-1) + 1
-    features = classes + 6
+    ensemble, test = manifest.ensemble, manifest.self_test
+    files = graph_files(members, manifest.precisions)
     checks = {
-        f"graphs are not {', '.join(sorted(manifest.files))}": manifest.graphs.keys() == manifest.files,
-        f"class_fusion must give {CLUSTERS} classes numbers from 0 without gaps": (
-            # Not range(classes): a damaged number may be huge.
-            len(manifest.class_fusion) == CLUSTERS
-            and sorted(set(manifest.class_fusion)) == list(range(len(set(manifest.class_fusion))))
-        ),
-        f"naive_bayes must describe {features} features": len(bayes.quantiles) == features - 1
-        and len(bayes.prior) == len(bayes.mean) == len(bayes.variance) == 2
-        and all(len(row) == features for row in (bayes.feature_low, bayes.feature_range, *bayes.mean, *bayes.variance)),
-        "naive_bayes has a prior, variance or range that is not above 0": all(
-            value > 0 for row in (bayes.prior, bayes.feature_range, *bayes.variance) for value in row
-        ),
-        "naive_bayes has a count_floor below 0": bayes.count_floor >= 0,
+        f"graphs are not {', '.join(sorted(files))}": manifest.graphs.keys() == files,
         "a calibration does not rise, or its clip is not between 0 and .5": all(
             one.slope > 0 and 0 < one.clip < 0.5 for one in ensemble.calibration.values()
         ),
@@ -240,9 +218,9 @@ def _problems(manifest: Manifest) -> list[str]:
             manifest.plausible.minimum_images >= 1
             and all(span.low < span.high for span in (manifest.plausible.age_years, manifest.plausible.lymph_count))
         ),
-        f"ensemble must calibrate and weigh {', '.join(MEMBERS)}": set(ensemble.calibration)
+        f"ensemble must calibrate and weigh {', '.join(sorted(manifest.members))}": set(ensemble.calibration)
         == set(ensemble.weights)
-        == set(MEMBERS),
+        == set(manifest.members),
         "ensemble weights must sum to 1": abs(sum(ensemble.weights.values()) - 1.0) < 1e-6,
         "ensemble lacks the operating point balanced": "balanced" in ensemble.operating_points,
         "an operating point's refer_low lies above its refer_high": all(
@@ -252,7 +230,7 @@ def _problems(manifest: Manifest) -> list[str]:
         and all(value > 0 for value in manifest.drift.rgb_std),
         "int8 and float16 must give what the self-test expects of their graphs, a tolerance of each output, and a "
         "proof of patients of whom none got another decision": all(
-            _is_proven(reduced, OUTPUTS[one], test) for one in OUTPUTS if (reduced := manifest.reduced(one))
+            _is_proven(manifest, members, precision) for precision in manifest.precisions
         ),
         "self_test must hold clinical values and expected outputs for each image": len(test.clinical) == test.images > 0
         and all(len(row) == 3 for row in test.clinical)
@@ -261,11 +239,15 @@ def _problems(manifest: Manifest) -> list[str]:
     return [problem for problem, holds in checks.items() if not holds]
 
 
-def _is_proven(reduced: Reduced, outputs: tuple[str, ...], test: SelfTest) -> bool:
+def _is_proven(manifest: Manifest, members: Sequence[Member[Any]], precision: Precision) -> bool:
+    reduced, test = manifest.reduced(precision), manifest.self_test
+    largest = largest_tolerances(members)
     return (
-        reduced.expected.keys() == set(outputs)
+        reduced is not None
+        and bool(reduced.expected)
+        and reduced.expected.keys() == set(reduced_outputs(members, precision))
         and reduced.tolerance.keys() == reduced.expected.keys()
-        and all(0 < value <= LARGEST_TOLERANCE.get(name, 0.01) for name, value in reduced.tolerance.items())
+        and all(0 < value <= largest.get(name, LARGEST_TOLERANCE) for name, value in reduced.tolerance.items())
         and all(len(values) == len(test.expected.get(name, ())) for name, values in reduced.expected.items())
         and reduced.patients > 0
         and reduced.largest_change <= LARGEST_CHANGE

@@ -12,12 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from infer.bundle.manifest import Plausible
 from infer.cohort.dates import (
     NO_BIRTHS,
     NO_SAMPLES,
@@ -27,9 +25,11 @@ from infer.cohort.dates import (
     is_placeholder,
     parse_column,
 )
+from infer.cohort.plausible import Plausible
 from infer.cohort.sexes import Sex, sexes
 from infer.cohort.table import Row, Table, number, parse_table
 from infer.errors import CohortError
+from infer.reasons import Reason
 
 TABLE = "clinical_annotation.csv"
 LONGEST_NAME = 255  # bytes, of a folder: and so characters at most
@@ -53,8 +53,13 @@ class Clinical:
 class Verdict:
     """Why a patient has no probability: `refused` by its data, or `failed` though it should have been scorable."""
 
-    status: Literal["refused", "failed"]
+    status: str  # refused or failed
     reason: str  # "code: sentence"
+
+    @classmethod
+    def of(cls, reason: Reason, **details: object) -> "Verdict":
+        """The verdict of a reason; `details` fill the gaps of its sentence."""
+        return cls(reason.status, reason.text(**details))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,32 +231,24 @@ def _age(
 ) -> float | Verdict:
     cells, line = row.cells, row.line
     if sample is not None and sample > today + A_DAY:
-        return _refused("sample_date_in_future", f"SAMPLE_DATE in line {line} is later than today")
+        return Verdict.of(Reason.SAMPLE_DATE_IN_FUTURE, line=line)
     if cells.get("AGE"):
         age = number(cells["AGE"])
-        return _refused("age_unreadable", f"AGE in line {line} is no number") if age is None else age
+        return Verdict.of(Reason.AGE_UNREADABLE, line=line) if age is None else age
     if not cells["DOB"]:
-        return _refused("birth_date_missing", f"DOB in line {line} is empty")
+        return Verdict.of(Reason.BIRTH_DATE_MISSING, line=line)
     if is_placeholder(cells["DOB"], birth, NO_BIRTHS):
-        return _refused(
-            "birth_date_placeholder",
-            f"DOB in line {line} is 1 January 1900 or the like, or has a zero in it, as is written for an unknown date",
-        )
+        return Verdict.of(Reason.BIRTH_DATE_PLACEHOLDER, line=line)
     if birth is None:
-        return _refused("birth_date_unreadable", f"DOB in line {line} cannot be read as a date; see --date-format")
+        return Verdict.of(Reason.BIRTH_DATE_UNREADABLE, line=line)
     if is_placeholder(cells.get("SAMPLE_DATE", ""), sample, NO_SAMPLES):
-        return _refused(
-            "sample_date_placeholder",
-            f"SAMPLE_DATE in line {line} is the first day of a computer's calendar, or has a zero in it",
-        )
+        return Verdict.of(Reason.SAMPLE_DATE_PLACEHOLDER, line=line)
     if cells.get("SAMPLE_DATE") and sample is None:
-        return _refused(
-            "sample_date_unreadable", f"SAMPLE_DATE in line {line} cannot be read as a date; see --sample-date-format"
-        )
+        return Verdict.of(Reason.SAMPLE_DATE_UNREADABLE, line=line)
     if (at := sample or reference_date) is None:
-        return _refused("sample_date_missing", f"SAMPLE_DATE in line {line} is empty")
+        return Verdict.of(Reason.SAMPLE_DATE_MISSING, line=line)
     if sample is not None and sample < birth:
-        return _refused("sample_date_before_birth", f"SAMPLE_DATE in line {line} is earlier than DOB")
+        return Verdict.of(Reason.SAMPLE_DATE_BEFORE_BIRTH, line=line)
     return age_in_years(birth, at)
 
 
@@ -267,36 +264,28 @@ def _patient(row: Row, age: float | Verdict, sex: Sex | None, times: int, plausi
 
 def _bad_id(patient_id: str, line: int, times: int) -> Verdict | None:
     if not patient_id:
-        return Verdict("failed", f"id_missing: ID in line {line} is empty")
+        return Verdict.of(Reason.ID_MISSING, line=line)
     if patient_id in (".", "..") or not patient_id.isprintable() or "/" in patient_id or "\\" in patient_id:
-        return Verdict("failed", f"id_unusable: ID in line {line} cannot be the name of a folder")
+        return Verdict.of(Reason.ID_UNUSABLE, line=line)
     if times > 1:
-        return Verdict("failed", f"id_duplicate: the ID stands {times} times in the table")
+        return Verdict.of(Reason.ID_DUPLICATE, times=times)
     return None
 
 
 def _clinical(row: Row, age: float | Verdict, sex: Sex | None, plausible: Plausible) -> Clinical | Verdict:
     cells = row.cells
     if sex is None:
-        return _refused(
-            "sex_missing", f"GENDER in line {row.line} is empty or no code for male or female; see --sex-codes"
-        )
+        return Verdict.of(Reason.SEX_MISSING, line=row.line)
     if not cells["LYMPH_COUNT"]:
-        return _refused("count_missing", f"LYMPH_COUNT in line {row.line} is empty")
+        return Verdict.of(Reason.COUNT_MISSING, line=row.line)
     count = number(cells["LYMPH_COUNT"])
     if count is None:
-        return _refused(
-            "count_unreadable", f"LYMPH_COUNT in line {row.line} is no number (digits, decimal point, no unit)"
-        )
+        return Verdict.of(Reason.COUNT_UNREADABLE, line=row.line)
     if count <= 0 or count not in plausible.lymph_count:
         hint = "; it looks like cells per microlitre, 10^9/L is expected" if count > plausible.lymph_count.high else ""
-        return _refused("count_implausible", f"LYMPH_COUNT in line {row.line} is outside the plausible range{hint}")
+        return Verdict.of(Reason.COUNT_IMPLAUSIBLE, line=row.line, hint=hint)
     if isinstance(age, Verdict):
         return age
     if age not in plausible.age_years:
-        return _refused("age_implausible", f"the age from line {row.line} is outside the plausible range")
+        return Verdict.of(Reason.AGE_IMPLAUSIBLE, line=row.line)
     return Clinical(female=sex == "female", lymph_count=count, age_years=age)
-
-
-def _refused(code: str, sentence: str) -> Verdict:
-    return Verdict("refused", f"{code}: {sentence}")

@@ -1,20 +1,19 @@
-"""The networks as scoring uses them: some batches side by side, in the fastest precision that bundle and machine allow,
-and on a GPU that gives up no longer there.
+"""The networks as scoring uses them: several batches side by side, in the fastest precision that works here.
+
+Where a device or a precision fails, its fallback takes over.
 """
 
 import threading
-from collections.abc import Callable
-from dataclasses import astuple
-from typing import TypeVar
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from infer.bundle.load import Bundle
-from infer.bundle.manifest import Precision
-from infer.engine.networks import ROWS, BagScores, Floats, Images, ImageScores, Networks, self_test
+from infer.engine.networks import ROWS, Images, Networks, Seen, joined
+from infer.engine.self_test import self_test
 from infer.engine.sessions import CPU, CUDA, Device
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.machine.processors import check_threads
+from infer.members.member import Floats, Member, Opinion, Precision
 
 # Small batches stay in a processor's caches and need least memory: 8 pictures are as fast as 32.
 BATCH_SIZES = {CPU: 8, CUDA: 256}
@@ -25,7 +24,7 @@ MOST_CALLERS = 16  # each needs memory for its own batch's maps
 Found = TypeVar("Found")
 
 
-class Scorer:
+class Engine:
     """Networks that several threads may ask, and that are replaced as a whole where the device gives way.
 
     A device that computes wrongly in its fastest precision computes in float32. A GPU with too little memory gets
@@ -69,6 +68,11 @@ class Scorer:
 
     def __str__(self) -> str:
         return str(self._networks)
+
+    @property
+    def members(self) -> tuple[Member[Any], ...]:
+        """The bundle's members."""
+        return self._networks.members
 
     @property
     def device(self) -> Device:
@@ -117,7 +121,7 @@ class Scorer:
             else:
                 raise error
 
-    def score_images(self, images: Images, clinical: Floats) -> ImageScores:
+    def score_pictures(self, images: Images, clinical: Floats) -> Seen:
         """Score pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
 
         As many threads as `callers` may call this side by side.
@@ -125,25 +129,25 @@ class Scorer:
         Raises:
             DeviceError: the device gave up and may not be left.
         """
-        parts: list[ImageScores] = []
+        parts: list[Seen] = []
         done = 0
 
-        def next_part(networks: Networks) -> ImageScores:
-            end = done + networks.batch_size
-            return networks.score_images(images[done:end], clinical[done:end])
+        def next_part(networks: Networks) -> tuple[Seen, int]:
+            end = min(done + networks.batch_size, len(images))
+            return networks.score_pictures(images[done:end], clinical[done:end]), end
 
         while done < len(images):
-            parts.append(self._insist(next_part))
-            done += len(parts[-1].baseline)
-        return parts[0] if len(parts) == 1 else _joined(parts)
+            part, done = self._insist(next_part)
+            parts.append(part)
+        return joined(parts)
 
-    def score_bag(self, mean_maps: Floats, mean_contribution: float, clinical: Floats) -> BagScores:
-        """As `Networks.score_bag`.
+    def score_patient(self, sums: Mapping[str, Any], clinical: Floats) -> dict[str, Opinion]:
+        """As `Networks.score_patient`.
 
         Raises:
             DeviceError: the device gave up and may not be left.
         """
-        return self._insist(lambda networks: networks.score_bag(mean_maps, mean_contribution, clinical))
+        return self._insist(lambda networks: networks.score_patient(sums, clinical))
 
     def _load(self, device: Device, precision: Precision) -> Networks:
         try:
@@ -201,7 +205,3 @@ class Scorer:
         networks = Networks(self._bundle, Device(CPU, f"{device.note}, then left"), BATCH_SIZES[CPU], self._threads)
         self_test(networks, self._bundle)
         return networks
-
-
-def _joined(parts: list[ImageScores]) -> ImageScores:
-    return ImageScores(*(np.concatenate(of) for of in zip(*map(astuple, parts), strict=True)))

@@ -1,10 +1,41 @@
 """Gaussian naive Bayes in NumPy, from the numbers in the manifest: no pickle, no scikit-learn in the container."""
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from infer.bundle.manifest import NaiveBayes
 from infer.members.features import COUNT, with_outliers
+
+
+class NaiveBayes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Gaussian naive Bayes on 21 features (infer.members.features), min-max scaled. Rows: reactive, malignant."""
+
+    count_floor: float  # 10^9/L; a count below it is read as it, else the odds of malignant would rise again; 0: none
+    quantiles: list[float]  # (20,) the 90th training percentile of each feature but the last
+    feature_low: list[float]  # (21,) training minimum
+    feature_range: list[float]  # (21,) training maximum - minimum, 1 where they agree
+    prior: list[float]  # (2,)
+    mean: list[list[float]]  # (2, 21)
+    variance: list[list[float]]  # (2, 21)
+
+
+def check_naive_bayes(model: NaiveBayes, features: int) -> None:
+    """What types cannot say of it.
+
+    Raises:
+        ValueError: it does not describe so many features, or has a value that cannot be.
+    """
+    rows = (model.feature_low, model.feature_range, *model.mean, *model.variance)
+    if not (
+        len(model.quantiles) == features - 1
+        and len(model.prior) == len(model.mean) == len(model.variance) == 2
+        and all(len(row) == features for row in rows)
+    ):
+        raise ValueError(f"naive_bayes must describe {features} features")
+    if not all(value > 0 for row in (model.prior, model.feature_range, *model.variance) for value in row):
+        raise ValueError("naive_bayes has a prior, variance or range that is not above 0")
+    if model.count_floor < 0:
+        raise ValueError("naive_bayes has a count_floor below 0")
 
 
 def malignant_probability(base: npt.NDArray[np.float64], model: NaiveBayes) -> npt.NDArray[np.float64]:

@@ -15,13 +15,11 @@ import infer
 from infer import __version__
 from infer.bundle.load import Bundle
 from infer.cohort.patients import Cohort
-from infer.engine.fallback import Scorer
+from infer.engine.fallback import Engine
 from infer.engine.sessions import ONNXRUNTIME_VERSION
 
 
-def what_ran(
-    options: dict[str, Any], cohort: Cohort, bundle: Bundle, networks: Scorer, date: dt.date
-) -> dict[str, Any]:
+def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: Engine, date: dt.date) -> dict[str, Any]:
     """What ran, on what, with which bundle and provider.
 
     Args:
@@ -41,16 +39,21 @@ def what_ran(
             "read_as": dict(cohort.readings),
             "folders_without_row": list(cohort.folders_without_row),
         },
-        "bundle": {"id": bundle.bundle_id, "folder": str(bundle.folder), "schema": bundle.manifest.schema},
+        "bundle": {
+            "id": bundle.bundle_id,
+            "folder": str(bundle.folder),
+            "schema": bundle.manifest.schema,
+            "weights": {member.name: bundle.manifest.ensemble.weights[member.name] for member in engine.members},
+        },
         "device": {
             "asked": options["device"],
-            "provider": networks.device.provider,
-            "note": networks.device.note,
-            "precision": networks.precision,
-            "nodes": networks.nodes,
-            "batch_size": networks.batch_size_now,
-            "processors": networks.processors,
-            "batches_side_by_side": networks.callers,
+            "provider": engine.device.provider,
+            "note": engine.device.note,
+            "precision": engine.precision,
+            "nodes": engine.nodes,
+            "batch_size": engine.batch_size_now,
+            "processors": engine.processors,
+            "batches_side_by_side": engine.callers,
         },
     }
 

@@ -10,7 +10,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,9 +19,10 @@ import msgspec
 
 from infer.machine.disk import sync
 from infer.output.lock import MODE
+from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"
-FORMAT = 2  # raised whenever an older journal would be misread
+FORMAT = 3  # raised whenever an older journal would be misread
 SYNC_SECONDS = 1.0  # a killed process loses nothing, a machine that loses its power this much
 
 
@@ -50,29 +51,8 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A finished patient: its lines in the results, and what of it is counted."""
-
-    patient_id: str
-    fingerprint: str  # of its row and pictures
-    status: str
-    code: str  # of the reason, or empty
-    decision: str
-    used: int
-    rejected: int
-    image_reasons: dict[str, int]  # code -> pictures
-    ignored_files: int
-    unusual_colour: bool
-    prediction: str  # its line of predictions.csv
-    images: str  # its lines of images.csv
-    unusual_sizes: dict[str, int] = field(default_factory=dict)  # "width x height" in pixels -> pictures
-    pictures_below: list[str] = field(default_factory=list)  # folders in the patient's that hold pictures
-    contents: list[str] = field(default_factory=list)  # the first digits of each decoded picture's SHA-256
-
-
-@dataclass(frozen=True)
 class Place:
-    """Where in the file an entry stands, and of which patient's state it is."""
+    """Where in the file a patient's result stands, and of which state of the patient it is."""
 
     offset: int
     fingerprint: str
@@ -86,7 +66,7 @@ class Stored:
     header: Header
     starts: tuple[str, ...]
     downgrades: tuple[str, ...]  # of those starts
-    places: dict[str, Place]  # patient -> its last entry
+    places: dict[str, Place]  # patient -> its last result
     end: int  # bytes that count
 
 
@@ -158,13 +138,13 @@ class Journal:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def append(self, entry: Entry) -> int:
+    def append(self, result: PatientResult) -> int:
         """Write down a finished patient and return where.
 
         Raises:
             OSError: the disk is full or gone, or someone took the file away; what was whole before stays whole.
         """
-        return self._append(asdict(entry))
+        return self._append(msgspec.to_builtins(result))
 
     def note(self, downgrade: str) -> None:
         """Write down that less is used than was asked for.
@@ -174,8 +154,8 @@ class Journal:
         """
         self._append({"downgrade": downgrade})
 
-    def entry(self, offset: int) -> Entry:
-        """Read an entry back.
+    def result(self, offset: int) -> PatientResult:
+        """Read a finished patient back.
 
         Raises:
             OSError: the disk gives back something else than was written, or nothing.
@@ -191,7 +171,7 @@ class Journal:
         record = _record(line)
         if record is None:
             raise OSError(None, "an entry cannot be read back", str(self.path))
-        return msgspec.convert(record, Entry)
+        return msgspec.convert(record, PatientResult)
 
     def _append(self, record: dict[str, Any]) -> int:
         offset = self._end

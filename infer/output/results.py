@@ -17,13 +17,14 @@ from infer.cohort.patients import Patient
 from infer.errors import HeldError, OutputError
 from infer.machine.disk import sync, sync_note
 from infer.output.checks import aside, check_not_append_only, check_removable, check_writing, exists, probe, put_back
-from infer.output.csv import IMAGE_COLUMNS, PREDICTION_COLUMNS, csv_text
-from infer.output.journal import JOURNAL, Entry, Header, Journal, Stored, read_journal
+from infer.output.csv import IMAGES, PREDICTIONS, Writer
+from infer.output.journal import JOURNAL, Header, Journal, Stored, read_journal
 from infer.output.lock import MODE, Lock, held
+from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
 
-PREDICTIONS, IMAGES, RECORD, LOG_FILE = "predictions.csv", "images.csv", "run.json", "run.log"
+RECORD, LOG_FILE = "run.json", "run.log"
 NAMES = (RECORD, PREDICTIONS, IMAGES, LOG_FILE)  # removed in this order: run.json must not speak for what is gone
 TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES)  # an unfinished run's parts of these mean nothing
 PARTS = {name: f".{name}.part" for name in NAMES}  # names until all are complete
@@ -128,7 +129,7 @@ class Results:
     ) -> None:
         self._stack.close()
 
-    def write(self, line: int, entry: Entry) -> None:
+    def write(self, line: int, result: PatientResult) -> None:
         """Put a finished patient into the journal.
 
         Args:
@@ -138,7 +139,7 @@ class Results:
             OutputError: the disk is full or gone.
         """
         with _output_errors(self.folder):
-            self._places[line] = self._journal.append(entry)
+            self._places[line] = self._journal.append(result)
 
     def note(self, downgrade: str) -> None:
         """Put a downgrade into the journal.
@@ -149,7 +150,7 @@ class Results:
         with _output_errors(self.folder):
             self._journal.note(downgrade)
 
-    def keep(self, line: int, offset: int) -> Entry:
+    def keep(self, line: int, offset: int) -> PatientResult:
         """Take over a patient that an earlier start has finished.
 
         Raises:
@@ -157,14 +158,15 @@ class Results:
         """
         self._places[line] = offset
         with _output_errors(self.folder):
-            return self._journal.entry(offset)
+            return self._journal.result(offset)
 
-    def finish(self, record: dict[str, Any], patients: Sequence[Patient]) -> None:
+    def finish(self, record: dict[str, Any], patients: Sequence[Patient], writers: Sequence[Writer]) -> None:
         """Write all files and put them under their names, run.json last: where it stands, the run ended.
 
         Args:
             record: for run.json, which also says whether the file system could sync.
             patients: all of them, in the table's order.
+            writers: of predictions.csv and images.csv.
 
         Raises:
             OutputError: the disk is full or gone; the journal stays.
@@ -172,16 +174,17 @@ class Results:
         folder = self.folder
         with _output_errors(folder), self._removing_results():
             self._lock.check()
-            with self._open(_part(folder, PREDICTIONS)) as predictions, self._open(_part(folder, IMAGES)) as images:
-                predictions.write(csv_text([PREDICTION_COLUMNS]))
-                images.write(csv_text([IMAGE_COLUMNS]))
+            with contextlib.ExitStack() as stack:
+                files = [(writer, stack.enter_context(self._open(_part(folder, writer.name)))) for writer in writers]
+                for writer, file in files:
+                    file.write(writer.head())
                 for patient in patients:
-                    entry = self._journal.entry(self._places[patient.line])
-                    if entry.patient_id != patient.patient_id:
+                    result = self._journal.result(self._places[patient.line])
+                    if result.patient_id != patient.patient_id:
                         raise RuntimeError(f"{patient.patient_id}: another patient's result stands in its place")
-                    predictions.write(entry.prediction)
-                    images.write(entry.images)
-                self._unsynced |= _sync(predictions, images, self._log)
+                    for writer, file in files:
+                        file.write(writer.rows(result))
+                self._unsynced |= _sync(*(file for _, file in files), self._log)
             note = self._tell_unsynced()
             record = {**record, "synced": not note, "sync_note": note}
             with self._open(_part(folder, RECORD)) as file:

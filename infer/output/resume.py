@@ -13,7 +13,8 @@ from infer.errors import OutputError
 from infer.output.journal import Identity, Place, Stored
 from infer.output.results import unfinished, unfinished_size
 from infer.pictures.decode import try_picture
-from infer.scoring.patient import ImageResult, open_bag
+from infer.scoring.patient import open_bag
+from infer.scoring.result import ImageResult
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infer.errors import FINISHED_WITH_FAILURES
-from infer.output.journal import Entry
-from infer.pictures.duplicates import Twins
+from infer.pictures.duplicates import Duplicates
+from infer.scoring.result import PatientResult
 
 
 @dataclass
-class Tally:
+class Summary:
     """Counts of a run, for the exit code and run.json."""
 
     patients: Counter[str] = field(default_factory=Counter)  # by status
@@ -23,34 +23,34 @@ class Tally:
     unusual_sizes: Counter[str] = field(default_factory=Counter)  # "width x height" in pixels -> pictures
     of_unusual_size: list[tuple[int, str]] = field(default_factory=list)
     pictures_below: list[tuple[int, str, list[str]]] = field(default_factory=list)  # and folders in its folder
-    twins: Twins = field(default_factory=Twins)
+    duplicates: Duplicates = field(default_factory=Duplicates)
     not_scored: list[tuple[int, str, str, str]] = field(default_factory=list)  # and status and code
 
-    def add(self, entry: Entry, line: int) -> None:
+    def add(self, result: PatientResult, line: int) -> None:
         """Count one patient and its pictures.
 
         Args:
             line: the patient's in the table. Whoever an earlier start finished comes first, and the lists of run.json
                 are in the table's order all the same.
         """
-        self.patients[entry.status] += 1
-        if entry.code:
-            self.reasons[entry.code] += 1
-            self.not_scored.append((line, entry.patient_id, entry.status, entry.code))
-        if entry.decision:
-            self.decisions[entry.decision] += 1
-        self.images["rejected"] += entry.rejected
-        self.images["used"] += entry.used
-        self.image_reasons.update(entry.image_reasons)
-        self.ignored_files += entry.ignored_files
-        if entry.unusual_colour:
-            self.unusual_colours.append((line, entry.patient_id))
-        if entry.unusual_sizes:
-            self.unusual_sizes.update(entry.unusual_sizes)
-            self.of_unusual_size.append((line, entry.patient_id))
-        if entry.pictures_below:
-            self.pictures_below.append((line, entry.patient_id, entry.pictures_below))
-        self.twins.add(entry.patient_id, entry.contents)
+        self.patients[result.status] += 1
+        if result.code:
+            self.reasons[result.code] += 1
+            self.not_scored.append((line, result.patient_id, result.status, result.code))
+        if result.scores:
+            self.decisions[result.scores.decision] += 1
+        self.images["rejected"] += result.rejected
+        self.images["used"] += result.used
+        self.image_reasons.update(result.image_reasons)
+        self.ignored_files += result.ignored_files
+        if result.unusual_colour:
+            self.unusual_colours.append((line, result.patient_id))
+        if result.unusual_sizes:
+            self.unusual_sizes.update(result.unusual_sizes)
+            self.of_unusual_size.append((line, result.patient_id))
+        if result.pictures_below:
+            self.pictures_below.append((line, result.patient_id, list(result.pictures_below)))
+        self.duplicates.add(result.patient_id, result.contents)
 
     def exit_code(self, max_refused: float) -> int:
         """0, or 3 if a patient failed, none was scored, or more than this share was refused."""
@@ -76,7 +76,8 @@ class Tally:
             "patients_with_pictures_below": len(self.pictures_below),
             "pictures_below": {patient_id: folders for _, patient_id, folders in sorted(self.pictures_below)},
             "same_pictures": [
-                {"patients": list(patients), "pictures": pictures} for patients, pictures in self.twins.found().items()
+                {"patients": list(patients), "pictures": pictures}
+                for patients, pictures in self.duplicates.found().items()
             ],
             "not_scored": [
                 {"patient_id": patient_id, "status": status, "code": code}

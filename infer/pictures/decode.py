@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from infer.pictures.damage import PNG_SIGNATURE, DamagedError, check_for_lost_blocks, checked_png, turned_back
 from infer.pictures.jpeg import strict_jpeg
+from infer.reasons import Reason
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, whatever the suffix says
 MAX_FILE_BYTES = 64 * 2**20
@@ -58,7 +59,7 @@ def read_picture(path: Path, root: Path) -> bytes:
         OSError: reading broke off; the disk or the network failed, the picture may be good.
     """
     if leaves(path, root):
-        raise RejectedImage("outside: the link leads out of the cohort")
+        raise RejectedImage(Reason.OUTSIDE.text())
     return _read(path)
 
 
@@ -89,13 +90,13 @@ def decode_crop(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[in
     except (RejectedImage, MemoryError):
         raise
     except DamagedError as error:
-        raise RejectedImage(f"damaged: {error}. Copy the file again from where it comes from") from error
+        raise RejectedImage(Reason.DAMAGED.text(error=error)) from error
     except UnidentifiedImageError as error:
-        raise RejectedImage("not_an_image: the content is not JPEG, PNG, TIFF or BMP") from error
+        raise RejectedImage(Reason.NOT_AN_IMAGE.text()) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RejectedImage("too_many_pixels: the picture is far larger than an analyser's") from error
+        raise RejectedImage(Reason.TOO_MANY_PIXELS.text()) from error
     except Exception as error:  # Pillow's decoders raise whatever their parsing runs into on broken bytes
-        raise RejectedImage("undecodable: the file is truncated or damaged") from error
+        raise RejectedImage(Reason.UNDECODABLE.text()) from error
 
 
 def centre_crop(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
@@ -112,15 +113,15 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         if error.errno not in THIS_FILE_ALONE:
             raise
-        raise RejectedImage(f"unreadable: {error.strerror}") from error
+        raise RejectedImage(Reason.UNREADABLE.text(error=error.strerror)) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise RejectedImage("not_a_file: not a regular file")
+            raise RejectedImage(Reason.NOT_A_FILE.text())
         if status.st_size == 0:
-            raise RejectedImage("empty: the file has no bytes")
+            raise RejectedImage(Reason.EMPTY.text())
         if status.st_size > MAX_FILE_BYTES:
-            raise RejectedImage("too_large: the file is larger than 64 MiB")
+            raise RejectedImage(Reason.TOO_LARGE.text())
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_BYTES)
     finally:
@@ -134,15 +135,15 @@ def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width < size or height < size:
-            raise RejectedImage(f"too_small: {width} x {height}, at least {size} x {size} is needed")
+            raise RejectedImage(Reason.TOO_SMALL.text(width=width, height=height, size=size))
         if width * height > MAX_PIXELS:
-            raise RejectedImage("too_many_pixels: the picture is far larger than an analyser's")
+            raise RejectedImage(Reason.TOO_MANY_PIXELS.text())
         if getattr(image, "n_frames", 1) > 1:
-            raise RejectedImage("several_frames: the file holds more than one picture")
+            raise RejectedImage(Reason.SEVERAL_FRAMES.text())
         if image.mode in OTHER_COLOURS:
-            raise RejectedImage(f"other_colours: {image.mode} instead of RGB or grey. Save the picture as RGB")
+            raise RejectedImage(Reason.OTHER_COLOURS.text(mode=image.mode))
         if image.mode not in EIGHT_BIT_MODES or _bits(image, data) > 8:
-            raise RejectedImage("not_8_bit: more than 8 bits a channel")
+            raise RejectedImage(Reason.NOT_8_BIT.text())
         if image.format == "JPEG":
             return _decode_jpeg(image, data)
         if image.format in WITHOUT_CHECKSUMS:
@@ -174,5 +175,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         opaque = image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
         if not opaque:
-            raise RejectedImage("transparent: the picture has transparent pixels")
+            raise RejectedImage(Reason.TRANSPARENT.text())
     return image.convert("RGB")

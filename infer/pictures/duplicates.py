@@ -11,7 +11,7 @@ DIGITS = 16
 MOST_NAMED = 5  # patients in a line of the log
 
 
-class Twins:
+class Duplicates:
     """Remembers 12 bytes a picture."""
 
     def __init__(self) -> None:

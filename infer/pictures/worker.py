@@ -24,6 +24,7 @@ import numpy as np
 from infer.errors import WorkerError
 from infer.pictures.decode import RejectedImage, try_picture
 from infer.pictures.look import Looked, look
+from infer.reasons import Reason
 
 READY = b"ready\n"
 ATTEMPTS = 2  # at a picture alone, before it is the picture that the process died of
@@ -123,7 +124,7 @@ class Decoder:
                 code = self._start_again()
         content, found = try_picture(folder / name, self._root)
         if isinstance(found, bytes) and -code in CRASHES:
-            return Looked(content, RejectedImage("decoder_crashed: the decoder crashes at this picture"))
+            return Looked(content, RejectedImage(Reason.DECODER_CRASHED.text()))
         return Looked(content, OSError(errno.EIO, f"decoding was cut off again and again, exit code {code}"))
 
     def _start_again(self) -> int:

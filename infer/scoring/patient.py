@@ -1,10 +1,10 @@
-"""A patient on its way through the pipeline, and what comes out at the end: rows of the results."""
+"""A patient on its way through the pipeline: its folder is listed, its pictures come in, its sums grow."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,56 +13,8 @@ from infer.cohort.patients import Clinical, Patient, Verdict
 from infer.pictures.decode import leaves
 from infer.pictures.listing import list_images, still_changing
 from infer.pictures.look import Crop
-
-
-@dataclass
-class ImageResult:
-    """A row of images.csv."""
-
-    image: str
-    reason: str = ""  # why rejected; empty while the picture is good
-    baseline_probability: float | None = None  # raw: calibration is for patients
-    cell_class: int | None = None
-    cell_class_confidence: float | None = None
-    contribution: float | None = None  # to the logit of the ImageNet member's picture expert
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A patient's probabilities; the members' are calibrated."""
-
-    probability: float
-    decision: str
-    members: dict[str, float]
-    gate: float
-
-    @property
-    def disagreement(self) -> float:
-        """Largest minus smallest of the members."""
-        return max(self.members.values()) - min(self.members.values())
-
-
-@dataclass(frozen=True)
-class PatientResult:
-    """A row of predictions.csv with its rows of images.csv."""
-
-    patient_id: str
-    status: str  # scored, refused, failed
-    reason: str
-    age_years: float | None
-    scores: Scores | None
-    images: tuple[ImageResult, ...]
-    fingerprint: str = ""  # of all that the result hangs on, as hexadecimal
-    ignored_files: int = 0
-    unusual_colour: bool = False  # far from the training patients' stain
-    unusual_sizes: Mapping[str, int] = field(default_factory=dict)  # "width x height" in pixels -> pictures
-    pictures_below: tuple[str, ...] = ()  # folders in the patient's that hold pictures, which nobody looked at
-    contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
-
-    @property
-    def rejected(self) -> int:
-        """Pictures that could not be used."""
-        return sum(bool(image.reason) for image in self.images)
+from infer.reasons import Reason
+from infer.scoring.result import ImageResult
 
 
 @dataclass
@@ -81,11 +33,8 @@ class Bag:
     used: int = 0
     scored: int = 0
     closed: bool = False
-    baseline_sum: float = 0.0
-    contribution_sum: float = 0.0
-    maps_sum: npt.NDArray[np.float64] | None = None
+    sums: dict[str, Any] = field(default_factory=dict)  # by member, once the first picture has been scored
     colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    cell_classes: list[int] = field(default_factory=list)
     finite: bool = True  # no network gave what is no number
     _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
@@ -131,17 +80,17 @@ def _listed(folder: Path, root: Path, patient: Patient, settle: float) -> Bag:
         return bag
     try:
         if leaves(path, root):
-            bag.verdict = Verdict("failed", "folder_outside: the patient's folder is a link out of the cohort")
+            bag.verdict = Verdict.of(Reason.FOLDER_OUTSIDE)
             return bag
         if settle and (why := still_changing(path, settle)):
-            bag.verdict = Verdict("failed", f"still_changing: {why}")
+            bag.verdict = Verdict.of(Reason.STILL_CHANGING, what=why)
             return bag
         listing = list_images(path)
     except (FileNotFoundError, NotADirectoryError):
-        bag.verdict = Verdict("failed", f"folder_missing: the cohort has no folder of this name{_hint(patient)}")
+        bag.verdict = Verdict.of(Reason.FOLDER_MISSING, hint=_hint(patient))
         return bag
     except OSError as error:
-        bag.verdict = Verdict("failed", f"folder_unreadable: {error.strerror}")
+        bag.verdict = Verdict.of(Reason.FOLDER_UNREADABLE, error=error.strerror)
         return bag
     bag.ignored_files = listing.ignored
     bag.pictures_below = listing.below

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from infer.bundle.load import Bundle
+from infer.members.scan import CLUSTERS
 from train.members.baseline import Baseline, BaselineDimensions
 from train.members.embedding import load_embedding
 from train.members.imagenet import ImageNetDimensions, ImageNetNetwork
@@ -27,7 +28,7 @@ def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoders, Heads, Ima
     log_count = any(node.op_type == "Log" for node in models["moe_head.onnx"].graph.node)
     dimensions = MoeDimensions(log_count=log_count)
     baseline = Baseline(BaselineDimensions(log_count=log_count))
-    scan = ScanNetwork(ScanDimensions(clusters=len(bundle.manifest.class_fusion)))
+    scan = ScanNetwork(ScanDimensions(clusters=CLUSTERS))
     maps = models["moe_head.onnx"].graph.input[0].type.tensor_type.shape.dim[1].dim_value
     mixtures = [MixtureOfExperts(dimensions) for _ in range(maps // dimensions.channels[-1])]
     committee = Committee(mixtures)

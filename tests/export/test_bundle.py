@@ -24,14 +24,17 @@ from export import __main__ as command
 from export.parity import ParityError
 from export.pipeline import export_bundle
 from infer.bundle.load import load_bundle
-from infer.bundle.manifest import ALL_GRAPHS, GRAPHS, MEMBERS, Manifest, Precision
-from infer.engine.fallback import Scorer
-from infer.engine.networks import Networks, self_test
+from infer.bundle.manifest import Manifest
+from infer.engine.fallback import Engine
+from infer.engine.networks import Networks
+from infer.engine.self_test import self_test
 from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
+from infer.members.member import Precision
 from infer.run import Options, run
+from tests.bundles import ALL_GRAPHS, GRAPHS, MEMBERS, scan_section
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
-from tests.train_fixtures import DATE, OPTIONS, TrainedRun, train
+from tests.train_fixtures import DATE, EPOCHS, IMAGES, OPTIONS, PATIENTS, TrainedRun, train
 from train.members.baseline import load_baseline
 from train.members.imagenet import load_imagenet
 from train.members.mixture import load_moe
@@ -101,19 +104,28 @@ def test_checksums_are_those_of_sha256sum(bundle: Path) -> None:
 def test_the_manifest_tells_the_run(bundle: Path, trained_run: TrainedRun) -> None:
     manifest = load_bundle(bundle).manifest
     source = manifest.provenance
-    assert source.recipe == "small, epochs 8, 8 images a patient"
+    assert source.recipe == f"small, epochs {EPOCHS}, {IMAGES} images a patient"
     assert (source.seed, source.reference_date) == (0, "2019-07-01")
     patients = (trained_run.run / "crops/patients.csv").read_text().splitlines()[1:]
     malignant = sum(row.split(",")[1] == "1" for row in patients)
     images = len((trained_run.run / "crops/images.csv").read_text().splitlines()) - 1
-    assert source.data_summary == {"patients": 80, "malignant": malignant, "reactive": 80 - malignant, "images": images}
+    assert source.data_summary == {
+        "patients": PATIENTS,
+        "malignant": malignant,
+        "reactive": PATIENTS - malignant,
+        "images": images,
+    }
     table = (trained_run.patients / "clinical_annotation.csv").read_bytes()
     assert source.table_sha256 == hashlib.sha256(table).hexdigest()
-    assert source.options["moe.fit.epochs"] == "8"
-    assert (manifest.crop_size, manifest.opset, len(manifest.class_fusion)) == (112, 20, 20)
-    assert set(manifest.class_fusion) == set(range(15))
-    assert manifest.class_fusion == json.loads((trained_run.run / "scan/fusion.json").read_text())
-    for part, name in ((manifest.naive_bayes, "naive_bayes/full.json"), (manifest.ensemble, "ensemble/ensemble.json")):
+    assert source.options["moe.fit.epochs"] == str(EPOCHS)
+    assert (manifest.crop_size, manifest.opset) == (112, 20)
+    assert list(manifest.members) == sorted(MEMBERS)
+    section = scan_section(manifest)
+    assert len(section.class_fusion) == 20
+    assert set(section.class_fusion) == set(range(15))
+    assert section.class_fusion == json.loads((trained_run.run / "scan/fusion.json").read_text())
+    assert manifest.members["moe"] == {"mixtures": 2}
+    for part, name in ((section.naive_bayes, "naive_bayes/full.json"), (manifest.ensemble, "ensemble/ensemble.json")):
         assert msgspec.to_builtins(part) == json.loads((trained_run.run / name).read_text())
     assert manifest.plausible.minimum_images == 10
     assert (manifest.plausible.lymph_count.high, manifest.plausible.age_years.high) == (1000, 120)
@@ -135,7 +147,7 @@ def bayes_by_hand(manifest: Manifest, clinical: Floats, classes: Sequence[int]) 
     """Features and Gaussian naive Bayes from the report's text, with scipy's normal density."""
     shares = np.array([classes.count(fused) for fused in range(15)]) / len(classes)
     entropy = -sum(share * np.log(share + 1e-3) for share in shares)
-    bayes, (sex, count, age) = manifest.naive_bayes, clinical
+    bayes, (sex, count, age) = scan_section(manifest).naive_bayes, clinical
     base = np.array([sex, max(count, bayes.count_floor), age, *shares, entropy, len(set(classes))])
     features = np.append(base, np.sum(base > np.array(bayes.quantiles)))
     scaled = (features - np.array(bayes.feature_low)) / np.array(bayes.feature_range)
@@ -160,7 +172,8 @@ def torch_scores(trained: TrainedRun, manifest: Manifest, patient: SyntheticPati
         imagenet = member.head(member.pictures(images).mean()[None], clinical)
         mixtures = [load_moe(trained.run / "moe" / name / "full.safetensors") for name in ("", "seed-1")]
         moe = [one(images, torch.zeros(len(images)).long(), clinical) for one in mixtures]
-    classes = [manifest.class_fusion[int(first)] for first in shares.argmax(1)]
+    fusion = scan_section(manifest).class_fusion
+    classes = [fusion[int(first)] for first in shares.argmax(1)]
     raw = {
         "baseline": float(single.double().mean()),
         "scan": bayes_by_hand(manifest, clinical[0].double().numpy(), classes),
@@ -221,9 +234,9 @@ def test_other_precisions_ship_with_their_proof_and_go_when_not_asked_for(
         assert 0 < proof.largest_change < 0.01
         assert set(proof.expected) == expected
         for threads, batch in ((1, 4), (2, 32)):
-            scorer = Scorer(loaded, Device(CPU, "test"), batch, threads, precision)
-            scorer.prove()
-            assert (scorer.precision, scorer.downgrades) == (precision, [])
+            engine = Engine(loaded, Device(CPU, "test"), batch, threads, precision)
+            engine.prove()
+            assert (engine.precision, engine.downgrades) == (precision, [])
     said = "Of 8 patients scored both ways 0 got another decision at any operating point; no probability moved by more"
     assert (target / "MODEL_CARD.md").read_text().count(said) == 2
     assert export(trained_run.run, target, "--replace") == 0
@@ -265,7 +278,7 @@ def test_a_cohort_that_cannot_be_read_is_told_before_anything_is_exported(
 def test_short_weights_that_change_a_probability_do_not_ship(
     trained_run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("export.parity.ROUNDING_TOLERANCE", 1e-9)
+    monkeypatch.setattr("export.members.baseline.ROUNDING_TOLERANCE", 1e-9)
     assert export(trained_run.run, tmp_path / "bundle") == 1
     assert "weights in 16 bits change a probability" in capsys.readouterr().err
 

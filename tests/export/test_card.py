@@ -8,24 +8,21 @@ import msgspec
 import pytest
 
 from export.card.figures import claims
-from export.card.write import ANSWERS, write_card
-from export.parity import Parity
+from export.card.write import ANSWERS, CardWords, write_card
 from infer.bundle.manifest import (
-    MEMBERS,
     SCHEMA,
     Calibration,
     Drift,
     Ensemble,
     Manifest,
-    NaiveBayes,
     OperatingPoint,
-    Plausible,
     Provenance,
-    Range,
     Reduced,
     SelfTest,
     encode,
 )
+from infer.cohort.plausible import Plausible, Range
+from tests.bundles import MEMBERS
 
 Figures = dict[str, dict[str, float]]
 SETS = (*MEMBERS, *(f"{name}, pictures only" for name in MEMBERS), "ensemble", "clinical GaussianNB")
@@ -79,8 +76,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         graphs={},
         opset=20,
         crop_size=112,
-        class_fusion=[0],
-        naive_bayes=NaiveBayes(0.0, [], [], [], [], [], []),
+        members={name: {} for name in MEMBERS},
         ensemble=Ensemble(
             calibration={name: Calibration(1.25, -0.5) for name in MEMBERS},
             weights=dict(zip(MEMBERS, weights, strict=True)),
@@ -92,6 +88,9 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         int8=None,
         float16=None,
     )
+
+
+WORDS = CardWords(3.2e-7, ["a net", "bayes", "some experts", "photographs"], ["Rounding moves it by 4.1e-05."])
 
 
 def row(model: str, group: str, figure: str, value: float) -> dict[str, object]:
@@ -142,7 +141,7 @@ def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
         (folder / name).write_text(json.dumps(content))
     (folder / "crops").mkdir(exist_ok=True)
     (folder / "crops/rejected.csv").write_text("patient_id,image,reason\nP1,a.jpg,empty\nP2,b.jpg,too_small\n")
-    return write_card(folder, of, encode(of), Parity(3.2e-7, 4.1e-5), about)
+    return write_card(folder, of, encode(of), WORDS, about)
 
 
 def test_the_card_says_what_other_precisions_change(tmp_path: Path) -> None:
@@ -171,7 +170,8 @@ def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> No
         "recipe `small`, seed 4",
         "`moe.fit.epochs` = 30",
         "3.2e-07 at most",
-        "of one of these pictures by 4.1e-05 at most",
+        "Rounding moves it by 4.1e-05.",
+        "Four members: a net; bayes; some experts; and photographs. Their calibrated",
         "All graphs compute in float32.",
         "64 patients, 24 of them malignant; above it 66 of 66 are",
         "8.3% of a cell's nearest neighbours",

@@ -16,15 +16,14 @@ from export.graphs import GraphPlan, export_graph
 from export.parity import ParityError
 from export.precision.float16 import emulate, halve
 from infer.bundle.load import REFERENCE, load_bundle
-from infer.bundle.manifest import INSTEAD
-from infer.engine.fallback import Scorer
+from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device, Graph
+from tests.bundles import HALVES
 from tests.export.test_quantization import drawn_encoder, pictures
 from train.members.mixture_network import Encoder, Encoders
 
 NAME = "moe_encoder.onnx"
 DEVICE = Device(CPU, "test")
-HALVES = INSTEAD["float16"]
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +164,8 @@ def test_a_gpu_that_computes_wrongly_is_found_out(
     model = onnx.load_from_string(bundle.graphs[HALVES[name]])
     fault(model)
     wrong = replace(bundle, graphs=bundle.graphs | {HALVES[name]: model.SerializeToString()})
-    scorer = Scorer(wrong, DEVICE, None, 1)
-    scorer.prove()
-    assert scorer.precision == "float32"
-    (said,) = scorer.downgrades
+    engine = Engine(wrong, DEVICE, None, 1)
+    engine.prove()
+    assert engine.precision == "float32"
+    (said,) = engine.downgrades
     assert "self-test failed" in said

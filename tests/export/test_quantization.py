@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from export.parity import ParityError
 from export.precision.int8 import LARGEST, quantize
 from infer.bundle.load import REFERENCE, load_bundle
-from infer.bundle.manifest import INT8
-from infer.engine.fallback import Scorer
+from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device, Graph
+from tests.bundles import INT8
 from train.members.mixture_network import Encoder, Encoders
 
 CHANNELS = (4, 6, 8)  # three blocks: 112 -> 28 pixels
@@ -174,9 +174,9 @@ def test_a_processor_that_computes_integers_wrongly_is_found_out(
     """The faults are put into the graph that ships, whose self-test knows nothing of them."""
     bundle = load_bundle(REFERENCE)
     wrong = replace(bundle, graphs=bundle.graphs | {INT8: altered(bundle.graphs[INT8], layer, alter)})
-    scorer = Scorer(wrong, Device(CPU, "test"), None, 1)
-    scorer.prove()
-    assert (scorer.precision, len(scorer.downgrades)) == ("float32", 1)
+    engine = Engine(wrong, Device(CPU, "test"), None, 1)
+    engine.prove()
+    assert (engine.precision, len(engine.downgrades)) == ("float32", 1)
 
 
 def test_a_channel_that_integers_cannot_hold_is_refused(encoders: Encoders) -> None:

@@ -11,11 +11,13 @@ from export.parity import ParityError
 from export.precision import proof as reduced
 from export.precision.proof import Change, check, tolerance
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
-from infer.bundle.manifest import INT8, LARGEST_CHANGE, OUTPUTS, OperatingPoint, Precision
+from infer.bundle.manifest import LARGEST_CHANGE, OperatingPoint, load_members
 from infer.cohort.patients import Cohort, read_cohort
 from infer.errors import UsageError
+from infer.members.member import Precision
 from infer.scoring.ensemble import decide
-from infer.scoring.patient import Scores
+from infer.scoring.result import Scores
+from tests.bundles import FLOAT16_OUTPUTS, INT8
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
 
@@ -110,14 +112,15 @@ def test_float32_is_not_compared_with_itself(drawn: Cohort) -> None:
         check(without, drawn, "float16")
 
 
+MEMBERS = load_members(load_bundle(REFERENCE).manifest)
 LARGE = {"imagenet_contribution": [-8.0, 0.25]}
 
 
 def test_float16_may_move_by_as_much_as_it_moved() -> None:
-    exact = {name: [0.5, 0.25] for name in (*OUTPUTS["float16"], "moe_clinical")} | LARGE
+    exact = {name: [0.5, 0.25] for name in (*FLOAT16_OUTPUTS, "moe_clinical")} | LARGE
     found = exact | {"baseline": [0.5, 0.252], "imagenet_contribution": [-7.95, 0.25]}
-    allowed = tolerance("float16", exact, found)
-    assert allowed == pytest.approx(dict.fromkeys(OUTPUTS["float16"], 0.005) | {"imagenet_contribution": 0.1})
+    allowed = tolerance(MEMBERS, "float16", exact, found)
+    assert allowed == pytest.approx(dict.fromkeys(FLOAT16_OUTPUTS, 0.005) | {"imagenet_contribution": 0.1})
 
 
 @pytest.mark.parametrize(
@@ -131,6 +134,6 @@ def test_float16_may_move_by_as_much_as_it_moved() -> None:
 )
 def test_float16_that_moves_too_far_is_no_rounding(name: str, values: list[float], allowed: str) -> None:
     """Its own tolerance would grow with it."""
-    exact = {one: [0.5, 0.25] for one in OUTPUTS["float16"]} | LARGE | {"moe_maps": [100.0, 100.0]}
+    exact = {one: [0.5, 0.25] for one in FLOAT16_OUTPUTS} | LARGE | {"moe_maps": [100.0, 100.0]}
     with pytest.raises(ParityError, match=rf"float16 moves {name} by .*, {allowed} is allowed"):
-        tolerance("float16", exact, exact | {name: values})
+        tolerance(MEMBERS, "float16", exact, exact | {name: values})

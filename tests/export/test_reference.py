@@ -15,9 +15,10 @@ from sklearn.naive_bayes import GaussianNB
 from export.precision.float16 import on_a_gpu
 from export.precision.proof import check
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
-from infer.bundle.manifest import Precision
 from infer.cohort.patients import Patient, read_cohort
+from infer.members.member import Precision
 from infer.run import Options, run
+from tests.bundles import scan_section
 from tests.export.from_graphs import rebuild
 from tests.float32 import in_float32
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
@@ -95,6 +96,7 @@ def scores_in_torch(folder: Path, bundle: Bundle, date: dt.date) -> dict[str, di
 def _score(patient: Patient, folder: Path, bundle: Bundle, networks: Networks) -> dict[str, float]:
     baseline, scan, encoder, head, imagenet = networks
     manifest = bundle.manifest
+    fusion = scan_section(manifest).class_fusion
     assert patient.clinical
     files = sorted((folder / patient.patient_id).glob("*.jpg"))
     images = torch.from_numpy(np.stack([_crop(path) for path in files]))
@@ -102,7 +104,7 @@ def _score(patient: Patient, folder: Path, bundle: Bundle, networks: Networks) -
         [[float(patient.clinical.female), patient.clinical.lymph_count, patient.clinical.age_years]]
     )
     per_image = baseline(images, clinical.expand(len(images), 3)).softmax(1)[:, 1]
-    classes = [manifest.class_fusion[first] for first in scan(images)[0].argmax(1).tolist()]
+    classes = [fusion[first] for first in scan(images)[0].argmax(1).tolist()]
     mixture = head(encoder(images).mean(0, keepdim=True), clinical)
     raw = {
         "baseline": float(per_image.mean()),
@@ -131,8 +133,9 @@ def _crop(path: Path) -> np.ndarray:
 
 def _naive_bayes(classes: list[int], clinical: list[float], bundle: Bundle) -> float:
     """The 21 features counted out, then scikit-learn's own predict_proba."""
-    numbers = bundle.manifest.naive_bayes
-    shares = [classes.count(c) / len(classes) for c in range(max(bundle.manifest.class_fusion) + 1)]
+    section = scan_section(bundle.manifest)
+    numbers = section.naive_bayes
+    shares = [classes.count(c) / len(classes) for c in range(max(section.class_fusion) + 1)]
     entropy = -sum(share * np.log(share + 1e-3) for share in shares)
     sex, count, age = clinical
     base = [sex, max(count, numbers.count_floor), age, *shares, entropy, len(set(classes))]

@@ -3,23 +3,26 @@
 import json
 from typing import Any
 
+import msgspec
+
 from infer.bundle.manifest import (
-    GRAPHS,
-    MEMBERS,
     SCHEMA,
     Calibration,
     Drift,
     Ensemble,
     Manifest,
-    NaiveBayes,
     OperatingPoint,
-    Plausible,
     Provenance,
-    Range,
     SelfTest,
     encode,
 )
+from infer.cohort.plausible import Plausible, Range
+from infer.members.naive_bayes import NaiveBayes
+from infer.members.registry import names
 
+GRAPHS = (
+    "baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx", "imagenet_encoder.onnx", "imagenet_head.onnx"
+)  # fmt: skip
 CLASSES = 15
 FEATURES = CLASSES + 6
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
@@ -42,10 +45,17 @@ def make_manifest() -> Manifest:
         graphs={name: f"{number:064x}" for number, name in enumerate(GRAPHS)},
         opset=20,
         crop_size=112,
-        class_fusion=[min(number, CLASSES - 1) for number in range(20)],
-        naive_bayes=make_naive_bayes(),
+        members={
+            "baseline": {},
+            "scan": {
+                "class_fusion": [min(number, CLASSES - 1) for number in range(20)],
+                "naive_bayes": msgspec.to_builtins(make_naive_bayes()),
+            },
+            "moe": {"mixtures": 3},
+            "imagenet": {},
+        },
         ensemble=Ensemble(
-            calibration={member: Calibration(slope=1.5, intercept=-0.25) for member in MEMBERS},
+            calibration={member: Calibration(slope=1.5, intercept=-0.25) for member in names()},
             weights={"baseline": 0.5, "scan": 0.25, "moe": 0.125, "imagenet": 0.125},
             operating_points={"balanced": OperatingPoint(refer_low=0.4, refer_high=0.6)},
         ),

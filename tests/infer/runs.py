@@ -3,10 +3,13 @@
 import csv
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infer.engine.networks import Seen
+from infer.members.member import Member
 from infer.run import Options, run
 from tests.synthetic import REFERENCE_DATE
 
@@ -61,6 +64,17 @@ def score(patients: Path, out: Path, **options: Any) -> Outcome:
     """A run in this process, on the processor, at the synthetic cohort's date."""
     options = {"device": "cpu", "reference_date": REFERENCE_DATE, "workers": 2, **options}
     return Outcome(run(Options(patients, out, **options)), out)
+
+
+def sums_of(members: Iterable[Member[Any]], *batches: Seen) -> dict[str, Any]:
+    """A patient's sums, by member, of all pictures in some batches."""
+    members = tuple(members)
+    sums = {member.name: member.begin() for member in members}
+    for seen in batches:
+        for member in members:
+            for row in range(len(next(iter(seen[member.name].values())))):
+                member.add(sums[member.name], seen[member.name], row)
+    return sums
 
 
 def verdict(row: dict[str, str]) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-import infer.engine.networks
+import infer.engine.self_test
 import infer.engine.sessions
 from infer.bundle.load import Bundle, load_bundle
-from infer.engine.fallback import Scorer
+from infer.engine.fallback import Engine
 from infer.engine.networks import Networks
 from infer.engine.sessions import CPU, CUDA, Device, Graph, check_nodes, shared
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.output.results import Results
-from tests.infer.runs import TINY, Cut, score
+from tests.infer.runs import TINY, Cut, score, sums_of
 
 PRETENDED = Device(CPU, "a pretended GPU", may_move=True)
 PINNED = Device(CPU, "a pretended GPU")
@@ -43,7 +42,7 @@ def crops() -> tuple[Any, Any]:
 
 def breaks(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, int], Exception | None]) -> list[tuple[str, int]]:
     """Let graphs fail by name and batch while the networks stand on a device they may leave; returns what was run."""
-    works, leaves = Graph.run, Scorer._on_the_processor
+    works, leaves = Graph.run, Engine._on_the_processor
     calls: list[tuple[str, int]] = []
     moved: list[str] = []
 
@@ -55,12 +54,12 @@ def breaks(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, int], Exceptio
         calls.append((self.name, rows))
         return works(self, **inputs)
 
-    def on_the_processor(self: Scorer, device: Device, why: str) -> Networks:
+    def on_the_processor(self: Engine, device: Device, why: str) -> Networks:
         moved.append(why)
         return leaves(self, device, why)
 
     monkeypatch.setattr(Graph, "run", run)
-    monkeypatch.setattr(Scorer, "_on_the_processor", on_the_processor)
+    monkeypatch.setattr(Engine, "_on_the_processor", on_the_processor)
     return calls
 
 
@@ -71,40 +70,45 @@ def small_memory(limit: int) -> Callable[[str, int], Exception | None]:
 def test_too_little_memory_makes_batches_smaller_and_changes_no_score(
     tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Scorer(tiny, PINNED, 40, 1).score_images(*crops)
-    networks = Scorer(tiny, PINNED, 40, 1)
+    whole = Engine(tiny, PINNED, 40, 1).score_pictures(*crops)
+    engine = Engine(tiny, PINNED, 40, 1)
     calls = breaks(monkeypatch, small_memory(16))
-    found = networks.score_images(*crops)
-    for name in ("baseline", "classes", "maps", "contribution"):
-        assert np.array_equal(getattr(found, name), getattr(whole, name))
+    found = engine.score_pictures(*crops)
+    for name, output in (
+        ("baseline", "probability"),
+        ("scan", "probabilities"),
+        ("moe", "maps"),
+        ("imagenet", "contribution"),
+    ):
+        assert np.array_equal(found[name][output], whole[name][output])
     assert [rows for name, rows in calls if name == "scan.onnx"] == [16, 16, 16]  # one shape, the last one padded
-    assert networks.downgrades == ["batches of 16 instead of 40: baseline.onnx: out of memory"]
+    assert engine.downgrades == ["batches of 16 instead of 40: baseline.onnx: out of memory"]
 
 
 def test_too_little_memory_for_the_smallest_batch_is_6_or_a_move(
     tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Scorer(tiny, PINNED, 40, 1).score_images(*crops)
+    whole = Engine(tiny, PINNED, 40, 1).score_pictures(*crops)
     breaks(monkeypatch, small_memory(0))
     with pytest.raises(DeviceMemoryError, match=r"baseline\.onnx: out of memory") as caught:
-        Scorer(tiny, PINNED, 40, 1).score_images(*crops)
+        Engine(tiny, PINNED, 40, 1).score_pictures(*crops)
     assert caught.value.exit_code == 6
-    networks = Scorer(tiny, PRETENDED, 40, 1)
-    assert np.array_equal(networks.score_images(*crops).maps, whole.maps)
-    assert [text.partition(":")[0] for text in networks.downgrades] == [
+    engine = Engine(tiny, PRETENDED, 40, 1)
+    assert np.array_equal(engine.score_pictures(*crops)["moe"]["maps"], whole["moe"]["maps"])
+    assert [text.partition(":")[0] for text in engine.downgrades] == [
         "batches of 16 instead of 40",
         "batches of 8 instead of 40",
         "moved from CPUExecutionProvider to CPUExecutionProvider",
     ]
-    assert networks.device == Device(CPU, "a pretended GPU, then left")
+    assert engine.device == Device(CPU, "a pretended GPU, then left")
 
 
 def test_two_threads_that_find_out_together_move_once(
     tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have failed before either has moved; the second goes on with what the first put there."""
-    whole = Networks(tiny, PINNED, 40, 1).score_images(*crops)
-    scorer, works, meeting, failed = Scorer(tiny, PRETENDED, 40, 2), Networks.score_images, threading.Barrier(2), [0]
+    whole = Networks(tiny, PINNED, 40, 1).score_pictures(*crops)
+    engine, works, meeting, failed = Engine(tiny, PRETENDED, 40, 2), Networks.score_pictures, threading.Barrier(2), [0]
 
     def fails(self: Networks, images: Any, clinical: Any) -> Any:
         if self.device is PRETENDED:
@@ -113,22 +117,22 @@ def test_two_threads_that_find_out_together_move_once(
             raise DeviceError("gone")
         return works(self, images, clinical)
 
-    monkeypatch.setattr(Networks, "score_images", fails)
+    monkeypatch.setattr(Networks, "score_pictures", fails)
     with ThreadPoolExecutor(2) as pool:
-        found = [future.result() for future in [pool.submit(scorer.score_images, *crops) for _ in range(2)]]
+        found = [future.result() for future in [pool.submit(engine.score_pictures, *crops) for _ in range(2)]]
     assert failed == [2]
-    assert all(np.array_equal(one.maps, whole.maps) for one in found)
-    assert scorer.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: gone"]
+    assert all(np.array_equal(one["moe"]["maps"], whole["moe"]["maps"]) for one in found)
+    assert engine.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: gone"]
 
 
 def test_too_little_memory_in_the_self_test_makes_batches_smaller(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorer = Scorer(tiny, PINNED, 64, 1)
-    expected = scorer.prove()
+    engine = Engine(tiny, PINNED, 64, 1)
+    expected = engine.prove()
     breaks(monkeypatch, small_memory(16))
-    assert scorer.prove() == expected
-    assert [text.partition(":")[0] for text in scorer.downgrades] == [
+    assert engine.prove() == expected
+    assert [text.partition(":")[0] for text in engine.downgrades] == [
         "batches of 32 instead of 64",
         "batches of 16 instead of 64",
     ]
@@ -138,17 +142,19 @@ def test_a_device_left_within_the_self_test_has_the_processors_digest(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures were answered by the one, patients by the other."""
-    expected = Scorer(tiny, PINNED, 8, 1).prove()
-    scorer = Scorer(tiny, PRETENDED, 8, 1)
-    works: Callable[..., Any] = Networks.score_images
+    expected = Engine(tiny, PINNED, 8, 1).prove()
+    engine = Engine(tiny, PRETENDED, 8, 1)
+    works: Callable[..., Any] = Networks.score_pictures
 
     def wrong(self: Networks, images: Any, clinical: Any) -> Any:
-        scores = works(self, images, clinical)
-        return replace(scores, baseline=scores.baseline + 1e-5) if self.device is PRETENDED else scores
+        seen = works(self, images, clinical)
+        if self.device is PRETENDED:
+            seen["baseline"]["probability"] = seen["baseline"]["probability"] + 1e-5
+        return seen
 
-    monkeypatch.setattr(Networks, "score_images", wrong)
+    monkeypatch.setattr(Networks, "score_pictures", wrong)
     breaks(monkeypatch, lambda name, _: DeviceError(f"{name}: gone") if name == "moe_head.onnx" else None)
-    assert scorer.prove() == expected
+    assert engine.prove() == expected
 
 
 def test_a_graph_that_a_device_has_no_room_for_is_no_bad_bundle(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,20 +171,24 @@ def test_a_graph_that_a_device_has_no_room_for_is_no_bad_bundle(tiny: Bundle, mo
         Graph("scan.onnx", tiny.graphs["scan.onnx"], PINNED, 1)
 
 
-def test_a_device_that_gives_up_for_a_patient_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    maps, clinical = np.ones((256, 3, 3)), np.array([1.0, 5.0, 60.0])
-    whole = Scorer(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
+def test_a_device_that_gives_up_for_a_patient_is_left(
+    tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinical = np.array([1.0, 5.0, 60.0])
+    plain = Engine(tiny, PINNED, 8, 1)
+    sums = sums_of(plain.members, plain.score_pictures(crops[0][:3], crops[1][:3]))
+    whole = plain.score_patient(sums, clinical)
     breaks(monkeypatch, lambda name, _: DeviceError(f"{name}: gone") if name == "imagenet_head.onnx" else None)
     with pytest.raises(DeviceError, match="gone"):
-        Scorer(tiny, PINNED, 8, 1).score_bag(maps, 0.1, clinical)
-    networks = Scorer(tiny, PRETENDED, 8, 1)
-    assert networks.score_bag(maps, 0.1, clinical) == whole
-    assert networks.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: imagenet_head.onnx: gone"]
+        Engine(tiny, PINNED, 8, 1).score_patient(sums, clinical)
+    engine = Engine(tiny, PRETENDED, 8, 1)
+    assert engine.score_patient(sums, clinical) == whole
+    assert engine.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: imagenet_head.onnx: gone"]
 
 
 def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = Scorer(tiny, PINNED, 8, 1).prove()
-    works, tests = infer.engine.networks.self_test, []
+    expected = Engine(tiny, PINNED, 8, 1).prove()
+    works, tests = infer.engine.self_test.self_test, []
 
     def fails_first(networks: Networks, bundle: Bundle) -> str:
         tests.append(networks.device)
@@ -187,18 +197,18 @@ def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pyt
         return works(networks, bundle)
 
     monkeypatch.setattr("infer.engine.fallback.self_test", fails_first)
-    networks = Scorer(tiny, PRETENDED, 8, 1)
-    assert networks.prove() == expected
-    assert networks.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: self-test failed"]
+    engine = Engine(tiny, PRETENDED, 8, 1)
+    assert engine.prove() == expected
+    assert engine.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: self-test failed"]
     tests.clear()
     with pytest.raises(BundleError, match="self-test failed"):
-        Scorer(tiny, PINNED, 8, 1).prove()
+        Engine(tiny, PINNED, 8, 1).prove()
 
 
 def test_a_processor_that_computes_otherwise_is_not_moved_to(
     tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorer = Scorer(tiny, PRETENDED, 40, 1)
+    engine = Engine(tiny, PRETENDED, 40, 1)
     breaks(monkeypatch, small_memory(0))
 
     def fails(*_: object) -> None:
@@ -206,20 +216,20 @@ def test_a_processor_that_computes_otherwise_is_not_moved_to(
 
     monkeypatch.setattr("infer.engine.fallback.self_test", fails)
     with pytest.raises(BundleError, match="self-test failed on the processor"):
-        scorer.score_images(*crops)
+        engine.score_pictures(*crops)
 
 
 def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
     """A session that ends up on the processor although CUDA was found."""
     with pytest.raises(DeviceError, match=r"baseline\.onnx: runs on CPUExecutionProvider"):
-        Scorer(tiny, Device(CUDA, "found"), 8, 1)
-    networks = Scorer(tiny, Device(CUDA, "found", may_move=True), None, 1)
-    assert networks.device == Device(CPU, "found, then left")
-    assert (networks.batch_size, networks._networks.batch_size) == (
+        Engine(tiny, Device(CUDA, "found"), 8, 1)
+    engine = Engine(tiny, Device(CUDA, "found", may_move=True), None, 1)
+    assert engine.device == Device(CPU, "found, then left")
+    assert (engine.batch_size, engine._networks.batch_size) == (
         256,
         8,
     )  # pictures are collected, and scored in small batches
-    assert networks.downgrades[0].startswith("moved from CUDAExecutionProvider to CPUExecutionProvider: baseline.onnx")
+    assert engine.downgrades[0].startswith("moved from CUDAExecutionProvider to CPUExecutionProvider: baseline.onnx")
 
 
 @pytest.mark.parametrize("text", OUT_OF_MEMORY)

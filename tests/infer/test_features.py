@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.bundle.manifest import NaiveBayes
 from infer.members.features import base_features, cell_classes, with_outliers
-from infer.members.naive_bayes import malignant_probability
+from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from tests.infer.manifests import CLASSES, make_naive_bayes
 
 CLINICAL = np.array([1.0, 11.2, 69.0])

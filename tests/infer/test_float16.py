@@ -10,17 +10,23 @@ import numpy as np
 import pytest
 
 from infer.bundle.load import Bundle
-from infer.bundle.manifest import INSTEAD, Precision
-from infer.engine.fallback import Scorer
-from infer.engine.networks import Networks, self_test, self_test_images
+from infer.bundle.manifest import load_members, reduced_outputs, stand_ins
+from infer.engine.fallback import Engine
+from infer.engine.networks import Networks, Seen
+from infer.engine.self_test import self_test, self_test_images
 from infer.engine.sessions import CPU, CUDA, Device, Graph
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
+from infer.members.member import Precision
 from tests.float32 import in_float32
 from tests.infer.runs import score
 
 GPU = Device(CPU, "a pretended GPU", may_move=True)
 PINNED = Device(CPU, "a pretended GPU")
-HALVES = INSTEAD["float16"]
+HALVES = {
+    "baseline.onnx": "baseline.float16.onnx",
+    "moe_encoder.onnx": "moe_encoder.float16.onnx",
+    "imagenet_encoder.onnx": "imagenet_encoder.float16.onnx",
+}
 Made = list[tuple[str, Precision]]
 
 
@@ -34,6 +40,10 @@ def crops() -> tuple[Any, Any]:
     """Soft ones: noise drives activations to where a rounded bit is large."""
     images = self_test_images(7, 16, 112, (190, 160, 180))
     return images, np.random.RandomState(0).rand(16, 3).astype(np.float32)
+
+
+def maps_of(seen: Seen) -> Any:
+    return seen["moe"]["maps"]
 
 
 def expecting(bundle: Bundle, name: str, change: float) -> Bundle:
@@ -63,16 +73,24 @@ def made(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, Precision], Exce
 
 
 def test_the_networks_of_pictures_are_near_those_in_float32(bundle: Bundle, crops: tuple[Any, Any]) -> None:
-    exact = Networks(bundle, PINNED, 16, 1).score_images(*crops)
-    found = Networks(bundle, PINNED, 16, 1, "float16").score_images(*crops)
-    for name, allowed in (("baseline", 0.005), ("maps", 0.1), ("contribution", 0.3)):
-        difference = float(np.abs(getattr(exact, name) - getattr(found, name)).max())
+    exact = Networks(bundle, PINNED, 16, 1).score_pictures(*crops)
+    found = Networks(bundle, PINNED, 16, 1, "float16").score_pictures(*crops)
+    for name, output, allowed in (
+        ("baseline", "probability", 0.005),
+        ("moe", "maps", 0.1),
+        ("imagenet", "contribution", 0.3),
+    ):
+        difference = float(np.abs(exact[name][output] - found[name][output]).max())
         assert 1e-6 < difference < allowed, name
-    assert np.array_equal(exact.classes, found.classes)  # the largest of them counts, and must not change
+    # The largest of them counts, and must not change.
+    assert np.array_equal(exact["scan"]["probabilities"], found["scan"]["probabilities"])
 
 
 def test_weights_are_those_of_the_graph_in_float32(bundle: Bundle) -> None:
-    assert set(HALVES) == {"baseline.onnx", "moe_encoder.onnx", "imagenet_encoder.onnx"}
+    members = load_members(bundle.manifest)
+    assert stand_ins(members, "float16") == HALVES
+    of_moe = {"moe", "moe_maps", "moe_image", "moe_gate"}
+    assert set(reduced_outputs(members, "float16")) == {"baseline", *of_moe, "imagenet_contribution", "imagenet"}
     for name, half in HALVES.items():
         data = bundle.graphs[half]
         assert len(data) < 60_000 < len(bundle.graphs[name])
@@ -110,27 +128,27 @@ def test_a_gpu_uses_float16_and_says_so(
 def test_which_device_uses_what(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who leaves a GPU computes in float32."""
     loaded = made(monkeypatch, lambda note, _: DeviceError("gone") if note == "found" else None)
-    scorer = Scorer(bundle, Device(CUDA, "found", may_move=True), None, 1)
+    engine = Engine(bundle, Device(CUDA, "found", may_move=True), None, 1)
     assert loaded == [("found", "float16"), ("found", "float32"), ("found, then left", "float32")]
-    assert [text.partition(":")[0] for text in scorer.downgrades] == [
+    assert [text.partition(":")[0] for text in engine.downgrades] == [
         "float32 instead of float16",
         "moved from CUDAExecutionProvider to CPUExecutionProvider",
     ]
     loaded.clear()
     with pytest.raises(DeviceError, match="gone"):
-        Scorer(bundle, Device(CUDA, "found"), None, 1)
+        Engine(bundle, Device(CUDA, "found"), None, 1)
     assert loaded == [("found", "float16"), ("found", "float32")]
     loaded.clear()
-    Scorer(bundle, Device(CPU, "here"), None, 1)
+    Engine(bundle, Device(CPU, "here"), None, 1)
     assert loaded == [("here", "int8")]
 
 
 @pytest.mark.usefixtures("_a_gpu")
 def test_a_gpu_that_computes_float16_wrongly_gets_float32(bundle: Bundle) -> None:
-    scorer = Scorer(expecting(bundle, "baseline", 0.01), PINNED, None, 1)
-    digest = scorer.prove()
-    assert (scorer.precision, scorer.device) == ("float32", PINNED)
-    (said,) = scorer.downgrades
+    engine = Engine(expecting(bundle, "baseline", 0.01), PINNED, None, 1)
+    digest = engine.prove()
+    assert (engine.precision, engine.device) == ("float32", PINNED)
+    (said,) = engine.downgrades
     assert said.startswith("float32 instead of float16: ")
     assert said.endswith(f"self-test failed on {CPU} in float16: baseline differs by 0.01, 0.005 is allowed")
     assert digest == self_test(Networks(bundle, PINNED, 8, 1), bundle)
@@ -142,10 +160,10 @@ def test_a_gpu_that_does_not_load_float16_gets_float32(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     loaded = made(monkeypatch, lambda _, precision: error if precision == "float16" else None)
-    scorer = Scorer(bundle, PINNED, None, 1)
-    scorer.prove()
+    engine = Engine(bundle, PINNED, None, 1)
+    engine.prove()
     assert loaded == [(PINNED.note, "float16"), (PINNED.note, "float32")]
-    assert scorer.downgrades == [f"float32 instead of float16: {error}"]
+    assert engine.downgrades == [f"float32 instead of float16: {error}"]
 
 
 @pytest.mark.usefixtures("_a_gpu")
@@ -157,33 +175,33 @@ def test_a_gpu_that_computes_wrongly_either_way_is_left(bundle: Bundle, monkeypa
 
     works = self_test
     monkeypatch.setattr("infer.engine.fallback.self_test", fails)
-    scorer = Scorer(bundle, GPU, None, 1)
-    scorer.prove()
-    assert (scorer.precision, scorer.device.note) == ("float32", "a pretended GPU, then left")
-    assert scorer.downgrades == [
+    engine = Engine(bundle, GPU, None, 1)
+    engine.prove()
+    assert (engine.precision, engine.device.note) == ("float32", "a pretended GPU, then left")
+    assert engine.downgrades == [
         "float32 instead of float16: wrong in float16",
         f"moved from {CPU} to {CPU}: wrong in float32",
     ]
     with pytest.raises(BundleError, match="wrong in float32"):
-        Scorer(bundle, PINNED, None, 1).prove()
+        Engine(bundle, PINNED, None, 1).prove()
 
 
 @pytest.mark.usefixtures("_a_gpu")
 def test_smaller_batches_stay_in_float16(
     bundle: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Networks(bundle, PINNED, 16, 1, "float16").score_images(*crops)
-    works: Any = Networks.score_images
+    whole = Networks(bundle, PINNED, 16, 1, "float16").score_pictures(*crops)
+    works: Any = Networks.score_pictures
 
     def small(self: Networks, images: Any, clinical: Any) -> Any:
         if self.batch_size > 8:
             raise DeviceMemoryError("out of memory")
         return works(self, images, clinical)
 
-    monkeypatch.setattr(Networks, "score_images", small)
-    scorer = Scorer(bundle, PINNED, 16, 1)
-    assert np.array_equal(scorer.score_images(*crops).maps, whole.maps)
-    assert (scorer.precision, scorer.batch_size_now) == ("float16", 8)
+    monkeypatch.setattr(Networks, "score_pictures", small)
+    engine = Engine(bundle, PINNED, 16, 1)
+    assert np.array_equal(maps_of(engine.score_pictures(*crops)), maps_of(whole))
+    assert (engine.precision, engine.batch_size_now) == ("float16", 8)
 
 
 @pytest.mark.usefixtures("_a_gpu")
@@ -192,21 +210,21 @@ def test_a_gpu_that_gives_up_in_float16_gets_float32(
     bundle: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, proving: bool
 ) -> None:
     """Loaded, and then there is no kernel for it, or it breaks down later. In float32 it may still do."""
-    expected = Networks(bundle, PINNED, 16, 1).score_images(*crops)
-    works: Any = Networks.score_images
+    expected = Networks(bundle, PINNED, 16, 1).score_pictures(*crops)
+    works: Any = Networks.score_pictures
 
     def no_kernel(self: Networks, images: Any, clinical: Any) -> Any:
         if self.precision == "float16":
             raise DeviceError("no engine")
         return works(self, images, clinical)
 
-    monkeypatch.setattr(Networks, "score_images", no_kernel)
-    scorer = Scorer(bundle, PINNED, 16, 1)
+    monkeypatch.setattr(Networks, "score_pictures", no_kernel)
+    engine = Engine(bundle, PINNED, 16, 1)
     if proving:
-        assert scorer.prove() == self_test(Networks(bundle, PINNED, 16, 1), bundle)
-    assert np.array_equal(scorer.score_images(*crops).maps, expected.maps)
-    assert (scorer.precision, scorer.device) == ("float32", PINNED)
-    assert scorer.downgrades == ["float32 instead of float16: no engine"]
+        assert engine.prove() == self_test(Networks(bundle, PINNED, 16, 1), bundle)
+    assert np.array_equal(maps_of(engine.score_pictures(*crops)), maps_of(expected))
+    assert (engine.precision, engine.device) == ("float32", PINNED)
+    assert engine.downgrades == ["float32 instead of float16: no engine"]
 
 
 @pytest.mark.usefixtures("_a_gpu")
@@ -215,23 +233,23 @@ def test_the_self_test_begins_anew_where_float16_is_left_within_it(
 ) -> None:
     """Pictures were answered in float16, patients in float32: neither the one's digest nor the other's."""
     expected = self_test(Networks(bundle, PINNED, 16, 1), bundle)
-    works: Any = Networks.score_bag
+    works: Any = Networks.score_patient
 
     def no_kernel(self: Networks, *arguments: Any) -> Any:
         if self.precision == "float16":
             raise DeviceError("no engine")
         return works(self, *arguments)
 
-    monkeypatch.setattr(Networks, "score_bag", no_kernel)
-    scorer = Scorer(bundle, PINNED, 16, 1)
-    assert scorer.prove() == expected
-    assert scorer.precision == "float32"
+    monkeypatch.setattr(Networks, "score_patient", no_kernel)
+    engine = Engine(bundle, PINNED, 16, 1)
+    assert engine.prove() == expected
+    assert engine.precision == "float32"
 
 
 def test_what_is_left_is_named(bundle: Bundle) -> None:
     """Whatever the device's own choice would have been."""
     broken = dataclasses.replace(bundle, graphs=bundle.graphs | {HALVES["baseline.onnx"]: b"no graph"})
-    (said,) = Scorer(broken, PINNED, 8, 1, "float16").downgrades
+    (said,) = Engine(broken, PINNED, 8, 1, "float16").downgrades
     assert said.startswith("float32 instead of float16: baseline.float16.onnx: onnxruntime cannot load")
 
 
@@ -240,7 +258,7 @@ def test_what_is_left_is_named(bundle: Bundle) -> None:
 def test_float32_is_tested_before_it_takes_over_under_way(
     bundle: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    works: Any = Networks.score_images
+    works: Any = Networks.score_pictures
     proven = False
 
     def breaks_down(self: Networks, images: Any, clinical: Any) -> Any:
@@ -250,17 +268,17 @@ def test_float32_is_tested_before_it_takes_over_under_way(
             raise error
         return works(self, images, clinical)
 
-    monkeypatch.setattr(Networks, "score_images", breaks_down)
-    scorer = Scorer(bundle, GPU, 16, 1)
-    scorer.prove()
+    monkeypatch.setattr(Networks, "score_pictures", breaks_down)
+    engine = Engine(bundle, GPU, 16, 1)
+    engine.prove()
     proven = True
-    expected = Networks(bundle, Device(CPU, "here"), 8, 1).score_images(*(part[:8] for part in crops))
-    assert np.array_equal(scorer.score_images(*crops).maps[:8], expected.maps)
-    assert scorer.device.note == "a pretended GPU, then left"
-    assert scorer.downgrades == ["float32 instead of float16: no engine", f"moved from {CPU} to {CPU}: {error}"]
+    expected = Networks(bundle, Device(CPU, "here"), 8, 1).score_pictures(*(part[:8] for part in crops))
+    assert np.array_equal(maps_of(engine.score_pictures(*crops))[:8], maps_of(expected))
+    assert engine.device.note == "a pretended GPU, then left"
+    assert engine.downgrades == ["float32 instead of float16: no engine", f"moved from {CPU} to {CPU}: {error}"]
     proven = False
-    scorer = Scorer(bundle, PINNED, 16, 1)
-    scorer.prove()
+    engine = Engine(bundle, PINNED, 16, 1)
+    engine.prove()
     proven = True
     with pytest.raises(type(error), match=str(error)):
-        scorer.score_images(*crops)
+        engine.score_pictures(*crops)

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from infer.bundle.load import REFERENCE
-from infer.engine.fallback import Scorer
+from infer.engine.fallback import Engine
 from infer.engine.networks import Networks
 from infer.errors import OutputError
-from infer.output.journal import JOURNAL, Entry, Identity, read_journal
+from infer.output.journal import JOURNAL, Identity, read_journal
 from infer.output.results import Results
 from infer.output.resume import Past, find_past
+from infer.scoring.result import PatientResult
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Cut, Outcome, keep_patients, names, set_count
 
@@ -45,9 +46,9 @@ def cut(cohort: Path, out: Path, after: int, **options: Any) -> None:
     """A run that ends once so many patients are finished."""
     writes, count = Results.write, 0
 
-    def write(self: Results, line: int, entry: Entry) -> None:
+    def write(self: Results, line: int, result: PatientResult) -> None:
         nonlocal count
-        writes(self, line, entry)
+        writes(self, line, result)
         count += 1
         if count == after:
             raise Cut
@@ -62,14 +63,14 @@ def cut(cohort: Path, out: Path, after: int, **options: Any) -> None:
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each batch had from here on; the first of each run is the self-test's."""
-    works: Callable[..., Any] = Networks.score_images
+    works: Callable[..., Any] = Networks.score_pictures
     seen: list[int] = []
 
     def counted(self: Networks, images: Any, clinical: Any) -> Any:
         seen.append(len(images))
         return works(self, images, clinical)
 
-    monkeypatch.setattr(Networks, "score_images", counted)
+    monkeypatch.setattr(Networks, "score_pictures", counted)
     return seen
 
 
@@ -324,8 +325,8 @@ def test_a_pinned_day_goes_with_its_results(pristine: Path, tmp_path: Path, monk
     at(monkeypatch, 2019, 7, 1)
     cut(pristine, tmp_path, 2, reference_date=None)
     at(monkeypatch, 2020, 7, 1)
-    works = Scorer.prove
-    monkeypatch.setattr(Scorer, "prove", lambda self: works(self)[::-1])
+    works = Engine.prove
+    monkeypatch.setattr(Engine, "prove", lambda self: works(self)[::-1])
     outcome = score(pristine, tmp_path, reference_date=None)
     assert outcome.record["options"]["reference_date"] == "2020-07-01"
     assert outcome.record["started_over"] == "the unfinished run had another numerics"

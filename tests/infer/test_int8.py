@@ -8,16 +8,29 @@ import numpy as np
 import pytest
 
 from infer.bundle.load import CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
-from infer.bundle.manifest import INT8, MANIFEST, OUTPUTS, Manifest, Precision, Reduced, decode, encode
-from infer.engine.fallback import Scorer
-from infer.engine.networks import Networks, self_test
+from infer.bundle.manifest import (
+    MANIFEST,
+    Manifest,
+    Reduced,
+    decode,
+    encode,
+    load_members,
+    reduced_outputs,
+    stand_ins,
+)
+from infer.engine.fallback import Engine
+from infer.engine.networks import Networks
+from infer.engine.self_test import self_test
 from infer.engine.sessions import CPU, Device
 from infer.errors import BundleError
+from infer.members.member import Precision
 from tests.float32 import in_float32
 from tests.infer.manifests import make_manifest
 from tests.infer.runs import Outcome, score
 
 DEVICE = Device(CPU, "test")
+INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in integers
+OUTPUTS = ("moe", "moe_maps", "moe_image", "moe_gate")  # of the self-test, those that depend on it
 
 
 def of(bundle: Bundle) -> Reduced:
@@ -59,7 +72,7 @@ def numbers(outcome: Outcome) -> list[dict[str, str]]:
 
 
 def test_a_processor_uses_integers_and_says_so(bundle: Bundle, plain: Outcome, float32: Outcome) -> None:
-    assert str(Scorer(bundle, DEVICE, None, 1)) == f"{CPU} (test), int8"
+    assert str(Engine(bundle, DEVICE, None, 1)) == f"{CPU} (test), int8"
     assert (plain.record["device"]["precision"], plain.record["downgrades"]) == ("int8", [])
     assert (float32.record["device"]["precision"], float32.record["downgrades"]) == ("float32", [])
 
@@ -91,9 +104,9 @@ def test_a_processor_that_computes_integers_wrongly_gets_float32(
 
 
 def test_integers_that_give_no_number_get_float32(bundle: Bundle) -> None:
-    scorer = Scorer(expecting(bundle, "moe", float("nan")), DEVICE, None, 2)
-    digest = scorer.prove()
-    assert (scorer.precision, len(scorer.downgrades)) == ("float32", 1)
+    engine = Engine(expecting(bundle, "moe", float("nan")), DEVICE, None, 2)
+    digest = engine.prove()
+    assert (engine.precision, len(engine.downgrades)) == ("float32", 1)
     assert digest == self_test(Networks(bundle, DEVICE, 8, 1), bundle)
 
 
@@ -104,14 +117,16 @@ def test_float32_has_its_own_self_test(bundle: Bundle) -> None:
     expected = test.expected | {"moe": [value + 0.01 for value in test.expected["moe"]]}
     test = msgspec.structs.replace(test, expected=expected)
     wrong = dataclasses.replace(wrong, manifest=msgspec.structs.replace(wrong.manifest, self_test=test))
-    scorer = Scorer(wrong, DEVICE, None, 2)
+    engine = Engine(wrong, DEVICE, None, 2)
     with pytest.raises(BundleError, match=rf"self-test failed on {CPU}: moe differs") as caught:
-        scorer.prove()
+        engine.prove()
     assert caught.value.exit_code == 5
 
 
 def test_what_integers_do_not_touch_is_tested_as_in_float32(bundle: Bundle) -> None:
-    assert set(of(bundle).expected) == {"moe", "moe_maps", "moe_image", "moe_gate"}
+    members = load_members(bundle.manifest)
+    assert stand_ins(members, "int8") == {"moe_encoder.onnx": INT8}
+    assert set(of(bundle).expected) == set(reduced_outputs(members, "int8")) == set(OUTPUTS)
     test = bundle.manifest.self_test
     moved = test.expected | {"scan": [value + 3e-4 for value in test.expected["scan"]]}  # within int8's tolerance
     altered = msgspec.structs.replace(bundle.manifest, self_test=msgspec.structs.replace(test, expected=moved))
@@ -122,10 +137,10 @@ def test_what_integers_do_not_touch_is_tested_as_in_float32(bundle: Bundle) -> N
 
 def test_integers_that_cannot_be_loaded_get_float32(bundle: Bundle) -> None:
     broken = dataclasses.replace(bundle, graphs=bundle.graphs | {INT8: b"no graph"})
-    scorer = Scorer(broken, DEVICE, None, 2)
-    scorer.prove()
-    assert scorer.precision == "float32"
-    (said,) = scorer.downgrades
+    engine = Engine(broken, DEVICE, None, 2)
+    engine.prove()
+    assert engine.precision == "float32"
+    (said,) = engine.downgrades
     assert said.startswith(f"float32 instead of int8: {INT8}: onnxruntime cannot load this graph")
 
 
@@ -135,19 +150,19 @@ def test_a_score_hangs_neither_on_threads_nor_on_batches(bundle: Bundle) -> None
     networks = [
         Networks(bundle, DEVICE, batch, threads, "int8") for batch, threads in ((16, 1), (16, 2), (8, 1), (1, 1))
     ]
-    whole = networks[0].score_images(crops, clinical).maps
-    assert np.array_equal(networks[1].score_images(crops, clinical).maps, whole)
-    assert np.array_equal(networks[2].score_images(crops[8:], clinical[8:]).maps, whole[8:])
-    assert np.array_equal(networks[3].score_images(crops[5:6], clinical[5:6]).maps, whole[5:6])
+    whole = networks[0].score_pictures(crops, clinical)["moe"]["maps"]
+    assert np.array_equal(networks[1].score_pictures(crops, clinical)["moe"]["maps"], whole)
+    assert np.array_equal(networks[2].score_pictures(crops[8:], clinical[8:])["moe"]["maps"], whole[8:])
+    assert np.array_equal(networks[3].score_pictures(crops[5:6], clinical[5:6])["moe"]["maps"], whole[5:6])
 
 
 def test_a_bundle_without_integers_is_whole(bundle: Bundle, tmp_path: Path) -> None:
     loaded = in_float32(bundle, tmp_path / "bundle")
     assert loaded.manifest.int8 is None
     assert INT8 not in loaded.graphs
-    scorer = Scorer(loaded, DEVICE, None, 1)
-    scorer.prove()
-    assert (scorer.precision, scorer.downgrades) == ("float32", [])
+    engine = Engine(loaded, DEVICE, None, 1)
+    engine.prove()
+    assert (engine.precision, engine.downgrades) == ("float32", [])
 
 
 def problem(manifest: Manifest) -> str:
@@ -164,8 +179,8 @@ def test_the_graph_and_what_is_known_of_it_go_together() -> None:
     decode(encode(msgspec.structs.replace(more, int8=GOOD)), "here")
 
 
-EXPECTED = {name: [0.5, 0.5] for name in OUTPUTS["int8"]}
-ALLOWED = dict.fromkeys(OUTPUTS["int8"], 0.005)
+EXPECTED = {name: [0.5, 0.5] for name in OUTPUTS}
+ALLOWED = dict.fromkeys(OUTPUTS, 0.005)
 GOOD = Reduced(EXPECTED, ALLOWED, patients=1, largest_change=0.01, changed_decisions=0)
 
 

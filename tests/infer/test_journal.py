@@ -7,39 +7,58 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from infer.output.journal import FORMAT, JOURNAL, Entry, Header, Identity, Journal, Place, read_journal
+from infer.output.journal import FORMAT, JOURNAL, Header, Identity, Journal, Place, read_journal
+from infer.scoring.result import ImageResult, PatientResult, Scores
 from tests.fuzz import fuzz
 
 HEADER = Header(
     FORMAT, Identity("0.1.0", "libraries", "bundle", "balanced", None, "%d.%m.%Y", "numerics"), "2019-07-01"
 )
-ENTRY = Entry(
-    "P1", "f1", "scored", "", "refer", 2, 1, {"empty": 1}, 3, True, "P1,scored,,0.5\n", "P1,\udcff.jpg,used\n"
+RESULT = PatientResult(
+    patient_id="P1",
+    status="scored",
+    reason="",
+    age_years=69.5,
+    scores=Scores(0.5, "refer", {"scan": 0.25, "moe": 1.0}, {"moe_image_gate": 0.1}),
+    images=(ImageResult("\udcff.jpg", "empty: x"), ImageResult("1.jpg", "", {"cell_class": 14, "contribution": 2.0})),
+    fingerprint="f1",
+    ignored_files=3,
+    unusual_colour=True,
+    unusual_sizes={"168 x 168": 2},
+    pictures_below=("slide2",),
+    contents=("0a", "0b"),
 )
+UNSCORED = PatientResult("P2", "failed", "folder_missing: x", None, None, (), "f2")
 texts = st.text(st.characters(codec=None, categories=None))  # lone surrogates too: file names need not be UTF-8
 
 
-def started(path: Path, *entries: Entry) -> Journal:
+def started(path: Path, *results: PatientResult) -> Journal:
     journal = Journal(path, HEADER, "now", None)
-    for entry in entries:
-        journal.append(entry)
+    for result in results:
+        journal.append(result)
     return journal
 
 
+def of(patient_id: str) -> PatientResult:
+    return structs.replace(RESULT, patient_id=patient_id)
+
+
 def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
-    other = replace(ENTRY, patient_id="P2", fingerprint="f2", status="failed", code="folder_missing")
     with started(tmp_path / JOURNAL) as journal:
-        first, second = journal.append(ENTRY), journal.append(other)
-        assert (journal.entry(first), journal.entry(second)) == (ENTRY, other)
+        first, second = journal.append(RESULT), journal.append(UNSCORED)
+        assert (journal.result(first), journal.result(second)) == (RESULT, UNSCORED)
+        kinds = [type(value) for value in journal.result(first).images[1].values.values()]
+        assert kinds == [int, float]  # 2.0 must not become 2, nor 14 14.0: their text is another
     stored = read_journal(tmp_path / JOURNAL)
     assert stored is not None
     assert (stored.header, stored.starts) == (HEADER, ("now",))
     assert stored.places == {"P1": Place(first, "f1", "scored"), "P2": Place(second, "f2", "failed")}
     assert stored.end == (tmp_path / JOURNAL).stat().st_size
     with Journal(tmp_path / JOURNAL, HEADER, "later", stored) as journal:
-        assert journal.entry(second) == other
-        third = journal.append(replace(ENTRY, fingerprint="f3"))
+        assert journal.result(second) == UNSCORED
+        third = journal.append(structs.replace(RESULT, fingerprint="f3"))
     again = read_journal(tmp_path / JOURNAL)
     assert again is not None
     assert (again.starts, again.places["P1"]) == (("now", "later"), Place(third, "f3", "scored"))
@@ -47,17 +66,30 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
 
 @given(texts, texts, st.dictionaries(texts, st.integers(0, 10**9)))
 def test_any_text_reads_back_the_same(
-    tmp_path_factory: pytest.TempPathFactory, prediction: str, images: str, reasons: dict[str, int]
+    tmp_path_factory: pytest.TempPathFactory, patient_id: str, image: str, sizes: dict[str, int]
 ) -> None:
-    entry = replace(ENTRY, prediction=prediction, images=images * 3000, image_reasons=reasons)
+    images = (ImageResult(image, image, dict(sizes)),) * 3000
+    result = structs.replace(RESULT, patient_id=patient_id, reason=image, images=images, unusual_sizes=sizes)
     with started(tmp_path_factory.mktemp("journal") / JOURNAL) as journal:
-        offset = journal.append(entry)
-        assert journal.entry(offset) == entry
+        offset = journal.append(result)
+        assert journal.result(offset) == result
+
+
+@given(st.floats(), st.floats(), st.integers(-(2**63), 2**63))
+def test_any_number_reads_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, number: float, other: float, whole: int
+) -> None:
+    """What is no number, too: its patient fails, and its pictures stand in the journal."""
+    values = {"a": number, "b": whole}
+    scores = Scores(number, "refer", {"scan": other}, {"gate": number})
+    result = structs.replace(RESULT, age_years=other, scores=scores, images=(ImageResult("1.jpg", "", values),))
+    with started(tmp_path_factory.mktemp("journal") / JOURNAL) as journal:
+        assert repr(journal.result(journal.append(result))) == repr(result)  # as it is, NaN differs from itself
 
 
 def test_a_journal_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
-    with started(path, ENTRY, replace(ENTRY, patient_id="P2"), replace(ENTRY, patient_id="P3")):
+    with started(path, RESULT, of("P2"), of("P3")):
         data = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
     assert len(ends) == 5
@@ -73,7 +105,7 @@ def test_a_journal_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> None:
 
 def test_any_changed_byte_ends_what_counts(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
-    with started(path, ENTRY, replace(ENTRY, patient_id="P2")):
+    with started(path, RESULT, of("P2")):
         data = path.read_bytes()
     second = data.index(b"\n", data.index(b'"P1"')) + 1
     for place in range(second, len(data)):
@@ -85,13 +117,13 @@ def test_any_changed_byte_ends_what_counts(tmp_path: Path) -> None:
 
 def test_going_on_cuts_away_what_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
-    with started(path, ENTRY):
+    with started(path, RESULT):
         data = path.read_bytes()
     path.write_bytes(data + b"0123 {half" * 1000)
     stored = read_journal(path)
     assert stored is not None
     with Journal(path, HEADER, "later", stored) as journal:
-        journal.append(replace(ENTRY, patient_id="P2"))
+        journal.append(of("P2"))
     again = read_journal(path)
     assert again is not None
     assert list(again.places) == ["P1", "P2"]
@@ -119,7 +151,7 @@ def test_another_format_does_not_count(tmp_path: Path) -> None:
 def test_any_damage_is_cut_away(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Whatever happened to the file: what is taken from it was written by a run, and a run can go on from it."""
     path = tmp_path_factory.mktemp("journal") / JOURNAL
-    written = [ENTRY, replace(ENTRY, patient_id="P2"), replace(ENTRY, patient_id="P3")]
+    written = [RESULT, of("P2"), of("P3")]
     with started(path, *written):
         text = path.read_bytes()
     at = data.draw(st.integers(0, len(text)))
@@ -129,8 +161,8 @@ def test_any_damage_is_cut_away(tmp_path_factory: pytest.TempPathFactory, data: 
     if stored is None:
         return
     with Journal(path, HEADER, "later", stored) as journal:
-        assert all(journal.entry(place.offset) in written for place in stored.places.values())
-        journal.append(replace(ENTRY, patient_id="P4"))
+        assert all(journal.result(place.offset) in written for place in stored.places.values())
+        journal.append(of("P4"))
     again = read_journal(path)
     assert again is not None
     assert list(again.places) == [*stored.places, "P4"]
@@ -165,27 +197,27 @@ def places(path: Path) -> list[str]:
 @pytest.mark.parametrize("end", [FULL, SystemExit(143)])
 def test_an_entry_cut_short_leaves_what_was_whole(tmp_path: Path, end: BaseException) -> None:
     path = tmp_path / JOURNAL
-    with started(path, ENTRY) as journal:
+    with started(path, RESULT) as journal:
         whole = journal._file
         journal._file = Stopping(whole, 100, end)  # type: ignore[assignment]
         with pytest.raises(type(end)):
-            journal.append(replace(ENTRY, patient_id="P2"))
+            journal.append(of("P2"))
         assert places(path) == ["P1"]
         journal._file = whole
-        journal.append(replace(ENTRY, patient_id="P3"))
+        journal.append(of("P3"))
     assert places(path) == ["P1", "P3"]
 
 
 def test_an_entry_that_is_whole_when_a_signal_comes_counts(tmp_path: Path) -> None:
     """Whoever looked saw it in the file: it must not be taken out again."""
     path = tmp_path / JOURNAL
-    with started(path, ENTRY) as journal:
+    with started(path, RESULT) as journal:
         begin = path.stat().st_size
-        journal.append(replace(ENTRY, patient_id="P2"))
+        journal.append(of("P2"))
         room = path.stat().st_size - begin
         journal._file = Stopping(journal._file, room, SystemExit(143))  # type: ignore[assignment]
         with pytest.raises(SystemExit):
-            journal.append(replace(ENTRY, patient_id="P3"))
+            journal.append(of("P3"))
     assert places(path) == ["P1", "P2", "P3"]
 
 
@@ -198,21 +230,21 @@ def test_a_journal_taken_away_is_noticed(tmp_path: Path, put_in_its_place: bool)
             path.write_bytes(b"")
         journal._synced = 0.0  # a second has passed
         with pytest.raises(FileNotFoundError) as caught:
-            journal.append(ENTRY)
+            journal.append(RESULT)
     assert caught.value.filename == str(path)
 
 
 def test_an_entry_that_the_disk_changed_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
     with started(path) as journal:
-        offset = journal.append(ENTRY)
+        offset = journal.append(RESULT)
         with path.open("r+b") as file:
             file.seek(offset + 60)
             file.write(b"\xff")
         with pytest.raises(OSError, match="cannot be read back"):
-            journal.entry(offset)
+            journal.result(offset)
         with pytest.raises(OSError, match="cannot be read back"):
-            journal.entry(os.fstat(journal._file.fileno()).st_size)
+            journal.result(os.fstat(journal._file.fileno()).st_size)
 
 
 def test_a_disk_that_fails_at_the_end_does_not_hide_what_ended_the_run(
@@ -222,7 +254,7 @@ def test_a_disk_that_fails_at_the_end_does_not_hide_what_ended_the_run(
         raise OSError(errno.EIO, "Input/output error")
 
     path = tmp_path / JOURNAL
-    journal = started(path, ENTRY)
+    journal = started(path, RESULT)
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(SystemExit), journal:
         raise SystemExit(143)
@@ -243,11 +275,11 @@ def test_a_file_system_that_cannot_sync_ends_nothing_and_a_disk_that_fails_does(
         journal._synced = 0.0  # a second has passed
         if says is None:
             with pytest.raises(OSError, match="Input/output error"):
-                journal.append(ENTRY)
+                journal.append(RESULT)
         else:
-            journal.append(ENTRY)
+            journal.append(RESULT)
             monkeypatch.undo()
             journal._synced = 0.0
-            journal.append(replace(ENTRY, patient_id="P2"))
+            journal.append(of("P2"))
             assert journal.unsynced == says
             assert places(path) == ["P1", "P2"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from infer.errors import HeldError
-from infer.output.journal import Entry
 from infer.output.lock import LOCK, held
 from infer.output.results import Results
+from infer.scoring.result import PatientResult
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names, score
 
 HOLD = """
@@ -167,9 +167,9 @@ def test_a_second_run_takes_nothing_from_the_journal_of_the_first(
     """Whether it would go on or start over: it may touch nothing before the folder is its own."""
     works, left = Results.write, 2
 
-    def cut(self: Results, line: int, entry: Entry) -> None:
+    def cut(self: Results, line: int, result: PatientResult) -> None:
         nonlocal left
-        works(self, line, entry)
+        works(self, line, result)
         left -= 1
         if not left:
             raise Cut

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infer.bundle.manifest import MEMBERS, SCHEMA, decode, encode
+from infer.bundle.manifest import SCHEMA, decode, encode
 from infer.errors import BundleError
+from infer.members.registry import names
 from tests.fuzz import fuzz
 from tests.infer.manifests import FEATURES, altered, make_manifest
 
@@ -32,13 +33,38 @@ def test_round_trip() -> None:
     assert keys == sorted(keys)
 
 
-@pytest.mark.parametrize("path", ["extra", "ensemble.extra", "plausible.extra", "self_test.extra", "drift.extra"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "extra",
+        "ensemble.extra",
+        "plausible.extra",
+        "self_test.extra",
+        "drift.extra",
+        "members.baseline.extra",
+        "members.scan.extra",
+        "members.scan.naive_bayes.extra",
+        "members.moe.extra",
+        "members.imagenet.extra",
+    ],
+)
 def test_an_unknown_field_is_named(path: str) -> None:
     assert "unknown field `extra`" in problem(altered(path, 1))
 
 
 @pytest.mark.parametrize(
-    "path", ["opset", "class_fusion", "naive_bayes.prior", "ensemble.weights", "plausible.minimum_images", "drift"]
+    "path",
+    [
+        "opset",
+        "members",
+        "members.scan.class_fusion",
+        "members.scan.naive_bayes",
+        "members.scan.naive_bayes.prior",
+        "members.moe.mixtures",
+        "ensemble.weights",
+        "plausible.minimum_images",
+        "drift",
+    ],
 )
 def test_a_missing_field_is_named(path: str) -> None:
     assert f"missing required field `{path.split('.')[-1]}`" in problem(altered(path, None))
@@ -49,16 +75,21 @@ def test_a_missing_field_is_named(path: str) -> None:
     [
         ("crop_size", "112"),
         ("crop_size", 112.5),
-        ("class_fusion", ["a"]),
+        ("members.scan.class_fusion", ["a"]),
         ("ensemble.weights", {"baseline": "1"}),
         ("plausible.age_years.low", True),
         ("graphs", ["a"]),
-        ("naive_bayes.prior", [0.5, "x"]),
+        ("members.scan.naive_bayes.prior", [0.5, "x"]),
+        ("members.moe.mixtures", 1.5),
+        ("members", ["scan"]),
     ],
 )
 def test_a_wrong_type_names_its_path(path: str, value: Any) -> None:
     message = problem(altered(path, value))
     assert "Expected `" in message
+    if path.startswith("members."):  # sections are read by their members
+        _, member, path = path.split(".", 2)
+        assert f"manifest.json: members.{member}: " in message
     assert f"$.{path.split('.')[0]}" in message
 
 
@@ -88,26 +119,33 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
     ("path", "value", "part"),
     [
         ("graphs", {"baseline.onnx": "0"}, "graphs are not"),
-        ("class_fusion", [0, 2, *[0] * 18], "class_fusion"),
-        ("class_fusion", [], "class_fusion"),
-        ("class_fusion", [-1] * 20, "class_fusion"),
-        ("class_fusion", [min(number, 14) for number in range(19)], "class_fusion"),
-        ("naive_bayes.quantiles", [0.5] * FEATURES, f"naive_bayes must describe {FEATURES} features"),
-        ("naive_bayes.mean", [[0.5] * FEATURES], f"naive_bayes must describe {FEATURES} features"),
-        ("naive_bayes.variance", [[0.5] * FEATURES, [0.5]], f"naive_bayes must describe {FEATURES} features"),
-        ("naive_bayes.variance", [[0.5] * FEATURES, [0.0] * FEATURES], "not above 0"),
-        ("naive_bayes.feature_range", [0.0] * FEATURES, "not above 0"),
-        ("naive_bayes.prior", [0.0, 1.0], "not above 0"),
-        ("naive_bayes.count_floor", -0.1, "count_floor below 0"),
-        ("naive_bayes.prior", [], "naive_bayes must describe"),
-        ("naive_bayes.variance", [[], []], "naive_bayes must describe"),
+        ("members", {}, "members: there is none"),
+        ("members.imagenet", None, "graphs are not"),
+        ("members.moe.mixtures", 0, "members.moe: Expected `int` >= 1"),
+        ("members.scan.class_fusion", [0, 2, *[0] * 18], "class_fusion"),
+        ("members.scan.class_fusion", [], "class_fusion"),
+        ("members.scan.class_fusion", [-1] * 20, "class_fusion"),
+        ("members.scan.class_fusion", [min(number, 14) for number in range(19)], "class_fusion"),
+        ("members.scan.naive_bayes.quantiles", [0.5] * FEATURES, f"naive_bayes must describe {FEATURES} features"),
+        ("members.scan.naive_bayes.mean", [[0.5] * FEATURES], f"naive_bayes must describe {FEATURES} features"),
+        (
+            "members.scan.naive_bayes.variance",
+            [[0.5] * FEATURES, [0.5]],
+            f"naive_bayes must describe {FEATURES} features",
+        ),
+        ("members.scan.naive_bayes.variance", [[0.5] * FEATURES, [0.0] * FEATURES], "not above 0"),
+        ("members.scan.naive_bayes.feature_range", [0.0] * FEATURES, "not above 0"),
+        ("members.scan.naive_bayes.prior", [0.0, 1.0], "not above 0"),
+        ("members.scan.naive_bayes.count_floor", -0.1, "count_floor below 0"),
+        ("members.scan.naive_bayes.prior", [], "naive_bayes must describe"),
+        ("members.scan.naive_bayes.variance", [[], []], "naive_bayes must describe"),
         ("ensemble.weights", {"baseline": 0.5, "scan": 0.25, "moe": 0.2, "imagenet": 0.1}, "weights must sum to 1"),
         (
             "ensemble.weights",
             {"baseline": 0.75, "scan": 0.25},
-            "must calibrate and weigh baseline, scan, moe, imagenet",
+            "must calibrate and weigh baseline, imagenet, moe, scan",
         ),
-        ("ensemble.calibration", {"baseline": CALIBRATION}, f"must calibrate and weigh {', '.join(MEMBERS)}"),
+        ("ensemble.calibration", {"baseline": CALIBRATION}, "must calibrate and weigh baseline, imagenet, moe, scan"),
         ("ensemble.operating_points", {}, "lacks the operating point balanced"),
         ("ensemble.operating_points", {"balanced": {"refer_low": 0.6, "refer_high": 0.4}}, "refer_low lies above"),
         ("ensemble.operating_points", {"balanced": {"refer_low": -0.1, "refer_high": 0.4}}, ">= 0"),
@@ -128,7 +166,7 @@ def test_a_huge_class_takes_no_memory() -> None:
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (2 * 2**30, limits[1]))
     try:
-        assert "class_fusion" in problem(altered("class_fusion", [2**60, *range(15), 0, 0, 0, 0]))
+        assert "class_fusion" in problem(altered("members.scan.class_fusion", [2**60, *range(15), 0, 0, 0, 0]))
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, limits)
 
@@ -142,10 +180,10 @@ def test_a_self_test_of_no_picture_is_refused() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "part"),
     [
-        ("ensemble.calibration", {member: {"slope": -1.0, "intercept": 0.0} for member in MEMBERS}, "does not rise"),
-        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.0} for member in MEMBERS}, "clip is not between"),
-        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.6} for member in MEMBERS}, "clip is not between"),
-        ("ensemble.calibration", {member: CALIBRATION | {"slope": 0.0} for member in MEMBERS}, "does not rise"),
+        ("ensemble.calibration", {member: {"slope": -1.0, "intercept": 0.0} for member in names()}, "does not rise"),
+        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.0} for member in names()}, "clip is not between"),
+        ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.6} for member in names()}, "clip is not between"),
+        ("ensemble.calibration", {member: CALIBRATION | {"slope": 0.0} for member in names()}, "does not rise"),
         ("plausible.age_years", {"low": 120.0, "high": 0.0}, "range is empty"),
         ("plausible.lymph_count", {"low": 1000.0, "high": 0.0}, "range is empty"),
         ("plausible.minimum_images", 0, "minimum_images is below 1"),

@@ -4,7 +4,6 @@ import itertools
 import math
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -12,17 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from infer.bundle.load import Bundle
-from infer.engine.networks import (
-    FEATURE_MAPS,
-    ImageScores,
-    Networks,
-    _maps,
-    self_test,
-    self_test_images,
-    self_test_outputs,
-)
+from infer.engine.networks import Networks, Seen
+from infer.engine.self_test import self_test, self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device, Graph
 from infer.errors import BundleError, DeviceError
+from tests.infer.runs import sums_of
 from tests.synthetic import draw_cell
 
 BATCH = 8
@@ -51,49 +44,59 @@ def clinical_of(number: int) -> npt.NDArray[np.float32]:
     return np.repeat(CLINICAL, number, axis=0)
 
 
-def assert_same(found: ImageScores, expected: ImageScores, place: int) -> None:
-    """The picture at a place of one batch has, to the last bit, the scores of a batch of its own."""
-    np.testing.assert_array_equal(found.baseline[place], expected.baseline[0])
-    np.testing.assert_array_equal(found.classes[place], expected.classes[0])
-    np.testing.assert_array_equal(found.maps[place], expected.maps[0])
-    np.testing.assert_array_equal(found.contribution[place], expected.contribution[0])
+def assert_same(found: Seen, expected: Seen, place: int) -> None:
+    """The picture at a place of one batch has, to the last bit, what a batch of its own gives it."""
+    assert {name: list(outputs) for name, outputs in expected.items()} == {
+        "baseline": ["probability"],
+        "scan": ["probabilities", "cell_class", "confidence"],
+        "moe": ["maps"],
+        "imagenet": ["contribution"],
+    }
+    for name, outputs in expected.items():
+        for output, values in outputs.items():
+            np.testing.assert_array_equal(found[name][output][place], values[0])
 
 
 def test_shapes_and_ranges(networks: Networks, crops: Crops) -> None:
-    scores = networks.score_images(crops[:3], clinical_of(3))
-    assert scores.baseline.shape == (3,)
-    assert scores.classes.shape == (3, 20)
-    assert scores.maps.shape == (3, 3 * 256, 3, 3)  # of three mixtures
-    assert ((scores.baseline >= 0) & (scores.baseline <= 1)).all()
-    np.testing.assert_allclose(scores.classes.sum(axis=1), 1, atol=1e-5)
-    bag = networks.score_bag(scores.maps.mean(axis=0), float(scores.contribution.mean()), CLINICAL[0])
-    assert all(0 <= value <= 1 for value in (bag.moe, bag.image, bag.clinical, bag.gate, bag.imagenet))
+    seen = networks.score_pictures(crops[:3], clinical_of(3))
+    baseline, classes = seen["baseline"]["probability"], seen["scan"]["probabilities"]
+    assert baseline.shape == (3,)
+    assert classes.shape == (3, 20)
+    assert seen["moe"]["maps"].shape == (3, 3 * 256, 3, 3)  # of three mixtures
+    assert seen["imagenet"]["contribution"].shape == (3,)
+    assert ((baseline >= 0) & (baseline <= 1)).all()
+    np.testing.assert_allclose(classes.sum(axis=1), 1, atol=1e-5)
+    opinions = networks.score_patient(sums_of(networks.members, seen), CLINICAL[0])
+    assert list(opinions) == ["baseline", "scan", "moe", "imagenet"]
+    assert set(opinions["moe"].further) == {"image_probability", "clinical_probability", "moe_image_gate"}
+    for opinion in opinions.values():
+        assert all(0 <= value <= 1 for value in (opinion.probability, *opinion.further.values()))
 
 
 def test_a_picture_has_the_same_scores_to_the_last_bit_whatever_stands_beside_it(
     networks: Networks, crops: Crops
 ) -> None:
-    alone = networks.score_images(crops[:1], clinical_of(1))
+    alone = networks.score_pictures(crops[:1], clinical_of(1))
     for place in range(BATCH):
-        assert_same(networks.score_images(np.roll(crops, place, axis=0), clinical_of(BATCH)), alone, place)
+        assert_same(networks.score_pictures(np.roll(crops, place, axis=0), clinical_of(BATCH)), alone, place)
     for number in range(2, BATCH):
-        assert_same(networks.score_images(crops[:number], clinical_of(number)), alone, 0)
+        assert_same(networks.score_pictures(crops[:number], clinical_of(number)), alone, 0)
     for level in (0, 255):
         beside = np.full_like(crops, level)
         beside[3] = crops[0]
         others = np.full((BATCH, 3), 1000.0, np.float32)
         others[3] = CLINICAL
-        assert_same(networks.score_images(beside, others), alone, 3)
+        assert_same(networks.score_pictures(beside, others), alone, 3)
 
 
 def test_different_pictures_and_patients_have_different_scores(networks: Networks, crops: Crops) -> None:
     """Else the test above would hold for a network that looks at nothing."""
-    scores = networks.score_images(crops, clinical_of(BATCH))
-    assert len(np.unique(scores.maps.reshape(BATCH, -1), axis=0)) == BATCH
-    assert len(np.unique(scores.contribution)) == BATCH
+    seen = networks.score_pictures(crops, clinical_of(BATCH))
+    assert len(np.unique(seen["moe"]["maps"].reshape(BATCH, -1), axis=0)) == BATCH
+    assert len(np.unique(seen["imagenet"]["contribution"])) == BATCH
     same_picture = np.repeat(crops[:1], 2, axis=0)
     patients = np.array([[1, 5.5, 60], [0, 200, 90]], np.float32)
-    baseline = networks.score_images(same_picture, patients).baseline
+    baseline = networks.score_pictures(same_picture, patients)["baseline"]["probability"]
     assert baseline[0] != baseline[1]
 
 
@@ -208,10 +211,12 @@ def test_graphs_for_pictures_of_another_size_are_refused(bundle: Bundle) -> None
         Networks(other, Device(CPU, "test"), 4, 1)
 
 
-@pytest.mark.parametrize("shape", [("batch", 300, 3, 3), ("batch", 768, 3), ("batch", "maps", 3, 3)])
-def test_heads_of_no_whole_number_of_mixtures_do_not_fit(shape: tuple[str | int, ...]) -> None:
-    head = SimpleNamespace(inputs={"bags": ("tensor(float)", shape)})
-    assert _maps(head) == FEATURE_MAPS  # type: ignore[arg-type]
+@pytest.mark.parametrize("mixtures", [1, 2, 4])
+def test_a_head_of_another_number_of_mixtures_is_refused(bundle: Bundle, mixtures: int) -> None:
+    members = bundle.manifest.members | {"moe": {"mixtures": mixtures}}
+    other = dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, members=members))
+    with pytest.raises(BundleError, match=rf"moe_head\.onnx: takes .*768.* feeds .*{256 * mixtures}"):
+        Networks(other, Device(CPU, "test"), 4, 1)
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

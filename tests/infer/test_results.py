@@ -8,40 +8,54 @@ import os
 import re
 import resource
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from infer.bundle.load import REFERENCE, Bundle
+from infer.bundle.manifest import load_members
 from infer.cohort.patients import Patient
-from infer.engine.networks import ImageScores, Networks
+from infer.engine.networks import Networks, Seen
 from infer.errors import OutputError
 from infer.machine.processors import available_processors
-from infer.output.csv import IMAGE_COLUMNS, PREDICTION_COLUMNS, entry_of, image_row, prediction_row
-from infer.output.journal import FORMAT, JOURNAL, Entry, Header, Identity, read_journal
+from infer.output.columns import image_fields, prediction_fields
+from infer.output.csv import ImagesWriter, PredictionsWriter
+from infer.output.journal import FORMAT, JOURNAL, Header, Identity, read_journal
 from infer.output.lock import LOCK
 from infer.output.results import Results, _LogFile
-from infer.output.summary import Tally
-from infer.scoring.patient import ImageResult, PatientResult, Scores
+from infer.output.summary import Summary
+from infer.scoring.result import ImageResult, PatientResult, Scores
 from tests.fuzz import fuzz
+from tests.infer.manifests import make_manifest
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
 
-SCORES = Scores(0.1234567, "refer", {"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3}, 0.75)
-IMAGE = ImageResult("1.jpg", "", 0.5, 14, 0.99999949, -1.25)
-
-
+MEMBERS = load_members(make_manifest())
+WRITERS = (PredictionsWriter(MEMBERS, "abc"), ImagesWriter(MEMBERS))
+PREDICTION_COLUMNS, IMAGE_COLUMNS = (writer.head().rstrip("\n").split(",") for writer in WRITERS)
+SCORES = Scores(
+    probability=0.1234567,
+    decision="refer",
+    members={"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3},
+    further={"moe_image_gate": 0.75},
+)
+IMAGE = ImageResult(
+    "1.jpg",
+    "",
+    {
+        "baseline_probability": 0.5,
+        "cell_class": 14,
+        "cell_class_confidence": 0.99999949,
+        "imagenet_contribution": -1.25,
+    },
+)
 HEADER = Header(FORMAT, Identity("0", "l", "b", "balanced", None, None, "n"), "2019-07-01")
 
 
 def patient(line: int, patient_id: str) -> Patient:
     return Patient(patient_id, line, None, None)
-
-
-def entry(**changes: object) -> Entry:
-    return entry_of(result(**changes), "abc")  # type: ignore[arg-type]
 
 
 def result(patient_id: str = "P1", status: str = "scored", **changes: object) -> PatientResult:
@@ -53,61 +67,81 @@ def without_scores(status: str, reason: str = "count_missing: x") -> PatientResu
     return result(status=status, reason=reason, age_years=None, scores=None, images=())
 
 
+def prediction_row(of: PatientResult) -> list[str]:
+    (row,) = csv.reader(io.StringIO(WRITERS[0].rows(of), newline=""))
+    return row
+
+
+def image_rows(of: PatientResult) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(WRITERS[1].rows(of), newline="")))
+
+
 def test_columns_are_those_of_the_contract() -> None:
-    assert ",".join(PREDICTION_COLUMNS) == (
+    predictions, images = (writer.head() for writer in WRITERS)
+    assert predictions == (
         "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
         "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability"
+        "\n"
     )
-    assert ",".join(IMAGE_COLUMNS) == (
-        "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution"
+    assert images == (
+        "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution\n"
     )
+
+
+def test_every_column_has_a_name_of_its_own_and_a_meaning() -> None:
+    for fields in (prediction_fields(MEMBERS, "abc"), image_fields(MEMBERS)):
+        columns = [field.column for field in fields]
+        assert len({column.name for column in columns}) == len(columns)
+        assert all(column.meaning for column in columns)
 
 
 def test_a_scored_row_by_value() -> None:
     row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000"
-    assert prediction_row(result(), "abc") == row.split(",")
+    assert WRITERS[0].rows(result()) == f"{row}\n"
 
 
 @pytest.mark.parametrize("status", ["refused", "failed"])
 def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
-    row = prediction_row(without_scores(status), "abc")
+    row = prediction_row(without_scores(status))
     assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", ""]
     assert len(row) == len(PREDICTION_COLUMNS)
 
 
 def test_image_rows_by_value() -> None:
-    patient = result()
-    found = [image_row(patient, image) for image in patient.images]
-    assert found[0] == ["P1", "1.jpg", "used", "", "0.500000", "14", "0.999999", "-1.250000"]
-    assert found[1] == ["P1", "2.jpg", "rejected", "empty: x", "", "", "", ""]
-    assert image_row(without_scores("failed"), IMAGE) == ["P1", "1.jpg", "used", "", "", "", "", ""]
+    assert WRITERS[1].rows(result()) == (
+        "P1,1.jpg,used,,0.500000,14,0.999999,-1.250000\nP1,2.jpg,rejected,empty: x,,,,\n"
+    )
+    assert WRITERS[1].rows(without_scores("failed")) == ""
+    failed = structs.replace(without_scores("failed"), images=(IMAGE,))
+    assert image_rows(failed) == [["P1", "1.jpg", "used", "", "", "", "", ""]]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_cells_that_a_spreadsheet_would_compute_are_guarded(start: str) -> None:
     patient_id, image = f"{start}1+1", f"{start}cmd.jpg"
-    for of_patient in (result(patient_id), replace(without_scores("failed"), patient_id=patient_id)):
-        assert prediction_row(of_patient, "abc")[0] == f"'{patient_id}"
-    assert image_row(result(patient_id), ImageResult(image, "empty: x"))[:2] == [f"'{patient_id}", f"'{image}"]
-    assert prediction_row(result(f"P{start}1"), "abc")[0] == f"P{start}1"
+    for of_patient in (result(patient_id), structs.replace(without_scores("failed"), patient_id=patient_id)):
+        assert prediction_row(of_patient)[0] == f"'{patient_id}"
+    (row,) = image_rows(result(patient_id, images=(ImageResult(image, "empty: x"),)))
+    assert row[:2] == [f"'{patient_id}", f"'{image}"]
+    assert prediction_row(result(f"P{start}1"))[0] == f"P{start}1"
 
 
-names_of_anything = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
 @fuzz(200)
-@given(patient_id=names_of_anything, image=names_of_anything, reason=names_of_anything, number=st.floats(0, 1))
+@given(patient_id=texts, image=texts, reason=texts, number=st.floats(0, 1))
 def test_rows_read_back_as_they_were(patient_id: str, image: str, reason: str, number: float) -> None:
-    """Commas, quotes and line ends in names; a guarded name differs by its apostrophe alone."""
-    scores = replace(SCORES, probability=number)
+    """Commas, quotes and line ends in texts; a guarded one differs by its apostrophe alone."""
+    scores = structs.replace(SCORES, probability=number)
     of_patient = result(patient_id, scores=scores, images=(ImageResult(image, reason),))
-    one = entry_of(of_patient, "abc")
-    (prediction,) = csv.DictReader(io.StringIO(one.prediction, newline=""), PREDICTION_COLUMNS)
-    (picture,) = csv.DictReader(io.StringIO(one.images, newline=""), IMAGE_COLUMNS)
-    for found, name in ((prediction["patient_id"], patient_id), (picture["image"], image)):
-        assert found in (name, f"'{name}")
+    prediction = dict(zip(PREDICTION_COLUMNS, prediction_row(of_patient), strict=True))
+    (row,) = image_rows(of_patient)
+    picture = dict(zip(IMAGE_COLUMNS, row, strict=True))
+    pairs = ((prediction["patient_id"], patient_id), (picture["image"], image), (picture["reason"], reason))
+    for found, written in pairs:
+        assert found in (written, f"'{written}")
         assert found[0] not in "=+-@\t\r"
-    assert picture["reason"] == reason
     assert float(prediction["probability_malignant"]) == pytest.approx(number, abs=5.1e-7)
 
 
@@ -127,15 +161,15 @@ def test_rows_read_back_as_they_were(patient_id: str, image: str, reason: str, n
     ],
 )
 def test_the_exit_code_of_a_finished_run(scored: int, refused: int, failed: int, max_refused: float, code: int) -> None:
-    tally = Tally()
+    summary = Summary()
     for status, number in (("scored", scored), ("refused", refused), ("failed", failed)):
         for _ in range(number):
-            tally.add(entry_of(result() if status == "scored" else without_scores(status), "abc"), 2)
-    assert tally.exit_code(max_refused) == code
+            summary.add(result() if status == "scored" else without_scores(status), 2)
+    assert summary.exit_code(max_refused) == code
 
 
-def test_the_tally_by_value() -> None:
-    tally = Tally()
+def test_the_summary_by_value() -> None:
+    summary = Summary()
     for one in (
         result(
             ignored_files=2,
@@ -148,8 +182,8 @@ def test_the_tally_by_value() -> None:
         without_scores("failed", "folder_missing: y"),
         without_scores("failed", "folder_missing: z"),
     ):
-        tally.add(entry_of(one, "abc"), 9 - sum(tally.patients.values()))  # as after a cut: the last comes first
-    assert tally.as_record() == {
+        summary.add(one, 9 - sum(summary.patients.values()))  # as after a cut: the last comes first
+    assert summary.as_record() == {
         "patients": {"scored": 1, "refused": 1, "failed": 2},
         "patient_reasons": {"count_missing": 1, "folder_missing": 2},
         "decisions": {"malignant": 0, "reactive": 0, "refer": 1},
@@ -175,11 +209,11 @@ def test_the_tally_by_value() -> None:
 def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     with Results(out, HEADER, "now", None) as results:
-        results.write(3, entry(patient_id="P2"))
-        results.write(2, entry())
+        results.write(3, result("P2"))
+        results.write(2, result())
         logging.getLogger("lympho").warning("a line")
         assert not set(RESULT_FILES) & set(names(out))
-        results.finish({"exit_code": 0, "name": "é"}, [patient(2, "P1"), patient(3, "P2")])
+        results.finish({"exit_code": 0, "name": "é"}, [patient(2, "P1"), patient(3, "P2")], WRITERS)
         assert names(out) == [LOCK, *RESULT_FILES]
     assert names(out) == RESULT_FILES
     assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1", "P2"]
@@ -197,7 +231,7 @@ def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
 def test_finished_patients_alone_are_left_without_finish(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with Results(out, HEADER, "now", None) as results:
-        results.write(2, entry())
+        results.write(2, result())
         assert names(out) == [JOURNAL, LOCK, ".run.log.part"]
     assert names(out) == LEFT
     assert {stat.S_IMODE((out / name).stat().st_mode) & 0o007 for name in LEFT} == {0}
@@ -239,10 +273,10 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.Monk
         works(*arguments)
 
     with Results(tmp_path, HEADER, "now", None) as results:
-        results.write(2, entry())
+        results.write(2, result())
         monkeypatch.setattr(os, breaks, full)
         with pytest.raises(OutputError, match="No space left"):
-            results.finish({}, [patient(2, "P1")])
+            results.finish({}, [patient(2, "P1")], WRITERS)
     assert names(tmp_path) == LEFT
 
 
@@ -263,7 +297,12 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
 
 def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     record = plain.record
-    assert record["bundle"] == {"id": bundle.bundle_id, "folder": str(REFERENCE), "schema": 5}
+    assert record["bundle"] == {
+        "id": bundle.bundle_id,
+        "folder": str(REFERENCE),
+        "schema": 6,
+        "weights": bundle.manifest.ensemble.weights,
+    }
     nodes = record["device"].pop("nodes")
     assert record["device"] == {
         "asked": "cpu",
@@ -341,10 +380,10 @@ def test_a_disk_too_full_for_the_log_hides_nothing(tmp_path: Path) -> None:
 
 def test_a_lock_taken_away_ends_the_run_before_its_results(tmp_path: Path) -> None:
     with Results(tmp_path, HEADER, "now", None) as results:
-        results.write(2, entry())
+        results.write(2, result())
         (tmp_path / LOCK).unlink()
         with pytest.raises(OutputError, match=r"\.lock: cannot be written"):
-            results.finish({}, [patient(2, "P1")])
+            results.finish({}, [patient(2, "P1")], WRITERS)
     assert names(tmp_path) == LEFT
 
 
@@ -355,15 +394,15 @@ def test_no_result_is_left_when_scoring_breaks_midway(
     out = tmp_path / "out"
     out.mkdir()
     (out / "predictions.csv").write_text("earlier")
-    works, calls = Networks.score_images, []
+    works, calls = Networks.score_pictures, []
 
-    def breaks(self: Networks, images: object, clinical: object) -> ImageScores:
+    def breaks(self: Networks, images: object, clinical: object) -> Seen:
         calls.append(names(out))
         if len(calls) > 8:  # four self-test pictures and some of the cohort's
             raise RuntimeError("a bug")
         return works(self, images, clinical)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Networks, "score_images", breaks)
+    monkeypatch.setattr(Networks, "score_pictures", breaks)
     with pytest.raises(RuntimeError, match="a bug"):
         score(pristine, out, batch_size=8)
     assert names(out) == LEFT

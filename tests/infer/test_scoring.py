@@ -5,20 +5,21 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from infer.bundle.load import Bundle
 from infer.cohort.patients import Clinical
-from infer.engine.networks import BagScores, ImageScores, Networks
-from infer.engine.sessions import CPU, Device
+from infer.engine.networks import Networks, Seen
+from infer.engine.sessions import CPU, Device, Graph
 from infer.members.features import base_features
-from infer.members.naive_bayes import malignant_probability
+from infer.members.member import Opinion
+from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from infer.pictures.decode import read_crop
 from infer.pictures.listing import Listing, list_images
 from infer.scoring.ensemble import calibrated
@@ -66,30 +67,38 @@ def test_the_decision_follows_from_the_probability(plain: Outcome, bundle: Bundl
 
 def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: Bundle) -> None:
     """Picture by picture, each in a batch of its own, by the formulas of the report."""
-    networks = Networks(bundle, Device(CPU, "test"), 1, 1, "int8")
+    device = Device(CPU, "test")
+    networks = Networks(bundle, device, 1, 1, "int8")
     patient_id, row = "S003", plain.predictions["S003"]
     sex, count = cell(pristine, patient_id, "GENDER"), float(cell(pristine, patient_id, "LYMPH_COUNT"))
     clinical = Clinical(sex == "F", count, age_of(pristine, patient_id)).vector()
     manifest = bundle.manifest
+    section = manifest.members["scan"]
+    fusion, model = section["class_fusion"], msgspec.convert(section["naive_bayes"], NaiveBayes)
     baseline, maps, classes, contributions = [], [], [], []
     for path in sorted((pristine / patient_id).iterdir()):
-        scores = networks.score_images(read_crop(path, pristine.resolve(), 112)[None], clinical[None])
-        baseline.append(float(scores.baseline[0]))
-        maps.append(scores.maps[0])
-        contributions.append(float(scores.contribution[0]))
-        classes.append(manifest.class_fusion[int(np.argmax(scores.classes[0]))])
-    of_bag = networks.score_bag(np.mean(maps, axis=0, dtype=np.float64), float(np.mean(contributions)), clinical)
-    features = base_features(clinical, np.array(classes), max(manifest.class_fusion) + 1)
+        seen = networks.score_pictures(read_crop(path, pristine.resolve(), 112)[None], clinical[None])
+        baseline.append(float(seen["baseline"]["probability"][0]))
+        maps.append(seen["moe"]["maps"][0])
+        contributions.append(float(seen["imagenet"]["contribution"][0]))
+        classes.append(fusion[int(np.argmax(seen["scan"]["probabilities"][0]))])
+    values = clinical[None].astype(np.float32)
+    bags = np.mean(maps, axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+    moe = Graph("moe_head.onnx", bundle.graphs["moe_head.onnx"], device, 1).run(bags=bags, clinical=values)
+    contribution = np.array([np.mean(contributions)], np.float32)
+    head = Graph("imagenet_head.onnx", bundle.graphs["imagenet_head.onnx"], device, 1)
+    imagenet = head.run(contribution=contribution, clinical=values)
+    features = base_features(clinical, np.array(classes), max(fusion) + 1)
     raw = {
         "baseline": float(np.mean(baseline)),
-        "scan": float(malignant_probability(features, manifest.naive_bayes)),
-        "moe": of_bag.moe,
-        "imagenet": of_bag.imagenet,
+        "scan": float(malignant_probability(features, model)),
+        "moe": float(moe["probability"][0]),
+        "imagenet": float(imagenet["probability"][0]),
     }
     for member, value in raw.items():
         expected = float(calibrated(np.array(value), manifest.ensemble.calibration[member]))
         assert float(row[f"{member}_probability"]) == pytest.approx(expected, abs=2e-6)
-    assert float(row["moe_image_gate"]) == pytest.approx(of_bag.gate, abs=2e-6)
+    assert float(row["moe_image_gate"]) == pytest.approx(float(moe["gate"][0]), abs=2e-6)
     of_patient = [image for image in plain.images if image["patient_id"] == patient_id]
     assert [int(image["cell_class"]) for image in of_patient] == classes
     assert [float(image["baseline_probability"]) for image in of_patient] == pytest.approx(baseline, abs=2e-6)
@@ -127,14 +136,14 @@ def test_processors_change_no_byte(
 
 def test_batches_go_side_by_side(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first three batches wait for each other: one after the other they would wait for ever."""
-    works, calls, meeting = Networks.score_images, itertools.count(), threading.Barrier(3)
+    works, calls, meeting = Networks.score_pictures, itertools.count(), threading.Barrier(3)
 
     def met(self: Networks, images: Any, clinical: Any) -> Any:
         if len(images) == 16 and next(calls) < 3:  # not the self-test's
             meeting.wait(timeout=60)
         return works(self, images, clinical)
 
-    monkeypatch.setattr(Networks, "score_images", met)
+    monkeypatch.setattr(Networks, "score_pictures", met)
     monkeypatch.setattr("infer.run.available_processors", lambda: 3)
     assert score(pristine, tmp_path / "out", batch_size=16).code == 0
 
@@ -397,21 +406,24 @@ def test_rows_and_pictures_add_up(plain: Outcome) -> None:
     assert sum(int(row["images"]) for row in plain.predictions.values()) == plain.record["images"]["used"]
 
 
-@pytest.mark.parametrize("name", ["classes", "baseline", "contribution"])
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [("scan", "probabilities"), ("baseline", "probability"), ("moe", "maps"), ("imagenet", "contribution")],
+)
 def test_what_is_no_number_for_a_picture_fails_its_patient(
-    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, output: str
 ) -> None:
     """Classes above all: the largest of no numbers is the first, and naive Bayes would make a number of it."""
-    works: Callable[..., ImageScores] = Networks.score_images
+    works: Callable[..., Seen] = Networks.score_pictures
     calls = itertools.count()
 
-    def no_number(self: Networks, images: Any, clinical: Any) -> ImageScores:
-        scores = works(self, images, clinical)
+    def no_number(self: Networks, images: Any, clinical: Any) -> Seen:
+        seen = works(self, images, clinical)
         if len(images) == 16 and next(calls) == 0:  # not the self-test's
-            getattr(scores, name)[3] = np.nan
-        return scores
+            seen[name][output][3] = np.nan
+        return seen
 
-    monkeypatch.setattr(Networks, "score_images", no_number)
+    monkeypatch.setattr(Networks, "score_pictures", no_number)
     monkeypatch.setattr("infer.run.available_processors", lambda: 1)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out", batch_size=16)
     assert verdict(outcome.predictions["S003"]) == ("failed", "not_finite")
@@ -458,18 +470,22 @@ def test_a_disk_that_fails_midway_fails_the_patient_and_no_other(
     assert outcome.predictions["S004"] == plain.predictions["S004"]
 
 
-@pytest.mark.parametrize("name", ["moe", "imagenet", "gate"])
+@pytest.mark.parametrize("name", ["baseline", "scan", "moe", "imagenet", "moe_image_gate"])
 def test_what_is_no_number_for_a_patient_fails_it_alone(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    works: Callable[..., BagScores] = Networks.score_bag
+    works: Callable[..., dict[str, Opinion]] = Networks.score_patient
     age = age_of(cohort, "S003")
 
-    def no_number(self: Networks, maps: Any, contribution: float, clinical: Any) -> BagScores:
-        scores = works(self, maps, contribution, clinical)
-        return replace(scores, **{name: np.nan}) if clinical[2] == np.float32(age) else scores
+    def no_number(self: Networks, sums: Any, clinical: Any) -> dict[str, Opinion]:
+        opinions = works(self, sums, clinical)
+        if clinical[2] != np.float32(age):
+            return opinions
+        if name in opinions:
+            return opinions | {name: Opinion(np.nan, opinions[name].further)}
+        return opinions | {"moe": Opinion(opinions["moe"].probability, {**opinions["moe"].further, name: np.nan})}
 
-    monkeypatch.setattr(Networks, "score_bag", no_number)
+    monkeypatch.setattr(Networks, "score_patient", no_number)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.code == 3
     assert verdict(outcome.predictions["S003"]) == ("failed", "not_finite")
@@ -561,7 +577,7 @@ def test_the_same_pictures_under_two_patients_are_named(plain: Outcome, cohort: 
     assert plain.record["same_pictures"] == []
 
 
-def test_many_twins_do_not_fill_the_log(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_duplicates_do_not_fill_the_log(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infer.run.MOST_TWINS", 2)
     for patient_id in ("S002", "S003", "S004"):
         replace_picture(cohort / patient_id / "copy.jpg", (cohort / patient_id / "000000.jpg").read_bytes())
@@ -584,7 +600,7 @@ def test_pictures_of_every_kind_are_told_of_a_refused_patient(cohort: Path, tmp_
     assert outcome.record["pictures_below"] == {"S003": ["below"], "S004": ["below"]}
 
 
-def test_a_refused_patients_pictures_are_twins_too(cohort: Path, tmp_path: Path) -> None:
+def test_a_refused_patients_pictures_are_duplicates_too(cohort: Path, tmp_path: Path) -> None:
     for path in sorted((cohort / "S003").iterdir())[3:]:
         path.unlink()
     for path in (cohort / "S003").iterdir():

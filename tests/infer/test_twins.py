@@ -1,7 +1,7 @@
 import hashlib
 import random
 
-from infer.pictures.duplicates import DIGITS, Twins, in_words
+from infer.pictures.duplicates import DIGITS, Duplicates, in_words
 
 
 def digest(picture: int) -> str:
@@ -9,10 +9,10 @@ def digest(picture: int) -> str:
 
 
 def found(cohort: dict[str, list[int]]) -> dict[tuple[str, ...], int]:
-    twins = Twins()
+    duplicates = Duplicates()
     for patient_id, pictures in cohort.items():
-        twins.add(patient_id, map(digest, pictures))
-    return twins.found()
+        duplicates.add(patient_id, map(digest, pictures))
+    return duplicates.found()
 
 
 def test_nothing_is_found_where_all_differ() -> None:
@@ -38,17 +38,17 @@ def test_as_a_slow_way_finds_it() -> None:
 
 
 def test_patients_are_told_apart_however_many_they_are() -> None:
-    twins = Twins()
+    duplicates = Duplicates()
     for number in range(70_000):
-        twins.add(str(number), [digest(7)] if number in (0, 65_536) else [])
-    assert twins.found() == {("0", "65536"): 1}
+        duplicates.add(str(number), [digest(7)] if number in (0, 65_536) else [])
+    assert duplicates.found() == {("0", "65536"): 1}
 
 
 def test_all_digits_count() -> None:
-    twins = Twins()
-    twins.add("A", ["0" * DIGITS])
-    twins.add("B", ["0" * (DIGITS - 1) + "1"])
-    assert twins.found() == {}
+    duplicates = Duplicates()
+    duplicates.add("A", ["0" * DIGITS])
+    duplicates.add("B", ["0" * (DIGITS - 1) + "1"])
+    assert duplicates.found() == {}
     assert DIGITS == 16
 
 

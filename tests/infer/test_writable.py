@@ -18,9 +18,10 @@ import pytest
 from infer.errors import HeldError, LymphoError, OutputError
 from infer.machine.disk import sync, sync_note
 from infer.output.checks import PROBE, aside
-from infer.output.journal import FORMAT, JOURNAL, Entry, Header, Identity
+from infer.output.journal import FORMAT, JOURNAL, Header, Identity
 from infer.output.lock import LOCK
 from infer.output.results import MOVED, Results, check_folder, unfinished, unfinished_size
+from infer.scoring.result import PatientResult
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names
 
@@ -96,9 +97,9 @@ def cut(cohort: Path, out: Path, **options: Any) -> None:
     """A run that ends when two patients are finished."""
     writes, count = Results.write, 0
 
-    def write(self: Results, line: int, entry: Entry) -> None:
+    def write(self: Results, line: int, result: PatientResult) -> None:
         nonlocal count
-        writes(self, line, entry)
+        writes(self, line, result)
         count += 1
         if count == 2:
             raise Cut

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from train.core.checkpoint import CheckpointError, load_dimensions, load_weights, save_network
 from train.core.files import write_text
+from train.members.backbones import BackboneDimensions
 from train.members.baseline import Baseline, BaselineDimensions, load_baseline
 from train.members.mixture import load_moe
 from train.members.mixture_network import MixtureOfExperts, MoeDimensions
-from train.members.scan.backbone import Backbone, BackboneDimensions
+from train.members.scan.backbone import Backbone
 from train.members.scan.network import ScanDimensions, ScanNetwork
 from train.members.scan.stages import load_scan
 

@@ -22,14 +22,16 @@ import torch
 from PIL import Image
 
 from export.pipeline import picture_sizes
-from infer.bundle.manifest import Drift, Range
+from infer.bundle.manifest import Drift
+from infer.cohort.plausible import Range
 from infer.errors import CohortError, UsageError
 from infer.pictures.decode import decode_crop, read_crop
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, train
 from train.data.crops import CROP_SIZE, Bags, CropsError, cache_crops, load_crops
-from train.evaluation.nested.plan import Member, Task
+from train.evaluation.nested.plan import Task
+from train.members.candidate import Candidate
 
 PATIENTS = make_patients(12, seed=3, images=(2, 4), malignant_share=0.5)
 TABLE = "clinical_annotation.csv"
@@ -316,7 +318,7 @@ def test_an_earlier_versions_run_is_taken_while_times_and_sizes_stay(cohort: Pat
     assert torch.equal(again.crops, first.crops)
     assert again.facts == facts == json.loads((run / "crops/cohort.json").read_text())
     # What was predicted from it keeps its name, and is not trained again.
-    task = Task(Member("m", {}, lambda *_: np.zeros(1)), np.array([0]), np.array([1]))
+    task = Task(Candidate("m", {}, lambda *_: np.zeros(1)), np.array([0]), np.array([1]))
     said = {"member": "m", "facts": {}, "data": facts, "training": ["S001"], "asked": ["S002"]}
     assert task.key(again) == hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -12,15 +12,15 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import balanced_accuracy_score
 
-from infer.bundle.manifest import MEMBERS, Ensemble
+from infer.bundle.manifest import Ensemble
 from infer.errors import UsageError
+from infer.members import registry as infer_registry
 from infer.scoring.ensemble import calibrated, decide
 from tests.train.bags import make_bags
 from train.core.calibration import fit_calibration
 from train.data.crops import Bags
 from train.ensemble.fit import (
     EQUALITY,
-    FOLDERS,
     LARGEST_REFERRED,
     TRUSTED_ACCURACY,
     best_threshold,
@@ -32,9 +32,12 @@ from train.ensemble.fit import (
     sensitivity_threshold,
     train_ensemble,
 )
+from train.members import registry
+from train.members.registry import names
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+FOLDERS = {member.name: member.folder for member in registry.MEMBERS}
 
 
 def simulated(patients: int, strength: float, seed: int = 0) -> tuple[Floats, Labels]:
@@ -248,9 +251,9 @@ def test_the_ensemble_that_ships_is_fitted_on_everybody(tmp_path: Path) -> None:
     figures = train_ensemble(bags, assigned, tmp_path)
     tables = [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
     stored = msgspec.json.decode((tmp_path / "ensemble/ensemble.json").read_bytes(), type=Ensemble)
-    assert stored == fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels)
+    assert stored == fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels, names())
     assert json.loads((tmp_path / "ensemble/metrics.json").read_text()) == figures
-    named = {name for member in MEMBERS for name in (member, f"{member}, pictures only")}
+    named = {name for member in names() for name in (member, f"{member}, pictures only")}
     named |= {f"operating point {name}" for name in stored.operating_points}
     assert set(figures) == named | {"ensemble", "clinical GaussianNB", "moe gate", "influence"}
 
@@ -265,13 +268,13 @@ def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
     decided = np.empty(PATIENTS, dtype=object)
     for fold in range(5):
         seen = assigned != fold
-        fitted = fit_ensemble(members[:, seen], bags.labels[seen])
+        fitted = fit_ensemble(members[:, seen], bags.labels[seen], names())
         for patient in np.flatnonzero(~seen):
             smooth = {
                 name: calibrated(row[patient], fitted.calibration[name])
-                for name, row in zip(MEMBERS, members, strict=True)
+                for name, row in zip(names(), members, strict=True)
             }
-            mixed = sum(fitted.weights[name] * float(smooth[name]) for name in MEMBERS)
+            mixed = sum(fitted.weights[name] * float(smooth[name]) for name in names())
             decided[patient] = decide(mixed, fitted.operating_points["sensitivity-95"])
     found = figures["operating point sensitivity-95"]
     for label, word in ((1, "malignant"), (0, "reactive")):
@@ -301,9 +304,9 @@ def test_the_ensemble_remembers_what_it_was_fitted_on(tmp_path: Path) -> None:
     train_ensemble(bags, assigned, tmp_path)
     stored = json.loads((tmp_path / "ensemble/inputs.json").read_text())
     assert stored == input_digests(tmp_path)
-    names = {*TRAINED_BESIDE, *(f"{folder}/out_of_fold.csv" for folder in FOLDERS.values())}
-    assert set(stored) == names
-    for name in names:
+    stored_names = {*TRAINED_BESIDE, *(f"{folder}/out_of_fold.csv" for folder in FOLDERS.values())}
+    assert set(stored) == stored_names
+    for name in stored_names:
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b"\n")
         assert [key for key, digest in input_digests(tmp_path).items() if digest != stored[key]] == [name]
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1])
@@ -313,9 +316,9 @@ def test_members_stand_in_the_manifests_order(tmp_path: Path) -> None:
     """The best member, by construction the mixture, gets the largest weight."""
     bags = stub_run(tmp_path)
     tables = [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
-    ensemble = fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels)
+    ensemble = fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels, names())
     assert max(ensemble.weights, key=lambda name: ensemble.weights[name]) == "moe"
-    assert list(FOLDERS) == list(MEMBERS)
+    assert list(ensemble.weights) == list(names()) == list(infer_registry.names()) == list(FOLDERS)
 
 
 def test_a_member_that_is_missing_or_of_other_patients(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from tests.train.bags import make_bags
 from tests.train_fixtures import TrainedRun
 from train.data.crops import Bags, load_crops
-from train.evaluation.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
+from train.evaluation.nested.deep_leads import DEEP_GATES, deep_ensembles, deep_leads
 from train.evaluation.nested.leads import (
     _likeness,
     class_shares,
@@ -22,8 +22,8 @@ from train.evaluation.nested.leads import (
     embedded,
     homogeneity,
 )
-from train.evaluation.nested.members import GATES, WITH_LEADS, all_leads, all_members
-from train.evaluation.nested.plan import Member
+from train.evaluation.nested.members import GATES, all_leads, all_members, ensembles_with_leads
+from train.members.candidate import Candidate
 from train.members.recipes import SMALL
 
 PATIENTS, PICTURES = 60, 8
@@ -36,7 +36,7 @@ def bags() -> Bags:
     return make_bags(rng.integers(0, 2, PATIENTS).tolist(), [PICTURES] * PATIENTS)
 
 
-def area(member: Member, bags: Bags) -> float:
+def area(member: Candidate, bags: Bags) -> float:
     """Of the second half of the patients, trained on the first."""
     half = np.arange(PATIENTS // 2)
     rest = half + PATIENTS // 2
@@ -107,6 +107,6 @@ def test_ensembles_and_gates_are_of_members_that_are_there(trained_run: TrainedR
     members = all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, SMALL, 0, cpu)
     names = [str(member) for member in members + deep_leads(bags, 0, cpu)]
     assert len(set(names)) == len(names) == 19 + 3
-    stacks, gates = WITH_LEADS | DEEP_STACKS, GATES | DEEP_GATES
+    stacks, gates = ensembles_with_leads() | deep_ensembles(), GATES | DEEP_GATES
     for of in [*(stack.members for stack in stacks.values()), *gates.values()]:
         assert set(of) <= set(names)

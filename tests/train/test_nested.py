@@ -24,49 +24,40 @@ from scipy.special import expit
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from export.card import figures as card_figures
-from infer.bundle.manifest import MEMBERS
 from infer.errors import UsageError
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
-from tests.train_fixtures import DATE, SMALL_BATCHES, clear_cut, train
+from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, clear_cut, train
 from train.core.performance import Predictions
 from train.data.crops import Bags
 from train.ensemble.fit import combine, fit_ensemble
 from train.evaluation.nested import inductive, leads
 from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member
 from train.evaluation.nested.members import (
-    ENSEMBLES,
     GATED_SIMCLR,
     IN_TURN,
     SHIPPED,
     SIMCLR,
     TRANSDUCTIVE,
-    WITH_SIMCLR,
     all_members,
     clinical_bayes,
     clinical_logistic,
     count_cut_off,
-    scan_member,
+    ensembles,
+    with_simclr,
 )
-from train.evaluation.nested.plan import (
-    Floats,
-    Indices,
-    Mean,
-    Member,
-    Predictor,
-    all_tasks,
-    inner_tasks,
-    members_of,
-    outer_folds,
-    outer_task,
-)
+from train.evaluation.nested.plan import Floats, Indices, Predictor, all_tasks, inner_tasks, outer_folds, outer_task
 from train.evaluation.nested.protocol import CHOSEN, Nested, gather, train_part
 from train.evaluation.nested.report import SHOWN
 from train.evaluation.nested.stacking import PULLS, Stack, choose_pull, score_member
 from train.evaluation.nested.tables import difference_table, operating_point_table, performance_table, subgroups
+from train.members.candidate import Candidate, MeanOf, members_of
 from train.members.linear import fit_logistic
+from train.members.naive_bayes import on_classes
 from train.members.recipes import SMALL, BayesRecipe, Recipe, adapted
+from train.members.registry import names as member_names
 from train.members.scan.measures import Collapse
+from train.members.training import CellClasses
 
 CPU = torch.device("cpu")
 
@@ -82,14 +73,14 @@ def clinical_bags(patients: int = 60, *, strength: float = 2.0, seed: int = 0) -
     return replace(bags, labels=labels, clinical=clinical.astype(np.float32))
 
 
-def recorded(calls: list[tuple[Indices, Indices]], name: str = "recorder", *, repeated: bool = True) -> Member:
+def recorded(calls: list[tuple[Indices, Indices]], name: str = "recorder", *, repeated: bool = True) -> Candidate:
     """A member that notes who it is trained on and asked for, and gives every patient its index as probability."""
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
         calls.append((training, asked))
         return np.asarray(asked / 1000)
 
-    return Member(name, {"number": 1}, predict, repeated)
+    return Candidate(name, {"number": 1}, predict, repeated)
 
 
 def test_every_patient_is_held_out_once_a_repeat_and_once_in_each_outer_training_fold() -> None:
@@ -178,7 +169,7 @@ def test_members_that_differ_in_title_and_column_alone_share_a_training(tmp_path
         calls.append(asked)
         return {"probability": asked / 1000, "turned": asked / 2000}
 
-    member = Member("deep", {}, predict)
+    member = Candidate("deep", {}, predict)
     turned = replace(member, title="deep, turned", column="turned")
     outers = outer_folds(bags.labels, 0, 1)
     nested = gather(
@@ -198,19 +189,19 @@ def test_a_checkpoint_goes_when_its_predictions_are_there(tmp_path: Path) -> Non
         checkpoint.with_suffix(".progress").write_text("progress")
         return np.full(len(asked), 0.5)
 
-    task = all_tasks([Member("deep", {}, predict)], outer_folds(bags.labels, 0, 1))[0]
+    task = all_tasks([Candidate("deep", {}, predict)], outer_folds(bags.labels, 0, 1))[0]
     Predictor(bags, tmp_path).predict(task)
     assert [path.suffix for path in (tmp_path / "predictions").iterdir()] == [".csv"]
 
 
-def cheap_members(bags: Bags, classes: Indices) -> list[Member]:
+def cheap_members(bags: Bags, classes: Indices) -> list[Candidate]:
     """Everything that trains at once: baselines, SCAN's naive Bayes, and a lead of each kind."""
     pictures = np.random.default_rng(9).normal(size=(len(bags.crops), 12)).astype(np.float32)
     return [
         count_cut_off(bags),
         clinical_logistic(bags),
         clinical_bayes(bags),
-        scan_member(bags, partial(_same, classes), {}, SMALL.bayes, repeated=True),
+        on_classes(bags, CellClasses(partial(_same, classes), {}, cheap=True), SMALL.bayes),
         leads.clinical_interplay(bags),
         leads.embedded(bags, "embedded", pictures, {}, dispersion=True),
         leads.class_shares(bags, "shares", classes, 15, {}),
@@ -261,7 +252,7 @@ def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> 
     def facts(recipe: Recipe, seed: int, cell_class: int) -> list[str]:
         table.assign(cell_class=cell_class).to_csv(path, index=False)
         members = all_members(bags, tmp_path, recipe, seed, CPU, inductive=False)[3:]
-        assert [str(model) for model in members] == list(MEMBERS)
+        assert [str(model) for model in members] == list(member_names())
         return [json.dumps([one.facts for one in members_of(model)], default=str) for model in members]
 
     plain = facts(SMALL, 0, 0)
@@ -316,7 +307,7 @@ def test_the_truth_is_found_and_permuted_labels_fall_to_chance(tmp_path: Path) -
             bags = replace(drawn, labels=rng.permutation(drawn.labels)) if permuted else drawn
             members = [
                 clinical_logistic(bags),
-                scan_member(bags, partial(_same, classes), {}, SMALL.bayes, repeated=True),
+                on_classes(bags, CellClasses(partial(_same, classes), {}, cheap=True), SMALL.bayes),
             ]
             predictor = Predictor(bags, tmp_path / f"{seed}-{permuted}")
             ensembles = {"ensemble": Stack(("clinical logistic", "scan"))}
@@ -381,8 +372,8 @@ def test_of_several_ensembles_each_outer_fold_has_the_one_its_inner_folds_chose(
 def test_the_ensemble_that_ships_is_stacked_as_a_bundles_is(tmp_path: Path) -> None:
     """Its pull is the bundle's, so that the card's figures are of the procedure that made the bundle."""
     bags = clinical_bags(80)
-    names, stack = ("count cut-off", "clinical GaussianNB", "clinical logistic"), ENSEMBLES[SHIPPED]
-    assert stack.members == MEMBERS == ("baseline", "scan", "moe", "imagenet")
+    names, stack = ("count cut-off", "clinical GaussianNB", "clinical logistic"), ensembles()[SHIPPED]
+    assert stack.members == member_names() == ("baseline", "scan", "moe", "imagenet")
     members, outers = (
         [count_cut_off(bags), clinical_bayes(bags), clinical_logistic(bags)],
         outer_folds(bags.labels, 0, 1),
@@ -555,8 +546,8 @@ def embedded_on(bags: Bags, seen: npt.NDArray[np.float32], training: Indices, as
 def test_the_mean_of_members_is_of_their_trainings_and_nothing_is_trained_for_it(tmp_path: Path) -> None:
     bags = clinical_bags()
     calls: list[tuple[Indices, Indices]] = []
-    one, other = recorded(calls, "a", repeated=False), Member("b", {"seed": 1}, lambda _, asked, __: asked / 500)
-    mean = Mean("both", (one, replace(other, repeated=False)))
+    one, other = recorded(calls, "a", repeated=False), Candidate("b", {"seed": 1}, lambda _, asked, __: asked / 500)
+    mean = MeanOf("both", (one, replace(other, repeated=False)))
     outers = outer_folds(bags.labels, 0, 2)
     assert [task.member.name for task in all_tasks([mean], outers)] == [*"aaaabbbb"] * 5
     nested = gather(bags, Predictor(bags, tmp_path), [one, mean], outers, {})
@@ -565,14 +556,15 @@ def test_the_mean_of_members_is_of_their_trainings_and_nothing_is_trained_for_it
     halves = gather(
         bags,
         Predictor(bags, tmp_path),
-        [Member("half", {}, lambda _, asked, __: np.multiply(asked, 0.0015, dtype=np.float64))],
+        [Candidate("half", {}, lambda _, asked, __: np.multiply(asked, 0.0015, dtype=np.float64))],
         outers,
         {},
     )
     np.testing.assert_allclose(nested.predictions["both"][0].probability, halves.predictions["half"][0].probability)
 
 
-ONE_MIXTURE = replace(SMALL_BATCHES, moe_seeds=1)  # 20 trainings; that means are taken is tested above
+# 20 trainings; that means are taken is tested above
+ONE_MIXTURE = replace(SMALL_BATCHES, moe_seeds=1, moe=replace(SHORT, late_steps=5, norm_images=8))
 
 
 @pytest.fixture(scope="module")
@@ -638,7 +630,7 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
     assert TRANSDUCTIVE not in call.output
     table = pd.read_csv(run / "nested_inductive/performance.csv")
     seen = table.groupby("model")["repeats"].first()
-    assert seen[["scan", SIMCLR, *WITH_SIMCLR, *GATED_SIMCLR, "ensemble"]].tolist() == [1, 1, 1, 1, 1]
+    assert seen[["scan", SIMCLR, *with_simclr(), *GATED_SIMCLR, "ensemble"]].tolist() == [1, 1, 1, 1, 1]
     assert len(asked_for) == 2 * 20  # by both that need SCAN, for every training
     assert len({tuple(one) for one in asked_for}) == 20
 

@@ -17,8 +17,8 @@ from train.core.checkpoint import load_dimensions
 from train.data.crops import Bags
 from train.experiments import scan_sizes as sizes
 from train.experiments.scan_sizes import compare_sizes, pictures_per_second, shortened
+from train.members.backbones import BACKBONES
 from train.members.recipes import SMALL, BayesRecipe
-from train.members.scan.backbone import BACKBONES
 from train.members.scan.measures import Collapse
 
 CPU = torch.device("cpu")

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from tests.train.bags import make_bags
 from train.core.checkpoint import save_network
 from train.data.crops import Bags
+from train.members.backbones import BackboneDimensions
 from train.members.recipes import SMALL
 from train.members.scan import stages
-from train.members.scan.backbone import Backbone, BackboneDimensions
+from train.members.scan.backbone import Backbone
 from train.members.scan.measures import Collapse
 from train.members.scan.network import ScanDimensions, ScanNetwork
 from train.members.scan.stages import load_scan, train_scan

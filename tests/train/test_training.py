@@ -10,14 +10,18 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from infer.bundle.manifest import MEMBERS
 from tests.train_fixtures import COHORT_SEED, DATE, OPTIONS, TrainedRun, train
-from train.ensemble.fit import FOLDERS
+from train.members import registry
 from train.members.naive_bayes import GIVEN_CLASSES_FOLDER
+
+FOLDERS = {member.name: member.folder for member in registry.MEMBERS}
 
 
 def out_of_fold(run: Path, member: str) -> pd.DataFrame:
-    return pd.read_csv(run / FOLDERS.get(member, member) / "out_of_fold.csv", dtype={"patient_id": str})
+    return pd.read_csv(
+        run / FOLDERS.get(member, member) / "out_of_fold.csv",
+        dtype={"patient_id": str},
+    )
 
 
 def auc(table: pd.DataFrame, column: str) -> float:
@@ -30,7 +34,7 @@ def trained_files(run: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for pattern in patterns for path in run.glob(pattern)}
 
 
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", registry.names())
 def test_each_member_learns_from_pictures_alone(trained_run: TrainedRun, member: str) -> None:
     assert auc(out_of_fold(trained_run.run, member), "pictures_only") > 0.75
 
@@ -40,7 +44,7 @@ def test_the_ensemble_learns(trained_run: TrainedRun) -> None:
 
 
 def test_members_are_tested_on_the_same_folds(trained_run: TrainedRun) -> None:
-    tables = [out_of_fold(trained_run.run, member) for member in (*MEMBERS, "ensemble")]
+    tables = [out_of_fold(trained_run.run, member) for member in (*registry.names(), "ensemble")]
     for table in tables[1:]:
         assert table[["patient_id", "fold", "label"]].equals(tables[0][["patient_id", "fold", "label"]])
     assert tables[0].groupby("fold")["label"].mean().std() < 0.05
@@ -49,7 +53,7 @@ def test_members_are_tested_on_the_same_folds(trained_run: TrainedRun) -> None:
 
 def test_figures_are_those_of_the_predictions(trained_run: TrainedRun) -> None:
     figures = json.loads((trained_run.run / "ensemble/metrics.json").read_text())
-    for member in MEMBERS:
+    for member in registry.names():
         table = out_of_fold(trained_run.run, member)
         assert figures[member]["auc"] == pytest.approx(auc(table, "probability"))
         assert figures[f"{member}, pictures only"]["auc"] == pytest.approx(auc(table, "pictures_only"))
@@ -69,7 +73,7 @@ def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "other", [("--seed", "1"), ("--epochs", "3"), ("--recipe", "full"), ("--images-per-patient", "2")]
+    "other", [("--seed", "1"), ("--epochs", "2"), ("--recipe", "full"), ("--images-per-patient", "2")]
 )
 def test_another_seed_or_recipe_needs_another_folder(trained_run: TrainedRun, other: tuple[str, str]) -> None:
     call = train("all", trained_run.patients, trained_run.run, *DATE, *OPTIONS, *other)

@@ -8,6 +8,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
 from infer.bundle.manifest import Calibration
+from train.core.threads import on_one_thread
 
 LOG = logging.getLogger("lympho")
 
@@ -18,6 +19,7 @@ SMALLEST_SLOPE = 1e-3
 CLIP = 1e-6  # probabilities are kept that far off 0 and 1 before they are calibrated
 
 
+@on_one_thread
 def fit_calibration(probability: Floats, labels: Labels) -> Calibration:
     """Platt's map, slightly regularised (a member that separates perfectly must not get an infinite slope)."""
     scores = logit(np.clip(probability, CLIP, 1 - CLIP))[:, None]

@@ -38,8 +38,13 @@ class Predictions:
 Figure = Callable[[Predictions, Floats], Floats]  # weights (B, P) -> (B,)
 
 
-def resamples(labels: Labels, seed: int, number: int = RESAMPLES) -> Floats:
-    """How often each patient is drawn in each bootstrap resample, within its class: (P,) -> (number, P)."""
+def resamples(labels: Labels, seed: int, number: int | None = None) -> Floats:
+    """How often each patient is drawn in each bootstrap resample, within its class: (P,) -> (number, P).
+
+    Args:
+        number: of resamples; RESAMPLES where not given.
+    """
+    number = RESAMPLES if number is None else number
     rng = np.random.default_rng(seed)
     weights = np.zeros((number, len(labels)))
     for label in np.unique(labels):

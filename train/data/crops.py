@@ -27,8 +27,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from infer.bundle.manifest import Plausible, Range
 from infer.cohort.patients import Cohort, Patient, read_cohort
+from infer.cohort.plausible import Plausible, Range
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import CohortError, LymphoError, UsageError
 from infer.pictures.decode import RejectedImage, decode_crop, leaves, try_picture

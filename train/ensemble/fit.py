@@ -15,16 +15,17 @@ from scipy.special import expit, logit
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.naive_bayes import GaussianNB
 
-from infer.bundle.manifest import MEMBERS, Ensemble, OperatingPoint
+from infer.bundle.manifest import Ensemble, OperatingPoint
 from infer.errors import UsageError
 from infer.scoring.ensemble import calibrated, decide, weighted
 from train.core.calibration import fit_calibration
 from train.core.files import write_table, write_text
 from train.core.metrics import summary
+from train.core.threads import on_one_thread
 from train.data.crops import Bags
-from train.members.mixture import network_paths
+from train.members import registry
+from train.members.training import OUT_OF_FOLD
 
-FOLDERS = {"baseline": "baseline", "scan": "naive_bayes", "moe": "moe", "imagenet": "imagenet"}
 EQUALITY = 0.2  # strength of the pull of the weights towards equal ones; 130 patients cannot tell weights finely
 TRUSTED_ACCURACY = 0.95  # balanced accuracy wanted of the patients the ensemble decides alone
 LARGEST_REFERRED = 0.25  # share of patients the balanced point refers at most
@@ -42,16 +43,14 @@ def load_out_of_fold(run: Path, bags: Bags) -> dict[str, pd.DataFrame]:
         UsageError: a member has not been trained in this run folder, or on other patients.
     """
     tables = {}
-    for member, folder in FOLDERS.items():
-        path = run / folder / "out_of_fold.csv"
+    for member in registry.MEMBERS:
+        path = run / member.folder / OUT_OF_FOLD
         if not path.exists():
-            raise UsageError(
-                f"{run}: has no {folder}/out_of_fold.csv. Run `python -m train {folder.replace('_', '-')}`"
-            )
+            raise UsageError(f"{run}: has no {member.folder}/{OUT_OF_FOLD}. Run `python -m train {member.command}`")
         table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
         if table["patient_id"].tolist() != bags.patient_ids:
             raise UsageError(f"{path}: is of other patients than the crops. Train this member again")
-        tables[member] = table
+        tables[member.name] = table
     return tables
 
 
@@ -62,26 +61,28 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     other folds; so do the operating points that decide about it.
     """
     tables = load_out_of_fold(run, bags)
-    members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in MEMBERS])  # (M, P)
-    ensemble = fit_ensemble(members, bags.labels)
+    names = registry.names()
+    members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in names])  # (M, P)
+    ensemble = fit_ensemble(members, bags.labels, names)
     crossed = np.empty(len(bags))
     decisions = {name: np.empty(len(bags), dtype=object) for name in ensemble.operating_points}
     for fold in np.unique(folds):
         held_out = folds == fold
-        fitted = fit_ensemble(members[:, ~held_out], bags.labels[~held_out])
+        fitted = fit_ensemble(members[:, ~held_out], bags.labels[~held_out], names)
         crossed[held_out] = combine(members[:, held_out], fitted)
         for name, point in fitted.operating_points.items():
             decisions[name][held_out] = [decide(float(value), point) for value in crossed[held_out]]
     count = bags.clinical[:, 1]
-    scores = {name: tables[name]["probability"].to_numpy() for name in MEMBERS}
-    scores |= {f"{name}, pictures only": tables[name]["pictures_only"].to_numpy() for name in MEMBERS}
+    scores = {name: tables[name]["probability"].to_numpy() for name in names}
+    scores |= {f"{name}, pictures only": tables[name]["pictures_only"].to_numpy() for name in names}
     scores |= {"ensemble": crossed, "clinical GaussianNB": clinical_naive_bayes(bags, folds)}
     figures = {name: summary(bags.labels, score, count) for name, score in scores.items()}
     for name, decided in decisions.items():
         figures[f"operating point {name}"] = decision_figures(decided, bags.labels)
-    figures["influence"] = {name: _influence(row, ensemble, name) for name, row in zip(MEMBERS, members, strict=True)}
-    gate = tables["moe"]["gate"]
-    figures["moe gate"] = {f"quantile_{q:02d}": float(gate.quantile(q / 100)) for q in (5, 25, 50, 75, 95)}
+    figures["influence"] = {name: _influence(row, ensemble, name) for name, row in zip(names, members, strict=True)}
+    for member in registry.MEMBERS:
+        for column, title in member.spread_of.items():
+            figures[title] = _quantiles(tables[member.name][column])
 
     folder = run / "ensemble"
     folder.mkdir(exist_ok=True)
@@ -95,10 +96,9 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
 
 def input_digests(run: Path) -> dict[str, str]:
     """SHA-256 of every file the ensemble was fitted on and of those trained beside it: export refuses a mixture."""
-    names = [f"{folder}/out_of_fold.csv" for folder in FOLDERS.values()]
-    names += ["naive_bayes/full.json", "scan/fusion.json", "scan/scan.safetensors"]
-    networks = [run / member / "full.safetensors" for member in ("baseline", "imagenet")] + network_paths(run)
-    names += [path.relative_to(run).as_posix() for path in networks]
+    files = [run / member.folder / OUT_OF_FOLD for member in registry.MEMBERS]
+    files += [path for member in registry.MEMBERS for path in member.files(run)]
+    names = [path.relative_to(run).as_posix() for path in files]
     missing = [name for name in names if not (run / name).exists()]
     if missing:
         raise UsageError(f"{run}: has no {', '.join(missing)}. Run `python -m train all` first")
@@ -117,15 +117,18 @@ def decision_figures(decisions: npt.NDArray[np.object_], labels: Labels) -> dict
     }
 
 
+def _quantiles(values: pd.Series) -> dict[str, float]:
+    return {f"quantile_{q:02d}": float(values.quantile(q / 100)) for q in (5, 25, 50, 75, 95)}
+
+
 def _influence(probability: Floats, ensemble: Ensemble, name: str) -> float:
     """By how much a member moves the ensemble between its 5% and 95% quantile: a weight alone says little."""
     low, high = np.quantile(calibrated(probability, ensemble.calibration[name]), [0.05, 0.95])
     return float(ensemble.weights[name] * (high - low))
 
 
-def fit_ensemble(
-    members: Floats, labels: Labels, names: Sequence[str] = MEMBERS, equality: float = EQUALITY
-) -> Ensemble:
+@on_one_thread
+def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], equality: float = EQUALITY) -> Ensemble:
     """Fit everything that turns the members' probabilities (M, P) into a decision.
 
     Args:
@@ -137,6 +140,7 @@ def fit_ensemble(
     return msgspec.structs.replace(mixture, operating_points=points)
 
 
+@on_one_thread
 def fit_mixture(members: Floats, labels: Labels, names: Sequence[str], equality: float) -> Ensemble:
     """fit_ensemble without operating points: calibration and weights alone."""
     calibration = {name: fit_calibration(row, labels) for name, row in zip(names, members, strict=True)}

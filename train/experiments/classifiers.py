@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils import all_estimators
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from train.core.files import write_table
 from train.members.naive_bayes import protocol_features, protocol_smoothing, report_folds

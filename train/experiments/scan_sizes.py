@@ -21,9 +21,9 @@ from infer.errors import UsageError
 from train.core.files import write_table
 from train.core.fitting import FitRecipe
 from train.data.crops import CROP_SIZE, Bags
+from train.members.backbones import BACKBONES
 from train.members.naive_bayes import read_cell_classes, train_naive_bayes
 from train.members.recipes import BayesRecipe, ScanRecipe
-from train.members.scan.backbone import BACKBONES
 from train.members.scan.measures import Classes, Collapse
 from train.members.scan.network import ScanNetwork, scan_dimensions
 from train.members.scan.stages import train_scan

@@ -4,7 +4,7 @@ A patient's probability is the mean over its pictures.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,12 @@ from train.core.seeds import seeded
 from train.data.augment import turn_and_flip
 from train.data.crops import Bags, in_batches
 from train.data.inputs import Normalise, ScaleClinical
+from train.members.candidate import Candidate
 from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
 from train.members.recipes import BaselineRecipe
+from train.members.training import MemberJob, MemberTraining, NestedJob
+
+FOLDER = "baseline"
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,7 @@ def train_baseline(
         network = train_network(bags, patients, recipe, Job(f"baseline {path.stem}", path, seed), device)
         save_network(path, network, network.dimensions)
 
-    return cross_predict(
-        bags, folds, run / "baseline", Trainee(train, lambda path, of: predict(path, bags, of, device))
-    )
+    return cross_predict(bags, folds, run / FOLDER, Trainee(train, lambda path, of: predict(path, bags, of, device)))
 
 
 def train_network(
@@ -163,3 +165,26 @@ def _epoch(
             torch.from_numpy(bags.labels[of]).to(device),
             of,
         )
+
+
+def candidate(job: NestedJob) -> Candidate:
+    """The member for the nested protocol."""
+    recipe = job.recipe.baseline
+
+    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        if not checkpoint.exists():
+            fitting = Job(f"nested {checkpoint.stem}", checkpoint, job.seed)
+            network = train_network(job.bags, training, recipe, fitting, job.device)
+            save_network(checkpoint, network, network.dimensions)
+        return predict(checkpoint, job.bags, asked, job.device)["probability"]
+
+    return Candidate("baseline", {"recipe": asdict(recipe), "seed": job.seed}, predicted, repeated=False)
+
+
+def _train(job: MemberJob) -> None:
+    train_baseline(job.bags, job.folds, job.run, job.recipe.baseline, job.seed, job.device)
+
+
+TRAINING = MemberTraining(
+    "baseline", FOLDER, "baseline", _train, lambda run: [run / FOLDER / "full.safetensors"], candidate
+)

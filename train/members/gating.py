@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss
 from infer.bundle.manifest import Calibration
 from infer.scoring.ensemble import calibrated_logit
 from train.core.calibration import fit_calibration
+from train.core.threads import on_one_thread
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class Gate:
         return _mixed(self.shares(experts, clinical), _logits(experts, self.calibration))
 
 
+@on_one_thread
 def fit_gate(experts: Floats, clinical: Floats, labels: Indices, pull: float) -> Gate:
     """Least log loss, the squared weights costing `pull`; the search begins at one half for everybody.
 
@@ -70,6 +72,7 @@ class ChosenGate:
     crossed: Floats  # (T,) probabilities there
 
 
+@on_one_thread
 def choose_gate(experts: Floats, clinical: Floats, labels: Indices, folds: Indices) -> ChosenGate:
     """Fit a gate, its pull chosen of GATE_PULLS.
 

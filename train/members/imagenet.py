@@ -22,8 +22,10 @@ from torch.nn import functional
 from train.core.calibration import CLIP
 from train.core.checkpoint import load_dimensions, load_weights, save_network
 from train.core.files import write_table
+from train.core.threads import on_one_thread
 from train.data.crops import Bags
 from train.data.inputs import EXCESS, KNOT, bent_features
+from train.members.candidate import Candidate
 from train.members.count_floor import FlooredBayes
 from train.members.embedding import (
     FEATURES,
@@ -35,6 +37,7 @@ from train.members.embedding import (
 )
 from train.members.gating import GATE_PULLS, Gate, choose_gate
 from train.members.linear import CHOOSING_FOLDS, COMPONENTS, STRENGTHS, affine, fit_logistic
+from train.members.training import MemberJob, MemberTraining, NestedJob
 
 FOLDER = "imagenet"
 BENT = 4  # clinical features of the picture expert
@@ -190,6 +193,7 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
     return table
 
 
+@on_one_thread
 def fit_and_predict(bags: Bags, means: Floats, training: Indices, asked: Indices) -> Floats:
     """Fit on some patients and give others a probability: (asked,).
 
@@ -230,6 +234,7 @@ def _experts(
     return np.stack([pictures.predict_proba(features)[:, 1], bayes.predict(clinical)])
 
 
+@on_one_thread
 def fit_network(bags: Bags, means: Floats, training: Indices) -> ImageNetNetwork:
     """The same model as a network; what pictures add is 0 in the mean over training patients."""
     features = _features(bags, means)
@@ -273,3 +278,23 @@ def _features(bags: Bags, means: Floats) -> Floats:
     """(P, 4 + 1280)"""
     clinical = bent_features(torch.from_numpy(bags.clinical.astype(np.float64))).numpy()
     return np.concatenate([clinical, means], axis=1)
+
+
+def candidate(job: NestedJob) -> Candidate:
+    """The member for the nested protocol."""
+    means = job.bags.means(embed_pictures(job.bags, job.run, job.device))
+
+    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        return fit_and_predict(job.bags, means, training, asked)
+
+    return Candidate("imagenet", numbers(), predicted)
+
+
+def _train(job: MemberJob) -> None:
+    train_imagenet(job.bags, job.folds, job.run, job.device)
+
+
+TRAINING = MemberTraining(
+    "imagenet", FOLDER, "imagenet", _train, lambda run: [run / FOLDER / "full.safetensors"], candidate
+)

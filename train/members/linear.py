@@ -10,6 +10,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from train.core.threads import on_one_thread
+
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
@@ -34,6 +36,7 @@ class _FittingPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self.steps_.transform(features))
 
 
+@on_one_thread
 def fit_logistic(features: Floats, labels: Indices, reduced: int) -> GridSearchCV:
     """Fit on standardised features (P, F), the last `reduced` of them through PCA; least log loss of CHOOSING_FOLDS."""
     kept = features.shape[1] - reduced

@@ -6,7 +6,7 @@ happens to make of 130 patients hangs on its seed.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,18 @@ from train.core.curves import MALIGNANT_WEIGHT, Curves, Floats, Indices
 from train.core.files import write_table
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
-from train.data.augment import turn_and_flip
+from train.data.augment import turn_and_flip, turned_bags
 from train.data.crops import Bags, in_batches
+from train.members.candidate import PROBABILITY, Candidate, MeanOf
 from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
 from train.members.out_of_fold import Trainee, batches_of, cross_predict
 from train.members.recipes import MoeRecipe
+from train.members.training import MemberJob, MemberTraining, NestedJob
 
 FOLDER, OF_SEED = "moe", "seed-"
 OUTPUTS = ("probability", "image", "clinical", "gate")
 NORM_BATCH = 256  # pictures
+TURNED = "turned"
 
 
 @dataclass(frozen=True)
@@ -294,3 +297,36 @@ def _forward(network: MixtureOfExperts, batch: MoeBatch, device: torch.device) -
     with mixed_precision(device):
         maps = network.encoder(batch.images)
     return network.head(bag_means(maps.float(), batch.patient, len(batch.labels)), batch.clinical)  # type: ignore[no-any-return]
+
+
+def candidate(job: NestedJob) -> MeanOf:
+    """The member for the nested protocol: some mixtures' mean."""
+    seeds = range(job.seed, job.seed + job.recipe.moe_seeds)
+    return MeanOf("moe", tuple(one_mixture(job.bags, job.recipe.moe, seed, job.device) for seed in seeds))
+
+
+def one_mixture(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) -> Candidate:
+    """One mixture of experts, its clinical side fitted late where the recipe says so.
+
+    Its column TURNED is of the same network, every picture seen in all eight orientations.
+    """
+
+    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
+        if not checkpoint.exists():
+            network = train_network(bags, training, recipe, Job(f"nested {checkpoint.stem}", checkpoint, seed), device)
+            if recipe.late_steps:
+                fit_clinical_side(network, bags, training, recipe, device)
+            save_network(checkpoint, network.cpu(), network.dimensions)
+        ways = {PROBABILITY: bags, TURNED: turned_bags(bags, asked)}
+        return {name: predict(checkpoint, of, asked, device)["probability"] for name, of in ways.items()}
+
+    facts = {"recipe": asdict(recipe), "seed": seed, "columns": [PROBABILITY, TURNED]}
+    return Candidate("moe", facts, predicted, repeated=False)
+
+
+def _train(job: MemberJob) -> None:
+    seeds = range(job.seed, job.seed + job.recipe.moe_seeds)
+    train_moe(job.bags, job.folds, job.run, job.recipe.moe, seeds, job.device)
+
+
+TRAINING = MemberTraining("moe", FOLDER, "moe", _train, network_paths, candidate, {"gate": "moe gate"})

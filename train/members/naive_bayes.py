@@ -1,6 +1,7 @@
 """Gaussian naive Bayes on 21 features a patient, from the cell classes that SCAN gave or that a file names."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
@@ -11,14 +12,16 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.naive_bayes import GaussianNB
 
-from infer.bundle.manifest import NaiveBayes
 from infer.errors import LymphoError, UsageError
 from infer.members.features import COUNT, OUTLIER_QUANTILE, base_features, with_outliers
-from infer.members.naive_bayes import malignant_probability
+from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from train.core.files import write_table, write_text
 from train.data.crops import Bags
+from train.members.candidate import Candidate, Floats, Indices
 from train.members.count_floor import count_floor
 from train.members.recipes import BayesRecipe
+from train.members.scan.stages import train_scan
+from train.members.training import CellClasses, MemberJob, MemberTraining, NestedJob
 
 FOLDER, GIVEN_CLASSES_FOLDER = "naive_bayes", "naive_bayes_on_given_classes"
 CLASSES = 15
@@ -191,3 +194,57 @@ def _minimum_and_range(features: npt.NDArray[np.float64]) -> tuple[npt.NDArray[n
     low = features.min(axis=0)
     spread = features.max(axis=0) - low
     return low, np.where(spread > 0, spread, 1.0)
+
+
+def train_on_classes(job: MemberJob, given: Path | None = None, protocol: str = "honest") -> BayesFigures:
+    """Fit on cell classes; write RUN/naive_bayes/metrics.json.
+
+    Args:
+        given: a file of cell classes, instead of those of the run folder's SCAN. What is fitted on them stands in a
+            folder of its own: they are not what the run's SCAN network gives, so such a model must never be exported.
+        protocol: of the figures, as in `evaluate_naive_bayes`.
+
+    Raises:
+        UsageError: there are no cell classes.
+    """
+    path = given or job.run / "scan" / "classes.csv"
+    if not path.exists():
+        raise UsageError(f"{job.run}: has no cell classes. Run `python -m train scan` or name --cell-classes")
+    classes = read_cell_classes(path, job.bags)
+    folder = FOLDER if given is None else GIVEN_CLASSES_FOLDER
+    train_naive_bayes(job.bags, classes, job.folds, job.run / folder, job.recipe.bayes)
+    base = patient_features(job.bags, classes)
+    figures = evaluate_naive_bayes(base, job.bags.labels, protocol, job.recipe.bayes)
+    (job.run / FOLDER).mkdir(exist_ok=True)
+    write_text(job.run / FOLDER / "metrics.json", json.dumps(asdict(figures), indent=1))
+    return figures
+
+
+def candidate(job: NestedJob) -> Candidate:
+    """The member for the nested protocol."""
+    return on_classes(job.bags, job.classes, job.recipe.bayes)
+
+
+def on_classes(bags: Bags, classes: CellClasses, recipe: BayesRecipe) -> Candidate:
+    """Naive Bayes on cell classes; quantiles and scaling are those of the training patients."""
+
+    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        del checkpoint
+        base = patient_features(bags, classes.of(training))
+        model = fit_naive_bayes(base[training], bags.labels[training], recipe)
+        return np.asarray(malignant_probability(base[asked], model))
+
+    facts = {"recipe": asdict(recipe), "naive_bayes": "count floored", **classes.facts}
+    return Candidate("scan", facts, predicted, classes.cheap)
+
+
+def _train(job: MemberJob) -> None:
+    train_scan(job.bags, job.run, job.recipe.scan, job.seed, job.device)
+    train_on_classes(job)
+
+
+def _files(run: Path) -> list[Path]:
+    return [run / FOLDER / "full.json", run / "scan/fusion.json", run / "scan/scan.safetensors"]
+
+
+TRAINING = MemberTraining("scan", FOLDER, "naive-bayes", _train, _files, candidate)

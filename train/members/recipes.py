@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from train.core.fitting import FitRecipe
 from train.data.augment import ViewOptions
-from train.members.scan.backbone import BACKBONES, BackboneDimensions
+from train.members.backbones import BACKBONES, BackboneDimensions
 
 ALL_IMAGES = 0  # for images_per_patient: every picture in every epoch
 

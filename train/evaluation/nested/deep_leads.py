@@ -5,28 +5,33 @@ from pathlib import Path
 
 import torch
 
-from infer.bundle.manifest import MEMBERS
 from train.core.checkpoint import save_network
 from train.core.fitting import Job
 from train.data.crops import Bags
 from train.evaluation.nested import finetuned
-from train.evaluation.nested.plan import Floats, Indices, Member
+from train.evaluation.nested.plan import Floats, Indices
 from train.evaluation.nested.stacking import Stack
+from train.members import registry
+from train.members.candidate import Candidate
 from train.members.recipes import FINE_TUNED, FineTunedRecipe
 
-DEEP_STACKS = {
-    "moe + fine-tuned": Stack(("moe", "fine-tuned")),
-    "ensemble + fine-tuned": Stack((*MEMBERS, "fine-tuned")),
-}
 DEEP_GATES = {"gate: fine-tuned or clinical": ("fine-tuned", "clinical logistic")}
 
 
-def deep_leads(bags: Bags, seed: int, device: torch.device) -> list[Member]:
+def deep_ensembles() -> dict[str, Stack]:
+    """Ensembles of which fine-tuned networks are a part."""
+    return {
+        "moe + fine-tuned": Stack(("moe", "fine-tuned")),
+        "ensemble + fine-tuned": Stack((*registry.names(), "fine-tuned")),
+    }
+
+
+def deep_leads(bags: Bags, seed: int, device: torch.device) -> list[Candidate]:
     """Every way of fine-tuning."""
     return [finetuned_member(bags, title, way, seed, device) for title, way in FINE_TUNED.items()]
 
 
-def finetuned_member(bags: Bags, title: str, recipe: FineTunedRecipe, seed: int, device: torch.device) -> Member:
+def finetuned_member(bags: Bags, title: str, recipe: FineTunedRecipe, seed: int, device: torch.device) -> Candidate:
     """EfficientNet-Lite0 trained on what the clinical values leave open."""
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
@@ -36,4 +41,4 @@ def finetuned_member(bags: Bags, title: str, recipe: FineTunedRecipe, seed: int,
             save_network(checkpoint, network.cpu(), network.dimensions)
         return finetuned.predict(checkpoint, bags, asked, device)["probability"]
 
-    return Member("finetuned", {"recipe": asdict(recipe), "seed": seed}, predict, repeated=False, title=title)
+    return Candidate("finetuned", {"recipe": asdict(recipe), "seed": seed}, predict, repeated=False, title=title)

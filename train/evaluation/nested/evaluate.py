@@ -8,20 +8,20 @@ import torch
 from infer.errors import UsageError
 from train.core.provenance import code_note
 from train.data.crops import Bags
-from train.evaluation.nested.deep_leads import DEEP_GATES, DEEP_STACKS, deep_leads
+from train.evaluation.nested.deep_leads import DEEP_GATES, deep_ensembles, deep_leads
 from train.evaluation.nested.members import (
-    ENSEMBLES,
     GATED_SIMCLR,
     GATES,
     IN_TURN,
-    INDUCTIVE,
     INSIDE,
     OUTSIDE,
     TRANSDUCTIVE,
-    WITH_LEADS,
     all_leads,
     all_members,
     classes_digest,
+    ensembles,
+    ensembles_with_leads,
+    inductive_ensembles,
 )
 from train.evaluation.nested.plan import INNER, OUTER, Predictor, outer_folds
 from train.evaluation.nested.protocol import gather, train_part
@@ -70,20 +70,20 @@ def evaluate_nested(
     if options.part:
         train_part(predictor, members, outers, *options.part)
         return ""
-    ensembles, gates = (WITH_LEADS, GATES) if options.leads else (ENSEMBLES, {})
+    stacks, gates = (ensembles_with_leads(), GATES) if options.leads else (ensembles(), {})
     if options.inductive:
-        ensembles, gates = INDUCTIVE, GATED_SIMCLR
+        stacks, gates = inductive_ensembles(), GATED_SIMCLR
     if options.deep:
-        ensembles, gates = ensembles | DEEP_STACKS, gates | DEEP_GATES
+        stacks, gates = stacks | deep_ensembles(), gates | DEEP_GATES
     facts = {
         "protocol": f"{OUTER} outer folds stratified by patient, {INNER} inner ones, repeats: {options.repeats}",
         "recipe": f"{recipe.name}, seed {seed}, {len(bags)} patients, {len(bags.crops)} pictures",
         "cell classes": IN_TURN if options.inductive else TRANSDUCTIVE,
         "chosen inside": INSIDE,
         "chosen outside": OUTSIDE,
-        "models": f"{len(members)} single ones, {len(ensembles)} ensembles, {len(gates)} gates",
+        "models": f"{len(members)} single ones, {len(stacks)} ensembles, {len(gates)} gates",
         "code": code_note(run),
         "classes_sha256": "" if options.inductive else classes_digest(run),
     }
-    nested = gather(bags, predictor, members, outers, ensembles, gates)
+    nested = gather(bags, predictor, members, outers, stacks, gates)
     return write_report(nested, bags, run / (INDUCTIVE_FOLDER if options.inductive else FOLDER), facts, seed)

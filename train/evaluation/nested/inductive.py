@@ -16,7 +16,8 @@ from infer.members.features import cell_classes
 from train.core.files import held, written_whole
 from train.data.crops import Bags
 from train.evaluation.nested.leads import clinical_features
-from train.evaluation.nested.plan import Floats, Indices, Member
+from train.evaluation.nested.plan import Floats, Indices
+from train.members.candidate import Candidate
 from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
 from train.members.recipes import ScanRecipe
 from train.members.scan.measures import Collapse
@@ -62,7 +63,7 @@ def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, dev
     return looks
 
 
-def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]) -> Member:
+def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]) -> Candidate:
     """`leads.embedded` with dispersion, on features that SimCLR learnt from the training patients' pictures alone."""
     clinical = clinical_features(bags)
 
@@ -74,7 +75,7 @@ def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]
         return np.asarray(model.predict_proba(features[asked])[:, 1], dtype=np.float64)
 
     numbers = {"components": COMPONENTS, "strengths": STRENGTHS}
-    return Member(name, {**numbers, **facts}, predict, repeated=False)
+    return Candidate(name, {**numbers, **facts}, predict, repeated=False)
 
 
 def _look(bags: Bags, run: Path, device: torch.device) -> Look:

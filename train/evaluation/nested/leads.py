@@ -15,28 +15,29 @@ from torch.nn import functional
 
 from train.data.crops import Bags
 from train.data.inputs import KNOT, bent_features
-from train.evaluation.nested.plan import Floats, Indices, Member
+from train.evaluation.nested.plan import Floats, Indices
+from train.members.candidate import Candidate
 from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
 
 Pictures = npt.NDArray[np.float32]  # (N, D) embedding of each picture
 
 
-def clinical_interplay(bags: Bags) -> Member:
+def clinical_interplay(bags: Bags) -> Candidate:
     """Logistic regression on sex, log count, age, their products and squares: are they more than a sum?"""
     sex, count, age = clinical_features(bags).T
     features = np.stack([sex, count, age, count * age, count**2, age**2], axis=1)
-    return Member("clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0))
+    return Candidate("clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0))
 
 
-def clinical_bent(bags: Bags) -> Member:
+def clinical_bent(bags: Bags) -> Candidate:
     """Logistic regression on sex, age, and the count with a bend (train/data/inputs.py)."""
     facts = {"strengths": STRENGTHS, "knot": KNOT}
-    return Member("clinical, bent count", facts, _logistic(_bent(bags), bags.labels, 0))
+    return Candidate("clinical, bent count", facts, _logistic(_bent(bags), bags.labels, 0))
 
 
 def embedded(
     bags: Bags, name: str, pictures: Pictures, facts: dict[str, str], *, dispersion: bool = False, bent: bool = False
-) -> Member:
+) -> Candidate:
     """Logistic regression on sex, log count, age and the principal components of a patient's mean embedding.
 
     Args:
@@ -51,10 +52,10 @@ def embedded(
         parts.append(np.stack([pictures[a:b].std(axis=0) for a, b in bags.ranges()]).astype(np.float64))
     features = np.concatenate([clinical, *parts], axis=1)
     numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, "bent": bent, **facts}
-    return Member(name, numbers, _logistic(features, bags.labels, features.shape[1] - clinical.shape[1]))
+    return Candidate(name, numbers, _logistic(features, bags.labels, features.shape[1] - clinical.shape[1]))
 
 
-def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: dict[str, str]) -> Member:
+def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: dict[str, str]) -> Candidate:
     """Logistic regression on sex, log count, age and the square roots of the shares of each cell class.
 
     Args:
@@ -62,10 +63,10 @@ def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: di
     """
     shares = np.stack([np.bincount(classes[a:b], minlength=number) / (b - a) for a, b in bags.ranges()])
     features = np.concatenate([clinical_features(bags), np.sqrt(shares)], axis=1)
-    return Member(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
+    return Candidate(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
 
 
-def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]) -> Member:
+def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]) -> Candidate:
     """Logistic regression on sex, log count, age and how alike a patient's cells are: clones are of one kind.
 
     Three features: mean cosine similarity of two of its pictures, its lowest decile, and its spread.
@@ -73,7 +74,7 @@ def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]
     unit = functional.normalize(torch.from_numpy(pictures), dim=1)
     features = np.stack([_likeness(unit[a:b]) for a, b in bags.ranges()])
     features = np.concatenate([clinical_features(bags), features], axis=1)
-    return Member(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
+    return Candidate(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
 
 
 def clinical_features(bags: Bags) -> Floats:

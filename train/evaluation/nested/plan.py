@@ -7,10 +7,9 @@ never trained twice, a call that was cut goes on, and several calls can share th
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,57 +19,14 @@ from sklearn.model_selection import StratifiedKFold
 from train.core.checkpoint import progress_path
 from train.core.files import held, write_table
 from train.data.crops import Bags
+from train.members.candidate import PROBABILITY, Candidate, Model, members_of
 
 LOG = logging.getLogger("lympho")
 
 OUTER, INNER = 5, 3  # folds
-PROBABILITY = "probability"
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A model: trained on some patients it gives others a probability.
-
-    Members that differ in title and column alone share a training.
-    """
-
-    name: str  # of its file
-    facts: Mapping[str, Any]  # every number its predictions depend on, beside the data and the patients
-    # training patients, asked patients, checkpoint -> (asked,), or columns of such by name
-    predict: Callable[[Indices, Indices, Path], Floats | Mapping[str, Floats]]
-    repeated: bool = True  # in every repeat; members whose training takes long are in the first alone
-    title: str = ""  # in tables; the name where there is none
-    column: str = PROBABILITY  # of those predicted
-
-    def __str__(self) -> str:
-        return self.title or self.name
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A model that is not trained itself: the mean of several members' probabilities."""
-
-    name: str  # in tables
-    parts: tuple[Member, ...]
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def repeated(self) -> bool:
-        """Whether all of its parts are in every repeat."""
-        return all(part.repeated for part in self.parts)
-
-
-Model = Member | Mean
-
-
-def members_of(model: Model) -> tuple[Member, ...]:
-    """Those that are trained for it."""
-    return model.parts if isinstance(model, Mean) else (model,)
 
 
 @dataclass(frozen=True)
@@ -111,7 +67,7 @@ def _folds(labels: Indices, number: int, seed: int) -> Iterator[tuple[Indices, I
 class Task:
     """One training and its predictions."""
 
-    member: Member
+    member: Candidate
     training: Indices
     asked: Indices
 
@@ -127,12 +83,12 @@ class Task:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def inner_tasks(member: Member, outer: Outer) -> list[Task]:
+def inner_tasks(member: Candidate, outer: Outer) -> list[Task]:
     """One an inner fold; together they ask for every outer training patient once."""
     return [Task(member, np.setdiff1d(outer.training, part), part) for part in outer.inner]
 
 
-def outer_task(member: Member, outer: Outer) -> Task:
+def outer_task(member: Candidate, outer: Outer) -> Task:
     """The member as the outer fold's held-out patients meet it."""
     return Task(member, outer.training, outer.held_out)
 

@@ -11,17 +11,7 @@ from infer.errors import UsageError
 from train.core.performance import Predictions
 from train.data.crops import Bags
 from train.evaluation.nested.leads import clinical_features
-from train.evaluation.nested.plan import (
-    Floats,
-    Indices,
-    Model,
-    Outer,
-    Predictor,
-    all_tasks,
-    inner_tasks,
-    members_of,
-    outer_task,
-)
+from train.evaluation.nested.plan import Floats, Indices, Outer, Predictor, all_tasks, inner_tasks, outer_task
 from train.evaluation.nested.stacking import (
     PERCENTS,
     Scored,
@@ -31,6 +21,7 @@ from train.evaluation.nested.stacking import (
     score_gated,
     score_member,
 )
+from train.members.candidate import Model, members_of
 
 LOG = logging.getLogger("lympho")
 

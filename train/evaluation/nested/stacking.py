@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 
 from infer.scoring.ensemble import calibrated, decide
 from train.core.calibration import fit_calibration
+from train.core.threads import on_one_thread
 from train.ensemble.fit import best_threshold, combine, fit_ensemble, fit_mixture, sensitivity_threshold
 from train.evaluation.nested.plan import Floats, Indices
 from train.members.gating import choose_gate
@@ -37,6 +38,7 @@ class Scored:
     chosen: dict[str, object]  # what the inner folds chose
 
 
+@on_one_thread
 def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
     """Calibrate one model and choose its thresholds.
 
@@ -53,6 +55,7 @@ def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
     )
 
 
+@on_one_thread
 def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
     """Fit an ensemble, the pull of its weights chosen, and decide.
 
@@ -76,6 +79,7 @@ def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices,
     return Scored(probability, probability >= threshold, _sent_on(mixed, labels, probability), decisions, chosen)
 
 
+@on_one_thread
 def score_gated(
     inner: Floats, clinical: Floats, labels: Indices, folds: Indices, held_out: Floats, held_out_clinical: Floats
 ) -> Scored:

@@ -1,6 +1,5 @@
 """The ResNet-type network under SimCLR and SCAN: small, because it dominates the cost of scoring."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -8,23 +7,7 @@ from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
 from train.data.inputs import Normalise
-
-
-@dataclass(frozen=True)
-class BackboneDimensions:
-    """Sizes a checkpoint needs to rebuild its network."""
-
-    widths: tuple[int, ...] = (32, 64, 128, 256)  # one basic block each, every one after the first halves the picture
-    shrink: int = 1  # the picture is averaged over squares of this many pixels a side first
-
-
-BACKBONES = {
-    "width-32": BackboneDimensions(),
-    "width-16": BackboneDimensions(widths=(16, 32, 64, 128)),
-    "width-32-half-input": BackboneDimensions(shrink=2),
-    "width-16-half-input": BackboneDimensions(widths=(16, 32, 64, 128), shrink=2),
-    "width-64": BackboneDimensions(widths=(64, 128, 256, 512)),
-}
+from train.members.backbones import BackboneDimensions
 
 
 class Backbone(nn.Module):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from train.data.crops import in_batches
-from train.members.scan.backbone import Backbone, BackboneDimensions
+from train.members.backbones import BackboneDimensions
+from train.members.scan.backbone import Backbone
 
 
 @dataclass(frozen=True)

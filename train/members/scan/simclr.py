@@ -10,8 +10,9 @@ from torch.nn import functional
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import random_view
+from train.members.backbones import BackboneDimensions
 from train.members.recipes import ScanRecipe
-from train.members.scan.backbone import Backbone, BackboneDimensions, Projection
+from train.members.scan.backbone import Backbone, Projection
 
 
 class PretextNetwork(nn.Module):

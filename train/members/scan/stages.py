@@ -19,8 +19,9 @@ from train.core.checkpoint import load_dimensions, load_weights, progress_path, 
 from train.core.files import write_table, write_text
 from train.core.fitting import Job
 from train.data.crops import Bags
+from train.members.backbones import BackboneDimensions
 from train.members.recipes import ScanRecipe
-from train.members.scan.backbone import Backbone, BackboneDimensions
+from train.members.scan.backbone import Backbone
 from train.members.scan.clustering import head_losses, train_clustering
 from train.members.scan.fusion import fuse
 from train.members.scan.measures import Classes, Collapse, check_classes, class_sizes, measure_stage, stability

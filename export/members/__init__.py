@@ -1,0 +1,1 @@
+"""How each member of the ensemble becomes graphs and a section of the manifest."""

@@ -1,0 +1,79 @@
+"""The baseline as a graph."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.graphs import GraphPlan
+from export.members.member import Inputs, MemberExport, example_clinical, example_images
+from export.parity import ParityError
+from infer.members.baseline import GRAPH
+from train.members.baseline import FOLDER, Baseline, load_baseline
+
+ROUNDING_TOLERANCE = 1e-3  # absolute, of a picture's probability
+
+
+class BaselineGraph(nn.Module):
+    """Pictures and their patients' clinical values -> probability of malignant (N,).
+
+    The weights of its first linear layer, all but all it has, are rounded to what 16 bits hold: 2.4 MB instead of 4.8.
+    """
+
+    def __init__(self, network: Baseline) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        widest = self.network.get_parameter("classifier.0.weight")
+        with torch.no_grad():
+            widest.copy_(widest.half())
+
+    def forward(self, images: Tensor, clinical: Tensor) -> Tensor:
+        return self.network(images, clinical).softmax(1)[:, 1]  # type: ignore[no-any-return]
+
+
+class BaselineExport(MemberExport):
+    """A CNN on single pictures."""
+
+    name = "baseline"
+
+    def __init__(self, run: Path) -> None:
+        self._of(load_baseline(run / FOLDER / "full.safetensors"))
+
+    @classmethod
+    def of(cls, network: Baseline) -> "BaselineExport":
+        """From a network in evaluation mode instead of a run folder."""
+        made = cls.__new__(cls)
+        made._of(network)
+        return made
+
+    def _of(self, network: Baseline) -> None:
+        self.network, self.graph = network, BaselineGraph(network)
+
+    @property
+    def plans(self) -> list[GraphPlan]:
+        examples = {"images": example_images(), "clinical": example_clinical()}
+        return [GraphPlan(GRAPH, self.graph, examples, ("probability",))]
+
+    def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
+        return {GRAPH: {"images": images, "clinical": clinical}}
+
+    def section(self) -> dict[str, Any]:
+        return {}
+
+    def described(self) -> str:
+        return "a CNN on single pictures"
+
+    def noted(self, inputs: Mapping[str, Inputs]) -> list[str]:
+        """What the short weights change: the largest difference of a probability."""
+        batch = inputs[GRAPH].values()
+        with torch.inference_mode():
+            change = float((self.graph(*batch) - self.network(*batch).softmax(1)[:, 1]).abs().max())
+        if not change <= ROUNDING_TOLERANCE:  # so that NaN fails too
+            raise ParityError(f"{GRAPH}: weights in 16 bits change a probability by {change:.2g}")
+        return [
+            "The weights of the CNN's first linear layer are rounded to 16 bits, which moves its probability of one of "
+            f"these pictures by {change:.1e} at most."
+        ]

@@ -1,0 +1,55 @@
+"""The ImageNet member as two graphs: what pictures contribute, and the gate with clinical naive Bayes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from export.graphs import GraphPlan
+from export.members.member import Inputs, MemberExport, example_clinical, example_images
+from infer.members.imagenet import ENCODER, HEAD
+from train.members.imagenet import FOLDER, ImageNetNetwork, load_imagenet, numbers
+
+
+class ImageNetExport(MemberExport):
+    """Logistic regression on ImageNet features, gated."""
+
+    name = "imagenet"
+    unbounded = frozenset({"contribution"})
+
+    def __init__(self, run: Path) -> None:
+        self.network = load_imagenet(run / FOLDER / "full.safetensors")
+
+    @classmethod
+    def of(cls, network: ImageNetNetwork) -> "ImageNetExport":
+        """From a network in evaluation mode instead of a run folder."""
+        made = cls.__new__(cls)
+        made.network = network
+        return made
+
+    @property
+    def plans(self) -> list[GraphPlan]:
+        patients = {"contribution": torch.zeros(2), "clinical": example_clinical()}
+        return [
+            GraphPlan(ENCODER, self.network.pictures, {"images": example_images()}, ("contribution",)),
+            GraphPlan(HEAD, self.network.head, patients, ("probability",)),
+        ]
+
+    def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
+        with torch.inference_mode():
+            contribution = self.network.pictures(images)
+        return {ENCODER: {"images": images}, HEAD: {"contribution": contribution, "clinical": clinical}}
+
+    def section(self) -> dict[str, Any]:
+        return {}
+
+    def described(self) -> str:
+        return (
+            "ImageNet: logistic regression on sex, age, count and a patient's mean features of a network trained on "
+            "photographs (EfficientNet-Lite0), weighed against Gaussian naive Bayes on sex, age and count by a gate "
+            "fitted on patients whom neither had seen"
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        return {"imagenet": numbers()}

@@ -1,0 +1,74 @@
+"""The mixtures of experts as two graphs: encoders that see pictures, heads that see patients."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.graphs import GraphPlan
+from export.members.member import Inputs, MemberExport, example_clinical, example_images
+from export.precision.int8 import quantize
+from infer.members.mixture import ENCODER, HEAD, HEAD_OUTPUTS, Mixture
+from train.members.mixture import load_committee
+from train.members.mixture_network import Encoders, Head, Heads
+
+
+class HeadGraph(nn.Module):
+    """Bag means and clinical values -> probability, image probability, clinical probability, gate, each (P,)."""
+
+    def __init__(self, head: Heads) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, bags: Tensor, clinical: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        output = self.head(bags, clinical)
+        return output.probability, output.image, output.clinical, output.gate
+
+
+class MixtureExport(MemberExport):
+    """Mixtures of an image expert and a clinical expert, averaged."""
+
+    name = "moe"
+    unbounded = frozenset({"maps"})
+
+    def __init__(self, run: Path) -> None:
+        committee = load_committee(run)
+        self._of(committee.encoder, committee.head)
+
+    @classmethod
+    def of(cls, encoder: Encoders, head: Heads) -> "MixtureExport":
+        """From networks in evaluation mode instead of a run folder."""
+        made = cls.__new__(cls)
+        made._of(encoder, head)
+        return made
+
+    def _of(self, encoder: Encoders, head: Heads) -> None:
+        self.encoder, self.head = encoder, head
+
+    @property
+    def plans(self) -> list[GraphPlan]:
+        channels = sum(one.image_map.in_channels for one in self._heads)
+        bags = {"bags": torch.zeros(2, channels, 3, 3), "clinical": example_clinical()}
+        return [
+            GraphPlan(ENCODER, self.encoder, {"images": example_images()}, ("maps",)),
+            GraphPlan(HEAD, HeadGraph(self.head), bags, HEAD_OUTPUTS),
+        ]
+
+    def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
+        with torch.inference_mode():
+            maps = self.encoder(images)
+        return {ENCODER: {"images": images}, HEAD: {"bags": maps, "clinical": clinical}}
+
+    def section(self) -> dict[str, Any]:
+        return {"mixtures": len(self._heads)}
+
+    def described(self) -> str:
+        return f"a mixture of an image expert and a clinical expert (networks from {len(self._heads)} seeds, averaged)"
+
+    def int8(self, crops: Tensor) -> dict[str, bytes]:
+        return {Mixture.stand_ins["int8"][ENCODER]: quantize(self.encoder, crops)}
+
+    @property
+    def _heads(self) -> list[Head]:
+        return [one for one in self.head.each if isinstance(one, Head)]

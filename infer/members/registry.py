@@ -1,0 +1,16 @@
+"""The list of all members. A bundle says which of them it has."""
+
+from typing import Any
+
+from infer.members.baseline import Baseline
+from infer.members.imagenet import ImageNet
+from infer.members.member import Member
+from infer.members.mixture import Mixture
+from infer.members.scan import Scan
+
+MEMBERS: list[type[Member[Any]]] = [Baseline, Scan, Mixture, ImageNet]  # in the order of columns and of the ensemble
+
+
+def names() -> tuple[str, ...]:
+    """All members' names."""
+    return tuple(kind.name for kind in MEMBERS)

@@ -1,0 +1,77 @@
+"""SCAN and naive Bayes: each picture gets one of SCAN's cell classes, a patient the probability of their shares."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from infer.column import Column
+from infer.members.features import base_features, cell_classes
+from infer.members.member import Floats, GraphForm, Member, Opinion, RunGraph
+from infer.members.naive_bayes import NaiveBayes, check_naive_bayes, malignant_probability
+
+GRAPH = "scan.onnx"
+CLUSTERS = 20  # SCAN's classes before fusion
+
+
+class ScanSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the manifest says of it."""
+
+    class_fusion: Annotated[list[int], msgspec.Meta(min_length=CLUSTERS, max_length=CLUSTERS)]  # class -> fused class
+    naive_bayes: NaiveBayes
+
+
+class Scan(Member[list[int]]):
+    """Cell classes (Van Gansbeke et al. 2020) and Gaussian naive Bayes (Collin & Le Chenadec, section 2.2).
+
+    It has no stand-ins: a picture between two classes would change from one to the other.
+    """
+
+    name = "scan"
+    title = "SCAN and naive Bayes"
+    Section = ScanSection
+    columns_at_end = False
+    picture_columns = (
+        Column("cell_class", "SCAN's class of the cell, 0 to 14", "", "d"),
+        Column("cell_class_confidence", "SCAN's probability of that class", "", ".6f"),
+    )
+
+    def __init__(self, section: ScanSection, crop_size: int) -> None:
+        super().__init__(section, crop_size)
+        self.fusion = np.array(section.class_fusion)  # (20,)
+        self.classes = max(section.class_fusion) + 1
+
+    @classmethod
+    def check(cls, section: ScanSection) -> None:
+        """Classes are numbered without gaps, and naive Bayes describes as many features as follow from them."""
+        numbers = sorted(set(section.class_fusion))
+        if numbers != list(range(len(numbers))):
+            raise ValueError(f"class_fusion must give {CLUSTERS} classes numbers from 0 without gaps")
+        check_naive_bayes(section.naive_bayes, len(numbers) + 6)
+
+    @property
+    def graphs(self) -> dict[str, GraphForm]:
+        """One, with the probability of each class."""
+        return {GRAPH: GraphForm({"images": self.pictures}, ("probabilities", "embedding"))}
+
+    def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
+        """`probabilities`: (N, 20) before fusion; `cell_class` and `confidence`: (N,) after it."""
+        probabilities = run(GRAPH, images=pictures)["probabilities"]
+        classes, confidence = cell_classes(probabilities, self.fusion)
+        return {"probabilities": probabilities, "cell_class": classes.astype(np.float64), "confidence": confidence}
+
+    def begin(self) -> list[int]:
+        return []
+
+    def add(self, sums: list[int], seen: Mapping[str, Floats], row: int) -> dict[str, float | int]:
+        cell_class = int(seen["cell_class"][row])
+        sums.append(cell_class)
+        return {"cell_class": cell_class, "cell_class_confidence": float(seen["confidence"][row])}
+
+    def conclude(self, sums: list[int], run: RunGraph, clinical: Floats) -> Opinion:
+        base = base_features(clinical, np.array(sums), self.classes)
+        return Opinion(float(malignant_probability(base, self.section.naive_bayes)))
+
+    def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
+        return {"scan": seen["probabilities"].ravel()}

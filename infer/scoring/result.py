@@ -1,0 +1,74 @@
+"""What is known of a patient at the end: data that the journal keeps and writers render."""
+
+import math
+from collections import Counter
+
+import msgspec
+
+from infer.reasons import code_of
+
+SCORED = "scored"
+
+
+class ImageResult(msgspec.Struct):
+    """A picture."""
+
+    image: str  # file name
+    reason: str = ""  # why rejected; empty while the picture is good
+    values: dict[str, float | int] = {}  # by column of images.csv, from the members
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """A patient's probabilities of malignant; the members' are calibrated."""
+
+    probability: float
+    decision: str
+    members: dict[str, float]
+    further: dict[str, float | int]  # by column of predictions.csv, from the members
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of them are numbers."""
+        return all(map(math.isfinite, (self.probability, *self.members.values(), *self.further.values())))
+
+    @property
+    def disagreement(self) -> float:
+        """Largest minus smallest of the members."""
+        return max(self.members.values()) - min(self.members.values())
+
+
+class PatientResult(msgspec.Struct, frozen=True):
+    """A patient, finished."""
+
+    patient_id: str
+    status: str  # scored, refused, failed
+    reason: str
+    age_years: float | None
+    scores: Scores | None
+    images: tuple[ImageResult, ...]
+    fingerprint: str = ""  # of all that the result depends on, as hexadecimal
+    ignored_files: int = 0
+    unusual_colour: bool = False  # far from the training patients' stain
+    unusual_sizes: dict[str, int] = {}  # "width x height" in pixels -> pictures
+    pictures_below: tuple[str, ...] = ()  # folders in the patient's that hold pictures, which nobody looked at
+    contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
+
+    @property
+    def code(self) -> str:
+        """Of the reason; empty for a scored patient."""
+        return code_of(self.reason)
+
+    @property
+    def rejected(self) -> int:
+        """Pictures that could not be used."""
+        return sum(bool(image.reason) for image in self.images)
+
+    @property
+    def used(self) -> int:
+        """Pictures that could be used."""
+        return len(self.images) - self.rejected
+
+    @property
+    def image_reasons(self) -> Counter[str]:
+        """Rejected pictures by code."""
+        return Counter(code_of(image.reason) for image in self.images if image.reason)

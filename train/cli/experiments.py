@@ -1,0 +1,59 @@
+"""`python -m train sizes, stability, zoo`: what was tried beside what ships."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infer.errors import UsageError
+from train.cli.run import Run
+from train.cli.stage import stage
+from train.experiments import scan_sizes, stability, zoo
+from train.members import naive_bayes
+from train.members.backbones import BACKBONES
+
+
+@stage("sizes", "Compare widths and input sizes of SCAN's backbone: what is found against pictures a second.")
+@click.option(
+    "--compare-with",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV of patient_id, image, cell_class (0 to 14): the table says how far each size's classes agree.",
+)
+@click.option("--size", "names", type=click.Choice(list(BACKBONES)), multiple=True, help="Default: all.")
+def sizes_command(patients: Path, run: Path, compare_with: Path | None, names: tuple[str, ...], **options: Any) -> None:
+    if options["backbone"]:
+        raise UsageError("sizes has backbones of its own: choose by --size")
+    this = Run(patients, run, options)
+    table = scan_sizes.compare_sizes(
+        this.bags,
+        this.folds,
+        this.folder,
+        this.recipe.scan,
+        this.recipe.bayes,
+        this.seed,
+        this.device,
+        reference=naive_bayes.read_cell_classes(compare_with, this.bags) if compare_with else None,
+        names=names or tuple(BACKBONES),
+    )
+    click.echo(table.round(3).T.to_string(header=False))
+
+
+@stage("stability", "Compare ways to steady the mixture of experts on the report's split.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each way.")
+def stability_command(patients: Path, run: Path, seeds: int, **options: Any) -> None:
+    this = Run(patients, run, options)
+    of = range(this.seed, this.seed + seeds)
+    table = stability.compare(this.bags, this.folder, this.recipe.moe, of, this.device)
+    click.echo(table.round(3).to_string(index=False))
+
+
+@stage("zoo", "Compare the networks that the report tried around its baseline, on its split; --recipe small: tiny.")
+@click.option("--network", "networks", type=click.Choice(list(zoo.NETWORKS)), multiple=True, help="Default: all.")
+def zoo_command(patients: Path, run: Path, networks: tuple[str, ...], **options: Any) -> None:
+    others = ("epochs", "without", "backbone")
+    if any(options[name] for name in others) or options["images_per_patient"] is not None:
+        raise UsageError("zoo has recipes of its own: leave --epochs, --images-per-patient, --without, --backbone out")
+    this = Run(patients, run, options)
+    recipe = zoo.FULL if options["recipe"] == "full" else zoo.TINY
+    table = zoo.compare(this.bags, this.folder, recipe, this.seed, this.device, networks or tuple(zoo.NETWORKS))
+    click.echo(table.round(3).to_string(index=False))

@@ -1,0 +1,129 @@
+"""`python -m train crops, baseline, scan, naive-bayes, moe, imagenet, ensemble, all`: what ends in a bundle."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from train.cli.run import Run
+from train.cli.stage import stage
+from train.ensemble import fit as ensemble
+from train.experiments import classifiers
+from train.members import baseline, imagenet, mixture, naive_bayes, registry
+from train.members.scan import stages
+
+
+@stage("crops", "Decode all pictures once into the run folder.")
+def crops_command(patients: Path, run: Path, **options: Any) -> None:
+    bags = Run(patients, run, options).bags
+    click.echo(f"{len(bags)} patients, {len(bags.crops)} pictures")
+
+
+@stage("baseline", "Train the baseline CNN: 5 folds and all patients.")
+def baseline_command(patients: Path, run: Path, **options: Any) -> None:
+    baseline.TRAINING.train(Run(patients, run, options).job)
+
+
+@stage("scan", "Train the unsupervised cell classes: pretext, neighbours, clustering, self-labelling, fusion.")
+@click.option(
+    "--compare-with",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV of patient_id, image, cell_class (0 to 14): the stage table says how far its classes agree.",
+)
+@click.option(
+    "--stability-seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Cluster from this many seeds, and write how far their classes agree.",
+)
+@click.option(
+    "--stability-of",
+    type=click.Choice(stages.STABILITY_OF),
+    default="clustering",
+    show_default=True,
+    help="clustering: from each seed on the same pretext; whole: pretext and all, from each seed.",
+)
+def scan_command(
+    patients: Path, run: Path, compare_with: Path | None, stability_seeds: int, stability_of: str, **options: Any
+) -> None:
+    _train_scan(Run(patients, run, options), compare_with, stability_seeds, stability_of)
+
+
+@stage("naive-bayes", "Fit Gaussian naive Bayes on the patients' cell classes.")
+@click.option(
+    "--cell-classes",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="CSV of patient_id, image, cell_class (0 to 14), instead of SCAN's classes.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["report", "honest"]),
+    default="honest",
+    show_default=True,
+    help="report: quantiles and scaling over all patients before the split, as the report did (optimistic).",
+)
+@click.option("--compare", is_flag=True, help="Compare all suitable classifiers of scikit-learn on the same features.")
+def naive_bayes_command(
+    patients: Path, run: Path, cell_classes: Path | None, protocol: str, compare: bool, **options: Any
+) -> None:
+    _train_naive_bayes(Run(patients, run, options), cell_classes, protocol, compare=compare)
+
+
+@stage("moe", "Train the mixture of experts: 5 folds and all patients.")
+def moe_command(patients: Path, run: Path, **options: Any) -> None:
+    mixture.TRAINING.train(Run(patients, run, options).job)
+
+
+@stage("imagenet", "Fit the ImageNet member: 5 folds and all patients.")
+def imagenet_command(patients: Path, run: Path, **options: Any) -> None:
+    imagenet.TRAINING.train(Run(patients, run, options).job)
+
+
+@stage("ensemble", "Fit calibration, weights and thresholds on the members' out-of-fold predictions.")
+def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
+    _train_ensemble(Run(patients, run, options))
+
+
+@stage("all", "Everything, in order; what an earlier call finished is kept.")
+def all_command(patients: Path, run: Path, **options: Any) -> None:
+    this = Run(patients, run, options)
+    for member in registry.MEMBERS:
+        member.train(this.job)
+    _train_ensemble(this)
+
+
+def _train_scan(
+    run: Run, compare_with: Path | None = None, stability_seeds: int = 1, stability_of: str = "clustering"
+) -> None:
+    reference = naive_bayes.read_cell_classes(compare_with, run.bags) if compare_with else None
+    stages.train_scan(
+        run.bags,
+        run.folder,
+        run.recipe.scan,
+        run.seed,
+        run.device,
+        reference=reference,
+        stability_seeds=stability_seeds,
+        stability_of=stability_of,
+    )
+
+
+def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str, *, compare: bool = False) -> None:
+    figures = naive_bayes.train_on_classes(run.job, cell_classes, protocol)
+    click.echo(json.dumps(asdict(figures), indent=1))
+    if compare:
+        classes = naive_bayes.read_cell_classes(cell_classes or run.folder / "scan" / "classes.csv", run.bags)
+        base = naive_bayes.patient_features(run.bags, classes)
+        folder = naive_bayes.FOLDER if cell_classes is None else naive_bayes.GIVEN_CLASSES_FOLDER
+        comparison = classifiers.compare_classifiers(base, run.bags.labels, protocol, run.recipe.bayes, run.seed)
+        classifiers.write_comparison(comparison, run.folder / folder)
+
+
+def _train_ensemble(run: Run) -> None:
+    figures = ensemble.train_ensemble(run.bags, run.folds, run.folder)
+    click.echo(f"out of fold, recipe {run.recipe.name}, seed {run.seed}:")
+    for name, values in figures.items():
+        click.echo(f"  {name:24}" + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))

@@ -1,0 +1,78 @@
+"""One call's patients, run folder, recipe and device: what every command of training begins with."""
+
+import datetime as dt
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from infer.errors import UsageError
+from train.core.files import write_text
+from train.core.provenance import record_call
+from train.data import crops
+from train.data.folds import assign_folds
+from train.members.recipes import RECIPES, Recipe, adapted
+from train.members.training import MemberJob
+
+
+class Run:
+    """One call's patients, run folder and options."""
+
+    def __init__(self, patients: Path, folder: Path, options: dict[str, Any]) -> None:
+        self.folder = folder
+        self.seed: int = options["seed"]
+        self.device = choose_device(options["device"])
+        self.recipe: Recipe = adapted(
+            RECIPES[options["recipe"]],
+            options["epochs"],
+            options["images_per_patient"],
+            options["without"],
+            options["backbone"],
+        )
+        reference: dt.datetime | None = options["reference_date"]
+        self.bags = crops.cache_crops(
+            patients,
+            folder,
+            reference and reference.date(),
+            options["date_format"],
+            segment=options["segment"],
+            sample_date_format=options["sample_date_format"],
+            sex_codes=options["sex_codes"],
+            picture_size=options["picture_size"],
+        ).on(self.device)
+        self._claim()
+
+    @property
+    def job(self) -> MemberJob:
+        """What members are trained from."""
+        return MemberJob(self.bags, self.folds, self.folder, self.recipe, self.seed, self.device)
+
+    @property
+    def folds(self) -> npt.NDArray[np.int64]:
+        return assign_folds(self.bags, self.folder, self.seed)
+
+    def _claim(self) -> None:
+        """Write down what makes this run, or refuse to mix two recipes in one folder."""
+        path = self.folder / "options.json"
+        mine = {"seed": self.seed, "recipe": asdict(self.recipe)}
+        if not path.exists():
+            write_text(path, json.dumps(mine, indent=1))
+        elif json.loads(path.read_text()) != json.loads(json.dumps(mine)):
+            raise UsageError(f"{self.folder}: was begun with another seed or recipe. Choose another run folder")
+        facts = {"recipe": self.recipe.name, "seed": self.seed, "data": self.bags.facts}
+        record_call(self.folder, facts, self.device)
+
+
+def choose_device(name: str) -> torch.device:
+    """cuda where asked for or, with auto, where there.
+
+    Raises:
+        UsageError: cuda was asked for and is not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
