@@ -65,7 +65,8 @@ def command(reference_date: dt.datetime | None, bundle: Path | None, **options: 
     PATIENTS holds clinical_annotation.csv and one folder of pictures a patient. Not a medical device.
     """
     from infer.bundle.load import REFERENCE
-    from infer.run import Options, run  # heavy imports only when there is something to run
+    from infer.options import Options
+    from infer.run import run
 
     date = reference_date.date() if reference_date else None
     return run(Options(reference_date=date, bundle=bundle or REFERENCE, **options))

@@ -71,7 +71,7 @@ class HeldError(LymphoError):
 FINISHED_WITH_FAILURES = 3  # finished, but a patient failed, or none was scored, or too many were refused
 EXIT_MEANING = {
     0: "finished",
-    1: "a bug in the program",
+    1: "something went wrong that no other code covers: a thread or process could not be started, memory is short, or a bug",
     2: "wrong usage",
     FINISHED_WITH_FAILURES: "finished, but a patient failed, or none was scored, or too many were refused",
     4: "the cohort cannot be read, or is empty",

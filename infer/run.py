@@ -4,62 +4,36 @@ import contextlib
 import datetime as dt
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from infer import __version__
-from infer.bundle.load import REFERENCE, Bundle, load_bundle
-from infer.bundle.manifest import Drift
-from infer.cohort.dates import check_date_format
-from infer.cohort.patients import Cohort, read_cohort
+from infer.bundle.load import Bundle, load_bundle
+from infer.cohort.patient import Cohort
+from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.engine.fallback import Engine
 from infer.engine.networks import probe
 from infer.engine.sessions import CPU, choose_device
 from infer.errors import EXIT_MEANING, UsageError
 from infer.machine.processors import available_processors
+from infer.options import Options, check_options
 from infer.output.audit import libraries, program_digest, what_ran
 from infer.output.csv import ImagesWriter, PredictionsWriter
+from infer.output.folder import check_folder
 from infer.output.journal import FORMAT, Header, Identity
+from infer.output.messages import tell_end, warn_of_dates, warn_of_patient
 from infer.output.progress import Progress
-from infer.output.results import Results, check_folder
+from infer.output.results import Results
 from infer.output.resume import Past, find_past, unchanged
 from infer.output.summary import Summary
-from infer.pictures.duplicates import in_words
 from infer.scoring.cohort import score_cohort
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
-LONGEST_SETTLE = 86_400.0  # seconds: after a day a folder is not being copied any more
-MOST_TWINS = 20  # lines of the log
 MOST_WORKERS = 16  # decoding processes by default: each may hold a picture of 25 million pixels
 # A processor's networks take several times as long for a picture as decoding it: a process for so many processors.
 PROCESSORS_A_WORKER = 4
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asked for."""
-
-    patients: Path
-    out: Path
-    annotations: Path | None = None
-    bundle: Path = REFERENCE
-    device: str = "auto"  # auto, cuda, cpu
-    operating_point: str = "balanced"
-    reference_date: dt.date | None = None  # today if not given
-    date_format: str | None = None
-    sample_date_format: str | None = None  # of SAMPLE_DATE, if not date_format
-    sex_codes: str | None = None  # what GENDER's codes mean, such as M=male,F=female
-    max_refused: float = 0.5  # share of the patients
-    settle: float = 0.0  # seconds that a patient's folder must have been left alone
-    batch_size: int | None = None  # pictures; what suits the device if not given
-    workers: int = 0  # decoding processes; 0 is what suits the device
-    threads: int | None = None  # processors for networks and decoding; all that this process may use if not given
-    dry_run: bool = False
-    fresh: bool = False  # start over where a run that was cut off left OUT unfinished
 
 
 def run(options: Options) -> int:
@@ -96,7 +70,7 @@ class _Ready:
 
 def _prepare(options: Options, started: dt.datetime) -> _Ready:
     """Check options, bundle, cohort and device, in this order, and look at what an earlier run left."""
-    _check_options(options)
+    check_options(options)
     bundle = load_bundle(options.bundle)
     points = bundle.manifest.ensemble.operating_points
     if options.operating_point not in points:
@@ -134,7 +108,9 @@ def _look_through(options: Options, ready: _Ready) -> int:
     summary = Summary()
     for _ in _scored(ready.cohort, None, ready.bundle, options, summary):
         pass
-    return _end(summary, options)
+    code = summary.exit_code(options.max_refused)
+    tell_end(summary, code)
+    return code
 
 
 def _fill(results: Results, options: Options, ready: _Ready, started: dt.datetime) -> int:
@@ -154,7 +130,8 @@ def _fill(results: Results, options: Options, ready: _Ready, started: dt.datetim
         told += _tell(engine.downgrades[told:], results)
         results.write(line, result)
     _tell(engine.downgrades[told:], results)
-    code = _end(summary, options)
+    code = summary.exit_code(options.max_refused)
+    tell_end(summary, code)
     record = {
         **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
         "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
@@ -204,63 +181,16 @@ def _scored(
     cohort: Cohort, engine: Engine | None, bundle: Bundle, options: Options, summary: Summary
 ) -> Iterator[tuple[int, PatientResult]]:
     """Score the cohort, count and tell: each patient's line in the table and its result, in the table's order."""
-    for column in cohort.unproven:
-        LOG.warning(
-            "%s, column %s: read %s: no date shows it. If that is wrong, say --date-format",
-            cohort.table,
-            column,
-            cohort.readings[column],
-        )
+    warn_of_dates(cohort)
     progress = Progress(len(cohort.patients))
     workers = options.workers or _workers(engine, _processors(options))
     scored = score_cohort(cohort, engine, bundle.manifest, options.operating_point, workers, options.settle)
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
             summary.add(result, patient.line)
-            if result.code:
-                # An ID that is no folder's name may hold a line end, and look like a line of this log's own.
-                LOG.warning("%s %s (%s)", _printable(result.patient_id), result.status, result.code)
-            if result.unusual_colour:
-                LOG.warning("%s: colours are far from those of the training patients", result.patient_id)
-            _warn(result, bundle.manifest.drift)
+            warn_of_patient(result, bundle.manifest.drift)
             progress.advance(len(result.images))
             yield patient.line, result
-
-
-def _warn(result: PatientResult, drift: Drift) -> None:
-    """What is unusual about a patient's files."""
-    if result.unusual_sizes:
-        listed = ", ".join(f"{count} of {size}" for size, count in result.unusual_sizes.items())
-        LOG.warning(
-            "%s: pictures of another size than the training patients' (%s): %s. If a pixel shows more or less of the "
-            "slide than in training (another magnification), the probability is wrong",
-            result.patient_id,
-            drift.sizes,
-            listed,
-        )
-    if result.pictures_below:
-        # Their names are not this log's: people put patients' names into them.
-        LOG.warning(
-            "%s: pictures in folders below its own (%d) were not looked at; run.json names the folders",
-            result.patient_id,
-            len(result.pictures_below),
-        )
-
-
-def _end(summary: Summary, options: Options) -> int:
-    code = summary.exit_code(options.max_refused)
-    twins = list(summary.duplicates.found().items())
-    for patients, pictures in twins[:MOST_TWINS]:
-        LOG.warning("%s", in_words(patients, pictures))
-    if len(twins) > MOST_TWINS:
-        LOG.warning("%d more lines of this kind; run.json has all of them", len(twins) - MOST_TWINS)
-    counts = ", ".join(f"{summary.patients[status]} {status}" for status in ("scored", "refused", "failed"))
-    LOG.info("%s; once all is written, exit code %d: %s", counts, code, EXIT_MEANING[code])
-    return code
-
-
-def _printable(patient_id: str) -> str:
-    return patient_id if patient_id.isprintable() else ascii(patient_id)
 
 
 def _processors(options: Options) -> int:
@@ -279,26 +209,3 @@ def _now() -> dt.datetime:
 
 def _iso(moment: dt.datetime) -> str:
     return moment.isoformat(timespec="seconds")
-
-
-def _check_options(options: Options) -> None:
-    if options.date_format is not None:
-        check_date_format(options.date_format)
-    if options.sample_date_format is not None:
-        check_date_format(options.sample_date_format, "--sample-date-format", births=False)
-    if options.sex_codes is not None:
-        parse_sex_codes(options.sex_codes)
-    if not 0 <= options.settle <= LONGEST_SETTLE:
-        raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
-    if not 0 <= options.max_refused <= 1:
-        raise UsageError("--max-refused: must be a share from 0 to 1")
-    if _resolved(options.out).is_relative_to(_resolved(options.patients)):
-        raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
-    for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
-        if path is not None and _resolved(path).is_relative_to(_resolved(options.out)):
-            raise UsageError(f"{name} {path}: lies in {options.out}, which this run would overwrite")
-
-
-def _resolved(path: Path) -> Path:
-    """Unlike Path.resolve, at a circle of links not an error: what opens the path says so."""
-    return Path(os.path.realpath(path))

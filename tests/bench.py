@@ -28,15 +28,17 @@ import torch
 
 from infer.bundle.load import REFERENCE, load_bundle
 from infer.bundle.manifest import Manifest, stand_ins
-from infer.cohort.patients import Cohort, read_cohort
+from infer.cohort.patients import read_cohort
+from infer.cohort.patient import Cohort
 from infer.engine.fallback import BATCH_SIZES, Engine
 from infer.engine.networks import Images, Seen
 from infer.engine.sessions import CPU, CUDA, Device, Graph
 from infer.machine.processors import available_processors
 from infer.members.member import Floats, Member, Opinion
 from infer.pictures.decode import read_crop
-from infer.pictures.pool import Decoders
-from infer.run import Options, run
+from infer.pictures.pool import DecodingPool
+from infer.run import run
+from infer.options import Options
 from infer.scoring.cohort import score_cohort
 from infer.scoring.stream import decoded
 from tests.float32 import in_float32
@@ -100,7 +102,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         side_by_side(lambda: graphs[name].run(**inputs[name]))
 
     def decoding_alone() -> None:
-        decoders = Decoders(root, manifest.crop_size, cpus)
+        decoders = DecodingPool(root, manifest.crop_size, cpus)
         try:
             for _ in decoded(cohort, decoders, 0):
                 pass

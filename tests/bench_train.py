@@ -41,7 +41,8 @@ from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.cli.run import choose_device
 from train.core.fitting import Job, mixed_precision
 from train.core.memory import keep_freed_memory
-from train.data.crops import Bags, cache_crops
+from train.data.crops import cache_crops
+from train.data.bags import Bags
 from train.data.inputs import MEAN, STD
 from train.members.mixture import MoeBatch, moe_loss, new_network, train_network
 from train.members.mixture_network import MixtureOfExperts, bag_means

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from infer.bundle.load import Bundle
-from infer.cohort.patients import Cohort
+from infer.cohort.patient import Cohort
 from infer.engine.fallback import Engine
 from infer.members.features import cell_classes
 from infer.pictures.listing import list_images

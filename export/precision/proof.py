@@ -11,7 +11,7 @@ from torch import Tensor
 from export.parity import ParityError
 from infer.bundle.load import Bundle
 from infer.bundle.manifest import LARGEST_CHANGE, largest_tolerances, reduced_outputs
-from infer.cohort.patients import Cohort
+from infer.cohort.patient import Cohort
 from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
@@ -20,7 +20,7 @@ from infer.members.member import Member, Precision
 from infer.scoring.cohort import score_cohort
 from infer.scoring.ensemble import decide
 from infer.scoring.result import Scores
-from train.data.crops import Bags
+from train.data.bags import Bags
 
 CALIBRATION_CROPS = 256
 # Integers are exact, but where the float32 block before them rounds otherwise, some move by one step. Relative noise of

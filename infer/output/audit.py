@@ -14,7 +14,7 @@ from PIL import features
 import infer
 from infer import __version__
 from infer.bundle.load import Bundle
-from infer.cohort.patients import Cohort
+from infer.cohort.patient import Cohort
 from infer.engine.fallback import Engine
 from infer.engine.sessions import ONNXRUNTIME_VERSION
 

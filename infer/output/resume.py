@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from infer.cohort.patients import Cohort
+from infer.cohort.patient import Cohort
 from infer.errors import OutputError
+from infer.output.folder import unfinished, unfinished_size
 from infer.output.journal import Identity, Place, Stored
-from infer.output.results import unfinished, unfinished_size
 from infer.pictures.decode import try_picture
 from infer.scoring.patient import open_bag
 from infer.scoring.result import ImageResult

@@ -8,10 +8,10 @@ from queue import Empty, SimpleQueue
 
 from infer.errors import WorkerError
 from infer.pictures.look import Looked
-from infer.pictures.worker import Decoder, StoppedError
+from infer.pictures.worker import DecodingProcess, StoppedError
 
 
-class Decoders:
+class DecodingPool:
     """Decoding processes, each started when there is first something for it to do, and a thread that waits for each."""
 
     def __init__(self, root: Path, size: int, number: int) -> None:
@@ -26,8 +26,8 @@ class Decoders:
         self._closing = False
         self._counting = threading.Lock()
         self._starting = 0
-        self._alive: list[Decoder] = []
-        self._idle: SimpleQueue[Decoder | None] = SimpleQueue()  # None: one was lost, or it is over
+        self._alive: list[DecodingProcess] = []
+        self._idle: SimpleQueue[DecodingProcess | None] = SimpleQueue()  # None: one was lost, or it is over
         self._pool = ThreadPoolExecutor(number, thread_name_prefix="decode")
 
     def look(self, folder: Path, names: Sequence[str]) -> Future[list[Looked]]:
@@ -62,7 +62,7 @@ class Decoders:
         self._idle.put(decoder)
         return found
 
-    def _take(self) -> Decoder:
+    def _take(self) -> DecodingProcess:
         while not self._closing:
             try:
                 decoder = self._idle.get_nowait()
@@ -72,12 +72,12 @@ class Decoders:
                 return decoder
         raise StoppedError
 
-    def _one_more(self) -> Decoder | None:
+    def _one_more(self) -> DecodingProcess | None:
         """A new process; where none can be started, the next that becomes idle, or None if one was lost."""
         with self._counting:
             self._starting += 1
         try:
-            decoder = Decoder(self.root, self._size)
+            decoder = DecodingProcess(self.root, self._size)
         except WorkerError:
             with self._counting:
                 self._starting -= 1

@@ -44,7 +44,7 @@ class StoppedError(Exception):
     """Nobody will ask for the answer any more."""
 
 
-class Decoder:
+class DecodingProcess:
     """The other side: starts the process, asks it, and starts another one where it dies."""
 
     def __init__(self, root: Path, size: int) -> None:

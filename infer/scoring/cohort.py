@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from infer.bundle.manifest import Drift, Manifest
-from infer.cohort.patients import Cohort, Verdict
+from infer.cohort.patient import Cohort, Verdict
 from infer.engine.fallback import Engine
 from infer.pictures.decode import RejectedImage
 from infer.pictures.duplicates import DIGITS
 from infer.pictures.listing import list_images
 from infer.pictures.look import Looked
-from infer.pictures.pool import Decoders
+from infer.pictures.pool import DecodingPool
 from infer.reasons import REFUSED, Reason
 from infer.scoring.batches import Batches
 from infer.scoring.ensemble import calibrated, decide, weighted
@@ -46,7 +46,7 @@ def score_cohort(
     minimum = manifest.plausible.minimum_images
     batches = Batches(engine)
     under_way: deque[Bag] = deque()
-    decoders = Decoders(cohort.folder.resolve(), manifest.crop_size, workers)
+    decoders = DecodingPool(cohort.folder.resolve(), manifest.crop_size, workers)
     try:
         for bag, position, looked in decoded(cohort, decoders, (1 + batches.callers) * batches.size, settle):
             if position is Mark.OPENED:

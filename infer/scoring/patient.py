@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from infer.cohort.patients import Clinical, Patient, Verdict
+from infer.cohort.patient import Clinical, Patient, Verdict
 from infer.pictures.decode import leaves
 from infer.pictures.listing import list_images, still_changing
 from infer.pictures.look import Crop

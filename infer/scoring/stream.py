@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
-from infer.cohort.patients import Cohort
+from infer.cohort.patient import Cohort
 from infer.pictures.look import Looked
-from infer.pictures.pool import Decoders
+from infer.pictures.pool import DecodingPool
 from infer.scoring.patient import Bag, open_bag
 
 CHUNK = 16  # pictures a request: asking, and waking a thread, takes a good part of a picture's time
@@ -24,7 +24,7 @@ class Mark(Enum):
 Event = tuple[Bag, int | Mark, Looked | None]
 
 
-def decoded(cohort: Cohort, decoders: Decoders, ahead: int, settle: float = 0.0) -> Iterator[Event]:
+def decoded(cohort: Cohort, decoders: DecodingPool, ahead: int, settle: float = 0.0) -> Iterator[Event]:
     """The cohort as events, in order.
 
     Args:

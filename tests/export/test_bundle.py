@@ -19,8 +19,8 @@ from PIL import Image
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-import export.pipeline as export_module
 from export import __main__ as command
+from export import manifest as export_module
 from export.parity import ParityError
 from export.pipeline import export_bundle
 from infer.bundle.load import load_bundle
@@ -31,7 +31,8 @@ from infer.engine.self_test import self_test
 from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
 from infer.members.member import Precision
-from infer.run import Options, run
+from infer.options import Options
+from infer.run import run
 from tests.bundles import ALL_GRAPHS, GRAPHS, MEMBERS, scan_section
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train_fixtures import DATE, EPOCHS, IMAGES, OPTIONS, PATIENTS, TrainedRun, train

@@ -12,7 +12,8 @@ from export.precision import proof as reduced
 from export.precision.proof import Change, check, tolerance
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
 from infer.bundle.manifest import LARGEST_CHANGE, OperatingPoint, load_members
-from infer.cohort.patients import Cohort, read_cohort
+from infer.cohort.patient import Cohort
+from infer.cohort.patients import read_cohort
 from infer.errors import UsageError
 from infer.members.member import Precision
 from infer.scoring.ensemble import decide

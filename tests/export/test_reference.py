@@ -15,9 +15,11 @@ from sklearn.naive_bayes import GaussianNB
 from export.precision.float16 import on_a_gpu
 from export.precision.proof import check
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
-from infer.cohort.patients import Patient, read_cohort
+from infer.cohort.patient import Patient
+from infer.cohort.patients import read_cohort
 from infer.members.member import Precision
-from infer.run import Options, run
+from infer.options import Options
+from infer.run import run
 from tests.bundles import scan_section
 from tests.export.from_graphs import rebuild
 from tests.float32 import in_float32

@@ -44,7 +44,7 @@ def cohort(pristine: Path, tmp_path: Path) -> Path:
     return link_cohort(pristine, tmp_path / "patients")
 
 
-class _DecoderHere:
+class _ProcessHere:
     """Stands for a decoding process."""
 
     def __init__(self, root: Path, size: int) -> None:
@@ -63,4 +63,4 @@ class _DecoderHere:
 @pytest.fixture
 def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are read and decoded in this process, where a test can let things go wrong."""
-    monkeypatch.setattr("infer.pictures.pool.Decoder", _DecoderHere)
+    monkeypatch.setattr("infer.pictures.pool.DecodingProcess", _ProcessHere)

@@ -10,7 +10,8 @@ from typing import Any
 
 from infer.engine.networks import Seen
 from infer.members.member import Member
-from infer.run import Options, run
+from infer.options import Options
+from infer.run import run
 from tests.synthetic import REFERENCE_DATE
 
 TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes: tests/tiny_bundle.py made it

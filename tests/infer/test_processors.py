@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from infer.cli import command
 from infer.machine.processors import available_processors, quota
-from infer.pictures.pool import Decoders
+from infer.pictures.pool import DecodingPool
 from tests.infer.runs import TINY, Outcome, names, score
 from tests.infer.test_machine import ended, finished, start, wait_for_patients
 from tests.soak import write_linked_cohort
@@ -234,11 +234,11 @@ def test_threads_decide_about_decoding_too(
 ) -> None:
     asked: list[int] = []
 
-    def counted(root: Path, size: int, number: int) -> Decoders:
+    def counted(root: Path, size: int, number: int) -> DecodingPool:
         asked.append(number)
-        return Decoders(root, size, number)
+        return DecodingPool(root, size, number)
 
-    monkeypatch.setattr("infer.scoring.cohort.Decoders", counted)
+    monkeypatch.setattr("infer.scoring.cohort.DecodingPool", counted)
     assert score(pristine, tmp_path / "out", bundle=TINY, workers=0, threads=threads, dry_run=dry_run).code == 0
     assert asked == [workers]
 

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from infer.bundle.load import REFERENCE, Bundle
 from infer.bundle.manifest import load_members
-from infer.cohort.patients import Patient
+from infer.cohort.patient import Patient
 from infer.engine.networks import Networks, Seen
 from infer.errors import OutputError
 from infer.machine.processors import available_processors

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from infer.bundle.load import Bundle
-from infer.cohort.patients import Clinical
+from infer.cohort.patient import Clinical
 from infer.engine.networks import Networks, Seen
 from infer.engine.sessions import CPU, Device, Graph
 from infer.members.features import base_features
@@ -578,7 +578,7 @@ def test_the_same_pictures_under_two_patients_are_named(plain: Outcome, cohort: 
 
 
 def test_many_duplicates_do_not_fill_the_log(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infer.run.MOST_TWINS", 2)
+    monkeypatch.setattr("infer.output.messages.MOST_DUPLICATES", 2)
     for patient_id in ("S002", "S003", "S004"):
         replace_picture(cohort / patient_id / "copy.jpg", (cohort / patient_id / "000000.jpg").read_bytes())
     outcome = score(keep_patients(cohort, "S002", "S003", "S004"), tmp_path / "out", bundle=TINY)

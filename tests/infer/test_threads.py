@@ -141,8 +141,8 @@ def test_numpy_starts_no_thread(monkeypatch: pytest.MonkeyPatch, variables: dict
 
 def test_a_decoding_process_needs_no_thread(pristine: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from infer.pictures.worker import Decoder\n"
-        "root = Path(sys.argv[1]); decoder = Decoder(root, 112)\n"
+        "import sys; from pathlib import Path; from infer.pictures.worker import DecodingProcess\n"
+        "root = Path(sys.argv[1]); decoder = DecodingProcess(root, 112)\n"
         "print(decoder.look(root / 'S001', ['000001.jpg'])[0].crop.shape); decoder.close()"
     )
     done = without_threads("-c", program, pristine)

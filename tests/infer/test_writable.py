@@ -18,9 +18,10 @@ import pytest
 from infer.errors import HeldError, LymphoError, OutputError
 from infer.machine.disk import sync, sync_note
 from infer.output.checks import PROBE, aside
+from infer.output.folder import MOVED, check_folder, unfinished, unfinished_size
 from infer.output.journal import FORMAT, JOURNAL, Header, Identity
 from infer.output.lock import LOCK
-from infer.output.results import MOVED, Results, check_folder, unfinished, unfinished_size
+from infer.output.results import Results
 from infer.scoring.result import PatientResult
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names

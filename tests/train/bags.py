@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from train.data.crops import Bags
+from train.data.bags import Bags
 
 
 def make_bags(labels: Sequence[int], images: Sequence[int], *, seed: int = 0, size: int = 2) -> Bags:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests import bench_train
 from tests.train.bags import make_bags
 from train.core.fitting import Job
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.data.inputs import Normalise
 from train.members.mixture import new_network, train_network
 from train.members.mixture_network import MixtureOfExperts

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from export.pipeline import picture_sizes
+from export.manifest import picture_sizes
 from infer.bundle.manifest import Drift
 from infer.cohort.plausible import Range
 from infer.errors import CohortError, UsageError
@@ -29,7 +29,8 @@ from infer.pictures.decode import decode_crop, read_crop
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, train
-from train.data.crops import CROP_SIZE, Bags, CropsError, cache_crops, load_crops
+from train.data.bags import CROP_SIZE, Bags, load_crops
+from train.data.crops import CropsError, cache_crops
 from train.evaluation.nested.plan import Task
 from train.members.candidate import Candidate
 
@@ -345,7 +346,7 @@ def test_pictures_that_cannot_be_compared_end_the_call(
 ) -> None:
     cached(cohort, tmp_path / "run")
     broken = OSError(errno.EIO, "Input/output error")
-    monkeypatch.setattr("train.data.crops.try_picture", lambda *_: (str(broken), broken))
+    monkeypatch.setattr("train.data.source.try_picture", lambda *_: (str(broken), broken))
     with pytest.raises(CohortError, match=r"S001/000000\.jpg: reading broke off \(Input/output error\)\. Try again"):
         cached(cohort, tmp_path / "run")
     with pytest.raises(CohortError, match="reading broke off"):

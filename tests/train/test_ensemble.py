@@ -18,7 +18,7 @@ from infer.members import registry as infer_registry
 from infer.scoring.ensemble import calibrated, decide
 from tests.train.bags import make_bags
 from train.core.calibration import fit_calibration
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.ensemble.fit import (
     EQUALITY,
     LARGEST_REFERRED,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from infer.errors import UsageError
 from tests.train.bags import make_bags
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.report_protocol import LABEL, STATED
 from train.figures.cells import GAP, MARGIN, draw_contact_sheet, draw_segmentation, tile
 from train.figures.cohort import draw_cohort

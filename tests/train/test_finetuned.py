@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests.train.bags import make_bags
 from train.core.checkpoint import save_network
 from train.core.fitting import FitRecipe, Job
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested.finetuned import FineTuned, load_finetuned, predict, train_network
 from train.evaluation.nested.plan import Floats
 from train.members.embedding import load_embedding

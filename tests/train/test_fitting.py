@@ -49,7 +49,7 @@ class Watched:
 
 def test_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     watched = Watched(bad=(1, 2))
-    with pytest.raises(TrainingError, match=r"toy: the loss is nan in epoch 1, batch 2"):
+    with pytest.raises(TrainingError, match=r"toy: stopped, the loss is nan in epoch 1, batch 2"):
         watched.fit(FitRecipe(epochs=5, learning_rate=0.1), tmp_path)
     assert torch.isfinite(watched.network.weight).all()  # it stopped before the step
 
@@ -257,10 +257,10 @@ def test_progress_that_cannot_be_gone_on_from_is_named(tmp_path: Path, damage: s
     path = progress_path(tmp_path / "toy.safetensors")
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be gone on from .*Delete it to begin anew"):
+        with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be resumed .*Delete it to train from scratch"):
             Noisy(tmp_path).run()
     else:
-        with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be gone on from"):
+        with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be resumed"):
             Watched().fit(FitRecipe(epochs=8, learning_rate=0.1), tmp_path)
 
 

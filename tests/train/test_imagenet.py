@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.train.bags import make_bags
 from train.core.checkpoint import save_network
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested.leads import Pictures
 from train.evaluation.nested.plan import Floats
 from train.members import imagenet

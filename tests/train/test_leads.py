@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.train.bags import make_bags
 from tests.train_fixtures import TrainedRun
-from train.data.crops import Bags, load_crops
+from train.data.bags import Bags, load_crops
 from train.evaluation.nested.deep_leads import DEEP_GATES, deep_ensembles, deep_leads
 from train.evaluation.nested.leads import (
     _likeness,

@@ -91,13 +91,13 @@ def test_sizes_of_every_head() -> None:
 
 
 def test_a_class_that_vanished_is_named() -> None:
-    with pytest.raises(Collapse, match="1 of 2 classes have no picture left, the first is class 2"):
+    with pytest.raises(Collapse, match="1 of 2 classes have no pictures left, the first is class 2"):
         check_classes(np.array([5, 0, 0]), np.array([True, False, True]), 0.5)
     check_classes(np.array([5, 0, 5]), np.array([True, False, True]), 0.5)  # 1 was empty before
 
 
 def test_a_class_that_swallows_the_others_is_named() -> None:
     wanted = np.ones(3, dtype=bool)
-    with pytest.raises(Collapse, match="class 1 has swallowed 60% of the pictures"):
+    with pytest.raises(Collapse, match="class 1 contains 60% of the pictures"):
         check_classes(np.array([2, 6, 2]), wanted, 0.5)
     check_classes(np.array([3, 5, 2]), wanted, 0.5)

@@ -15,7 +15,7 @@ from tests.train.bags import make_bags
 from train.core.checkpoint import save_network
 from train.core.curves import Curves, Floats, Indices
 from train.core.fitting import FitRecipe, Job
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members import mixture as moe
 from train.members.mixture import (
     OUTPUTS,

@@ -11,7 +11,7 @@ import torch
 from tests.train.bags import make_bags
 from train.core.fitting import FitRecipe
 from train.data.augment import orientations, turned_bags
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.experiments import stability
 from train.experiments.stability import WAYS, compare, summarise
 from train.members.mixture import score

@@ -29,7 +29,7 @@ from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, clear_cut, train
 from train.core.performance import Predictions
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.ensemble.fit import combine, fit_ensemble
 from train.evaluation.nested import inductive, leads
 from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member

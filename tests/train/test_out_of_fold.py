@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from tests.train.bags import make_bags
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
 
 assigned = np.array([3, 1, 0, 2, 4, 0, 1, 2, 3, 4])

@@ -47,7 +47,7 @@ def test_folds_are_kept_in_the_run(tmp_path: Path) -> None:
 
 def test_folds_of_other_patients_are_refused(tmp_path: Path) -> None:
     assign_folds(make_bags(LABELS, [1] * len(LABELS)), tmp_path, seed=0)
-    with pytest.raises(UsageError, match=r"folds\.csv: has other patients"):
+    with pytest.raises(UsageError, match=r"folds\.csv: lists other patients"):
         assign_folds(make_bags([*LABELS, 0], [1] * 34), tmp_path, seed=0)
 
 

@@ -35,10 +35,10 @@ def test_other_code_is_noticed(
     assert not caplog.text
     monkeypatch.setattr(provenance, "code_digest", lambda: "other")
     record_call(tmp_path, {}, CPU)
-    assert "other code has trained here before" in caplog.text
+    assert "a different code version was used here before" in caplog.text
     caplog.clear()
     record_call(tmp_path, {}, CPU)  # still: the folder stays a mixture
-    assert "other code has trained here before" in caplog.text
+    assert "a different code version was used here before" in caplog.text
 
 
 def test_a_cut_line_does_not_close_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from infer.errors import UsageError
 from tests.synthetic import REFERENCE_DATE, STAIN_SD_PATIENT, draw_cell_and_outline, make_patients, write_cohort
-from train.data.crops import CROP_SIZE, Bags, cache_crops
+from train.data.bags import CROP_SIZE, Bags
+from train.data.crops import cache_crops
 from train.data.segmentation import before_and_after, keep_cell, kmeans, segment
 
 Pixels = npt.NDArray[np.uint8]

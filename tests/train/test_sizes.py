@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from infer.errors import UsageError
 from tests.train.bags import make_bags
 from train.core.checkpoint import load_dimensions
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.experiments import scan_sizes as sizes
 from train.experiments.scan_sizes import compare_sizes, pictures_per_second, shortened
 from train.members.backbones import BACKBONES

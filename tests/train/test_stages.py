@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.train.bags import make_bags
 from train.core.checkpoint import save_network
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members.backbones import BackboneDimensions
 from train.members.recipes import SMALL
 from train.members.scan import stages
@@ -103,7 +103,7 @@ def test_self_labelling_that_loses_a_class_leaves_the_clustering_standing(
     run_stages(tmp_path, network([0, 1, 2], [1, 2, 0]), network([0, 1, 1]))
     verdict = json.loads((tmp_path / "scan/self_labelling.json").read_text())
     assert verdict == {"kept": False, "reason": "1 of 3 classes have no picture left, the first is class 2"}
-    assert "no picture left, the first is class 2. The clustering stands" in caplog.text
+    assert "no pictures left, the first is class 2. The clustering result is used" in caplog.text
     assert classes_of(tmp_path, "scan.safetensors") == classes_of(tmp_path, "clustering.safetensors")
     assert not (tmp_path / "scan/self_labelling.safetensors").exists()
 
@@ -173,6 +173,6 @@ def test_fewer_classes_are_enough_where_the_recipe_says_so(tmp_path: Path) -> No
 
 
 def test_clustering_that_collapsed_in_every_head_stops_and_leaves_the_pretext(tmp_path: Path) -> None:
-    with pytest.raises(Collapse, match=r"scan clustering: head .*no picture left.*head .*The pretext stands"):
+    with pytest.raises(Collapse, match=r"scan clustering: head .*no pictures left.*head .*The pretext is kept"):
         run_stages(tmp_path, network([0, 0, 1], [2, 2, 2]), network([0, 1, 2]))
     assert sorted(path.name for path in (tmp_path / "scan").glob("*.safetensors")) == ["pretext.safetensors"]

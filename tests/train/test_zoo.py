@@ -14,7 +14,7 @@ from torch import Tensor
 from infer.errors import UsageError
 from tests.train.bags import make_bags
 from train.core.checkpoint import save_network
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.report_protocol import divisions
 from train.experiments import zoo
 from train.experiments.zoo import (

@@ -1,1 +1,1 @@
-"""What any training needs and no model owns: the loop, files, checkpoints, figures of merit."""
+"""Code shared by all trainings: the training loop, files, checkpoints and performance metrics."""

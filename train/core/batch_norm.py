@@ -1,8 +1,8 @@
-"""Batch norm's statistics of fixed weights: what a network is scored with after an epoch, and after averaging.
+"""Recomputes batch norm statistics for fixed weights: after an epoch, and after weights were averaged.
 
-The running averages lag behind weights that move, and are of batches of few patients: validation swung by a quarter
-from one epoch to the next. So they are taken anew from training pictures (Wu & Johnson 2021, "Rethinking Batch in
-BatchNorm", section 3; for averaged weights Izmailov et al. 2018, section 3.2).
+Running averages lag behind changing weights and come from batches of few patients: validation balanced accuracy swung
+by a quarter from one epoch to the next. So the statistics are recomputed from training pictures (Wu & Johnson 2021,
+"Rethinking Batch in BatchNorm", section 3; for averaged weights Izmailov et al. 2018, section 3.2).
 """
 
 from collections.abc import Iterable
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set all running means and variances to their averages over some batches of pictures, in place.
 
-    Weights are left as they are; the network is in evaluation mode afterwards.
+    The weights do not change. Afterwards the network is in evaluation mode.
 
     Args:
         network: takes a batch (N, 112, 112, 3) uint8.
-        batches: of the same size, so that each counts alike.
+        batches: all of the same size, so that each has equal weight.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # a plain average of all batches
+        layer.momentum = None  # PyTorch then takes the plain average over all batches
     network.train()
     with torch.no_grad():
         for images in batches:

@@ -1,4 +1,4 @@
-"""What all figures share: written whole or not at all, one palette, the protocol named where it flatters."""
+"""Shared by all figures: atomic writing, one palette, and the label for the optimistic protocol."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ OPTIMISTIC = "report protocol: optimistic"
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
+    """Write a figure as PNG, atomically."""
     with written_whole(path) as part:
         figure.savefig(part, format="png", dpi=150)

@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors (no pickle) with the dimensions beside the weights, written whole or not at all."""
+"""Saves and loads networks: safetensors (no pickle), dimensions stored with the weights, written atomically."""
 
 import dataclasses
 import json
@@ -18,7 +18,11 @@ class CheckpointError(LymphoError):
 
 
 def save_network(path: Path, network: nn.Module, dimensions: Any) -> None:
-    """Write a network's weights and the dataclass that rebuilds it; its training's progress is done with."""
+    """Write a network's weights and dimensions, then delete the progress file of its training.
+
+    Args:
+        dimensions: the dataclass from which the network can be rebuilt.
+    """
     metadata = {"dimensions": json.dumps(dataclasses.asdict(dimensions))}
     with written_whole(path) as part:
         save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part, metadata)
@@ -26,25 +30,25 @@ def save_network(path: Path, network: nn.Module, dimensions: Any) -> None:
 
 
 def progress_path(checkpoint: Path) -> Path:
-    """Where the training that ends in a checkpoint keeps its state between epochs."""
+    """Where the training of a checkpoint keeps its state between epochs."""
     return checkpoint.with_suffix(".progress")
 
 
 def load_dimensions(path: Path) -> dict[str, Any]:
-    """The dimensions a checkpoint was saved with; sequences come back as tuples.
+    """Read the dimensions that a checkpoint was saved with. Sequences are returned as tuples.
 
     Raises:
-        CheckpointError: the file is missing or no checkpoint.
+        CheckpointError: the file is missing or is not a checkpoint.
     """
     try:
         with safe_open(path, framework="pt") as file:
             stored = json.loads(file.metadata()["dimensions"])
-    except Exception as error:  # safetensors raises its own undocumented errors on broken files
+    except Exception as error:  # for damaged files safetensors raises undocumented errors of its own
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error}). Train this part again") from error
     return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
-    """Fill a network that was built from the checkpoint's dimensions, and put it into evaluation mode."""
+    """Load weights into a network built from the checkpoint's dimensions, and set it to evaluation mode."""
     network.load_state_dict(load_file(path))
     network.eval()

@@ -1,4 +1,4 @@
-"""Training and validation figures by epoch, on patients, as the report's figures 7 to 10 draw them."""
+"""Training and validation metrics per epoch, computed per patient, as in the report's figures 7 to 10."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -11,30 +11,35 @@ Network = TypeVar("Network", bound=nn.Module)
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-MALIGNANT_WEIGHT = 2.0  # in the loss; a missed malignancy costs double (report, section 3.2)
+MALIGNANT_WEIGHT = 2.0  # class weight in the loss: a missed malignancy costs double (report, section 3.2)
 
 
 class Curves(Generic[Network]):
-    """Collects what training batches say of their patients, and scores the held-out after each epoch."""
+    """Collects the probabilities from training batches, and scores the validation patients after each epoch."""
 
     def __init__(self, labels: Indices, held_out: Indices, score: Callable[[Network, Indices], Floats]) -> None:
-        """Watch a training.
+        """Start recording a training.
 
         Args:
-            labels: (P,) of all patients.
+            labels: (P,) labels of all patients.
             held_out: indices of the validation patients.
-            score: a network's probabilities of some patients.
+            score: network, patient indices -> probability of malignant for each of these patients.
         """
         self._labels, self._held_out, self._score = labels, held_out, score
         self._sums, self._counts = np.zeros(len(labels)), np.zeros(len(labels))
 
     def record(self, patients: Indices, probability: Tensor) -> None:
-        """Note probabilities from a training batch: (N,) patient of each, (N,); a patient's are averaged."""
+        """Record probabilities from a training batch; they are averaged per patient.
+
+        Args:
+            patients: (N,) patient index of each probability.
+            probability: (N,) probability of malignant.
+        """
         np.add.at(self._sums, patients, probability.detach().double().cpu().numpy())
         np.add.at(self._counts, patients, 1)
 
     def observe(self, network: Network, epoch: int) -> dict[str, float]:
-        """Figures of the epoch that ended; training's are of the weights as they changed during it."""
+        """Metrics of the finished epoch. Training metrics were collected while the weights were changing."""
         seen = np.flatnonzero(self._counts)
         training = decision_rates(self._labels[seen], self._sums[seen] / self._counts[seen])
         validation = decision_rates(self._labels[self._held_out], self._score(network, self._held_out))
@@ -45,7 +50,12 @@ class Curves(Generic[Network]):
 
 
 def decision_rates(labels: Indices, probability: Floats) -> dict[str, float]:
-    """Loss, balanced accuracy, true-negative and true-positive rate at 0.5: (P,) labels, (P,) probabilities."""
+    """Loss, balanced accuracy, true-negative and true-positive rate at threshold 0.5.
+
+    Args:
+        labels: (P,) 1 malignant, 0 reactive.
+        probability: (P,) probability of malignant.
+    """
     malignant = labels == 1
     called = probability >= 0.5
     negative = float(np.mean(~called[~malignant]))

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and on the disk before they get their names: every file of a run folder."""
+"""Atomic writing of all files in a run folder: data reaches the disk before the file gets its final name."""
 
 import contextlib
 import errno
@@ -16,10 +16,10 @@ CANNOT_LOCK = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENO
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Write a file under another name, which becomes its own when the block ends well.
+    """Write a file atomically: to a temporary name, renamed when the block ends without an error.
 
     Yields:
-        The name to write to. Two processes must not do this at once: see `held`.
+        The temporary path to write to. Two processes must not do this at the same time: see `held`.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -28,33 +28,33 @@ def written_whole(path: Path) -> Iterator[Path]:
             sync(file.fileno())
         os.replace(part, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # it must not hide what went wrong
+        with contextlib.suppress(OSError):  # a failing clean-up must not hide the original error
             part.unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file."""
+    """Write a small text file atomically."""
     with written_whole(path) as part:
         part.write_text(text)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV."""
+    """Write a table as CSV, atomically."""
     with written_whole(path) as part:
         table.to_csv(part, index=False)
 
 
 @contextlib.contextmanager
 def held(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock, which the kernel releases however the process ends. A file system without locks gives none.
+    """Hold a lock. The kernel releases it however the process ends. No locking on file systems without lock support.
 
     Args:
-        path: of the lock's file, which is made and stays.
-        wait: for another process that holds it.
+        path: the lock file; it is created and not deleted.
+        wait: whether to wait while another process holds the lock.
 
     Raises:
-        BlockingIOError: another process holds it, and `wait` is false.
+        BlockingIOError: another process holds the lock, and `wait` is false.
     """
     with path.open("a") as file:
         try:

@@ -1,7 +1,7 @@
-"""The one training loop: Adam, decaying rate, averaged weights, a stop at the first non-finite loss.
+"""The training loop of all networks: Adam, learning rate decay, averaged weights, stop at the first non-finite loss.
 
-It can be killed at any moment: the next call goes on after the last whole epoch and ends with the weights that an
-uninterrupted call would have given, because every epoch draws its random numbers from a generator of its own.
+It can be killed at any time: the next call resumes after the last complete epoch and ends with the same weights as an
+uninterrupted run, because every epoch has its own random generator.
 """
 
 import csv
@@ -25,7 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from infer.errors import LymphoError
 from train.core.files import write_text
 from train.core.seeds import seeded
-from train.core.training_state import History, Progress
+from train.core.training_state import History, TrainingState
 
 LOG = logging.getLogger("lympho")
 
@@ -35,27 +35,27 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class FitRecipe:
-    """How one network is fitted."""
+    """Hyperparameters of one training."""
 
     epochs: int
     learning_rate: float
-    decay: float = 0.975  # learning rate x decay after each epoch (report, section 3.2)
+    decay: float = 0.975  # the learning rate is multiplied by this after each epoch (report, section 3.2)
     weight_decay: float = 5e-4  # report
-    averaged_share: float = 0.25  # weights are averaged over this last share of the epochs; none is picked
+    averaged_share: float = 0.25  # weights are averaged over this last fraction of the epochs; no epoch is selected
 
 
 class TrainingError(LymphoError):
-    """A training that cannot go on."""
+    """A training that cannot continue."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, and where its traces go."""
+    """What is trained, and where its files are written."""
 
-    name: str  # for messages, and part of the seed
-    checkpoint: Path  # its history, progress and TensorBoard events lie beside it; the caller writes the file itself
+    name: str  # for messages, and part of the random seed
+    checkpoint: Path  # history, progress and TensorBoard events are written beside it; the caller writes the checkpoint
     seed: int
-    best: str | None = None  # observed figure whose highest epoch is kept, instead of averaged weights
+    best: str | None = None  # observed metric: the epoch with its highest value is kept instead of averaged weights
 
 
 def fit(
@@ -71,14 +71,14 @@ def fit(
     """Train a network in place and return a copy with the weights averaged over the last epochs, in evaluation mode.
 
     Args:
-        batches: the batches of an epoch, drawn with the generator given.
-        loss: the loss of a batch, a scalar.
-        parameters: groups with a learning rate of their own; all parameters alike if not given.
-        observe: figures of the network after an epoch of this number, in evaluation mode; they join the history.
+        batches: random generator -> the batches of one epoch.
+        loss: network, batch -> scalar loss.
+        parameters: parameter groups with their own learning rates; by default one group with all parameters.
+        observe: network in evaluation mode, epoch number -> metrics, which are added to the history.
 
     Raises:
-        TrainingError: the loss is not finite; epoch and batch are named.
-        CheckpointError: what an earlier call left cannot be gone on from.
+        TrainingError: the loss is not finite; the message names epoch and batch.
+        CheckpointError: the progress file of an interrupted run cannot be resumed.
     """
     optimizer = torch.optim.Adam(
         parameters or [{"params": list(network.parameters())}],
@@ -86,11 +86,11 @@ def fit(
         weight_decay=recipe.weight_decay,
     )
     rates = [group["lr"] for group in optimizer.param_groups]
-    # Tensor by tensor: torch's fused average cannot divide batch norm's whole-number counters on a GPU.
+    # Averages tensor by tensor: on a GPU torch's fused average cannot divide batch norm's integer counters.
     average = get_swa_avg_fn()  # type: ignore[no-untyped-call]
     averaged = AveragedModel(network, avg_fn=average, use_buffers=True)
     first_averaged = recipe.epochs - max(1, round(recipe.averaged_share * recipe.epochs))
-    progress = Progress(network, averaged, optimizer, history=[], best={})
+    progress = TrainingState(network, averaged, optimizer, history=[], best={})
     progress.load(job.checkpoint)
     with _Log(job, recipe.epochs, begun=len(progress.history)) as log:
         for epoch in range(len(progress.history), recipe.epochs):
@@ -108,7 +108,7 @@ def fit(
             if job.best and all(row[job.best] > earlier[job.best] for earlier in progress.history):
                 progress.best = {name: value.clone() for name, value in network.state_dict().items()}
             progress.history.append(row)
-            log.epoch(progress.history)  # first: an epoch that counts as done is in the history
+            log.epoch(progress.history)  # before saving progress, so that every completed epoch is in the history
             progress.save(job.checkpoint)
     if job.best:
         averaged.module.load_state_dict(progress.best)
@@ -124,13 +124,13 @@ def _epoch(
     epoch: int,
     job: Job,
 ) -> float:
-    """One pass of training: the mean loss."""
+    """Train for one epoch and return the mean loss."""
     network.train()
     total, count = 0.0, 0
     for number, batch in enumerate(batches):
         value = loss(network, batch)
         if not torch.isfinite(value):
-            raise TrainingError(f"{job.name}: the loss is {value.item()} in epoch {epoch}, batch {number}: stopped")
+            raise TrainingError(f"{job.name}: stopped, the loss is {value.item()} in epoch {epoch}, batch {number}")
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -139,16 +139,16 @@ def _epoch(
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
-    """bfloat16 convolutions where the device computes them natively, float32 elsewhere.
+    """bfloat16 convolutions where the hardware supports them natively, float32 elsewhere.
 
-    On two cores with AVX-512 BF16 it trains 1.8 times as fast; emulated, it would be slower than float32.
+    On two cores with AVX-512 BF16 training is 1.8 times as fast. Emulated bfloat16 would be slower than float32.
     """
     native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
 
 
 class _Log:
-    """A training's traces while it runs: a progress bar or log lines, the history as CSV, TensorBoard events."""
+    """Logging of a training: a progress bar or log lines, the history as CSV, TensorBoard events."""
 
     def __init__(self, job: Job, epochs: int, begun: int) -> None:
         self._job, self._epochs = job, epochs
@@ -159,7 +159,7 @@ class _Log:
             length=epochs - begun, label=job.name, file=sys.stderr, show_pos=True, hidden=not self._watched
         )
         if begun:
-            LOG.info("%s: goes on after epoch %d of %d", job.name, begun, epochs)
+            LOG.info("%s: resuming after epoch %d of %d", job.name, begun, epochs)
 
     def __enter__(self) -> "_Log":
         self._bar.__enter__()

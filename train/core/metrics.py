@@ -1,4 +1,4 @@
-"""How good probabilities are: balanced accuracy, AUC, and both for the grey zone, with patient bootstrap intervals."""
+"""Summary metrics: balanced accuracy, and AUC overall and in the grey zone, with bootstrap intervals over patients."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,20 +6,20 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from train.core.performance import Predictions, auc, estimate, resamples
 
-GREY_ZONE_COUNT = 7.68  # 10^9/L; every patient of the public cohort above it is malignant
+GREY_ZONE_COUNT = 7.68  # 10^9/L; in the public cohort every patient above it is malignant
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
 
 
 def summary(labels: Labels, probability: Floats, count: Floats, seed: int = 0) -> dict[str, float]:
-    """Figures of one set of predictions; those of the grey zone are left out where it lacks a class.
+    """Metrics of one set of predictions. The grey zone's AUC is omitted if the zone contains only one class.
 
     Args:
-        labels: (P,) 1 malignant.
-        probability: (P,) of malignant.
-        count: (P,) lymphocytes in 10^9/L.
-        seed: of the bootstrap.
+        labels: (P,) 1 malignant, 0 reactive.
+        probability: (P,) probability of malignant.
+        count: (P,) lymphocyte count in 10^9/L.
+        seed: random seed of the bootstrap.
     """
     grey = count <= GREY_ZONE_COUNT
     low, high = auc_interval(labels, probability, seed=seed)
@@ -42,7 +42,7 @@ def summary(labels: Labels, probability: Floats, count: Floats, seed: int = 0) -
 
 
 def auc_interval(labels: Labels, probability: Floats, *, seed: int) -> tuple[float, float]:
-    """95% interval of the AUC by bootstrap over patients, within each class so that no resample lacks one."""
+    """95% interval of the AUC by bootstrap over patients, stratified by class so that no resample lacks a class."""
     found = estimate(
         auc, [Predictions(labels, probability.astype(np.float64), probability >= 0.5)], resamples(labels, seed)
     )

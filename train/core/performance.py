@@ -1,7 +1,7 @@
-"""Performance of probabilities and decisions, with patient-bootstrap intervals; every figure from weights of patients.
+"""Performance metrics of probabilities and decisions, with bootstrap intervals over patients.
 
-A resample is a row of weights, how often each patient was drawn; so one formula gives a figure and all its resamples,
-and two models are compared on the same ones. Names as in TRIPOD+AI and STARD.
+A resample is a row of patient weights: how often each patient was drawn. So one formula gives a metric and all its
+resamples, and two models are compared on the same resamples. Metrics are named as in TRIPOD+AI and STARD.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,22 +15,22 @@ Labels = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 RESAMPLES = 2000
-LARGEST = 40.0  # a calibration slope or intercept that has not settled before
+LARGEST = 40.0  # a calibration slope or intercept beyond this is taken as not converged
 CLIP = 1e-6  # keeps the logit of a probability finite
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of some patients; each (P,)."""
+    """A model's predictions for some patients; each array is (P,)."""
 
-    labels: Labels  # 1 malignant
+    labels: Labels  # 1 malignant, 0 reactive
     probability: Floats  # of malignant
-    called: Booleans  # malignant, by a threshold that was fitted on others
-    # To flow cytometry, by thresholds that were fitted on others to keep 95% or 98% of the malignant; by percent.
+    called: Booleans  # called malignant, by a threshold fitted on other patients
+    # Percent (95 or 98) -> referred to flow cytometry, by a threshold fitted on other patients to this sensitivity.
     sent_on: Mapping[int, Booleans] = field(default_factory=dict)
 
     def of(self, chosen: Booleans) -> "Predictions":
-        """Of some of the patients."""
+        """The predictions for a subset of the patients."""
         sent_on = {percent: sent[chosen] for percent, sent in self.sent_on.items()}
         return Predictions(self.labels[chosen], self.probability[chosen], self.called[chosen], sent_on)
 
@@ -39,10 +39,10 @@ Figure = Callable[[Predictions, Floats], Floats]  # weights (B, P) -> (B,)
 
 
 def resamples(labels: Labels, seed: int, number: int | None = None) -> Floats:
-    """How often each patient is drawn in each bootstrap resample, within its class: (P,) -> (number, P).
+    """How often each patient is drawn in each bootstrap resample, stratified by class: (P,) -> (number, P).
 
     Args:
-        number: of resamples; RESAMPLES where not given.
+        number: number of resamples; default RESAMPLES.
     """
     number = RESAMPLES if number is None else number
     rng = np.random.default_rng(seed)
@@ -54,12 +54,12 @@ def resamples(labels: Labels, seed: int, number: int | None = None) -> Floats:
 
 
 def sensitivity(of: Predictions, weights: Floats) -> Floats:
-    """Share of the malignant that are called malignant."""
+    """Share of malignant patients called malignant."""
     return _share(weights, of.called, of.labels == 1)
 
 
 def specificity(of: Predictions, weights: Floats) -> Floats:
-    """Share of the reactive that are called reactive."""
+    """Share of reactive patients called reactive."""
     return _share(weights, ~of.called, of.labels == 0)
 
 
@@ -69,24 +69,24 @@ def balanced_accuracy(of: Predictions, weights: Floats) -> Floats:
 
 
 def positive_predictive_value(of: Predictions, weights: Floats) -> Floats:
-    """Share of those called malignant that are; NaN where nobody is called so."""
+    """Share of patients called malignant who are malignant; NaN if nobody is called malignant."""
     return _share(weights, of.labels == 1, of.called)
 
 
 def negative_predictive_value(of: Predictions, weights: Floats) -> Floats:
-    """Share of those called reactive that are; NaN where nobody is called so."""
+    """Share of patients called reactive who are reactive; NaN if nobody is called reactive."""
     return _share(weights, of.labels == 0, ~of.called)
 
 
 def auc(of: Predictions, weights: Floats) -> Floats:
-    """Area under the ROC curve: the chance that a malignant patient ranks above a reactive one, ties half."""
+    """Area under the ROC curve: chance that a malignant patient ranks above a reactive one; ties count half."""
     true, false = _roc(of, weights)
     width = np.diff(false, axis=1)
     return np.asarray((width * (true[:, 1:] + true[:, :-1]) / 2).sum(axis=1))
 
 
 def average_precision(of: Predictions, weights: Floats) -> Floats:
-    """Precision averaged over recall, in steps, as scikit-learn defines it."""
+    """Average precision, stepwise, as scikit-learn defines it."""
     found, all_above = _cumulated(of, weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(all_above > 0, found / all_above, 0.0)
@@ -96,22 +96,22 @@ def average_precision(of: Predictions, weights: Floats) -> Floats:
 
 
 def brier_score(of: Predictions, weights: Floats) -> Floats:
-    """Mean squared distance of probability and label."""
+    """Mean squared difference between probability and label."""
     return np.asarray(weights @ (of.probability - of.labels) ** 2 / weights.sum(axis=1))
 
 
 def calibration_slope(of: Predictions, weights: Floats) -> Floats:
-    """Of a logistic regression of label on logit(probability) (Cox 1958): 1 is right, below 1 too sure."""
+    """Slope of a logistic regression of label on logit(probability) (Cox 1958): 1 is ideal, below 1 overconfident."""
     return _with_both(of, weights, _recalibration(of, weights, free_slope=True)[1])
 
 
 def calibration_intercept(of: Predictions, weights: Floats) -> Floats:
-    """Calibration in the large: that regression's intercept with slope 1; above 0 the probabilities are too low."""
+    """Calibration in the large: intercept of the same regression with slope 1; above 0, probabilities are too low."""
     return _with_both(of, weights, _recalibration(of, weights, free_slope=False)[0])
 
 
 def when_sent_on(percent: int, figure: Figure) -> Figure:
-    """A figure of the decision whom to send on; NaN where there is no threshold for that percentage."""
+    """A metric of the decision whom to refer to flow cytometry; NaN if there is no threshold for this percentage."""
 
     def of_sent(of: Predictions, weights: Floats) -> Floats:
         if percent not in of.sent_on:
@@ -122,12 +122,12 @@ def when_sent_on(percent: int, figure: Figure) -> Figure:
 
 
 def avoided_per_100(of: Predictions, weights: Floats) -> Floats:
-    """Flow cytometries avoided per 100 patients: all that are not called, the missed malignant among them."""
+    """Flow cytometries avoided per 100 patients: all patients not called, including missed malignant ones."""
     return 100 * _share(weights, ~of.called, np.ones(len(of.labels), dtype=bool))
 
 
 def best_specificity(wanted: float) -> Figure:
-    """The best specificity of any threshold of at least the wanted sensitivity: picked on these labels, optimistic."""
+    """Best specificity of any threshold with at least the wanted sensitivity; chosen on the same labels: optimistic."""
 
     def figure(of: Predictions, weights: Floats) -> Floats:
         true, false = _roc(of, weights)
@@ -163,7 +163,7 @@ FIGURES: Mapping[str, Figure] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95% interval by percentiles of the resamples."""
+    """A metric with its 95% interval, from percentiles of the bootstrap resamples."""
 
     value: float
     low: float
@@ -171,9 +171,14 @@ class Estimate:
 
 
 def estimate(figure: Figure, repeats: Sequence[Predictions], weights: Floats) -> Estimate:
-    """A figure, averaged over repeats of the same patients, and its interval from resamples of them (B, P).
+    """A metric averaged over repeats on the same patients, with a bootstrap interval.
 
-    Resamples in which the figure is not finite are left out.
+    Resamples in which the metric is not finite are left out.
+
+    Args:
+        figure: the metric.
+        repeats: predictions for the same patients, one per repeat.
+        weights: (B, P) from `resamples`.
     """
     return _estimate(lambda drawn: _mean(figure, repeats, drawn), weights)
 
@@ -181,18 +186,33 @@ def estimate(figure: Figure, repeats: Sequence[Predictions], weights: Floats) ->
 def paired_difference(
     figure: Figure, one: Sequence[Predictions], other: Sequence[Predictions], weights: Floats
 ) -> Estimate:
-    """One model's figure minus another's, each averaged over its repeats, its interval from the same resamples (B, P).
+    """Difference of a metric between two models, each averaged over its repeats, from the same resamples.
+
+    Args:
+        figure: the metric.
+        one: predictions of the first model, one per repeat.
+        other: predictions of the second model, which is subtracted.
+        weights: (B, P) from `resamples`.
 
     Raises:
-        ValueError: the two are not of the same patients.
+        ValueError: the predictions are not for the same patients.
     """
     if any(not np.array_equal(one[0].labels, of.labels) for of in (*one, *other)):
-        raise ValueError("paired differences need predictions of the same patients")
+        raise ValueError("paired differences need predictions for the same patients")
     return _estimate(lambda drawn: _mean(figure, one, drawn) - _mean(figure, other, drawn), weights)
 
 
 def net_benefit(labels: Labels, probability: Floats, thresholds: Floats) -> Floats:
-    """Decision curve (Vickers & Elkin 2006): TP/n - FP/n x t/(1-t) of sending everybody at or above t on: (T,)."""
+    """Decision curve (Vickers & Elkin 2006): TP/n - FP/n x t/(1-t) if patients at or above threshold t are referred.
+
+    Args:
+        labels: (P,) 1 malignant, 0 reactive.
+        probability: (P,) probability of malignant.
+        thresholds: (T,) threshold probabilities.
+
+    Returns:
+        (T,) net benefit at each threshold.
+    """
     positive = probability[None, :] >= thresholds[:, None]  # (T, P)
     true = (positive & (labels == 1)).mean(axis=1)
     false = (positive & (labels == 0)).mean(axis=1)
@@ -211,27 +231,27 @@ def _estimate(figure: Callable[[Floats], Floats], weights: Floats) -> Estimate:
 
 
 def _share(weights: Floats, part: Booleans, whole: Booleans) -> Floats:
-    """Weight of the part within the whole: (B, P), (P,), (P,) -> (B,); NaN where the whole has none."""
+    """Weighted share of `part` within `whole`: (B, P), (P,), (P,) -> (B,); NaN where `whole` has no weight."""
     with np.errstate(invalid="ignore"):
         return np.asarray(weights @ (part & whole) / (weights @ whole))
 
 
 def _with_both(of: Predictions, weights: Floats, values: Floats) -> Floats:
-    """The values (B,), NaN where a resample lacks malignant or reactive patients."""
+    """The values (B,), set to NaN where a resample lacks malignant or reactive patients."""
     return np.where((weights @ (of.labels == 1) > 0) & (weights @ (of.labels == 0) > 0), values, np.nan)
 
 
 def _cumulated(of: Predictions, weights: Floats) -> tuple[Floats, Floats]:
-    """Weight of the malignant, and of all, at or above each distinct probability, highest first: (B, T), (B, T)."""
+    """Weight of malignant and of all patients at or above each distinct probability, highest first: (B, T), (B, T)."""
     order = np.argsort(-of.probability, kind="stable")
-    last = np.append(np.diff(of.probability[order]) != 0, True)  # of each run of equal probabilities
+    last = np.append(np.diff(of.probability[order]) != 0, True)  # last patient of each group of equal probabilities
     drawn = weights[:, order]
     malignant = np.cumsum(drawn * (of.labels[order] == 1), axis=1)[:, last]
     return malignant, np.cumsum(drawn, axis=1)[:, last]
 
 
 def _roc(of: Predictions, weights: Floats) -> tuple[Floats, Floats]:
-    """True- and false-positive rates at each threshold, from nobody to everybody: (B, T + 1) each."""
+    """True- and false-positive rates at each threshold, from nobody called to everybody called: (B, T + 1) each."""
     malignant, everybody = _cumulated(of, weights)
     reactive = everybody - malignant
     start = np.zeros((len(weights), 1))
@@ -243,7 +263,7 @@ def _roc(of: Predictions, weights: Floats) -> tuple[Floats, Floats]:
 def _recalibration(of: Predictions, weights: Floats, *, free_slope: bool, steps: int = 100) -> tuple[Floats, Floats]:
     """Intercept and slope of label ~ logit(probability), by damped Newton steps on all resamples at once: (B,), (B,).
 
-    Where the probabilities separate the classes there is no maximum; a slope or intercept beyond LARGEST is NaN.
+    If the probabilities separate the classes the likelihood has no maximum; values beyond LARGEST become NaN.
     """
     clipped = np.clip(of.probability, CLIP, 1 - CLIP)
     score = np.log(clipped / (1 - clipped))  # (P,)

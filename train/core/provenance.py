@@ -1,4 +1,4 @@
-"""What made a run folder: RUN/calls.jsonl, a line a call, with code, data, options and machine."""
+"""Provenance of a run folder: RUN/calls.jsonl, one line per call, with code, data, options and machine."""
 
 import datetime as dt
 import hashlib
@@ -24,10 +24,10 @@ PACKAGES = (
 
 
 def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:
-    """Add this call to the run folder's list, and warn where other code began the folder.
+    """Add this call to the run folder's list, and warn if a different code version was used there before.
 
     Args:
-        facts: what the caller knows: recipe, seed, data.
+        facts: recipe, seed and data, from the caller.
     """
     path = run / FILE
     line = {
@@ -42,13 +42,13 @@ def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:
         **facts,
     }
     if any(digest != line["code_sha256"] for digest in _earlier_code(path)):
-        LOG.warning("%s: other code has trained here before; its parts may not fit together", run)
+        LOG.warning("%s: a different code version was used here before; its results may not fit together", run)
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def code_note(run: Path) -> str:
-    """Which code has worked in the run folder, for people: a figure from two codes has to say so."""
+    """Which code versions were used in the run folder, for readers: results from several versions must say so."""
     digests = sorted(digest[:12] for digest in _earlier_code(run / FILE))
     if len(digests) == 1:
         return digests[0]
@@ -56,7 +56,7 @@ def code_note(run: Path) -> str:
 
 
 def _earlier_code(path: Path) -> set[str]:
-    """Digests of the code of all earlier calls. A line that a full disk cut is passed over."""
+    """Code digests of all earlier calls. A line truncated by a full disk is skipped."""
     digests = set()
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -67,7 +67,7 @@ def _earlier_code(path: Path) -> set[str]:
 
 
 def code_digest() -> str:
-    """SHA-256 over names and contents of all modules that a training runs."""
+    """SHA-256 over the names and contents of all modules used in training."""
     digest = hashlib.sha256()
     for package in (infer, train):
         root = Path(str(package.__file__)).parent

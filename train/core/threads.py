@@ -1,7 +1,7 @@
-"""One thread for the small loops of scikit-learn and SciPy.
+"""Limits scikit-learn and SciPy to one thread.
 
-Their loops are far too short to be shared out. Where another program keeps a processor busy, each of them waits until
-the thread that lost its processor has it back: a fit of a second takes minutes.
+Their parallel loops are far too short to benefit from threads. If another program keeps a core busy, every loop waits
+for the thread that lost its core, and a fit of one second takes minutes.
 """
 
 import functools
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a function with one thread for OpenMP and BLAS. torch inside it would have one, too."""
+    """Run a function with one OpenMP and BLAS thread. This would also limit torch inside the function."""
 
     @functools.wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -27,9 +27,9 @@ def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
 
 @functools.cache
 def _controller() -> ThreadpoolController:
-    """Of the libraries that are loaded at the first call. To look for them takes longer than many a fit."""
-    import scipy.linalg  # with its own BLAS
-    import sklearn.linear_model  # with its own OpenMP
+    """Controls the libraries loaded at the first call; cached, because finding them takes longer than many fits."""
+    import scipy.linalg  # bundles its own BLAS
+    import sklearn.linear_model  # bundles its own OpenMP
 
     del scipy, sklearn
     return ThreadpoolController()

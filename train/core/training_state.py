@@ -1,7 +1,7 @@
-"""Where a training stands after an epoch, on disk: what a call that was cut off goes on from.
+"""Training state on disk after each epoch, from which an interrupted run is resumed.
 
-One safetensors file beside the checkpoint to be, replaced after each epoch, so that a kill at any moment leaves a whole
-one. Random numbers are not stored: each epoch draws from a generator of its own (train/core/fitting.py).
+One safetensors file beside the future checkpoint, replaced atomically after each epoch, so that a kill at any time
+leaves a valid file. No random state is stored: each epoch has its own generator (train/core/fitting.py).
 """
 
 import json
@@ -22,33 +22,33 @@ Weights = dict[str, Tensor]
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Everything that changes from epoch to epoch."""
 
     network: nn.Module
     averaged: nn.Module
     optimizer: torch.optim.Optimizer
-    history: History  # a row an epoch
-    best: Weights  # weights of the best epoch so far; empty where none is picked
+    history: History  # one row per epoch
+    best: Weights  # weights of the best epoch so far; empty if no best epoch is selected
 
     def save(self, checkpoint: Path) -> None:
-        """Write the state whole or not at all."""
+        """Write the state atomically."""
         path = progress_path(checkpoint)
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"averaged/{name}": value for name, value in self.averaged.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": value for name, value in values.items()}
-        # A tensor that shares memory with another cannot be stored; the best epoch's may be the current one's.
+        # safetensors cannot store tensors that share memory, and the best epoch may be the current one.
         apart = {name: value.clone().contiguous() for name, value in tensors.items()}
         with written_whole(path) as part:
             save_file(apart, part, self._metadata())
 
     def load(self, checkpoint: Path) -> None:
-        """Take up the state that an earlier call left, if it left one.
+        """Load the state of an interrupted run, if there is one.
 
         Raises:
-            CheckpointError: the file is damaged, or of another network.
+            CheckpointError: the file is damaged or belongs to another network.
         """
         path = progress_path(checkpoint)
         if not path.exists():
@@ -62,7 +62,7 @@ class Progress:
             self.best = parts.get("best", {})
             self._load_optimizer(parts.get("optimizer", {}))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: cannot be gone on from ({error}). Delete it to begin anew") from error
+            raise CheckpointError(f"{path}: cannot be resumed ({error}). Delete it to train from scratch") from error
 
     def _metadata(self) -> dict[str, str]:
         return {"history": json.dumps(self.history)}

@@ -1,1 +1,1 @@
-"""Labelled patients as arrays: crops, folds, augmentation, the inputs of networks."""
+"""Labelled patients as arrays: crops, folds, augmentation, and input scaling of the networks."""

@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on the training device: no per-image Python.
+"""Augmentation of whole batches on the training device, without Python code per picture.
 
-Labelled training sees flips and quarter turns (a smear has no up). SimCLR also sees crops, and a mild stain jitter,
-so that what stays the same between two views is the cell's shape and not its stain.
+Supervised training uses flips and quarter turns (a smear has no preferred orientation). SimCLR also uses random crops
+and a mild stain jitter, so that what two views have in common is the cell's shape and not its stain.
 """
 
 from dataclasses import dataclass, replace
@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.data.crops import Bags
+from train.data.bags import Bags
 
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """What SimCLR's two views may differ by; each can be switched off."""
+    """Augmentations of SimCLR's two views; each can be switched off."""
 
-    crop: float = 0.6  # smallest side of the random crop, as a share of the picture's; 1 switches off
-    turns: bool = True  # flips and quarter turns: a smear has no up
-    gain: float = 0.15  # of each colour channel, uniform in 1 +- gain: stain and lamp differ between slides
-    offset: float = 0.15  # of brightness, in standard deviations
-    saturation: tuple[float, float] = (0.4, 1.2)  # 0 is grey, 1 leaves the picture alone
+    crop: float = 0.6  # smallest side of the random crop, as a fraction of the picture's side; 1 switches it off
+    turns: bool = True  # flips and quarter turns: a smear has no preferred orientation
+    gain: float = 0.15  # each colour channel is scaled by 1 +- gain, uniform: stain and lamp differ between slides
+    offset: float = 0.15  # largest brightness shift, in standard deviations
+    saturation: tuple[float, float] = (0.4, 1.2)  # range; 0 is grey, 1 leaves the picture unchanged
 
     def without(self, names: tuple[str, ...]) -> "ViewOptions":
-        """With some of AUGMENTATIONS switched off."""
+        """The same options with some of AUGMENTATIONS switched off."""
         options = self
         if "crop" in names:
             options = replace(options, crop=1.0)
@@ -43,7 +43,7 @@ AUGMENTATIONS = ("crop", "turns", "stain")
 
 
 def turn_and_flip(images: Tensor) -> Tensor:
-    """Each picture in one of its eight orientations, at random: (N, H, W, C) with H = W -> the same shape."""
+    """Put each picture into a random one of its eight orientations: (N, H, W, C) with H = W -> the same shape."""
     orientation = torch.randint(0, 8, (len(images),), device=images.device)
     result = torch.empty_like(images)
     for code in range(8):
@@ -54,12 +54,12 @@ def turn_and_flip(images: Tensor) -> Tensor:
 
 
 def random_view(pixels: Tensor, options: ViewOptions) -> Tensor:
-    """A random view of each normalised picture: (N, 3, H, W) -> the same shape."""
+    """A random augmented view of each normalised picture: (N, 3, H, W) -> the same shape."""
     return _jitter_stain(_crop_and_turn(pixels, options), options)
 
 
 def _crop_and_turn(pixels: Tensor, options: ViewOptions) -> Tensor:
-    """Crop, flip and turn in one bilinear resampling."""
+    """Crop, flip and rotate in a single bilinear resampling."""
     number, device = len(pixels), pixels.device
     side = torch.empty(number, device=device).uniform_(options.crop, 1.0)
     centre = (torch.rand(number, 2, device=device) * 2 - 1) * (1 - side)[:, None]  # (N, 2), keeps the crop inside
@@ -86,9 +86,9 @@ def _jitter_stain(pixels: Tensor, options: ViewOptions) -> Tensor:
 
 
 def turned_bags(bags: Bags, patients: Indices) -> Bags:
-    """The same patients, every picture in all eight orientations: their bags are eight times as large.
+    """Bags with every picture of the given patients in all eight orientations, so eight times as large.
 
-    The other patients' bags are left empty.
+    The bags of all other patients are empty.
     """
     crops, sizes = [], np.zeros(len(bags), dtype=np.int64)
     for patient, (start, stop) in enumerate(bags.ranges()):

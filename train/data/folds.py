@@ -1,4 +1,4 @@
-"""Which patients are trained on and which are held out."""
+"""Assigns patients to cross-validation folds."""
 
 from pathlib import Path
 
@@ -8,18 +8,27 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from infer.errors import UsageError
-from train.data.crops import Bags
+from train.data.bags import Bags
 
 FOLDS = 5
 
 
 def assign_folds(bags: Bags, run: Path, seed: int) -> npt.NDArray[np.int64]:
-    """The fold (0 to 4) in which each patient is held out, the same for every member: (P,). Kept in RUN/folds.csv."""
+    """The fold (0 to 4) in which each patient is held out, the same for every member.
+
+    It is stored in RUN/folds.csv.
+
+    Returns:
+        (P,) fold of each patient.
+
+    Raises:
+        UsageError: RUN/folds.csv lists other patients.
+    """
     path = run / "folds.csv"
     if path.exists():
         table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
         if table["patient_id"].tolist() != bags.patient_ids:
-            raise UsageError(f"{path}: has other patients than the crops. Choose another run folder")
+            raise UsageError(f"{path}: lists other patients than the crops. Choose another run folder")
         return table["fold"].to_numpy(np.int64)
     folds = np.empty(len(bags), dtype=np.int64)
     splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)

@@ -1,21 +1,21 @@
-"""What every network does to its raw inputs. Inside the networks, hence inside the graphs, so nobody can forget it."""
+"""Preprocessing of raw inputs. It is part of every network, and so of every exported graph: no caller can forget it."""
 
 import torch
 from torch import Tensor, nn
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as the report normalises
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as in the report
 STD = (0.229, 0.224, 0.225)
 
 
-KNOT = 7.0  # 10^9/L; above it a count says more than its logarithm's slope below it
-EXCESS = 3.0  # makes the excess of the size of one
+KNOT = 7.0  # 10^9/L; above it the log count gets an additional slope
+EXCESS = 3.0  # scales the excess to the order of one
 
 
 def bent_features(clinical: Tensor) -> Tensor:
-    """Raw (P, 3) sex, count, age -> (P, 4) sex, log count, age and the count's excess over KNOT, of the size of one.
+    """Raw (P, 3) sex, count, age -> (P, 4) sex, log count, age and excess of the log count over KNOT, of order one.
 
-    A count far above what reactions reach is malignant whatever else is said, while among lower ones it hardly tells:
-    one slope cannot be right for both.
+    A count far above the reactive range means malignant whatever the other values are, while lower counts are hardly
+    informative: a single slope cannot fit both.
     """
     sex, count, age = clinical.unbind(1)
     excess = EXCESS * (count / KNOT).log().clamp_min(0)
@@ -23,7 +23,7 @@ def bent_features(clinical: Tensor) -> Tensor:
 
 
 class Normalise(nn.Module):
-    """uint8 (N, H, W, 3) -> float (N, 3, H, W), channels-last in memory, standardised by ImageNet's mean and std."""
+    """uint8 (N, H, W, 3) -> float (N, 3, H, W), channels-last in memory, standardised with ImageNet's mean and std."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class Normalise(nn.Module):
 
 
 class ScaleClinical(nn.Module):
-    """Raw (P, 3) sex, count in 10^9/L, age in years -> min-max scaled to the training patients' 0..1.
+    """Raw (P, 3) sex, count in 10^9/L, age in years -> min-max scaled, 0 to 1 over the training patients.
 
-    With `log_count` the count's logarithm is scaled: counts run from 4 to 300, and what separates patients lies
-    below 30, which plain min-max presses into the lowest tenth.
+    With `log_count` the logarithm of the count is scaled: counts range from 4 to 300, but patients differ mostly below
+    30, which plain min-max scaling compresses into the lowest tenth.
     """
 
     def __init__(self, log_count: bool = False) -> None:
@@ -54,7 +54,7 @@ class ScaleClinical(nn.Module):
         self.register_buffer("range", torch.ones(3))
 
     def fit(self, clinical: Tensor) -> None:
-        """Take minimum and range from the training patients' raw values: (P, 3)."""
+        """Set minimum and range from the training patients' raw values (P, 3)."""
         values = self._transform(clinical)
         spread = values.amax(0) - values.amin(0)
         self.low = values.amin(0)

@@ -1,8 +1,8 @@
-"""Optional: keeps a crop's lymphocyte and wipes out what surrounds it (section 3.1 and figure 4 of the report).
+"""Optional: keeps a crop's lymphocyte and removes its surroundings (section 3.1 and figure 4 of the report).
 
-The report clusters the saturation channel by k-means. Taken from the picture as it is, that loses pale cytoplasm: the
-smear's cream background is more saturated than it. So saturation is measured against the background's colour, and red
-cells, which are as saturated as pale cytoplasm, are told from it by the blue that haemoglobin absorbs.
+The report clusters the saturation channel by k-means. On the raw picture this loses pale cytoplasm, which is less
+saturated than the smear's cream background. So saturation is measured relative to the background colour. Red cells,
+which are as saturated as pale cytoplasm, are recognised by the blue light that haemoglobin absorbs.
 """
 
 import functools
@@ -17,37 +17,38 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-LEVELS = 256  # of saturation, as in 8-bit HSV
-SMOOTHING = (1, 2, 1)  # binomial; sums of integers are exact, so a turned picture gives the turned mask to the pixel
-WIPED = 255  # white: as bright as a smear's background, but the same for all, so that no patient's stain remains in it
-ROUNDS = 100  # of k-means at most; crops settle within about 20
+LEVELS = 256  # levels of saturation, as in 8-bit HSV
+SMOOTHING = (1, 2, 1)  # binomial; integer sums are exact, so a rotated picture gives exactly the rotated mask
+WIPED = 255  # white: as bright as a smear's background, but the same for everyone, so no patient's stain remains
+ROUNDS = 100  # maximum k-means iterations; crops converge within about 20
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The numbers below were chosen by eye on the public cohort's crops of 112 x 112; the report states none."""
+    """Parameters, chosen by eye on the public cohort's 112 x 112 crops; the report states none."""
 
-    clusters: int = 3  # of saturation: background, cytoplasm and red cells, nucleus
-    background_percentile: float = 98.0  # of each channel over the crop: the bare slide is what is brightest
-    least_contrast: float = 0.45  # nucleus less background, roots of saturation; seen .47 to .76; below it no cell
-    red_cell_blue: float = 0.48  # absorbed share of blue over that of green: lymphocytes .3 to .45, red cells .5 to .65
+    clusters: int = 3  # saturation clusters: background, cytoplasm and red cells, nucleus
+    background_percentile: float = 98.0  # of each channel over the crop: the bare slide is the brightest part
+    least_contrast: float = 0.45  # nucleus minus background, of sqrt(saturation); cells have .47 to .76; below: no cell
+    red_cell_blue: float = 0.48  # absorbed blue / absorbed green: lymphocytes .3 to .45, red cells .5 to .65
     opening: int = 4  # px, radius: cuts off platelets and slivers of red cells
-    closing: int = 3  # px, radius: bridges pale spots between nucleus and the cell's edge
-    least_area: int = 400  # px: smaller parts are platelets; the smallest lymphocytes have 1,200
+    closing: int = 3  # px, radius: closes pale gaps between the nucleus and the cell's edge
+    least_area: int = 400  # px: smaller components are platelets; the smallest lymphocytes have 1,200
 
 
 REPORT = Segmentation()
 
 
 def segment(crop: Pixels, options: Segmentation = REPORT) -> Mask:
-    """The lymphocyte in the middle, nucleus and cytoplasm: (H, W) bool, of a crop (H, W, 3) uint8.
+    """Mask (H, W) bool of the central lymphocyte, nucleus and cytoplasm, in a crop (H, W, 3) uint8.
 
-    A picture in which no cell can be found, a constant one above all, is left as it is: the mask is everything.
+    If no cell is found, for example in a constant picture, the mask covers the whole crop.
     """
     everything = np.ones(crop.shape[:2], np.bool_)
     light = _transmitted(crop, options)  # (H, W, 3)
     saturation = 1 - light.min(axis=2) / light.max(axis=2)  # (H, W)
-    # Its square root: pale cytoplasm stands near the background and far from the nucleus, which else draws the border.
+    # Square root, because pale cytoplasm is close to the background and far from the nucleus: without it the nucleus
+    # would dominate where the cluster border lies.
     cluster, centres = kmeans(np.sqrt(saturation), options.clusters)
     if centres[-1] - centres[0] < options.least_contrast:
         return everything
@@ -67,18 +68,18 @@ def keep_cell(crop: Pixels, options: Segmentation = REPORT) -> Pixels:
 
 
 def before_and_after(crop: Pixels, options: Segmentation = REPORT) -> Pixels:
-    """A crop (H, W, 3) uint8 and, to its right, what segmentation keeps of it, as in figure 4: (H, 2 W, 3) uint8."""
+    """A crop (H, W, 3) uint8 and, to its right, the segmented crop, as in figure 4: (H, 2 W, 3) uint8."""
     return np.concatenate([crop, keep_cell(crop, options)], axis=1)
 
 
 def kmeans(values: Floats, clusters: int) -> tuple[npt.NDArray[np.intp], Floats]:
-    """One-dimensional k-means (Lloyd 1982) of values within 0 to 1, rounded to 256 levels, by their histogram.
+    """One-dimensional k-means (Lloyd 1982) of values in 0 to 1, rounded to 256 levels, computed on their histogram.
 
-    Deterministic: the first centres stand evenly between the lowest and the highest value. Quantiles would not do:
-    where three quarters of a crop are background, they all begin inside it.
+    Deterministic: the initial centres are evenly spaced between the lowest and the highest value. Quantiles would not
+    work: if three quarters of a crop are background, all of them start inside the background.
 
     Returns:
-        each value's cluster, of the values' shape, and the centres, ascending, (clusters,).
+        The cluster of each value, in the shape of the values, and the centres in ascending order, (clusters,).
     """
     level = np.rint(values * (LEVELS - 1)).astype(np.intp)
     count = np.bincount(level.ravel(), minlength=LEVELS).astype(np.float64)
@@ -88,7 +89,7 @@ def kmeans(values: Floats, clusters: int) -> tuple[npt.NDArray[np.intp], Floats]
         owner = np.searchsorted((centres[1:] + centres[:-1]) / 2, position)  # (LEVELS,)
         weight = np.bincount(owner, count, clusters)
         moved = np.bincount(owner, count * position, clusters) / np.maximum(weight, 1)
-        moved = np.where(weight > 0, moved, centres)  # an empty cluster stays where it is
+        moved = np.where(weight > 0, moved, centres)  # the centre of an empty cluster does not move
         if np.array_equal(moved, centres):
             break
         centres = moved
@@ -96,12 +97,12 @@ def kmeans(values: Floats, clusters: int) -> tuple[npt.NDArray[np.intp], Floats]
 
 
 def _transmitted(crop: Pixels, options: Segmentation) -> Floats:
-    """The share of light that each pixel lets through, smoothed, background 1: (H, W, 3) within (0, 1]."""
+    """Fraction of light transmitted at each pixel, smoothed, 1 for the background: (H, W, 3) within (0, 1]."""
     total = crop.astype(np.int64)
     for axis in (0, 1):
         total = ndimage.correlate1d(total, SMOOTHING, axis=axis, mode="nearest")
     bare = np.percentile(total, options.background_percentile, axis=(0, 1))  # (3,)
-    return np.clip((total + 1) / (bare + 1), 0, 1)  # 1 is a sixteenth of a grey level, against division by zero
+    return np.clip((total + 1) / (bare + 1), 0, 1)  # + 1, a sixteenth of a grey level, avoids division by zero
 
 
 @functools.cache
@@ -111,7 +112,7 @@ def _disc(radius: int) -> Mask:
 
 
 def _padded(morphology: Callable[..., Mask], mask: Mask, radius: int) -> Mask:
-    """A morphological operation as if the picture went on beyond its edge: a cell cut by it is not eaten from there."""
+    """A morphological operation with edge padding, so that a cell cut by the picture's edge is not eroded there."""
     padded = np.pad(mask, 2 * radius, mode="edge")
     inside = slice(2 * radius, -2 * radius)
     return morphology(padded, _disc(radius))[inside, inside]
@@ -124,7 +125,7 @@ def _without_small_parts(mask: Mask, least_area: int) -> Mask:
 
 
 def _nearest_to_centre(mask: Mask) -> Mask:
-    """The connected part with the pixel nearest to the middle of the picture; of a non-empty mask."""
+    """The connected component with the pixel nearest to the picture's centre. The mask must not be empty."""
     parts, _ = ndimage.label(mask)
     y, x = np.nonzero(mask)
     distance = np.square(2 * y - mask.shape[0] + 1) + np.square(2 * x - mask.shape[1] + 1)

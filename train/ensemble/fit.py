@@ -22,7 +22,7 @@ from train.core.calibration import fit_calibration
 from train.core.files import write_table, write_text
 from train.core.metrics import summary
 from train.core.threads import on_one_thread
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members import registry
 from train.members.training import OUT_OF_FOLD
 

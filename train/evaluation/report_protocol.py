@@ -21,7 +21,7 @@ from train.core.checkpoint import save_network
 from train.core.curves import Curves, Indices
 from train.core.files import write_text
 from train.core.fitting import Job
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.data.folds import FOLDS
 from train.members import baseline, naive_bayes
 from train.members import mixture as moe

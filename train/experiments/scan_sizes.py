@@ -20,7 +20,7 @@ from torch import Tensor
 from infer.errors import UsageError
 from train.core.files import write_table
 from train.core.fitting import FitRecipe
-from train.data.crops import CROP_SIZE, Bags
+from train.data.bags import CROP_SIZE, Bags
 from train.members.backbones import BACKBONES
 from train.members.naive_bayes import read_cell_classes, train_naive_bayes
 from train.members.recipes import BayesRecipe, ScanRecipe

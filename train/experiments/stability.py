@@ -19,7 +19,7 @@ from train.core.curves import Curves, Floats, Indices
 from train.core.files import write_table
 from train.core.fitting import Job
 from train.data.augment import turned_bags
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.report_protocol import Division, divisions
 from train.members.mixture import fit_clinical_side, judge, load_moe, mean_maps, new_network, score, train_network
 from train.members.mixture_network import MixtureOfExperts

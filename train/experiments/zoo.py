@@ -26,7 +26,7 @@ from train.core.files import write_table, write_text
 from train.core.fitting import FitRecipe, Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip
-from train.data.crops import Bags, in_batches
+from train.data.bags import Bags, in_batches
 from train.data.inputs import Normalise, ScaleClinical
 from train.evaluation.report_protocol import PICKED, Division, divisions
 from train.members.baseline import Baseline, BaselineDimensions

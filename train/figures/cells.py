@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from infer.errors import UsageError
 from train.core.files import write_table, written_whole
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.data.segmentation import before_and_after
 
 SAMPLES = 10  # pictures a class

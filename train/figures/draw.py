@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from infer.errors import UsageError
-from train.data.crops import load_crops
+from train.data.bags import load_crops
 from train.figures.cells import draw_contact_sheet, draw_segmentation
 from train.figures.classifiers import draw_classifiers
 from train.figures.cohort import draw_cohort

@@ -1,1 +1,1 @@
-"""How each member of the ensemble is trained and predicts patients it has not seen."""
+"""Training of each ensemble member, and its predictions for patients it was not trained on."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BackboneDimensions:
-    """Sizes a checkpoint needs to rebuild its network."""
+    """Sizes needed to rebuild the network from a checkpoint."""
 
-    widths: tuple[int, ...] = (32, 64, 128, 256)  # one basic block each, every one after the first halves the picture
-    shrink: int = 1  # the picture is averaged over squares of this many pixels a side first
+    widths: tuple[int, ...] = (32, 64, 128, 256)  # channels of each basic block; all but the first halve the resolution
+    shrink: int = 1  # first, the picture is average-pooled over squares of this many pixels a side
 
 
 BACKBONES = {

@@ -1,6 +1,6 @@
-"""The report's baseline: a small CNN on single pictures, the clinical values joined to its features.
+"""The report's baseline: a small CNN on single pictures, with the clinical values concatenated to its features.
 
-A patient's probability is the mean over its pictures.
+A patient's probability is the mean over their pictures.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from train.core.curves import Curves, Floats, Indices
 from train.core.fitting import Job, fit
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip
-from train.data.crops import Bags, in_batches
+from train.data.bags import Bags, in_batches
 from train.data.inputs import Normalise, ScaleClinical
 from train.members.candidate import Candidate
 from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
@@ -30,7 +30,7 @@ FOLDER = "baseline"
 
 @dataclass(frozen=True)
 class BaselineDimensions:
-    """Sizes a checkpoint needs to rebuild its network."""
+    """Sizes needed to rebuild the network from a checkpoint."""
 
     channels: tuple[int, int] = (6, 16)
     hidden: tuple[int, int] = (120, 84)
@@ -70,13 +70,13 @@ class BaselineBatch:
     images: Tensor
     clinical: Tensor
     labels: Tensor
-    patients: Indices  # (N,) of each picture
+    patients: Indices  # (N,) patient index of each picture
 
 
 def train_baseline(
     bags: Bags, folds: Indices, run: Path, recipe: BaselineRecipe, seed: int, device: torch.device
 ) -> pd.DataFrame:
-    """Train what is missing in RUN/baseline and return the out-of-fold predictions, a row a patient."""
+    """Train what is missing in RUN/baseline and return the out-of-fold predictions, one row per patient."""
 
     def train(patients: Indices, path: Path) -> None:
         network = train_network(bags, patients, recipe, Job(f"baseline {path.stem}", path, seed), device)
@@ -93,7 +93,7 @@ def train_network(
     device: torch.device,
     curves: Curves[Baseline] | None = None,
 ) -> Baseline:
-    """Train on some patients; `curves` watches each epoch."""
+    """Train on the given patients; `curves` records metrics after each epoch."""
     seeded(job.seed, job.name)
     network = Baseline(BaselineDimensions(log_count=recipe.log_count)).to(device)
     network.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
@@ -116,16 +116,16 @@ def train_network(
 
 
 def load_baseline(path: Path) -> Baseline:
-    """The network of a checkpoint, in evaluation mode."""
+    """Load the network from a checkpoint, in evaluation mode."""
     network = Baseline(BaselineDimensions(**load_dimensions(path)))
     load_weights(path, network)
     return network
 
 
 def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
-    """Score patients on all their pictures: probability, and pictures_only with everybody's clinical values alike.
+    """Score patients on all their pictures: probability, and pictures_only with the same clinical values for everyone.
 
-    For pictures_only the clinical values are the median of the scored patients, which no label enters.
+    For pictures_only the clinical values are the medians of the scored patients; no label is used.
     """
     network = load_baseline(path).to(device)
     typical = np.median(bags.clinical[patients], axis=0)
@@ -137,7 +137,7 @@ def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> 
 
 
 def score(network: Baseline, bags: Bags, patients: Indices, device: torch.device) -> Floats:
-    """Mean probability over all pictures of each patient: (len(patients),); the network is in evaluation mode."""
+    """Mean probability over all pictures of each patient: (len(patients),). The network must be in evaluation mode."""
     result = np.empty(len(patients))
     with torch.inference_mode():
         for row, patient in enumerate(patients):
@@ -168,7 +168,7 @@ def _epoch(
 
 
 def candidate(job: NestedJob) -> Candidate:
-    """The member for the nested protocol."""
+    """This member for the nested protocol."""
     recipe = job.recipe.baseline
 
     def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:

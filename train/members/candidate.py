@@ -1,4 +1,4 @@
-"""A model as the nested protocol sees it: trained on some patients, it gives others a probability."""
+"""A model as the nested protocol sees it: trained on some patients, it predicts a probability for others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ PROBABILITY = "probability"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model: trained on some patients it gives others a probability.
+    """A model that is trained on some patients and predicts a probability for others.
 
-    Members that differ in title and column alone share a training.
+    Candidates that differ only in title and column share one training.
     """
 
-    name: str  # of its file
-    facts: Mapping[str, Any]  # every number its predictions depend on, beside the data and the patients
-    # training patients, asked patients, checkpoint -> (asked,), or columns of such by name
+    name: str  # part of its file names
+    facts: Mapping[str, Any]  # everything its predictions depend on, apart from the data and the patients
+    # training patients, patients to predict, checkpoint -> (patients to predict,), or several such columns by name
     predict: Callable[[Indices, Indices, Path], Floats | Mapping[str, Floats]]
-    repeated: bool = True  # in every repeat; members whose training takes long are in the first alone
-    title: str = ""  # in tables; the name where there is none
-    column: str = PROBABILITY  # of those predicted
+    repeated: bool = True  # evaluated in every repeat; members that are slow to train only in the first
+    title: str = ""  # name in tables; by default `name`
+    column: str = PROBABILITY  # which of the predicted columns is used
 
     def __str__(self) -> str:
         return self.title or self.name
@@ -35,9 +35,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class MeanOf:
-    """A model that is not trained itself: the mean of several members' probabilities."""
+    """The mean of several candidates' probabilities. It needs no training of its own."""
 
-    name: str  # in tables
+    name: str  # name in tables
     parts: tuple[Candidate, ...]
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class MeanOf:
 
     @property
     def repeated(self) -> bool:
-        """Whether all of its parts are in every repeat."""
+        """Whether all of its parts are evaluated in every repeat."""
         return all(part.repeated for part in self.parts)
 
 
@@ -53,5 +53,5 @@ Model = Candidate | MeanOf
 
 
 def members_of(model: Model) -> tuple[Candidate, ...]:
-    """Those that are trained for it."""
+    """The candidates that have to be trained for a model."""
     return model.parts if isinstance(model, MeanOf) else (model,)

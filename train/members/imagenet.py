@@ -1,10 +1,10 @@
-"""The ImageNet member: what a network that was trained on photographs sees in cells, and a gate that weighs it.
+"""The ImageNet member: an expert on features of a network pretrained on photographs, a clinical expert, and a gate.
 
-EfficientNet-Lite0 is left as it is. The picture expert is logistic regression on sex, age, the count with a bend, and
-the principal components of the patient's mean features: linear in that mean, it gives each picture a number of its own,
-what it adds to its patient's logit. The clinical expert is Gaussian naive Bayes on sex, count and age. A gate, fitted
-on predictions for patients whom neither had seen, says whose word counts how much. No picture of a held-out patient
-enters what judges it.
+EfficientNet-Lite0 is not fine-tuned. The picture expert is logistic regression on sex, age, the piecewise-linear log
+count and the principal components of the patient's mean features. It is linear in that mean, so each picture has its
+own contribution to the patient's logit. The clinical expert is Gaussian naive Bayes on sex, count and age. A gate,
+fitted on predictions for patients neither expert had seen, weights the two. No picture of a held-out patient is used
+to fit the model that scores this patient.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from train.core.calibration import CLIP
 from train.core.checkpoint import load_dimensions, load_weights, save_network
 from train.core.files import write_table
 from train.core.threads import on_one_thread
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.data.inputs import EXCESS, KNOT, bent_features
 from train.members.candidate import Candidate
 from train.members.count_floor import FlooredBayes
@@ -41,10 +41,10 @@ from train.members.training import MemberJob, MemberTraining, NestedJob
 
 FOLDER = "imagenet"
 BENT = 4  # clinical features of the picture expert
-GATE_FEATURES = 3  # of these that the gate sees: without the excess
-INNER = 3  # folds
-LIMIT = float(logit(1 - CLIP))  # of an expert's logit before it is calibrated
-BUFFERS = {  # of naive Bayes (reactive, malignant), of each expert's calibration, of the gate
+GATE_FEATURES = 3  # the first of these are inputs of the gate, all but the excess
+INNER = 3  # inner folds
+LIMIT = float(logit(1 - CLIP))  # an expert's logit is clipped to +-LIMIT before calibration
+BUFFERS = {  # naive Bayes (reactive, malignant), calibration of each expert, gate
     "log_prior": (2,), "mean": (2, 3), "variance": (2, 3), "floor": (), "slope": (2,), "intercept": (2,), "gate": (6,)
 }  # fmt: skip
 
@@ -54,13 +54,13 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageNetDimensions:
-    """Sizes a checkpoint needs to rebuild its network."""
+    """Sizes needed to rebuild the network from a checkpoint."""
 
-    input_size: int = 112  # pixels that a crop is resized to
+    input_size: int = 112  # px, a crop is resized to this side length
 
 
 class ClinicalLogit(nn.Module):
-    """Raw (P, 3) sex, count in 10^9/L, age in years -> their part of the logit, linear in `bent_features`: (P,)."""
+    """Raw (P, 3) sex, count in 10^9/L, age in years -> contribution to the logit, linear in `bent_features`: (P,)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class ClinicalLogit(nn.Module):
         self.register_buffer("bias", torch.zeros(()))
 
     def set(self, weights: Floats, bias: float) -> None:
-        """Take over a linear model: (4,) and its constant."""
+        """Set the linear model: weights (4,) and intercept."""
         self.weights.copy_(torch.from_numpy(weights))
         self.bias.fill_(bias)
 
@@ -79,7 +79,7 @@ class ClinicalLogit(nn.Module):
 
 
 class PictureExpert(nn.Module):
-    """uint8 (N, 112, 112, 3) -> what each adds to the picture expert's logit of its patient, (N,)."""
+    """uint8 (N, 112, 112, 3) -> contribution of each picture to the picture expert's logit of its patient, (N,)."""
 
     def __init__(self, dimensions: ImageNetDimensions) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class PictureExpert(nn.Module):
 
 
 class ImageNetHead(nn.Module):
-    """Mean of what a patient's pictures add (P,), raw clinical values (P, 3) -> probability (P,)."""
+    """Mean contribution of a patient's pictures (P,), raw clinical values (P, 3) -> probability (P,)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class ImageNetHead(nn.Module):
             self.register_buffer(name, torch.zeros(shape))
 
     def set(self, model: "GatedModel") -> None:
-        """Take over naive Bayes and gate; the picture expert's part is set apart."""
+        """Set naive Bayes and the gate; the picture expert's clinical part is set separately."""
         bayes, gate = model.bayes.plain, model.gate
         values = {
             "log_prior": np.log(bayes.class_prior_),
@@ -133,7 +133,7 @@ class ImageNetHead(nn.Module):
         return share * experts[:, 0] + (1 - share) * experts[:, 1]
 
     def _bayes(self, clinical: Tensor) -> Tensor:
-        """Log odds of malignant by Gaussian naive Bayes, the count floored: (P,)."""
+        """Log odds of malignant by Gaussian naive Bayes, with a floor on the count: (P,)."""
         sex, count, age = clinical.unbind(1)
         values = torch.stack([sex, count.maximum(self._of("floor")), age], dim=1)
         variance = self._of("variance")
@@ -146,7 +146,7 @@ class ImageNetHead(nn.Module):
 
 
 class ImageNetNetwork(nn.Module):
-    """What each picture adds, and the head that makes a patient's probability of their mean."""
+    """The contribution of each picture, and the head that turns their mean into a patient's probability."""
 
     def __init__(self, dimensions: ImageNetDimensions) -> None:
         super().__init__()
@@ -157,10 +157,10 @@ class ImageNetNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class GatedModel:
-    """Both experts and the gate, as scikit-learn has them."""
+    """Both experts and the gate, as scikit-learn models."""
 
-    pictures: GridSearchCV  # on (P, 4 + 1280) features
-    bayes: FlooredBayes  # on raw clinical values
+    pictures: GridSearchCV  # takes (P, 4 + 1280) features
+    bayes: FlooredBayes  # takes raw clinical values
     gate: Gate
 
     def predict(self, features: Floats, clinical: npt.NDArray[np.float32]) -> Floats:
@@ -169,9 +169,12 @@ class GatedModel:
 
 
 def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) -> pd.DataFrame:
-    """Fit what is missing in RUN/imagenet: out-of-fold predictions, a row a patient, and full.safetensors of everybody.
+    """Fit what is missing in RUN/imagenet: out-of-fold predictions and full.safetensors, fitted on all patients.
 
-    `pictures_only` comes from models of the pictures alone.
+    `pictures_only` comes from models that use only the pictures.
+
+    Returns:
+        Out-of-fold predictions, one row per patient.
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,20 +198,25 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
 
 @on_one_thread
 def fit_and_predict(bags: Bags, means: Floats, training: Indices, asked: Indices) -> Floats:
-    """Fit on some patients and give others a probability: (asked,).
+    """Fit on some patients and predict a probability for others: (asked,).
 
     Args:
-        means: (P, 1280) every patient's mean features.
+        bags: all patients.
+        means: (P, 1280) mean features of every patient.
+        training: indices of the patients to fit on.
+        asked: indices of the patients to predict.
     """
     features = _features(bags, means)
     return fit_gated(bags, features, training).predict(features[asked], bags.clinical[asked])
 
 
 def fit_gated(bags: Bags, features: Floats, training: Indices) -> GatedModel:
-    """Fit the gate on inner out-of-fold predictions, the experts on all training patients.
+    """Fit the gate on inner out-of-fold predictions, and the experts on all training patients.
 
     Args:
-        features: (P, 4 + 1280) of everybody.
+        bags: all patients.
+        features: (P, 4 + 1280) features of all patients.
+        training: indices of the patients to fit on.
     """
     labels = bags.labels[training]
     experts, folds = np.empty((2, len(training))), np.empty(len(training), dtype=np.int64)
@@ -236,7 +244,7 @@ def _experts(
 
 @on_one_thread
 def fit_network(bags: Bags, means: Floats, training: Indices) -> ImageNetNetwork:
-    """The same model as a network; what pictures add is 0 in the mean over training patients."""
+    """The same model as a network; the mean contribution of pictures is 0 over the training patients."""
     features = _features(bags, means)
     model = fit_gated(bags, features, training)
     weights, constant = affine(model.pictures, features.shape[1])
@@ -253,7 +261,7 @@ def fit_network(bags: Bags, means: Floats, training: Indices) -> ImageNetNetwork
 
 
 def numbers() -> dict[str, object]:
-    """Every number that decides the member, beside the data."""
+    """Every parameter that determines the member, apart from the data."""
     return {
         "weights_sha256": weights_digest(),
         "components": COMPONENTS,
@@ -268,20 +276,20 @@ def numbers() -> dict[str, object]:
 
 
 def load_imagenet(path: Path) -> ImageNetNetwork:
-    """The network of a checkpoint, in evaluation mode."""
+    """Load the network from a checkpoint, in evaluation mode."""
     network = ImageNetNetwork(ImageNetDimensions(**load_dimensions(path)))
     load_weights(path, network)
     return network
 
 
 def _features(bags: Bags, means: Floats) -> Floats:
-    """(P, 4 + 1280)"""
+    """Clinical features and mean picture features: (P, 4 + 1280)."""
     clinical = bent_features(torch.from_numpy(bags.clinical.astype(np.float64))).numpy()
     return np.concatenate([clinical, means], axis=1)
 
 
 def candidate(job: NestedJob) -> Candidate:
-    """The member for the nested protocol."""
+    """This member for the nested protocol."""
     means = job.bags.means(embed_pictures(job.bags, job.run, job.device))
 
     def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:

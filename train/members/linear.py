@@ -1,4 +1,4 @@
-"""Logistic regression on a patient's features, its numbers chosen by cross-validation on whatever it is fitted on."""
+"""Logistic regression on patient features; hyperparameters are chosen by cross-validation on the training patients."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,13 @@ from train.core.threads import on_one_thread
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-COMPONENTS = (10, 30)  # of PCA, to choose of
-STRENGTHS = (0.03, 0.3, 3.0)  # scikit-learn's C, to choose of
+COMPONENTS = (10, 30)  # candidate numbers of principal components
+STRENGTHS = (0.03, 0.3, 3.0)  # candidate values of scikit-learn's C
 CHOOSING_FOLDS = 3
 
 
 class _FittingPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Standardised principal components, as many as asked for or as the training patients allow."""
+    """Standardised principal components: as many as requested, or fewer if the training patients do not allow that."""
 
     def __init__(self, components: int = 10) -> None:
         self.components = components
@@ -38,7 +38,10 @@ class _FittingPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 @on_one_thread
 def fit_logistic(features: Floats, labels: Indices, reduced: int) -> GridSearchCV:
-    """Fit on standardised features (P, F), the last `reduced` of them through PCA; least log loss of CHOOSING_FOLDS."""
+    """Fit on standardised features (P, F), with PCA on the last `reduced` of them.
+
+    Hyperparameters are those with the lowest log loss in cross-validation with CHOOSING_FOLDS folds.
+    """
     kept = features.shape[1] - reduced
     parts: list[tuple[str, object, slice]] = [("plain", StandardScaler(), slice(0, kept))] if kept else []
     grid: dict[str, tuple[float, ...]] = {"logistic__C": STRENGTHS}
@@ -51,6 +54,6 @@ def fit_logistic(features: Floats, labels: Indices, reduced: int) -> GridSearchC
 
 
 def affine(model: GridSearchCV, number: int) -> tuple[Floats, float]:
-    """The weights (F,) and the constant of a fitted model's logit: all of its steps are affine."""
+    """Weights (F,) and intercept of a fitted model's logit; this works because all of its steps are affine."""
     constant = float(model.decision_function(np.zeros((1, number)))[0])
     return np.asarray(model.decision_function(np.eye(number))) - constant, constant

@@ -1,7 +1,7 @@
-"""Trains the mixture of experts: one network a fold for out-of-fold predictions, one on all patients for the bundle.
+"""Trains the mixture of experts: one network per fold for out-of-fold predictions, one on all patients for the bundle.
 
-A recipe may ask for several mixtures, each from a seed of its own, whose probabilities are averaged: what one network
-happens to make of 130 patients hangs on its seed.
+A recipe may ask for several mixtures with different random seeds, whose probabilities are averaged: with 130 patients,
+what a single network learns depends on its seed.
 """
 
 import json
@@ -22,7 +22,7 @@ from train.core.files import write_table
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip, turned_bags
-from train.data.crops import Bags, in_batches
+from train.data.bags import Bags, in_batches
 from train.members.candidate import PROBABILITY, Candidate, MeanOf
 from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
 from train.members.out_of_fold import Trainee, batches_of, cross_predict
@@ -31,13 +31,13 @@ from train.members.training import MemberJob, MemberTraining, NestedJob
 
 FOLDER, OF_SEED = "moe", "seed-"
 OUTPUTS = ("probability", "image", "clinical", "gate")
-NORM_BATCH = 256  # pictures
+NORM_BATCH = 256  # pictures per batch when batch norm statistics are recomputed
 TURNED = "turned"
 
 
 @dataclass(frozen=True)
 class MoeBatch:
-    """Some patients of an epoch; shapes as MixtureOfExperts.forward takes them."""
+    """A batch of patients; shapes as in MixtureOfExperts.forward."""
 
     images: Tensor
     patient: Tensor
@@ -49,10 +49,11 @@ class MoeBatch:
 def train_moe(
     bags: Bags, folds: Indices, run: Path, recipe: MoeRecipe, seeds: Sequence[int], device: torch.device
 ) -> pd.DataFrame:
-    """Train what is missing in RUN/moe, mixtures after the first in folders by seed; return out-of-fold predictions.
+    """Train what is missing in RUN/moe; mixtures after the first have their own folders, named by seed.
 
-    A row a patient, also in RUN/moe/out_of_fold.csv: the mean of all mixtures' probabilities; what else stands there is
-    the first one's.
+    Returns:
+        Out-of-fold predictions, one row per patient, also written to RUN/moe/out_of_fold.csv. The probability is the
+        mean over all mixtures; all other columns are those of the first mixture.
     """
     tables = []
     for seed in seeds:
@@ -71,7 +72,7 @@ def train_moe(
 
 
 def network_paths(run: Path) -> list[Path]:
-    """Checkpoints of all mixtures that the run folder's options ask for, whether they are there or not."""
+    """Checkpoints of all mixtures listed in the run folder's options, whether they exist or not."""
     options = json.loads((run / "options.json").read_text())
     first, number = options["seed"], options["recipe"]["moe_seeds"]
     return [_of_seed(run, seed, first) / "full.safetensors" for seed in range(first, first + number)]
@@ -95,9 +96,9 @@ def train_network(
     curves: Curves[MixtureOfExperts] | None = None,
     network: MixtureOfExperts | None = None,
 ) -> MixtureOfExperts:
-    """Train on some patients, the late fit not included; `curves` watches each epoch.
+    """Train on the given patients, without the late fit; `curves` records metrics after each epoch.
 
-    A network handed in is trained in place, so that the caller has its last weights beside the averaged ones returned.
+    A network passed in is trained in place: the caller then has its last weights as well as the averaged ones returned.
     """
     network = network or new_network(bags, patients, recipe, job, device)
     malignant = malignant_weight(recipe, bags.labels[patients])
@@ -135,9 +136,9 @@ def train_network(
 
 
 def norm_sample(bags: Bags, patients: Indices, number: int, job: Job) -> Tensor:
-    """Pictures that batch norm's statistics are taken from, mixed, of each patient about as many as of another: (N,).
+    """Indices of the pictures from which batch norm statistics are computed, shuffled, balanced over patients: (N,).
 
-    N is the number asked for, cut to whole batches of NORM_BATCH where there are that many.
+    N is the requested number, rounded down to full batches of NORM_BATCH if there are enough pictures for one.
     """
     if not number:
         return torch.empty(0, dtype=torch.int64)
@@ -147,7 +148,7 @@ def norm_sample(bags: Bags, patients: Indices, number: int, job: Job) -> Tensor:
 
 
 def new_network(bags: Bags, patients: Indices, recipe: MoeRecipe, job: Job, device: torch.device) -> MixtureOfExperts:
-    """An untrained network, its clinical values scaled by the patients it will be trained on."""
+    """An untrained network, with its clinical scaling fitted on the patients it will be trained on."""
     seeded(job.seed, job.name)
     network = MixtureOfExperts(MoeDimensions(log_count=recipe.log_count)).to(device)
     network.head.scale.fit(torch.from_numpy(bags.clinical[patients]).to(device))
@@ -155,17 +156,20 @@ def new_network(bags: Bags, patients: Indices, recipe: MoeRecipe, job: Job, devi
 
 
 def load_moe(path: Path) -> MixtureOfExperts:
-    """The network of a checkpoint, in evaluation mode."""
+    """Load the network from a checkpoint, in evaluation mode."""
     network = MixtureOfExperts(MoeDimensions(**load_dimensions(path)))
     load_weights(path, network)
     return network
 
 
 def moe_loss(output: MoeOutput, labels: Tensor, expert_loss: float, malignant: float = MALIGNANT_WEIGHT) -> Tensor:
-    """Cross-entropy of the mixture, plus `expert_loss` times that of each expert alone.
+    """Cross-entropy of the mixture, plus `expert_loss` times the cross-entropy of each expert alone.
 
     Args:
-        malignant: what a malignant patient weighs, a reactive one weighing 1.
+        output: predictions for P patients.
+        labels: (P,) 1 malignant, 0 reactive.
+        expert_loss: weight of the experts' own losses.
+        malignant: class weight of malignant patients; that of reactive patients is 1.
     """
     total = weighted_cross_entropy(output.probability, labels, malignant)
     if expert_loss:
@@ -175,10 +179,11 @@ def moe_loss(output: MoeOutput, labels: Tensor, expert_loss: float, malignant: f
 
 
 def malignant_weight(recipe: MoeRecipe, labels: Indices) -> float:
-    """What a malignant patient weighs in the loss against a reactive one: the recipe's, or what evens out the classes.
+    """Class weight of malignant patients relative to reactive ones: the recipe's, or the one that balances the classes.
 
     Args:
-        labels: (P,) of the training patients.
+        recipe: its malignant_weight is used unless it is None.
+        labels: (P,) labels of the training patients.
     """
     if recipe.malignant_weight is not None:
         return recipe.malignant_weight
@@ -186,14 +191,14 @@ def malignant_weight(recipe: MoeRecipe, labels: Indices) -> float:
 
 
 def gate_loss(gate: Tensor, pull: float) -> Tensor:
-    """What draws the gate to one half: `pull` times its mean squared distance; (P,) -> scalar."""
+    """Regularisation of the gate towards one half: `pull` times the mean squared distance; (P,) -> scalar."""
     return pull * ((gate - 0.5) ** 2).mean()
 
 
 def weighted_cross_entropy(probability: Tensor, labels: Tensor, malignant: float = MALIGNANT_WEIGHT) -> Tensor:
-    """torch's weighted cross-entropy from P(malignant) instead of logits, which a mixture does not have: scalar."""
+    """torch's weighted cross-entropy, from P(malignant) instead of logits, which a mixture does not have: scalar."""
     weights = torch.where(labels == 1, malignant, 1.0)
-    # A float32 softmax can reach 0 exactly; the logarithm must stay finite.
+    # A float32 softmax can be exactly 0; the logarithm must stay finite.
     likelihood = torch.where(labels == 1, probability, 1 - probability).clamp_min(1e-7)
     return -(weights * likelihood.log()).sum() / weights.sum()
 
@@ -201,11 +206,11 @@ def weighted_cross_entropy(probability: Tensor, labels: Tensor, malignant: float
 def fit_clinical_side(
     network: MixtureOfExperts, bags: Bags, patients: Indices, recipe: MoeRecipe, device: torch.device
 ) -> None:
-    """Fit the clinical expert, then the gate, once more on the finished encoder and image expert, in place.
+    """Refit the clinical expert, then the gate, in place, with the trained encoder and image expert frozen.
 
-    Trained together, the image expert soon explains the training patients better than sex, count and age can, and the
-    gate turns to it for everybody: it learns who has been memorised, not who can be judged by pictures. So the
-    clinical expert first converges on a loss of its own, and the gate is drawn to one half.
+    In joint training the image expert soon explains the training patients better than sex, count and age can, and the
+    gate prefers it for everyone: it learns who was memorised, not who can be judged by pictures. So the clinical expert
+    first converges on its own loss, and the gate is regularised towards one half.
     """
     network.eval()
     head = network.head
@@ -231,22 +236,23 @@ def fit_clinical_side(
 
 
 def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
-    """Score patients on all their pictures: OUTPUTS, each (len(patients),), and the image expert as pictures_only."""
+    """Score patients on all their pictures: OUTPUTS, each (len(patients),); pictures_only is the image expert."""
     result = score(load_moe(path).to(device), bags, patients, device)
     return {**result, "pictures_only": result["image"]}
 
 
 def score(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
-    """OUTPUTS of some patients on all their pictures, each (len(patients),); the network is in evaluation mode."""
+    """OUTPUTS for patients on all their pictures, each (len(patients),). The network must be in evaluation mode."""
     return judge(network, mean_maps(network, bags, patients, device), bags.clinical[patients])
 
 
 def judge(network: MixtureOfExperts, means: Tensor, clinical: npt.NDArray[np.float32]) -> dict[str, Floats]:
-    """OUTPUTS from what mean_maps gives, each (P,).
+    """OUTPUTS from mean feature maps, each (P,).
 
     Args:
-        means: (P, 256, 3, 3).
-        clinical: (P, 3), raw.
+        network: in evaluation mode.
+        means: (P, 256, 3, 3) from mean_maps.
+        clinical: (P, 3) raw clinical values.
     """
     with torch.inference_mode():
         output = network.head(means, torch.from_numpy(clinical).to(means.device))
@@ -254,7 +260,7 @@ def judge(network: MixtureOfExperts, means: Tensor, clinical: npt.NDArray[np.flo
 
 
 def mean_maps(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torch.device) -> Tensor:
-    """Mean of the encoder's maps over all pictures of each patient: (P, 256, 3, 3)."""
+    """Mean of the encoder's feature maps over all pictures of each patient: (P, 256, 3, 3)."""
     means = []
     with torch.no_grad():
         for patient in patients:
@@ -274,11 +280,16 @@ def bag_batches(
     *,
     turns: bool,
 ) -> Iterator[MoeBatch]:
-    """An epoch: all patients once in random order, some pictures of each.
+    """Batches of one epoch: all patients once in random order, with a sample of each patient's pictures.
 
     Args:
-        images_per_patient: at most; 0 is all.
-        turns: whether each picture comes in one of its eight orientations.
+        bags: all patients.
+        patients: indices of the training patients.
+        batch_patients: patients per batch.
+        images_per_patient: maximum number of pictures per patient; 0 means all.
+        rng: random generator of the epoch.
+        device: device of the batches.
+        turns: whether each picture is put into a random one of its eight orientations.
     """
     for group in batches_of(rng.permutation(patients), batch_patients):
         chosen = bags.sample(group, images_per_patient, rng)
@@ -300,15 +311,15 @@ def _forward(network: MixtureOfExperts, batch: MoeBatch, device: torch.device) -
 
 
 def candidate(job: NestedJob) -> MeanOf:
-    """The member for the nested protocol: some mixtures' mean."""
+    """This member for the nested protocol: the mean of several mixtures."""
     seeds = range(job.seed, job.seed + job.recipe.moe_seeds)
     return MeanOf("moe", tuple(one_mixture(job.bags, job.recipe.moe, seed, job.device) for seed in seeds))
 
 
 def one_mixture(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) -> Candidate:
-    """One mixture of experts, its clinical side fitted late where the recipe says so.
+    """One mixture of experts, with the late fit of its clinical side if the recipe asks for it.
 
-    Its column TURNED is of the same network, every picture seen in all eight orientations.
+    Column TURNED has predictions of the same network with every picture in all eight orientations.
     """
 
     def predicted(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:

@@ -1,7 +1,7 @@
-"""The mixture of experts: an image expert and a clinical expert for a patient, weighed by a gate.
+"""The mixture of experts: an image expert and a clinical expert, weighted per patient by a gate.
 
-Collin & Le Chenadec, figure 1, after Sahasrabudhe et al. 2021. Two slips of the report's code are not repeated: its
-clinical expert gave one number to both classes, and its sigmoid outputs went into a softmax cross-entropy.
+Collin & Le Chenadec, figure 1, after Sahasrabudhe et al. 2021. Two errors of the report's code are not repeated: its
+clinical expert gave the same number to both classes, and its sigmoid outputs went into a softmax cross-entropy.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from train.data.inputs import Normalise, ScaleClinical
 
 @dataclass(frozen=True)
 class MoeDimensions:
-    """Sizes a checkpoint needs to rebuild its network."""
+    """Sizes needed to rebuild the network from a checkpoint."""
 
-    channels: tuple[int, ...] = (8, 16, 32, 64, 128, 256)  # one block each, max-pool 2 between: 112 -> 3 pixels
+    channels: tuple[int, ...] = (8, 16, 32, 64, 128, 256)  # of each block, with 2 x 2 max-pool between: 112 -> 3 px
     log_count: bool = False
 
 
 @dataclass(frozen=True)
 class MoeOutput:
-    """Probabilities of malignant and the gate's share for the image expert, each (P,)."""
+    """Probabilities of malignant, and the gate's weight of the image expert, each (P,)."""
 
     probability: Tensor
     image: Tensor
@@ -67,7 +67,7 @@ class Head(nn.Module):
         image = self.image_expert(self.image_map(bags).flatten(1)).softmax(1)  # (P, 2)
         clinic = self.clinical_expert(scaled).softmax(1)  # (P, 2)
         seen = torch.cat([self.gate_map(bags).tanh().flatten(1), scaled], dim=1)  # (P, 12)
-        gate = self.gate(seen).softmax(1)  # (P, 2): the image expert's share, the clinical expert's
+        gate = self.gate(seen).softmax(1)  # (P, 2): weights of the image expert and the clinical expert
         mixed = gate[:, :1] * image + gate[:, 1:] * clinic  # (P, 2)
         return MoeOutput(mixed[:, 1], image[:, 1], clinic[:, 1], gate[:, 0])
 
@@ -85,15 +85,15 @@ class MixtureOfExperts(nn.Module):
         """Score patients.
 
         Args:
-            images: (N, 112, 112, 3) uint8, the patients' pictures one after the other.
-            patient: (N,) int64, which of the P patients each picture shows; every patient has one at least.
-            clinical: (P, 3) float32, raw.
+            images: (N, 112, 112, 3) uint8, the pictures of all patients.
+            patient: (N,) int64, index of the patient of each picture; every patient has at least one picture.
+            clinical: (P, 3) float32, raw clinical values.
         """
         return self.head(bag_means(self.encoder(images), patient, len(clinical)), clinical)  # type: ignore[no-any-return]
 
 
 class Encoders(nn.Module):
-    """Those of several mixtures: (N, 112, 112, 3) -> (N, 256 of each, 3, 3)."""
+    """The encoders of M mixtures: (N, 112, 112, 3) -> (N, M x 256, 3, 3)."""
 
     def __init__(self, each: Sequence[Encoder]) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Encoders(nn.Module):
 
 
 class Heads(nn.Module):
-    """Those of several mixtures, each on its own encoder's maps; the mean of what they say."""
+    """The heads of several mixtures, each on its own encoder's maps; their outputs are averaged."""
 
     def __init__(self, each: Sequence[Head]) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Heads(nn.Module):
 
 
 class Committee(nn.Module):
-    """Several mixtures as one: what they say is averaged."""
+    """Several mixtures as one network: their outputs are averaged."""
 
     def __init__(self, mixtures: Sequence[MixtureOfExperts]) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Committee(nn.Module):
 
 
 def bag_means(maps: Tensor, patient: Tensor, patients: int) -> Tensor:
-    """Mean of features or maps over each patient's pictures: (N, ...) -> (P, ...)."""
+    """Mean of features or feature maps over each patient's pictures: (N, ...) -> (P, ...)."""
     sums = maps.new_zeros((patients, *maps.shape[1:])).index_add(0, patient, maps)
     counts = torch.bincount(patient, minlength=patients).to(maps.dtype)
     return sums / counts.view(-1, *[1] * (maps.ndim - 1))

@@ -1,4 +1,4 @@
-"""Gaussian naive Bayes on 21 features a patient, from the cell classes that SCAN gave or that a file names."""
+"""Gaussian naive Bayes on 21 features per patient, from cell classes given by SCAN or by a file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from infer.errors import LymphoError, UsageError
 from infer.members.features import COUNT, OUTLIER_QUANTILE, base_features, with_outliers
 from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from train.core.files import write_table, write_text
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members.candidate import Candidate, Floats, Indices
 from train.members.count_floor import count_floor
 from train.members.recipes import BayesRecipe
@@ -29,17 +29,18 @@ REPORT_SEED = 42
 
 
 class CellClassError(LymphoError):
-    """A file of cell classes that does not fit the cohort."""
+    """A file of cell classes that does not match the cohort."""
 
 
 def read_cell_classes(path: Path, bags: Bags) -> npt.NDArray[np.int64]:
-    """The class of each picture, in the bags' order: (N,) 0 to 14.
+    """Read the class of each picture, in the order of the bags: (N,) 0 to 14.
 
     Args:
-        path: CSV with patient_id, image (the file's name, or patient folder and name) and cell_class.
+        path: CSV with patient_id, image (file name, with or without the patient's folder) and cell_class.
+        bags: all patients.
 
     Raises:
-        CellClassError: the file cannot be read, or lacks a picture, or has a class that is not 0 to 14.
+        CellClassError: the file cannot be read, a picture is missing, or a class is not 0 to 14.
     """
     try:
         table = pd.read_csv(path, dtype={"patient_id": str, "image": str}, keep_default_na=False)
@@ -48,7 +49,7 @@ def read_cell_classes(path: Path, bags: Bags) -> npt.NDArray[np.int64]:
             table["cell_class"].to_numpy(), index=pd.MultiIndex.from_arrays([table["patient_id"], names])
         )
     except (OSError, KeyError, ValueError) as error:
-        raise CellClassError(f"{path}: no table of patient_id, image, cell_class ({error})") from error
+        raise CellClassError(f"{path}: not a table of patient_id, image, cell_class ({error})") from error
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
     wanted = pd.MultiIndex.from_arrays([owner, bags.image_names])
     if classes.index.has_duplicates:
@@ -65,7 +66,7 @@ def read_cell_classes(path: Path, bags: Bags) -> npt.NDArray[np.int64]:
 
 
 def patient_features(bags: Bags, cell_classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """All features but the outlier count, which needs training quantiles: (P, 20)."""
+    """All features except the outlier count, which needs quantiles of the training patients: (P, 20)."""
     rows = [base_features(bags.clinical[p], cell_classes[a:b], CLASSES) for p, (a, b) in enumerate(bags.ranges())]
     return np.stack(rows)
 
@@ -73,10 +74,13 @@ def patient_features(bags: Bags, cell_classes: npt.NDArray[np.int64]) -> npt.NDA
 def fit_naive_bayes(
     base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], recipe: BayesRecipe, *, has_count: bool = True
 ) -> NaiveBayes:
-    """Quantiles, scaling, Gaussians and the count's floor, of training patients: (P, 20), (P,).
+    """Fit quantiles, scaling, Gaussians and the floor of the count on training patients.
 
     Args:
-        has_count: whether the count is among the features given.
+        base: (P, 20) from `patient_features`.
+        labels: (P,) 1 malignant, 0 reactive.
+        recipe: its smoothing is used.
+        has_count: whether the lymphocyte count is among the features.
     """
     quantiles = np.quantile(base, OUTLIER_QUANTILE, axis=0)
     features = with_outliers(base, quantiles)
@@ -97,9 +101,12 @@ def fit_naive_bayes(
 def train_naive_bayes(
     bags: Bags, cell_classes: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], folder: Path, recipe: BayesRecipe
 ) -> pd.DataFrame:
-    """Out-of-fold predictions (quantiles and scaling fitted inside the fold) and the model of all patients, full.json.
+    """Write out-of-fold predictions, with quantiles and scaling fitted inside the fold, and full.json for all patients.
 
     `pictures_only` comes from the same features without sex, count and age.
+
+    Returns:
+        Out-of-fold predictions, one row per patient.
     """
     folder.mkdir(parents=True, exist_ok=True)
     base = patient_features(bags, cell_classes)
@@ -118,10 +125,10 @@ def train_naive_bayes(
 
 
 def load_naive_bayes(run: Path) -> NaiveBayes:
-    """The model fitted on all patients.
+    """Load the model fitted on all patients.
 
     Raises:
-        UsageError: `python -m train naive-bayes` has not run there.
+        UsageError: `python -m train naive-bayes` has not been run in this folder.
     """
     path = run / FOLDER / "full.json"
     if not path.exists():
@@ -131,7 +138,7 @@ def load_naive_bayes(run: Path) -> NaiveBayes:
 
 @dataclass(frozen=True)
 class BayesFigures:
-    """Balanced accuracies of one protocol."""
+    """Balanced accuracies under one protocol."""
 
     protocol: str
     training_balanced_accuracy: float
@@ -142,11 +149,11 @@ class BayesFigures:
 def evaluate_naive_bayes(
     base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], protocol: str, recipe: BayesRecipe
 ) -> BayesFigures:
-    """Balanced accuracies on the report's split and folds (seed 42, annotation file's order).
+    """Balanced accuracies on the report's split and folds (seed 42, in the order of the annotation file).
 
-    `report` takes quantiles and scaling from all patients before the split and scikit-learn's default smoothing, as
-    the report's authors did, so its figures are optimistic; `honest` takes them from the training patients, and the
-    smoothing from the recipe.
+    `report` fits quantiles and scaling on all patients before the split and uses scikit-learn's default smoothing, as
+    the report's authors did, so its results are optimistic. `honest` fits them on the training patients and uses the
+    recipe's smoothing.
     """
     smoothing = protocol_smoothing(protocol, recipe)
 
@@ -165,12 +172,12 @@ def evaluate_naive_bayes(
 def protocol_features(
     base: npt.NDArray[np.float64], training: npt.NDArray[np.int64], protocol: str
 ) -> npt.NDArray[np.float64]:
-    """All patients' features with the outlier count, min-max scaled: (P, 21).
+    """Features of all patients with the outlier count, min-max scaled: (P, 21).
 
-    Quantiles, minima and ranges are those of all patients under `report`, of the `training` ones under `honest`.
+    Quantiles, minima and ranges come from all patients under `report`, from the `training` patients under `honest`.
 
     Args:
-        base: (P, 20) as `patient_features` gives them.
+        base: (P, 20) from `patient_features`.
         training: indices of the training patients.
         protocol: `report` or `honest`.
     """
@@ -186,7 +193,7 @@ def protocol_smoothing(protocol: str, recipe: BayesRecipe) -> float:
 
 
 def report_folds(labels: npt.NDArray[np.int64]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Training and held-out indices of the report's 5 stratified folds: seed 42, annotation file's order."""
+    """Training and held-out indices of the report's 5 stratified folds: seed 42, in the order of the annotation file."""
     return list(StratifiedKFold(5, shuffle=True, random_state=REPORT_SEED).split(labels, labels))
 
 
@@ -197,19 +204,20 @@ def _minimum_and_range(features: npt.NDArray[np.float64]) -> tuple[npt.NDArray[n
 
 
 def train_on_classes(job: MemberJob, given: Path | None = None, protocol: str = "honest") -> BayesFigures:
-    """Fit on cell classes; write RUN/naive_bayes/metrics.json.
+    """Fit on cell classes and write RUN/naive_bayes/metrics.json.
 
     Args:
-        given: a file of cell classes, instead of those of the run folder's SCAN. What is fitted on them stands in a
-            folder of its own: they are not what the run's SCAN network gives, so such a model must never be exported.
-        protocol: of the figures, as in `evaluate_naive_bayes`.
+        job: the run to train in.
+        given: a file of cell classes to use instead of those of the run's SCAN. The model is then written to a separate
+            folder: it does not match the run's SCAN network, so it must never be exported.
+        protocol: protocol of the metrics, as in `evaluate_naive_bayes`.
 
     Raises:
         UsageError: there are no cell classes.
     """
     path = given or job.run / "scan" / "classes.csv"
     if not path.exists():
-        raise UsageError(f"{job.run}: has no cell classes. Run `python -m train scan` or name --cell-classes")
+        raise UsageError(f"{job.run}: has no cell classes. Run `python -m train scan` or give --cell-classes")
     classes = read_cell_classes(path, job.bags)
     folder = FOLDER if given is None else GIVEN_CLASSES_FOLDER
     train_naive_bayes(job.bags, classes, job.folds, job.run / folder, job.recipe.bayes)
@@ -221,12 +229,12 @@ def train_on_classes(job: MemberJob, given: Path | None = None, protocol: str = 
 
 
 def candidate(job: NestedJob) -> Candidate:
-    """The member for the nested protocol."""
+    """This member for the nested protocol."""
     return on_classes(job.bags, job.classes, job.recipe.bayes)
 
 
 def on_classes(bags: Bags, classes: CellClasses, recipe: BayesRecipe) -> Candidate:
-    """Naive Bayes on cell classes; quantiles and scaling are those of the training patients."""
+    """Naive Bayes on cell classes, with quantiles and scaling fitted on the training patients."""
 
     def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
         del checkpoint

@@ -1,4 +1,4 @@
-"""Cross-validation that every deep member goes through: train a fold's network, predict the held-out, keep both."""
+"""Cross-validation of the deep members: train a network per fold, predict the held-out patients, keep both."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from train.core.curves import MALIGNANT_WEIGHT
 from train.core.files import write_table
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.data.folds import FOLDS
 
 LOG = logging.getLogger("lympho")
@@ -23,7 +23,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Trainee:
-    """A member: how it is trained into a checkpoint, and how that checkpoint predicts."""
+    """How a member is trained and written as a checkpoint, and how a checkpoint predicts."""
 
     train: Callable[[Indices, Path], None]  # patients, checkpoint to write
     predict: Callable[[Path, Indices], dict[str, npt.NDArray[np.float64]]]  # checkpoint, patients -> columns
@@ -32,12 +32,16 @@ class Trainee:
 def cross_predict(
     bags: Bags, folds: Indices, folder: Path, trainee: Trainee, name: str = "out_of_fold.csv"
 ) -> pd.DataFrame:
-    """Out-of-fold predictions of all patients, and full.safetensors trained on all of them.
+    """Out-of-fold predictions for all patients, and full.safetensors trained on all of them.
 
     What an earlier call finished is not trained again.
 
     Args:
-        name: of the table with everybody's predictions.
+        bags: all patients.
+        folds: (P,) fold in which each patient is held out.
+        folder: where everything is written.
+        trainee: the member.
+        name: file name of the table with all predictions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
@@ -64,5 +68,5 @@ def batches_of(indices: Indices, size: int) -> Iterator[Indices]:
 
 
 def class_weights(device: torch.device) -> Tensor:
-    """(2,) weights of reactive and malignant in the loss: a missed malignancy costs double (report, section 3.2)."""
+    """Class weights (2,) of reactive and malignant: a missed malignancy costs double (report, section 3.2)."""
     return torch.tensor([1.0, MALIGNANT_WEIGHT], device=device)

@@ -1,6 +1,6 @@
-"""Every number that decides a training, by recipe: `full` is the report's (for a GPU), `small` is for two cores.
+"""All training hyperparameters, by recipe: `full` is the report's (for a GPU), `small` is for two CPU cores.
 
-Frozen and written into the run folder, the bundle and the model card, so that a figure can be had again.
+They are written to the run folder, the bundle and the model card, so that every result can be reproduced.
 """
 
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from train.core.fitting import FitRecipe
 from train.data.augment import ViewOptions
 from train.members.backbones import BACKBONES, BackboneDimensions
 
-ALL_IMAGES = 0  # for images_per_patient: every picture in every epoch
+ALL_IMAGES = 0  # value of images_per_patient for using every picture in every epoch
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class MoeRecipe:
     fit: FitRecipe
     batch_patients: int = 8  # report, table 1
     images_per_patient: int = ALL_IMAGES
-    expert_loss: float = 0.0  # weight of each expert's own cross-entropy beside the mixture's
+    expert_loss: float = 0.0  # weight of each expert's own cross-entropy, added to the mixture's
     clinical_rate: float = 1.0  # learning rate of clinical expert and gate, as a multiple of the encoder's
-    late_steps: int = 0  # clinical expert and gate are fitted once more, that many steps, on the finished encoder
-    malignant_weight: float | None = 2.0  # in the loss, reactive weighing 1 (report); none: both classes weigh alike
-    gate_pull: float = 0.0  # weight of the gate's squared distance from one half, in every fit
-    norm_images: int = 0  # training pictures that batch norm's statistics are taken from anew; 0 keeps running averages
+    late_steps: int = 0  # steps for which clinical expert and gate are refitted on the trained encoder
+    malignant_weight: float | None = 2.0  # class weight, that of reactive is 1 (report); None balances the classes
+    gate_pull: float = 0.0  # regularisation: weight of the gate's squared distance from one half, in every fit
+    norm_images: int = 0  # training pictures for recomputing batch norm statistics; 0 keeps the running averages
     log_count: bool = False
     turns: bool = True  # flips and quarter turns
 
@@ -47,10 +47,10 @@ class FineTunedRecipe:
     fit: FitRecipe
     batch_patients: int = 8
     images_per_patient: int = 16
-    head_rate: float = 10.0  # learning rate of the last layer, which is new, as a multiple of the others'
-    dropout: float = 0.2  # of a patient's mean features; EfficientNet-Lite0's own
-    norm_images: int = 1024  # training pictures that batch norm's statistics are taken from
-    input_size: int = 112  # pixels that a crop is resized to
+    head_rate: float = 10.0  # learning rate of the new last layer, as a multiple of the other layers'
+    dropout: float = 0.2  # on a patient's mean features; EfficientNet-Lite0's own value
+    norm_images: int = 1024  # training pictures for recomputing batch norm statistics
+    input_size: int = 112  # px, a crop is resized to this side length
     views: ViewOptions = field(
         default_factory=lambda: ViewOptions(crop=0.8, gain=0.1, offset=0.1, saturation=(0.7, 1.2))
     )
@@ -66,24 +66,24 @@ class ScanRecipe:
     batch_images: int = 256
     temperature: float = 0.2  # of NT-Xent
     neighbours: int = 20  # SCAN, section 3
-    own_patient_excluded: bool = True  # neighbours never from the cell's own patient: stain would be the likeness
+    own_patient_excluded: bool = True  # no neighbours from the cell's own patient: they would be similar by stain
     clusters: int = 20  # report
     fused: int = 15  # report
-    heads: int = 5  # the one with the lowest loss is kept
+    heads: int = 5  # the head with the lowest loss is kept
     entropy_weight: float = 5.0  # SCAN, equation 2
-    confidence: float = 0.9  # of pictures whose class self-labelling trusts, in every class
-    trusted_share: float = 0.5  # of each class's pictures that it trusts at least, however unsure they are
-    least_classes: int = 20  # that a clustering has to leave with pictures
-    largest_class: float = 0.5  # share of all pictures in one class at which a stage counts as collapsed
+    confidence: float = 0.9  # self-labelling trusts pictures above this probability
+    trusted_share: float = 0.5  # and at least this share of each class's pictures, however low their probability
+    least_classes: int = 20  # a clustering must leave at least this many classes non-empty
+    largest_class: float = 0.5  # a stage counts as collapsed if one class has more than this share of all pictures
     views: ViewOptions = field(default_factory=ViewOptions)
     backbone: BackboneDimensions = field(default_factory=BackboneDimensions)
 
 
 @dataclass(frozen=True)
 class BayesRecipe:
-    """Gaussian naive Bayes on the patients' class shares."""
+    """Gaussian naive Bayes on the shares of cell classes."""
 
-    smoothing: float = 1e-9  # of the largest variance, added to all: scikit-learn's default, the report's
+    smoothing: float = 1e-9  # fraction of the largest variance added to all; scikit-learn's default, as in the report
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Recipe:
     moe: MoeRecipe
     scan: ScanRecipe
     bayes: BayesRecipe
-    moe_seeds: int = 1  # mixtures in all, each from a seed of its own, their probabilities averaged
+    moe_seeds: int = 1  # number of mixtures, each with its own random seed; their probabilities are averaged
 
 
 FULL = Recipe(
@@ -110,12 +110,12 @@ FULL = Recipe(
     bayes=BayesRecipe(),
 )
 
-# Fewer pictures, fewer and larger steps. The count's logarithm, an own loss for each expert and a smoothed variance
-# were set beforehand, not picked on the patients whose figures are reported. Changed after seeing those, the same for
-# all: epochs (from 12 and 24, where training figures said that the networks were not trained out; 16 pictures a patient
-# pay for it); gate_pull and norm_images, against what had made validation swing; clinical_rate (from 10, at which the
-# clinical expert had not left its start); malignant_weight (at 2 and 69% malignant, .5 calls nearly everybody so);
-# moe_seeds, on nested figures.
+# Fewer pictures, fewer and larger steps. Log count, a loss for each expert and variance smoothing were fixed in
+# advance, not tuned on the patients whose results are reported. Changed after seeing those results, for all folds
+# alike: epochs (from 12 and 24, where training metrics showed that the networks had not converged; 16 pictures per
+# patient keep the cost down); gate_pull and norm_images, because validation metrics fluctuated; clinical_rate (from 10,
+# at which the clinical expert hardly moved from its initial values); malignant_weight (at 2 and 69% malignant, a
+# threshold of .5 calls nearly everybody malignant); moe_seeds, because of nested results.
 SMALL = Recipe(
     name="small",
     baseline=BaselineRecipe(
@@ -141,7 +141,7 @@ SMALL = Recipe(
     moe_seeds=3,
 )
 
-# Ways of fine-tuning, all set before any was tried on the public cohort.
+# Fine-tuning variants, all fixed before any was tried on the public cohort.
 FINE_TUNED = {
     "fine-tuned": FineTunedRecipe(FitRecipe(epochs=20, learning_rate=1e-4, decay=0.9)),
     "fine-tuned gently": FineTunedRecipe(FitRecipe(epochs=20, learning_rate=3e-5, decay=0.9)),
@@ -158,12 +158,14 @@ def adapted(
     without: tuple[str, ...] = (),
     backbone: str | None = None,
 ) -> Recipe:
-    """A recipe with other epochs (no stage of SCAN grows), pictures a patient and epoch, or without AUGMENTATIONS.
-
-    The name says so.
+    """A recipe with some values changed; its name says which.
 
     Args:
-        backbone: SCAN's, of BACKBONES.
+        recipe: the recipe to change.
+        epochs: epochs of every training; SCAN's stages are only shortened, never lengthened.
+        images_per_patient: pictures per patient and epoch.
+        without: AUGMENTATIONS to switch off.
+        backbone: SCAN's backbone, a name in BACKBONES.
     """
     if epochs is not None:
         scan = recipe.scan

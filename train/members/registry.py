@@ -7,5 +7,5 @@ MEMBERS: list[MemberTraining] = [baseline.TRAINING, naive_bayes.TRAINING, mixtur
 
 
 def names() -> tuple[str, ...]:
-    """All members' names."""
+    """The names of all members."""
     return tuple(member.name for member in MEMBERS)

@@ -1,6 +1,6 @@
-"""What a member of the ensemble is to training: how it is trained, what it leaves behind, how it is judged.
+"""The interface of an ensemble member in training: how it is trained, which files it writes, how it is evaluated.
 
-A new member is one `MemberTraining` in a file of its own and one line in registry.py.
+To add a member, define one `MemberTraining` in a new file and add one line to registry.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members.candidate import Indices, Model
 from train.members.recipes import Recipe
 
@@ -22,7 +22,7 @@ OUT_OF_FOLD = "out_of_fold.csv"
 
 @dataclass(frozen=True)
 class MemberJob:
-    """What a run folder is trained from."""
+    """Everything needed to train members in a run folder."""
 
     bags: Bags
     folds: Indices  # (P,) the fold in which each patient is held out
@@ -34,16 +34,16 @@ class MemberJob:
 
 @dataclass(frozen=True)
 class CellClasses:
-    """Where the nested protocol has each picture's cell class from."""
+    """Source of the cell classes in the nested protocol."""
 
-    of: Callable[[Indices], Classes]  # for a model that is trained on the patients given
-    facts: Mapping[str, Any]  # all that they depend on
-    cheap: bool  # to have for other folds
+    of: Callable[[Indices], Classes]  # training patients -> the classes that a model trained on them may use
+    facts: Mapping[str, Any]  # everything the classes depend on
+    cheap: bool  # whether classes for further folds cost little
 
 
 @dataclass(frozen=True)
 class NestedJob:
-    """What the nested protocol judges members on."""
+    """Everything needed to evaluate members in the nested protocol."""
 
     bags: Bags
     run: Path
@@ -57,14 +57,14 @@ class NestedJob:
 class MemberTraining:
     """A member of the ensemble.
 
-    RUN/FOLDER/out_of_fold.csv holds a row a patient: patient_id, fold, label, probability, pictures_only (the
-    probability without sex, count and age) and columns of the member's own.
+    RUN/FOLDER/out_of_fold.csv has one row per patient: patient_id, fold, label, probability, pictures_only (the
+    probability without sex, count and age) and further columns specific to the member.
     """
 
     name: str  # as in infer.members
-    folder: str  # in the run folder
+    folder: str  # its folder in the run folder
     command: str  # `python -m train COMMAND` trains it
-    train: Callable[[MemberJob], None]  # what is missing
-    files: Callable[[Path], list[Path]]  # run folder -> what export reads, whether it is there or not
-    candidate: Callable[[NestedJob], Model]  # the same member, for the nested protocol
-    spread_of: Mapping[str, str] = field(default_factory=dict)  # own column -> title: its quantiles are reported
+    train: Callable[[MemberJob], None]  # trains what is missing
+    files: Callable[[Path], list[Path]]  # run folder -> files that export reads, whether they exist or not
+    candidate: Callable[[NestedJob], Model]  # the same member for the nested protocol
+    spread_of: Mapping[str, str] = field(default_factory=dict)  # member's own column -> title of its reported quantiles

@@ -7,7 +7,7 @@ import torch
 
 from train.core.checkpoint import save_network
 from train.core.fitting import Job
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested import finetuned
 from train.evaluation.nested.plan import Floats, Indices
 from train.evaluation.nested.stacking import Stack

@@ -7,7 +7,7 @@ import torch
 
 from infer.errors import UsageError
 from train.core.provenance import code_note
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested.deep_leads import DEEP_GATES, deep_ensembles, deep_leads
 from train.evaluation.nested.members import (
     GATED_SIMCLR,

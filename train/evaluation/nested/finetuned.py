@@ -20,7 +20,7 @@ from train.core.curves import Floats, Indices
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import random_view
-from train.data.crops import Bags, in_batches
+from train.data.bags import Bags, in_batches
 from train.data.inputs import bent_features
 from train.members.embedding import load_embedding, normalised
 from train.members.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert

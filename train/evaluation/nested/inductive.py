@@ -14,7 +14,7 @@ import torch
 
 from infer.members.features import cell_classes
 from train.core.files import held, written_whole
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested.leads import clinical_features
 from train.evaluation.nested.plan import Floats, Indices
 from train.members.candidate import Candidate

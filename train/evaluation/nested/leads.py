@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.data.inputs import KNOT, bent_features
 from train.evaluation.nested.plan import Floats, Indices
 from train.members.candidate import Candidate

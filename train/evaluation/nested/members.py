@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from infer.errors import UsageError
 from infer.members.scan import CLUSTERS
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.ensemble.fit import EQUALITY
 from train.evaluation.nested import leads
 from train.evaluation.nested.inductive import Looker, inductive_looks, simclr_member

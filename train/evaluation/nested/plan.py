@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from train.core.checkpoint import progress_path
 from train.core.files import held, write_table
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members.candidate import PROBABILITY, Candidate, Model, members_of
 
 LOG = logging.getLogger("lympho")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from infer.errors import UsageError
 from train.core.performance import Predictions
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested.leads import clinical_features
 from train.evaluation.nested.plan import Floats, Indices, Outer, Predictor, all_tasks, inner_tasks, outer_task
 from train.evaluation.nested.stacking import (

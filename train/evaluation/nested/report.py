@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from train.core.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
 from train.core.files import write_table, write_text
 from train.core.performance import net_benefit
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested.protocol import Nested
 from train.evaluation.nested.stacking import PERCENTS
 from train.evaluation.nested.tables import (

@@ -17,7 +17,7 @@ from train.core.performance import (
     paired_difference,
     resamples,
 )
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.evaluation.nested.protocol import Nested
 
 CLINICAL_ONLY = ("clinical logistic", "clinical GaussianNB")  # what pictures have to add to

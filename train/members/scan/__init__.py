@@ -1,1 +1,1 @@
-"""SCAN: unsupervised cell classes (Van Gansbeke et al. 2020), written from the paper."""
+"""SCAN: unsupervised cell classes (Van Gansbeke et al. 2020), implemented from the paper."""

@@ -1,4 +1,4 @@
-"""The ResNet-type network under SimCLR and SCAN: small, because it dominates the cost of scoring."""
+"""The ResNet-like backbone of SimCLR and SCAN: small, because it dominates the cost of scoring."""
 
 from itertools import pairwise
 
@@ -37,14 +37,14 @@ class Backbone(nn.Module):
         return self.embed(self.normalise(images))
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """The same from normalised pixels (N, 3, H, W), which is what augmentation leaves."""
+        """The same from normalised pixels (N, 3, H, W), as they come out of augmentation."""
         if self.dimensions.shrink > 1:
             pixels = functional.avg_pool2d(pixels, self.dimensions.shrink)
         return self.blocks(self.stem(pixels)).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
 
 class Projection(nn.Module):
-    """SimCLR's projection head, used in training alone: (N, D) -> unit vectors (N, 128)."""
+    """SimCLR's projection head, used only in training: (N, D) -> unit vectors (N, 128)."""
 
     def __init__(self, inputs: int, outputs: int = 128) -> None:
         super().__init__()

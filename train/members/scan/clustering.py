@@ -1,4 +1,4 @@
-"""SCAN's clustering: neighbours agree on a class, classes stay balanced (Van Gansbeke et al. 2020, equation 2)."""
+"""SCAN's clustering: neighbours share a class, classes stay balanced (Van Gansbeke et al. 2020, equation 2)."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,8 +19,9 @@ def scan_loss(anchors: Tensor, neighbours: Tensor, entropy_weight: float) -> Ten
     """-mean log <p, p'> - weight x entropy of the mean p: over the last two axes, (..., N, C) -> (...,).
 
     Args:
-        anchors: class probabilities of pictures.
-        neighbours: of one neighbour each.
+        anchors: class probabilities of the pictures.
+        neighbours: class probabilities of one neighbour of each picture.
+        entropy_weight: weight of the entropy term.
     """
     agreement = (anchors * neighbours).sum(-1).clamp_min(1e-8).log().mean(-1)
     share = anchors.mean(-2).clamp_min(1e-8)
@@ -37,12 +38,16 @@ def train_clustering(
     device: torch.device,
     observe: Callable[[ScanNetwork, int], dict[str, float]] | None = None,
 ) -> ScanNetwork:
-    """Train several heads on the pretext's backbone and return the network with all of them.
+    """Train several heads on the pretext's backbone and return the network with all heads.
 
     Args:
+        backbone: from the pretext; it is copied.
         crops: (N, 112, 112, 3) uint8.
-        neighbours: (N, k) indices.
-        observe: figures of the network after each epoch.
+        neighbours: (N, k) indices of each picture's neighbours.
+        recipe: hyperparameters.
+        job: name, checkpoint and seed of the training.
+        device: device to train on.
+        observe: network, epoch number -> metrics after each epoch.
     """
     seeded(job.seed, job.name)
     network = ScanNetwork(scan_dimensions(backbone.dimensions, recipe.clusters, recipe.heads))
@@ -67,7 +72,7 @@ def train_clustering(
 def head_losses(
     network: ScanNetwork, crops: Tensor, neighbours: Tensor, entropy_weight: float, device: torch.device
 ) -> Tensor:
-    """Each head's loss over all pictures as they are and their nearest neighbours: (heads,)."""
+    """Loss of each head over all pictures, without augmentation, and their nearest neighbours: (heads,)."""
     embedding = embed_all(network.backbone, crops, device)
     with torch.inference_mode():
         probabilities = network.cpu().head_logits(embedding).softmax(-1)  # (heads, N, C)

@@ -1,6 +1,6 @@
-"""What a stage of SCAN has found: class sizes, whether classes follow the patient, agreement with other classes.
+"""Quality measures of a SCAN stage: class sizes, whether classes follow the patient, agreement with other classes.
 
-Agreement is the adjusted mutual information (Vinh et al. 2010): 0 by chance, 1 for the same classes.
+Agreement is the adjusted mutual information (Vinh et al. 2010): 0 by chance, 1 for identical classes.
 """
 
 from collections.abc import Sequence
@@ -22,25 +22,25 @@ Classes = npt.NDArray[np.int64]
 
 
 class Collapse(TrainingError):
-    """A stage that lost a class, or put most pictures into one."""
+    """A stage that lost a class, or put most pictures into a single class."""
 
 
 @dataclass(frozen=True)
 class StageMeasures:
-    """A row of the stage table; shares and agreements are 0 to 1."""
+    """A row of the stage table; shares and agreements are between 0 and 1."""
 
     stage: str
-    classes: int  # that have a picture
-    smallest: int  # pictures
-    largest: int  # pictures
+    classes: int  # number of non-empty classes
+    smallest: int  # pictures in the smallest class
+    largest: int  # pictures in the largest class
     entropy: float  # of the class shares, in nats
     neighbours_own_patient: float  # share of nearest neighbours from the picture's own patient
     neighbours_own_patient_chance: float
-    class_own_patient: float  # chance that another picture of the same class is of the same patient
+    class_own_patient: float  # probability that another picture of the same class is from the same patient
     class_own_patient_chance: float
     agreement_with_patients: float
-    agreement_with_kmeans: float  # on the same embedding, as many classes
-    agreement_with_reference: float | None  # with classes from elsewhere, where given
+    agreement_with_kmeans: float  # k-means on the same embedding with the same number of classes
+    agreement_with_reference: float | None  # with reference classes, if given
     kmeans_agreement_with_reference: float | None
 
 
@@ -55,11 +55,12 @@ def measure_stage(
     """Measure one stage.
 
     Args:
+        stage: name of the stage.
         embedding: (N, D).
-        classes: (N,); how many k-means has to find, where the stage gives none.
+        classes: (N,) class of each picture; or, for a stage without classes, the number of k-means clusters to use.
         patient: (N,) patient of each picture.
-        neighbours: how many to look at.
-        reference: (N,) classes from elsewhere.
+        neighbours: number of nearest neighbours to consider.
+        reference: (N,) reference classes from another source.
     """
     control = kmeans(embedding, classes if isinstance(classes, int) else len(np.unique(classes)))
     found = control if isinstance(classes, int) else classes
@@ -98,14 +99,14 @@ def stability(runs: Sequence[Classes]) -> float:
 
 
 def kmeans(embedding: Tensor, classes: int) -> Classes:
-    """k-means on unit vectors, the same on every call: (N, D) -> (N,)."""
+    """k-means on unit vectors, deterministic: (N, D) -> (N,)."""
     unit = functional.normalize(embedding, dim=1).numpy()
     found: Classes = KMeans(classes, n_init=3, random_state=0).fit_predict(unit).astype(np.int64)
     return found
 
 
 def same_patient_share(classes: Classes, patient: Classes) -> float:
-    """Among ordered pairs of different pictures of one class, the share that are of one patient: (N,), (N,)."""
+    """Share of pairs of different pictures of the same class that come from the same patient: (N,), (N,) -> scalar."""
     table = np.zeros((classes.max() + 1, patient.max() + 1), dtype=np.int64)
     np.add.at(table, (classes, patient), 1)
     sizes = table.sum(axis=1)
@@ -114,25 +115,25 @@ def same_patient_share(classes: Classes, patient: Classes) -> float:
 
 
 def check_classes(sizes: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_], largest: float) -> None:
-    """Demand that no wanted class is empty and none swallows the others.
+    """Check that no wanted class is empty and that no class has taken over.
 
     Args:
-        sizes: (C,) pictures of each class.
-        wanted: (C,) classes that have to have a picture.
-        largest: share of all pictures at which a class has swallowed the others.
+        sizes: (C,) number of pictures in each class.
+        wanted: (C,) whether a class must have pictures.
+        largest: largest allowed share of all pictures in one class.
 
     Raises:
-        Collapse: naming the class.
+        Collapse: the check failed; the message names the class.
     """
     lost = np.flatnonzero(wanted & (sizes == 0))
     if len(lost):
-        raise Collapse(f"{len(lost)} of {wanted.sum()} classes have no picture left, the first is class {lost[0]}")
+        raise Collapse(f"{len(lost)} of {wanted.sum()} classes have no pictures left, the first is class {lost[0]}")
     share = sizes.max() / sizes.sum()
     if share > largest:
-        raise Collapse(f"class {sizes.argmax()} has swallowed {share:.0%} of the pictures")
+        raise Collapse(f"class {sizes.argmax()} contains {share:.0%} of the pictures")
 
 
 def class_sizes(probabilities: Tensor) -> npt.NDArray[np.int64]:
-    """Pictures of each class: (..., N, C) probabilities -> (..., C)."""
+    """Number of pictures in each class: (..., N, C) probabilities -> (..., C)."""
     chosen = torch.nn.functional.one_hot(probabilities.argmax(-1), probabilities.shape[-1])
     return chosen.sum(-2).cpu().numpy()

@@ -1,6 +1,6 @@
-"""Each picture's nearest neighbours in the embedding, and how often they come from the cell's own patient.
+"""Nearest neighbours of each picture in the embedding, and how often they come from the cell's own patient.
 
-Where neighbours follow the patient they follow the stain, and classes built on them would tell slides apart, not cells.
+Neighbours that follow the patient follow the stain; classes built on them would distinguish slides, not cells.
 """
 
 import numpy as np
@@ -13,18 +13,20 @@ from train.core.fitting import TrainingError
 
 
 def nearest(embedding: Tensor, count: int, patient: Tensor | None = None) -> Tensor:
-    """Indices of the `count` most similar pictures (cosine), never itself: (N, D) -> (N, count).
+    """Indices of the `count` most similar other pictures (cosine): (N, D) -> (N, count).
 
     Args:
-        patient: (N,) each picture's patient; where given, neighbours never come from the same one.
+        embedding: (N, D).
+        count: number of neighbours.
+        patient: (N,) patient of each picture; if given, neighbours never come from the same patient.
 
     Raises:
-        TrainingError: there are not that many other pictures.
+        TrainingError: there are not enough other pictures.
     """
     others = len(embedding) - (1 if patient is None else int(torch.bincount(patient).max()))
     if others < count:
         raise TrainingError(
-            f"scan: a picture has {others} others to be like, {count} neighbours are wanted. Train on more patients"
+            f"scan: {count} neighbours are needed, but a picture has only {others} candidates. Train on more patients"
         )
     unit = functional.normalize(embedding, dim=1)
     found = []
@@ -39,7 +41,7 @@ def nearest(embedding: Tensor, count: int, patient: Tensor | None = None) -> Ten
 
 
 def own_patient_share(neighbours: Tensor, patient: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Share of neighbours from the cell's own patient, and the share that chance alone would give."""
+    """Share of neighbours from the cell's own patient, and the share expected by chance."""
     same = patient[neighbours.numpy()] == patient[:, None]
     sizes = np.bincount(patient)
     chance = np.sum(sizes * (sizes - 1)) / (len(patient) * (len(patient) - 1))

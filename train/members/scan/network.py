@@ -1,18 +1,18 @@
-"""SCAN's network: a backbone with linear heads, each giving every picture a share in each class."""
+"""SCAN's network: a backbone with linear heads, each giving class probabilities for every picture."""
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from train.data.crops import in_batches
+from train.data.bags import in_batches
 from train.members.backbones import BackboneDimensions
 from train.members.scan.backbone import Backbone
 
 
 @dataclass(frozen=True)
 class ScanDimensions:
-    """Sizes a checkpoint needs to rebuild its network."""
+    """Sizes needed to rebuild the network from a checkpoint."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     clusters: int = 20
@@ -21,7 +21,7 @@ class ScanDimensions:
 
 
 def scan_dimensions(backbone: BackboneDimensions, clusters: int, heads: int) -> ScanDimensions:
-    """Those of a network on a given backbone."""
+    """The dimensions of a network with a given backbone."""
     return ScanDimensions(backbone.widths, clusters, heads, backbone.shrink)
 
 
@@ -41,11 +41,11 @@ class ScanNetwork(nn.Module):
         return self.heads[0](embedding).softmax(1), embedding
 
     def head_logits(self, embedding: Tensor) -> Tensor:
-        """(heads, N, clusters)."""
+        """Logits of all heads: (N, D) -> (heads, N, clusters)."""
         return torch.stack([head(embedding) for head in self.heads])
 
     def with_head(self, chosen: int) -> "ScanNetwork":
-        """The same backbone with one of the heads alone."""
+        """A copy with the same backbone and only one of the heads."""
         dimensions = self.dimensions
         single = ScanNetwork(replace(dimensions, heads=1))
         single.backbone.load_state_dict(self.backbone.state_dict())
@@ -54,7 +54,7 @@ class ScanNetwork(nn.Module):
 
 
 def embed_all(backbone: Backbone, crops: Tensor, device: torch.device) -> Tensor:
-    """Embeddings of all pictures, in order, in evaluation mode: (N, D) on the CPU."""
+    """Embeddings of all pictures, in order: (N, D) on the CPU. Sets the backbone to evaluation mode."""
     backbone.eval()
     with torch.inference_mode():
         return torch.cat([backbone(images.to(device)).cpu() for images in in_batches(crops)])

@@ -1,8 +1,9 @@
-"""Self-labelling: pictures whose class is beyond doubt teach the rest (Van Gansbeke et al. 2020, section 3.3).
+"""Self-labelling: the network is fine-tuned on its confident pictures (Van Gansbeke et al. 2020, section 3.3).
 
-The paper lets the network that is trained give the labels, those above one threshold. Here that fell from twenty
-classes to seven and fewer, on the public cohort: few classes have sure pictures, they alone teach, and they swallow the
-others within an epoch. So the clustered network gives the labels, once, and each class's own surest pictures teach it.
+In the paper the network in training provides the labels, wherever it exceeds one threshold. On the public cohort this
+reduced twenty classes to seven or fewer: only a few classes have confident pictures, only they provide labels, and they
+absorb the others within an epoch. So here the clustered network provides the labels, once, and every class is trained
+on its own most confident pictures.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from torch.nn import functional
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import random_view
-from train.data.crops import in_batches
+from train.data.bags import in_batches
 from train.members.recipes import ScanRecipe
 from train.members.scan.network import ScanNetwork
 from train.members.scan.simclr import shuffled_batches
@@ -30,10 +31,10 @@ def train_self_labelling(
     device: torch.device,
     observe: Callable[[ScanNetwork, int], dict[str, float]] | None = None,
 ) -> ScanNetwork:
-    """Fine-tune a clustered network on its own confident classes; the network given is left as it is.
+    """Fine-tune a copy of a clustered network on its own confident classes.
 
-    Batch norm keeps the clustering's statistics: updated by strongly augmented views but used on plain pictures, they
-    would drift apart.
+    Batch norm keeps the statistics of the clustering: updated on strongly augmented views they would no longer fit the
+    plain pictures on which they are used.
     """
     seeded(job.seed, job.name)
     student = network.with_head(0).to(device)
@@ -56,10 +57,15 @@ def train_self_labelling(
 
 
 def sure_pictures(probabilities: Tensor, confidence: float, trusted_share: float) -> npt.NDArray[np.bool_]:
-    """Pictures that teach their class: above the confidence, or among that share of their class's surest: (N,) bool.
+    """Pictures used as labels: above `confidence`, or among the `trusted_share` most confident of their class.
 
     Args:
-        probabilities: (N, C) of all pictures.
+        probabilities: (N, C) class probabilities of all pictures.
+        confidence: probability above which a picture is always used.
+        trusted_share: share of each class's pictures that is always used.
+
+    Returns:
+        (N,) bool.
     """
     probability, classes = probabilities.max(1)
     thresholds = torch.full((probabilities.shape[1],), confidence, dtype=probability.dtype)
@@ -72,13 +78,13 @@ def sure_pictures(probabilities: Tensor, confidence: float, trusted_share: float
 
 
 def balanced_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy in which each class of a batch weighs the same: (N, C), (N,) -> scalar."""
+    """Cross-entropy in which each class of a batch has the same weight: (N, C), (N,) -> scalar."""
     sizes = torch.bincount(classes, minlength=logits.shape[1]).to(logits.dtype)
     return functional.cross_entropy(logits, classes, 1.0 / sizes.clamp_min(1.0))
 
 
 def _probabilities(network: ScanNetwork, crops: Tensor, device: torch.device) -> Tensor:
-    """Of the first head, in evaluation mode: (N, C) on the CPU."""
+    """Class probabilities of the first head, in evaluation mode: (N, C) on the CPU."""
     network.eval()
     with torch.no_grad():
         return torch.cat([network(images.to(device))[0].cpu() for images in in_batches(crops)])

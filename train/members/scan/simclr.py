@@ -1,4 +1,4 @@
-"""SimCLR: an embedding in which two views of one picture lie close (Chen et al. 2020). Uses no label."""
+"""SimCLR: an embedding in which two views of the same picture are close (Chen et al. 2020). Uses no labels."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from train.members.scan.backbone import Backbone, Projection
 
 
 class PretextNetwork(nn.Module):
-    """Backbone and projection head; the head is thrown away after the pretext."""
+    """Backbone and projection head; the head is discarded after the pretext."""
 
     def __init__(self, dimensions: BackboneDimensions) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
     Args:
         first: (N, D) unit vectors of one view of N pictures.
-        second: (N, D) of the other.
+        second: (N, D) unit vectors of the other view.
+        temperature: divides the similarities.
     """
     number = len(first)
     views = torch.cat([first, second])  # (2 N, D)
@@ -42,7 +43,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 def train_pretext(
     crops: Tensor, dimensions: BackboneDimensions, recipe: ScanRecipe, job: Job, device: torch.device
 ) -> Backbone:
-    """Train a backbone on pictures (N, 112, 112, 3) alone."""
+    """Train a backbone on pictures (N, 112, 112, 3), without labels."""
     seeded(job.seed, job.name)
     network = PretextNetwork(dimensions).to(device)
 
@@ -65,7 +66,7 @@ def train_pretext(
 
 
 def shuffled_batches(crops: Tensor, size: int, rng: np.random.Generator, device: torch.device) -> Iterator[Tensor]:
-    """All pictures once in random order; a short last batch is left out, its few negatives would weigh too much."""
+    """All pictures once in random order. A short last batch is dropped: its few negatives would weigh too much."""
     order = torch.from_numpy(rng.permutation(len(crops)))
     size = min(size, len(crops))
     for start in range(0, len(crops) - size + 1, size):

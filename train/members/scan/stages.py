@@ -1,7 +1,7 @@
 """Runs SCAN's five stages in a run folder; what an earlier call finished is not trained again.
 
-Uses no label, and all pictures: figures of members built on it are transductive, and say so. A stage that collapses
-stops with a message and leaves the previous stage's result standing.
+Uses no labels, but all pictures: results of members built on it are transductive, and are reported as such. A stage
+that collapses stops with a message; the result of the previous stage is kept.
 """
 
 import json
@@ -18,7 +18,7 @@ from infer.members.features import cell_classes
 from train.core.checkpoint import load_dimensions, load_weights, progress_path, save_network
 from train.core.files import write_table, write_text
 from train.core.fitting import Job
-from train.data.crops import Bags
+from train.data.bags import Bags
 from train.members.backbones import BackboneDimensions
 from train.members.recipes import ScanRecipe
 from train.members.scan.backbone import Backbone
@@ -46,15 +46,21 @@ def train_scan(
     stability_seeds: int = 1,
     stability_of: str = "clustering",
 ) -> None:
-    """Train what is missing in RUN/scan and write what was found.
+    """Train what is missing in RUN/scan and write the results.
 
-    pretext, clustering and scan (the final network) are networks; fusion.json and classes.csv are what naive Bayes
-    needs; stages.csv, neighbours.json and stability.json say how good the classes are.
+    pretext, clustering and scan (the final network) are networks; fusion.json and classes.csv are used by naive Bayes;
+    stages.csv, neighbours.json and stability.json describe the quality of the classes.
 
     Args:
-        reference: (N,) classes from elsewhere that the stage table compares with.
-        stability_seeds: trainings in all, each from a seed of its own.
-        stability_of: `clustering`, on the same pretext; `whole`, pretext included, in RUN/scan/seed-N.
+        bags: all patients.
+        run: the run folder.
+        recipe: hyperparameters.
+        seed: random seed.
+        device: device to train on.
+        reference: (N,) reference classes from another source, for the stage table.
+        stability_seeds: number of trainings, each with its own seed, for measuring stability.
+        stability_of: `clustering` repeats the clustering on the same pretext; `whole` repeats everything, including
+            the pretext, in RUN/scan/seed-N.
     """
     folder = run / "scan"
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +71,7 @@ def train_scan(
     final = _self_labelling(clustered, bags, folder, recipe, seed, device) or clustered
     if not (folder / "scan.safetensors").exists():
         save_network(folder / "scan.safetensors", final.cpu(), final.dimensions)
-    _classify(bags, load_scan(folder / "scan.safetensors"), recipe, folder, device)  # the one that is exported
+    _classify(bags, load_scan(folder / "scan.safetensors"), recipe, folder, device)  # the network that is exported
     _measure(bags, folder, recipe, device, reference)
     seeds = range(seed, seed + stability_seeds)
     if stability_seeds > 1 and stability_of == "whole":
@@ -75,21 +81,21 @@ def train_scan(
 
 
 def load_scan(path: Path) -> ScanNetwork:
-    """The network of a checkpoint, in evaluation mode."""
+    """Load the network from a checkpoint, in evaluation mode."""
     network = ScanNetwork(ScanDimensions(**load_dimensions(path)))
     load_weights(path, network)
     return network
 
 
 def load_backbone(path: Path) -> Backbone:
-    """The pretext's backbone, in evaluation mode."""
+    """Load the pretext's backbone, in evaluation mode."""
     backbone = Backbone(BackboneDimensions(**load_dimensions(path)))
     load_weights(path, backbone)
     return backbone
 
 
 def load_fusion(run: Path) -> list[int]:
-    """Class after fusion of each SCAN class: (20,)."""
+    """The class after fusion of each SCAN class: (20,)."""
     fusion: list[int] = json.loads((run / "scan" / "fusion.json").read_text())
     return fusion
 
@@ -112,11 +118,14 @@ def _pretext(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: to
 
 
 def _neighbours(backbone: Backbone, bags: Bags, recipe: ScanRecipe, folder: Path, device: torch.device) -> Tensor:
-    """Each picture's neighbours (N, k), and how often free ones come from its own patient: does it follow the stain?"""
+    """Neighbours of each picture (N, k). Writes how often unrestricted neighbours come from the same patient.
+
+    A high share means that the embedding follows the stain.
+    """
     embedding = embed_all(backbone.to(device), bags.crops, device)
     patient = bags.patient_of_image()
     own, chance = own_patient_share(nearest(embedding, recipe.neighbours), patient)
-    LOG.info("scan: %.3f of the nearest neighbours are of the cell's own patient, %.3f by chance", own, chance)
+    LOG.info("scan: share of nearest neighbours from the cell's own patient %.3f, by chance %.3f", own, chance)
     facts = {"own_patient_share": own, "own_patient_share_by_chance": chance}
     write_text(folder / "neighbours.json", json.dumps(facts, indent=1))
     return nearest(embedding, recipe.neighbours, torch.from_numpy(patient) if recipe.own_patient_excluded else None)
@@ -137,12 +146,12 @@ def _clustering(
         return load_scan(path)
 
     def observe(network: ScanNetwork, epoch: int) -> dict[str, float]:
-        """The best spread head's classes; heads have half of the epochs to spread out."""
+        """Classes and largest share of the most balanced heads. A collapse is an error only after half of the epochs."""
         sizes = class_sizes(look(network, bags, device)[1])  # (heads, C)
         smallest = float((sizes.max(axis=1) / len(bags.crops)).min())
         if epoch >= recipe.clustering.epochs // 2 and smallest > recipe.largest_class:
             raise Collapse(
-                f"scan clustering: in every head one class has swallowed {smallest:.0%} of the pictures. {_ADVICE}"
+                f"scan clustering: in every head one class contains at least {smallest:.0%} of the pictures. {_ADVICE}"
             )
         return {"classes": float((sizes > 0).sum(axis=1).max()), "largest_share": smallest}
 
@@ -159,7 +168,7 @@ def _best_sound_head(
     """The head with the lowest loss among those that have not collapsed.
 
     Raises:
-        Collapse: all have.
+        Collapse: all heads have collapsed.
     """
     losses = head_losses(network.to(device), bags.crops, neighbours, recipe.entropy_weight, device)
     reasons = []
@@ -178,11 +187,11 @@ def _best_sound_head(
 def _self_labelling(
     clustered: ScanNetwork, bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device
 ) -> ScanNetwork | None:
-    """The fine-tuned network; none where that lost a class, so that the clustering stands."""
+    """The fine-tuned network; None if it lost a class, so that the clustering result is used."""
     path, verdict = folder / "self_labelling.safetensors", folder / "self_labelling.json"
     if verdict.exists():
         return load_scan(path) if json.loads(verdict.read_text())["kept"] else None
-    if path.exists():  # an earlier call was cut off before its verdict: only what is sound was saved
+    if path.exists():  # an earlier call was interrupted before writing the verdict; only sound networks are saved
         write_text(verdict, json.dumps({"kept": True, "reason": ""}, indent=1))
         return load_scan(path)
     before = class_sizes(look(clustered, bags, device)[1])[0]  # (C,)
@@ -196,10 +205,10 @@ def _self_labelling(
     job = Job("scan self-labelling", path, seed)
     try:
         student = train_self_labelling(clustered.cpu(), bags.crops, recipe, job, device, observe)
-        observe(student, recipe.self_labelling.epochs)  # of the averaged weights
+        observe(student, recipe.self_labelling.epochs)  # checks the averaged weights
         save_network(path, student.cpu(), student.dimensions)
     except Collapse as error:
-        LOG.warning("scan self-labelling: %s. The clustering stands", error)
+        LOG.warning("scan self-labelling: %s. The clustering result is used", error)
         progress_path(path).unlink(missing_ok=True)
         kept, reason = False, str(error)
     write_text(verdict, json.dumps({"kept": kept, "reason": reason}, indent=1))
@@ -212,7 +221,7 @@ def _classify(bags: Bags, network: ScanNetwork, recipe: ScanRecipe, folder: Path
     classes, _ = cell_classes(probabilities, fusion)
     sizes = np.bincount(classes, minlength=recipe.fused)
     if np.count_nonzero(sizes) < 2:
-        raise Collapse("scan: all pictures fell into one class, which tells nothing. Train longer, or on more")
+        raise Collapse("scan: all pictures are in one class, which carries no information. Train longer or on more")
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
     columns = {"patient_id": owner, "image": bags.image_names, "cell_class": classes}
     write_table(folder / "classes.csv", pd.DataFrame(columns))
@@ -221,7 +230,7 @@ def _classify(bags: Bags, network: ScanNetwork, recipe: ScanRecipe, folder: Path
 
 
 def _measure(bags: Bags, folder: Path, recipe: ScanRecipe, device: torch.device, reference: Classes | None) -> None:
-    """Write the stage table, stages.csv; one that is there is replaced only by one that compares with a reference."""
+    """Write the stage table, stages.csv. An existing one is replaced only if there are reference classes to add."""
     if reference is None and (folder / "stages.csv").exists():
         return
     rows = []
@@ -255,7 +264,7 @@ def _measure_stability(
     seeds: range,
     device: torch.device,
 ) -> None:
-    """Cluster anew from other seeds on the same pretext, and write how far the classes agree: stability.json."""
+    """Repeat the clustering with other seeds on the same pretext, and write how well classes agree: stability.json."""
     found, collapsed = [], []
     for seed in seeds:
         stem = "clustering" if seed == seeds[0] else f"clustering-seed-{seed}"
@@ -273,9 +282,9 @@ def _measure_stability(
 def _measure_whole_stability(
     bags: Bags, folder: Path, recipe: ScanRecipe, seeds: range, device: torch.device, reference: Classes | None
 ) -> None:
-    """Train SCAN anew from other seeds, and write how far the final classes agree: whole_stability.json."""
+    """Repeat all of SCAN with other seeds, and write how well the final classes agree: whole_stability.json."""
     found, collapsed = [_final_classes(folder)], []
-    for seed in seeds[1:]:  # the first is the run's own, which is finished
+    for seed in seeds[1:]:  # the first seed is that of the run itself, which is finished
         try:
             train_scan(bags, folder / f"seed-{seed}", recipe, seed, device, reference=reference)
             found.append(_final_classes(folder / f"seed-{seed}" / "scan"))
@@ -286,7 +295,7 @@ def _measure_whole_stability(
 
 
 def _final_classes(folder: Path) -> Classes:
-    """(N,) the fused class of each picture."""
+    """The fused class of each picture: (N,)."""
     return pd.read_csv(folder / "classes.csv")["cell_class"].to_numpy(np.int64)
 
 
@@ -301,6 +310,6 @@ def _write_stability(path: Path, of: str, seeds: range, collapsed: list[int], fo
 
 
 _ADVICE = (
-    "The pretext stands. Train longer, with another --seed, or on more pictures: in a new run folder, into which "
-    "scan/pretext.safetensors may be copied"
+    "The pretext is kept. Train longer, with another --seed, or on more pictures, in a new run folder; "
+    "scan/pretext.safetensors may be copied there"
 )

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infer.cohort.dates import NO_BIRTHS
-from infer.cohort.patients import Clinical, Cohort, Patient, read_cohort
+from infer.cohort.patient import Clinical, Cohort, Patient
+from infer.cohort.patients import read_cohort
 from infer.errors import CohortError, UsageError
 from tests.infer.manifests import PLAUSIBLE
 
@@ -157,7 +158,7 @@ def test_of_a_folder_in_the_table_nothing_more_is_asked(tmp_path: Path, monkeypa
     for name in ("P1", "P2", ".hidden"):
         (tmp_path / name).mkdir()
     asked = []
-    monkeypatch.setattr("infer.cohort.patients._is_folder", lambda entry: asked.append(entry.name))
+    monkeypatch.setattr("infer.cohort.folders._is_folder", lambda entry: asked.append(entry.name))
     read(tmp_path, f"{HEADER}\n{GOOD}\n")
     assert sorted(asked) == ["P2", "clinical_annotation.csv"]
 
@@ -167,7 +168,7 @@ def test_a_cohort_folder_that_cannot_be_listed_ends_the_run(tmp_path: Path, monk
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "clinical_annotation.csv").write_text(f"{HEADER}\n{GOOD}\n")
-    monkeypatch.setattr("infer.cohort.patients.os.scandir", refuse)
+    monkeypatch.setattr("infer.cohort.folders.os.scandir", refuse)
     with pytest.raises(CohortError) as caught:
         read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY)
     assert caught.value.exit_code == 4

@@ -9,7 +9,8 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from infer.cohort.patients import Cohort, read_cohort
+from infer.cohort.patient import Cohort
+from infer.cohort.patients import read_cohort
 from infer.errors import CohortError
 from tests.fuzz import fuzz
 from tests.infer.manifests import PLAUSIBLE

@@ -19,8 +19,8 @@ from PIL import Image
 from infer.errors import WorkerError
 from infer.pictures.decode import RejectedImage, try_picture
 from infer.pictures.look import Looked, look, mean_colour
-from infer.pictures.pool import Decoders
-from infer.pictures.worker import Decoder
+from infer.pictures.pool import DecodingPool
+from infer.pictures.worker import DecodingProcess
 from tests.infer.runs import TINY, Outcome, keep_patients, names, replace_picture, score, verdict
 from tests.infer.test_machine import ROOT, ended, start
 from tests.soak import write_linked_cohort
@@ -99,7 +99,7 @@ def test_a_process_sees_what_this_one_sees(cohort: Path) -> None:
     all_names = [*sorted(os.listdir(folder)), "vanished.jpg"]
     here = [look(folder / name, cohort.resolve(), 112) for name in all_names]
     assert {type(one.crop) for one in here} == {np.ndarray, RejectedImage}
-    decoder = Decoder(cohort.resolve(), 112)
+    decoder = DecodingProcess(cohort.resolve(), 112)
     try:
         assert all(same(*pair) for pair in zip(decoder.look(folder, all_names), here, strict=True))
         no_crop = [name for name, one in zip(all_names, here, strict=True) if isinstance(one.crop, RejectedImage)]
@@ -131,7 +131,7 @@ def test_what_fails_in_the_process_is_told(
 ) -> None:
     in_the_process(program)
     with_the_word(cohort / "S003/000002.jpg")
-    decoder = Decoder(cohort.resolve(), 112)
+    decoder = DecodingProcess(cohort.resolve(), 112)
     try:
         found = decoder.look(cohort / "S003", ["000001.jpg", "000002.jpg", "000003.jpg"])
     finally:
@@ -199,7 +199,7 @@ def test_a_process_that_dies_less_often_changes_nothing(
 
 
 def test_a_process_that_died_between_two_requests_is_started_again(cohort: Path) -> None:
-    decoder = Decoder(cohort.resolve(), 112)
+    decoder = DecodingProcess(cohort.resolve(), 112)
     try:
         before = decoder.look(cohort / "S003", ["000001.jpg", "000002.jpg"])
         decoder._process.kill()
@@ -229,7 +229,7 @@ def test_the_fingerprint_of_a_picture_that_crashes_is_its_content(
     """Else a run that goes on would take the patient for changed each time."""
     with_the_word(cohort / "S003/000004.jpg")
     in_the_process(AT_THE_WORD.format(fault=SEGMENTATION_FAULT))
-    decoder = Decoder(cohort.resolve(), 112)
+    decoder = DecodingProcess(cohort.resolve(), 112)
     try:
         (found,) = decoder.look(cohort / "S003", ["000004.jpg"])
     finally:
@@ -245,7 +245,7 @@ def test_a_process_that_does_not_start_ends_the_run(
 ) -> None:
     in_the_process(f"import sys\nif any('infer.pictures.worker' in one for one in sys.orig_argv): {program}")
     with pytest.raises(WorkerError, match=why):
-        Decoder(cohort.resolve(), 112)
+        DecodingProcess(cohort.resolve(), 112)
 
 
 def test_too_many_processes_are_said_to_be_that(
@@ -354,7 +354,7 @@ def test_a_picture_that_hangs_fails_its_patient(
 def test_a_process_in_an_unknown_state_is_not_asked_again(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left in its pipe would be taken for the answer to the next request."""
     folder, names_ = cohort / "S003", ["000001.jpg"]
-    decoders = Decoders(cohort.resolve(), 112, 1)
+    decoders = DecodingPool(cohort.resolve(), 112, 1)
     try:
         (expected,) = decoders.look(folder, names_).result()
         monkeypatch.setattr("infer.pictures.worker.np.empty", no_memory)
@@ -372,18 +372,18 @@ def no_memory(*_: object) -> None:
 
 
 def test_those_that_started_do_the_work_of_those_that_cannot(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    works, started = Decoder.__init__, 0
+    works, started = DecodingProcess.__init__, 0
 
-    def one_alone(self: Decoder, root: Path, size: int) -> None:
+    def one_alone(self: DecodingProcess, root: Path, size: int) -> None:
         nonlocal started
         started += 1
         if started > 1:
             raise WorkerError("no more")
         works(self, root, size)
 
-    monkeypatch.setattr(Decoder, "__init__", one_alone)
+    monkeypatch.setattr(DecodingProcess, "__init__", one_alone)
     folder = cohort / "S003"
-    decoders = Decoders(cohort.resolve(), 112, 3)
+    decoders = DecodingPool(cohort.resolve(), 112, 3)
     try:
         all_names = sorted(os.listdir(folder))
         futures = [decoders.look(folder, [name]) for name in all_names]
@@ -402,7 +402,7 @@ def test_a_python_error_in_the_process_has_its_own_exit_code(
     """And not that of being killed, which README says of too little memory."""
     with_the_word(cohort / "S003/000004.jpg")
     in_the_process(AT_THE_WORD.format(fault="raise KeyboardInterrupt"))
-    decoder = Decoder(cohort.resolve(), 112)
+    decoder = DecodingProcess(cohort.resolve(), 112)
     try:
         (found,) = decoder.look(cohort / "S003", ["000004.jpg"])
     finally:
@@ -415,8 +415,8 @@ def test_where_none_can_be_started_nobody_waits(cohort: Path, monkeypatch: pytes
         time.sleep(0.05)  # so that they try together
         raise WorkerError("no more")
 
-    monkeypatch.setattr(Decoder, "__init__", none)
-    decoders = Decoders(cohort.resolve(), 112, 3)
+    monkeypatch.setattr(DecodingProcess, "__init__", none)
+    decoders = DecodingPool(cohort.resolve(), 112, 3)
     futures = [decoders.look(cohort / "S003", ["000001.jpg"]) for _ in range(3)]
     for future in futures:
         with pytest.raises(WorkerError, match="no more"):

@@ -1,0 +1,59 @@
+"""What the command line asks for, and whether it fits together."""
+
+import datetime as dt
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from infer.bundle.load import REFERENCE
+from infer.cohort.dates import check_date_format
+from infer.cohort.sexes import parse_sex_codes
+from infer.errors import UsageError
+
+LONGEST_SETTLE = 86_400.0  # seconds: after a day a folder is not being copied any more
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    patients: Path
+    out: Path
+    annotations: Path | None = None
+    bundle: Path = REFERENCE
+    device: str = "auto"  # auto, cuda, cpu
+    operating_point: str = "balanced"
+    reference_date: dt.date | None = None  # today if not given
+    date_format: str | None = None
+    sample_date_format: str | None = None  # of SAMPLE_DATE, if not date_format
+    sex_codes: str | None = None  # what GENDER's codes mean, such as M=male,F=female
+    max_refused: float = 0.5  # share of the patients
+    settle: float = 0.0  # seconds that a patient's folder must have been left alone
+    batch_size: int | None = None  # pictures; what suits the device if not given
+    workers: int = 0  # decoding processes; 0 is what suits the device
+    threads: int | None = None  # processors for networks and decoding; all that this process may use if not given
+    dry_run: bool = False
+    fresh: bool = False  # start over where a run that was cut off left OUT unfinished
+
+
+def check_options(options: Options) -> None:
+    if options.date_format is not None:
+        check_date_format(options.date_format)
+    if options.sample_date_format is not None:
+        check_date_format(options.sample_date_format, "--sample-date-format", births=False)
+    if options.sex_codes is not None:
+        parse_sex_codes(options.sex_codes)
+    if not 0 <= options.settle <= LONGEST_SETTLE:
+        raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
+    if not 0 <= options.max_refused <= 1:
+        raise UsageError("--max-refused: must be a share from 0 to 1")
+    if _resolved(options.out).is_relative_to(_resolved(options.patients)):
+        raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
+    for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
+        if path is not None and _resolved(path).is_relative_to(_resolved(options.out)):
+            raise UsageError(f"{name} {path}: lies in {options.out}, which this run would overwrite")
+
+
+def _resolved(path: Path) -> Path:
+    """Unlike Path.resolve, at a circle of links not an error: what opens the path says so."""
+    return Path(os.path.realpath(path))

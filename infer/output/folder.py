@@ -1,0 +1,131 @@
+"""The output folder before a run writes there: what an earlier run left, and whether all that a run does will work."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from infer.errors import HeldError, OutputError
+from infer.machine.disk import sync_note
+from infer.output.checks import (
+    aside,
+    check_not_append_only,
+    check_removable,
+    check_writing,
+    exists,
+    probe,
+    put_back,
+)
+from infer.output.csv import IMAGES, PREDICTIONS
+from infer.output.journal import JOURNAL, Stored, read_journal
+from infer.output.lock import Lock, held
+
+LOG = logging.getLogger("lympho")
+
+RECORD, LOG_FILE = "run.json", "run.log"
+NAMES = (RECORD, PREDICTIONS, IMAGES, LOG_FILE)  # removed in this order: run.json must not speak for what is gone
+TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES)  # an unfinished run's parts of these mean nothing
+PARTS = {name: f".{name}.part" for name in NAMES}  # names until all are complete
+MOVED = (*NAMES, JOURNAL, *PARTS.values())  # all that a run renames or removes: set aside in this order
+
+
+def unfinished(folder: Path) -> Stored | None:
+    """What a run that was cut off left in a folder, or None: its last run finished, or there was none.
+
+    Raises:
+        OutputError: it is there and cannot be read.
+    """
+    with output_errors(folder):
+        return read_journal(_standing(folder / JOURNAL)) if unfinished_size(folder) else None
+
+
+def unfinished_size(folder: Path) -> int:
+    """Bytes of the journal of a run that was cut off; 0 if there is none.
+
+    Raises:
+        OutputError: the folder cannot be looked into.
+    """
+    with output_errors(folder):
+        if exists(_standing(folder / RECORD)):
+            return 0
+        try:
+            return _standing(folder / JOURNAL).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+
+def check_folder(folder: Path, resumed: Stored | None) -> None:
+    """For a dry run: find out all that `Results` finds out before it removes anything, and leave the folder as it was.
+
+    What an earlier start that was killed had set aside gets its name back all the same.
+
+    Args:
+        resumed: as for `Results`.
+
+    Raises:
+        HeldError: another run holds the folder.
+        OutputError: the folder cannot be made or written, or an earlier run's file cannot be removed.
+    """
+    with output_errors(folder), found_good(folder, resumed, leave=True) as (_, unsynced):
+        note = sync_note(unsynced)
+    if note:
+        LOG.warning("%s", note)
+
+
+def part_of(folder: Path, name: str) -> Path:
+    return folder / PARTS[name]
+
+
+@contextlib.contextmanager
+def found_good(folder: Path, resumed: Stored | None, *, leave: bool = False) -> Iterator[tuple[Lock, set[str]]]:
+    """Make the folder, hold it, and try all that a run will do there, before anything in it is removed.
+
+    Args:
+        resumed: as for `Results`.
+        leave: leave the folder as it was, or none where there was none.
+
+    Yields:
+        The lock, and what the file system cannot sync.
+
+    Raises:
+        HeldError, OutputError, OSError: as `Results` says; folders that were made are gone again.
+    """
+    with contextlib.ExitStack() as undo:
+        # The innermost folder first, as they have to be removed again.
+        undo.callback(_remove_empty, [path for path in (folder, *folder.parents) if not os.path.lexists(path)])
+        folder.mkdir(parents=True, exist_ok=True)
+        check_not_append_only(folder)
+        with held(folder, leave=leave) as lock:
+            for name in put_back(folder, MOVED):
+                LOG.warning("%s: is back; a start that was killed had set it aside", folder / name)
+            if resumed and unfinished(folder) != resumed:
+                raise HeldError(f"{folder}: another run was at work there just now. Start this one again")
+            unsynced = probe(folder)
+            if resumed:
+                check_writing(folder / JOURNAL)  # never set aside: what is finished hangs on it
+                check_writing(part_of(folder, LOG_FILE))
+            check_removable(folder, [name for name in MOVED if not (resumed and name == JOURNAL)])
+            if not leave:
+                undo.pop_all()
+            yield lock, unsynced
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _standing(path: Path) -> Path:
+    """Where a file is now: a start that was killed may have set it aside."""
+    hidden = aside(path)
+    return hidden if not exists(path) and exists(hidden) else path
+
+
+@contextlib.contextmanager
+def output_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
