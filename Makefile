@@ -17,7 +17,7 @@ UV := $(BUILD)/uv/bin/uv
 FUZZ ?= 20000
 PROCESSES ?= auto
 
-.PHONY: help demo test test-fast test-container check format train reproduce export image bench bench-train fuzz soak audit \
+.PHONY: help demo test test-fast test-slow test-container check format train reproduce export image bench bench-train fuzz soak audit \
 	lock clean
 
 help:  ## list the verbs
@@ -28,7 +28,11 @@ demo: $(BUILD)/runtime/ready  ## score six drawn patients with the bundle that s
 
 test: $(BUILD)/lean/ready $(BUILD)/full/ready  ## [PROCESSES=auto]: all tests but the container's: the runtime's without torch, then the rest
 	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer
-	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer
+	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer -m "not slow"
+
+test-slow: $(BUILD)/lean/ready $(BUILD)/full/ready  ## what `make test` leaves out: experiments, benchmarks, [FUZZ=20000] more fuzz examples
+	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer -m slow
+	LYMPHO_FUZZ=$(FUZZ) $(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer -m fuzz
 
 test-fast: $(BUILD)/lean/ready  ## the runtime's tests alone
 	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer -x
@@ -51,7 +55,7 @@ train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on 
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 
 # On two cores crops, scan, then `evaluate --protocol nested --leads --part`, two calls side by side with the same
-# options, halve the time beforehand (README). INDUCTIVE=1 also trains SCAN 20 times, for a GPU.
+# options, halve the time beforehand (train/README.md). INDUCTIVE=1 also trains SCAN 20 times, for a GPU.
 reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [REDUCED=] [INDUCTIVE=1]: evaluation, figures, RUN/bundle and card; goes on from what RUN holds
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
