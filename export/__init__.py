@@ -1,1 +1,1 @@
-"""Turns a training's run folder into one checked bundle of ONNX graphs."""
+"""Exports a training run folder as a verified bundle of ONNX graphs."""

@@ -18,18 +18,18 @@ from infer.machine.encoding import use_utf8
 @click.option(
     "--about",
     type=click.File(encoding="utf-8"),
-    help="Text for the card: centre, stain, analyser, and how many recipes were tried.",
+    help="Text file for the model card: centre, stain, analyser, and how many recipes were tried.",
 )
 @click.option(
     "--reduced",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="PATIENTS",
-    help="Also ship int8 for processors and float16 for GPUs, if they change no decision of these patients and no "
-    "probability by more than .01.",
+    help="Also include int8 graphs for CPUs and float16 graphs for GPUs, if they change no decision for these patients "
+    "and no probability by more than .01.",
 )
 def command(run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None) -> None:
-    """Export the finished training in RUN to the checked bundle BUNDLE."""
-    from export.pipeline import export_bundle  # heavy: only when there is something to export
+    """Export the finished training in RUN to a verified bundle in folder BUNDLE."""
+    from export.pipeline import export_bundle  # slow import, so only when needed
 
     made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "", patients=reduced)
     size = sum(len(data) for data in made.graphs.values()) / 1e6

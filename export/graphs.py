@@ -1,4 +1,4 @@
-"""torch -> ONNX: graphs in float32, each with raw inputs and named outputs."""
+"""torch -> ONNX: float32 graphs with raw inputs and named outputs."""
 
 import logging
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ LARGE = 100_000  # weights
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """A network as a graph."""
+    """A network to be exported as a graph."""
 
-    name: str  # file in the bundle
+    name: str  # file name in the bundle
     module: nn.Module
-    inputs: dict[str, Tensor]  # name -> example of two rows; the first axis of every input is the batch
+    inputs: dict[str, Tensor]  # name -> example with two rows; the first axis of every input is the batch
     outputs: tuple[str, ...]
 
 
 def export_graph(plan: GraphPlan) -> bytes:
-    """The graph as one ONNX file with its weights inside and a free batch axis, checked by onnx."""
+    """Export as one ONNX file with embedded weights and a dynamic batch axis, checked by onnx."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     batch = Dim("batch")
     program = torch.onnx.export(
@@ -40,7 +40,7 @@ def export_graph(plan: GraphPlan) -> bytes:
         external_data=False,
         verbose=False,
     )
-    if program is None:  # only the legacy exporter writes a file and returns nothing
+    if program is None:  # only the legacy exporter returns nothing
         raise RuntimeError(f"{plan.name}: torch.onnx.export returned no program")
     model = program.model_proto
     _strip(model)
@@ -50,7 +50,7 @@ def export_graph(plan: GraphPlan) -> bytes:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out what torch notes down on the way, in place: stack traces with the paths of this machine among it."""
+    """Remove torch's metadata in place: it includes stack traces with paths on this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -58,7 +58,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _shorten(model: onnx.ModelProto) -> None:
-    """Store large weights of which each is a 16-bit number as such, in place; onnxruntime widens them when it loads."""
+    """Store large weights in float16 where that is exact, in place; onnxruntime converts them to float32 on loading."""
     graph = model.graph
     for index, stored in enumerate(graph.initializer):
         weights = numpy_helper.to_array(stored)

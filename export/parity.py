@@ -1,4 +1,4 @@
-"""Graph against network on pictures of cells, at several batch sizes: a difference is an error, not a warning."""
+"""Compares graphs with their networks on pictures of cells, at several batch sizes; a difference is an error."""
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from infer.errors import LymphoError
 from infer.machine.processors import available_processors
 
 BATCH_SIZES = (1, 2, 7, 64)
-TOLERANCE = 1e-5  # absolute, of probabilities
-UNBOUNDED_TOLERANCE = 1e-4  # relative to the largest value, of outputs that are not bounded by 1
+TOLERANCE = 1e-5  # absolute, for probabilities
+UNBOUNDED_TOLERANCE = 1e-4  # relative to the largest value, for outputs that are not bounded by 1
 
 
 class ParityError(LymphoError):
-    """A graph does not compute what its network computes."""
+    """A graph's outputs differ from its network's."""
 
 
 def check_parity(
@@ -24,14 +24,16 @@ def check_parity(
     inputs: dict[str, dict[str, Tensor]],
     unbounded: frozenset[str] = frozenset(),
 ) -> float:
-    """Compare all graphs with their networks and return the largest difference of a probability.
+    """Compare all graphs with their networks and return the largest difference in a probability.
 
     Args:
+        plans: graphs and networks to compare.
+        graphs: graph name -> ONNX bytes.
         inputs: graph name -> input name -> at least 64 rows.
-        unbounded: outputs that are no probabilities.
+        unbounded: outputs that are not probabilities.
 
     Raises:
-        ParityError: naming every graph, output and batch size that differs.
+        ParityError: the outputs differ; the message lists every graph, output and batch size.
     """
     failures, largest = [], 0.0
     for plan in plans:
@@ -47,7 +49,7 @@ def check_parity(
                 if scale is None:
                     largest = max(largest, difference)
                 if not difference <= allowed:  # so that NaN fails too
-                    failures.append(f"{plan.name} {name}, batch {size}: {difference:.2g}, {allowed:.2g} is allowed")
+                    failures.append(f"{plan.name} {name}, batch {size}: {difference:.2g}, allowed {allowed:.2g}")
     if failures:
         raise ParityError("graphs differ from their networks:\n  " + "\n  ".join(failures))
     return largest

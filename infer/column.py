@@ -1,4 +1,4 @@
-"""A column of a result file: declared once, where its value comes from."""
+"""A column of a result file, declared once, next to the code that computes its value."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class Column:
     """A column of predictions.csv or images.csv."""
 
     name: str
-    meaning: str  # a line of infer/README.md
+    meaning: str  # repeated in infer/README.md
     unit: str = ""
-    format: str = ""  # as Python's format() takes it
+    format: str = ""  # format specification for Python's format()
 
     def text(self, value: object) -> str:
-        """The cell; empty where there is no value."""
+        """The cell's text; empty if there is no value."""
         return "" if value is None else format(value, self.format)

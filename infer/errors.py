@@ -1,6 +1,6 @@
-"""What can go wrong, as a small tree: each error knows the exit code it ends the program with.
+"""The expected errors, each with the exit code that it ends the program with.
 
-The codes are a contract with whatever schedules the program; README.md lists them.
+The codes are a contract with whatever schedules the program; infer/README.md lists them.
 """
 
 
@@ -11,14 +11,14 @@ class LymphoError(Exception):
 
 
 class WorkerError(LymphoError):
-    """A process that decodes pictures cannot be started."""
+    """A decoding worker process cannot be started."""
 
 
-NO_THREAD = "can't start new thread"  # Python's own text; its exception is a RuntimeError like any other
+NO_THREAD = "can't start new thread"  # Python's message; the exception is a plain RuntimeError
 
 
 class ThreadError(LymphoError):
-    """A thread cannot be started. The system does not say which of three reasons it has: the message names them all."""
+    """A thread cannot be started. The system does not say for which of three reasons; the message names them all."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -29,7 +29,7 @@ class ThreadError(LymphoError):
 
 
 class UsageError(LymphoError):
-    """Options that do not fit together or do not fit the data."""
+    """Options that do not fit each other or the data."""
 
     exit_code = 2
 
@@ -41,13 +41,13 @@ class CohortError(LymphoError):
 
 
 class BundleError(LymphoError):
-    """The bundle is damaged, incomplete, too new, or does not compute what it says it computes."""
+    """The bundle is damaged, incomplete or too new, or fails its self-test."""
 
     exit_code = 5
 
 
 class DeviceError(LymphoError):
-    """The device asked for is not there, or gave up."""
+    """The requested device is not available, or failed during the run."""
 
     exit_code = 6
 
@@ -63,22 +63,22 @@ class OutputError(LymphoError):
 
 
 class HeldError(LymphoError):
-    """Another run holds the output folder."""
+    """Another run has locked the output folder."""
 
     exit_code = 8
 
 
-FINISHED_WITH_FAILURES = 3  # finished, but a patient failed, or none was scored, or too many were refused
+FINISHED_WITH_FAILURES = 3
 EXIT_MEANING = {
     0: "finished",
-    1: "something went wrong that no other code covers: a thread or process could not be started, memory is short, or a bug",
+    1: "something that no other code covers: a thread or process cannot be started, memory is short, or a bug",
     2: "wrong usage",
-    FINISHED_WITH_FAILURES: "finished, but a patient failed, or none was scored, or too many were refused",
+    FINISHED_WITH_FAILURES: "finished, but a patient failed, no patient was scored, or too many were refused",
     4: "the cohort cannot be read, or is empty",
-    5: "the bundle is bad",
-    6: "the device asked for is not there, or gave up",
+    5: "the bundle is damaged, incomplete or too new, or fails its self-test on this machine",
+    6: "the requested device is not available, or failed during the run",
     7: "the results cannot be written",
-    8: "another run holds the output folder",
+    8: "another run is using the output folder",
     130: "stopped by SIGINT",
     143: "stopped by SIGTERM",
 }

@@ -1,4 +1,4 @@
-"""What the command line asks for, and whether it fits together."""
+"""The options of a run, and the checks that they are consistent."""
 
 import datetime as dt
 import os
@@ -10,12 +10,12 @@ from infer.cohort.dates import check_date_format
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import UsageError
 
-LONGEST_SETTLE = 86_400.0  # seconds: after a day a folder is not being copied any more
+LONGEST_SETTLE = 86_400.0  # seconds: after a day, a folder is no longer being copied
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for."""
+    """The options given on the command line."""
 
     patients: Path
     out: Path
@@ -25,15 +25,15 @@ class Options:
     operating_point: str = "balanced"
     reference_date: dt.date | None = None  # today if not given
     date_format: str | None = None
-    sample_date_format: str | None = None  # of SAMPLE_DATE, if not date_format
-    sex_codes: str | None = None  # what GENDER's codes mean, such as M=male,F=female
+    sample_date_format: str | None = None  # of SAMPLE_DATE, if it differs from date_format
+    sex_codes: str | None = None  # meaning of the codes in GENDER, e.g. M=male,F=female
     max_refused: float = 0.5  # share of the patients
-    settle: float = 0.0  # seconds that a patient's folder must have been left alone
-    batch_size: int | None = None  # pictures; what suits the device if not given
-    workers: int = 0  # decoding processes; 0 is what suits the device
-    threads: int | None = None  # processors for networks and decoding; all that this process may use if not given
+    settle: float = 0.0  # seconds for which a patient's folder must have been unchanged
+    batch_size: int | None = None  # pictures; by default chosen to suit the device
+    workers: int = 0  # decoding processes; 0: chosen to suit the device
+    threads: int | None = None  # CPU cores for networks and decoding; by default all that this process may use
     dry_run: bool = False
-    fresh: bool = False  # start over where a run that was cut off left OUT unfinished
+    fresh: bool = False  # start over instead of resuming an interrupted run in OUT
 
 
 def check_options(options: Options) -> None:
@@ -55,5 +55,5 @@ def check_options(options: Options) -> None:
 
 
 def _resolved(path: Path) -> Path:
-    """Unlike Path.resolve, at a circle of links not an error: what opens the path says so."""
+    """Like Path.resolve, but a loop of symbolic links is no error here: it is reported when the path is opened."""
     return Path(os.path.realpath(path))

@@ -1,7 +1,7 @@
-"""Why a patient or a picture has no probability: every code that the result files may hold, with its sentence.
+"""Why a patient or a picture has no probability: every code that may occur in the result files, with its sentence.
 
-A reason is text, "code: sentence". Programs read the code, people the sentence. Sentences hold lines, sizes and counts,
-never a patient's values.
+A reason is a text, "code: sentence". Programs read the code, people read the sentence. Sentences contain line numbers,
+sizes and counts, never a patient's values.
 """
 
 from enum import Enum
@@ -10,7 +10,7 @@ REFUSED, FAILED, REJECTED = "refused", "failed", "rejected"
 
 
 class Reason(Enum):
-    """Code (the name in lower case), what becomes of the patient or picture, and the sentence."""
+    """Code (the name in lower case), status of the patient or picture, and sentence."""
 
     # A patient's row: the data do not allow a probability.
     SEX_MISSING = REFUSED, "GENDER in line {line} is empty or no code for male or female; see --sex-codes"
@@ -73,19 +73,19 @@ class Reason(Enum):
 
     def __new__(cls, *_: str) -> "Reason":
         member = object.__new__(cls)
-        member._value_ = len(cls.__members__)  # two reasons may share a sentence, and are two all the same
+        member._value_ = len(cls.__members__)  # otherwise two reasons with the same sentence would be aliases
         return member
 
     @property
     def code(self) -> str:
-        """What programs read."""
+        """The code, for programs."""
         return self.name.lower()
 
     def text(self, **details: object) -> str:
-        """Code and sentence; `details` fill its gaps."""
+        """Code and sentence; `details` fill its placeholders."""
         return f"{self.code}: {self.sentence.format(**details)}"
 
 
 def code_of(reason: str) -> str:
-    """The code of a reason as it stands in a result file."""
+    """The code of a reason as written in a result file."""
     return reason.partition(":")[0]

@@ -1,4 +1,4 @@
-"""One run from options to exit code: check everything, then score, then write down what happened."""
+"""One run from options to exit code: check everything, score, then write the results."""
 
 import contextlib
 import datetime as dt
@@ -31,33 +31,33 @@ from infer.scoring.cohort import score_cohort
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
-MOST_WORKERS = 16  # decoding processes by default: each may hold a picture of 25 million pixels
-# A processor's networks take several times as long for a picture as decoding it: a process for so many processors.
+MOST_WORKERS = 16  # decoding processes by default; a limit because each may hold a picture of 25 million pixels
+# On a CPU, the networks take several times as long per picture as decoding, so one decoding process serves this many.
 PROCESSORS_A_WORKER = 4
 
 
 def run(options: Options) -> int:
     """Score a cohort and return the exit code, 0 or 3.
 
-    The output folder is touched only once bundle, cohort and device have been found good.
+    The output folder is not touched before bundle, cohort and device have been checked.
 
     Raises:
-        LymphoError: with the exit code of what stopped the run; no result file is left, finished patients are kept.
+        LymphoError: with the matching exit code; no result file is left, and finished patients stay in the journal.
     """
     started = _now()
     ready = _prepare(options, started)
     if ready.past.problem:
         raise ready.past.problem
     if options.dry_run:
-        return _look_through(options, ready)
+        return _dry_run(options, ready)
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
     with Results(options.out, header, _iso(started), ready.past.stored) as results:
-        return _fill(results, options, ready, started)
+        return _score_and_write(results, options, ready, started)
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """All that was found good."""
+    """Everything that was loaded and checked before scoring."""
 
     bundle: Bundle
     cohort: Cohort
@@ -65,16 +65,18 @@ class _Ready:
     identity: Identity
     date: dt.date  # at which ages are taken
     past: Past
-    kept: dict[int, int]  # of the past: line in the table -> place in the journal
+    kept: dict[int, int]  # patients kept from an earlier start: line in the table -> offset in the journal
 
 
 def _prepare(options: Options, started: dt.datetime) -> _Ready:
-    """Check options, bundle, cohort and device, in this order, and look at what an earlier run left."""
+    """Check options, bundle, cohort and device, in this order, and look for an unfinished run to resume."""
     check_options(options)
     bundle = load_bundle(options.bundle)
     points = bundle.manifest.ensemble.operating_points
     if options.operating_point not in points:
-        raise UsageError(f"--operating-point {options.operating_point}: this bundle has {', '.join(sorted(points))}")
+        raise UsageError(
+            f"--operating-point {options.operating_point}: not in this bundle. Choose from {', '.join(sorted(points))}"
+        )
     asked = Identity(
         code=f"{__version__} {program_digest()}",
         libraries=json.dumps(libraries()),
@@ -96,14 +98,14 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     past = past.if_same(identity)
     kept = _kept(cohort, past, options)
     if past.stored and not kept:
-        past = Past(started_over="no finished patient of the unfinished run stands as it was")
-    if past.stored is None and date != today:  # a day is pinned with results, and without them does not count
+        past = Past(started_over="no finished patient of the unfinished run is unchanged")
+    if past.stored is None and date != today:  # the first start's date holds only for results that are kept
         date, cohort = today, _read_cohort(options, bundle, today, started.date())
     return _Ready(bundle, cohort, engine, identity, date, past, kept)
 
 
-def _look_through(options: Options, ready: _Ready) -> int:
-    """A dry run: everything is read and checked, nothing is scored, and the output folder is left as it was."""
+def _dry_run(options: Options, ready: _Ready) -> int:
+    """A dry run: read and check everything, score nothing, and leave the output folder as it was."""
     check_folder(options.out, ready.past.stored)
     summary = Summary()
     for _ in _scored(ready.cohort, None, ready.bundle, options, summary):
@@ -113,23 +115,23 @@ def _look_through(options: Options, ready: _Ready) -> int:
     return code
 
 
-def _fill(results: Results, options: Options, ready: _Ready, started: dt.datetime) -> int:
-    """Score who is not kept, and write all results."""
+def _score_and_write(results: Results, options: Options, ready: _Ready, started: dt.datetime) -> int:
+    """Score the remaining patients and write all results."""
     cohort, engine, past, kept = ready.cohort, ready.engine, ready.past, ready.kept
     LOG.info("bundle %s, %d patients, %s", ready.bundle.short_id, len(cohort.patients), engine)
     if past.started_over:
-        LOG.warning("starts over: %s", past.started_over)
+        LOG.warning("starting over: %s", past.started_over)
     if past.stored:
-        LOG.info("goes on: %d patients are kept, ages are taken at %s", len(kept), ready.date)
+        LOG.info("resuming: %d finished patients kept, ages are taken at %s", len(kept), ready.date)
     summary = Summary()
     for line, offset in kept.items():
         summary.add(results.keep(line, offset), line)
     rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
-    told = 0
+    noted = 0  # downgrades already logged and in the journal
     for line, result in _scored(rest, engine, ready.bundle, options, summary):
-        told += _tell(engine.downgrades[told:], results)
+        noted += _note(engine.downgrades[noted:], results)
         results.write(line, result)
-    _tell(engine.downgrades[told:], results)
+    _note(engine.downgrades[noted:], results)
     code = summary.exit_code(options.max_refused)
     tell_end(summary, code)
     record = {
@@ -162,15 +164,15 @@ def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date
 
 
 def _kept(cohort: Cohort, past: Past, options: Options) -> dict[int, int]:
-    """What an earlier start finished and nobody changed: line in the table -> place in the journal."""
+    """Patients finished by an earlier start and unchanged since: line in the table -> offset in the journal."""
     if past.stored is None:
         return {}
-    LOG.info("goes on: reading the pictures of %d finished patients again", len(past.stored.places))
+    LOG.info("resuming: checking the pictures of %d finished patients for changes", len(past.stored.places))
     readers = options.workers or min(_processors(options), MOST_WORKERS)
     return unchanged(cohort, past.stored.places, readers, options.settle)
 
 
-def _tell(downgrades: list[str], results: Results) -> int:
+def _note(downgrades: list[str], results: Results) -> int:
     for downgrade in downgrades:
         LOG.warning("%s", downgrade)
         results.note(downgrade)
@@ -180,7 +182,7 @@ def _tell(downgrades: list[str], results: Results) -> int:
 def _scored(
     cohort: Cohort, engine: Engine | None, bundle: Bundle, options: Options, summary: Summary
 ) -> Iterator[tuple[int, PatientResult]]:
-    """Score the cohort, count and tell: each patient's line in the table and its result, in the table's order."""
+    """Score the cohort, count and log: yields each patient's line in the table and its result, in the table's order."""
     warn_of_dates(cohort)
     progress = Progress(len(cohort.patients))
     workers = options.workers or _workers(engine, _processors(options))
@@ -198,7 +200,7 @@ def _processors(options: Options) -> int:
 
 
 def _workers(engine: Engine | None, processors: int) -> int:
-    """Decoding processes: all processors' worth where nothing else needs them."""
+    """The default number of decoding processes: one per CPU if the networks do not need the CPUs."""
     busy = engine is not None and engine.device.provider == CPU
     return min(-(-processors // (PROCESSORS_A_WORKER if busy else 1)), MOST_WORKERS)
 

@@ -1,9 +1,9 @@
-"""`make bench`: pictures a second, all ways in one run, in turn, on the same pictures and weights.
+"""`make bench`: pictures per second, measured in turn in one run, with the same pictures and weights.
 
-(a) ours, files to CSV, and the same in float32 alone; (b) the plain way: PyTorch eager, a DataLoader, float32; (c) our
-graphs fed from memory, all and each alone; (d) decoding alone. What (c) and (d) allow together is 1 / (1/c + 1/d): both
-need all processors. Then what is left for the one process that cannot be split, whatever the GPU: its time a picture
-where networks take none. Last, each graph's time by operator.
+(a) lympho from files to CSV, and the same with float32 only; (b) the plain implementation: PyTorch eager, a DataLoader,
+float32; (c) our graphs fed from memory, together and one by one; (d) decoding alone. (c) and (d) together allow
+1 / (1/c + 1/d), because both use all CPUs. Then the time per picture of the one process that cannot be parallelised,
+with networks that take no time: a limit whatever the GPU. Last, each graph's time by operator.
 """
 
 import csv
@@ -28,17 +28,17 @@ import torch
 
 from infer.bundle.load import REFERENCE, load_bundle
 from infer.bundle.manifest import Manifest, stand_ins
-from infer.cohort.patients import read_cohort
 from infer.cohort.patient import Cohort
+from infer.cohort.patients import read_cohort
 from infer.engine.fallback import BATCH_SIZES, Engine
 from infer.engine.networks import Images, Seen
 from infer.engine.sessions import CPU, CUDA, Device, Graph
 from infer.machine.processors import available_processors
 from infer.members.member import Floats, Member, Opinion
+from infer.options import Options
 from infer.pictures.decode import read_crop
 from infer.pictures.pool import DecodingPool
 from infer.run import run
-from infer.options import Options
 from infer.scoring.cohort import score_cohort
 from infer.scoring.stream import decoded
 from tests.float32 import in_float32
@@ -57,7 +57,7 @@ ROOT = Path(__file__).parents[1]
 @click.option("--batch-size", default=BATCH_SIZES[CPU], show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
-    """Median pictures a second over some rounds of each, in turn."""
+    """Median pictures per second over several rounds, in each of which all variants run in turn."""
     logging.disable()
     shutil.rmtree(folder, ignore_errors=True)
     write_cohort(folder / "patients", make_patients(patients, seed=1, images=(60, 100)), seed=1, labels=False)
@@ -69,7 +69,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     torch.set_num_threads(cpus)
     engine, plain = Engine(bundle, device, batch_size, cpus), PlainNetworks(bundle)
     forms = {name: form for member in engine.members for name, form in member.graphs.items()}
-    names = [name for name, form in forms.items() if "images" in form.inputs]  # the others see patients, not pictures
+    names = [name for name, form in forms.items() if "images" in form.inputs]  # the others take patients, not pictures
     names += stand_ins(engine.members, "int8").values()
     threads = cpus // engine.callers
     graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in names}
@@ -87,7 +87,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         of_plain[:] = score_plainly(cohort, bundle, plain, engine, cpus)
 
     def side_by_side(work: Callable[[], object]) -> None:
-        """As many batches at a time as in scoring."""
+        """Run as many batches in parallel as scoring does."""
         with ThreadPoolExecutor(engine.callers) as pool:
             for future in [pool.submit(work) for _ in range(len(files) // batch_size)]:
                 future.result()
@@ -145,14 +145,14 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     }
     report |= {"largest_difference_from_b": differs, "share_of_time": operators}
     (folder / "bench.json").write_text(json.dumps(report, indent=1))
-    click.echo(f"{len(files)} pictures of {patients} patients, {cpus} processors, medians of {rounds}")
+    click.echo(f"{len(files)} pictures of {patients} patients, {cpus} CPUs, medians of {rounds} rounds")
     for name, value in medians.items():
         click.echo(f"{name:32}{value:8.0f} pictures/s")
     for name, value in ratios.items():
         click.echo(f"{name:32}{value:8.2f}")
     for name, value in seconds.items():
         click.echo(f"{name:32}{value:8.2f} s")
-    click.echo(f"{'networks and decoding aside':32}{1e6 * seconds_a_picture:8.0f} us of one process a picture")
+    click.echo(f"{'without networks and decoding':32}{1e6 * seconds_a_picture:8.0f} us per picture in one process")
     for way, value in differs.items():
         click.echo(f"{way} and (b) differ by {value:.1e} at most in a patient's probability")
     for name, shares in operators.items():
@@ -160,12 +160,12 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
 
 
 class _NoNetworks:
-    """Answers at once, with as many numbers as the networks give."""
+    """Returns outputs of the right shapes without computing anything."""
 
     batch_size, callers = BATCH_SIZES[CUDA], 1
 
     def __init__(self, members: tuple[Member[Any], ...], of_pictures: dict[str, dict[str, Floats]]) -> None:
-        """The members, and what each graph that sees pictures gives for some of them."""
+        """Take the members, and example outputs of each graph that takes pictures."""
         self.members = members
         self._of_pictures = of_pictures
         self._of_patients = {
@@ -189,7 +189,7 @@ class _NoNetworks:
 
 
 def _own_time(cohort: Cohort, manifest: Manifest, cpus: int, nothing: _NoNetworks) -> float:
-    """Processor time of this process for a cohort: reading what was decoded, batches, sums."""
+    """CPU time of this process for a cohort, in seconds: reading decoded pictures, batching, sums."""
     engine = cast(Engine, nothing)
     start = time.process_time()
     for _ in score_cohort(cohort, engine, manifest, "balanced", cpus):
@@ -198,7 +198,7 @@ def _own_time(cohort: Cohort, manifest: Manifest, cpus: int, nothing: _NoNetwork
 
 
 def _median_ratio(above: list[float], below: list[float]) -> float:
-    """Of rounds that ran one after the other, so that a busy machine slows both."""
+    """Median of the ratios per round: both parts of a round run in succession, so a busy machine slows both."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
@@ -209,7 +209,7 @@ def _largest_difference(out: Path, plain: list[float]) -> float:
 
 
 def _start_up(folder: Path, compute: float) -> dict[str, float]:
-    """Seconds of `--help`, and of one patient of 80 pictures beyond what its pictures take."""
+    """Seconds for `--help`, and for one patient with 80 pictures, in total and beyond the computing time."""
     alone = folder / "one"
     write_cohort(alone, make_patients(1, seed=2, images=(80, 80)), seed=2, labels=False)
     line = [sys.executable, "-m", "infer"]

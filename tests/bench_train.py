@@ -1,20 +1,20 @@
-"""`make bench-train`: pictures a second in one epoch of the mixture of experts, ours against the report's way.
+"""`make bench-train`: pictures per second in one epoch of the mixture of experts, ours compared with the report's way.
 
-Both train the same network from the same weights on all pictures of the same drawn patients, 8 patients a batch, with
-the same loss, the same Adam, and flips and quarter turns. They differ in how pictures get there and are computed on:
+Both train the same network from the same weights on all pictures of the same synthetic patients, 8 patients per batch,
+with the same loss, the same Adam, and flips and quarter turns. They differ in how pictures are loaded and processed:
 
-- ours: train.members.mixture.train_network as `python -m train moe` calls it. A memory-mapped cache of uint8 pictures
-  (on a GPU it lies there), whole batches turned and normalised on the device, channels-last, bfloat16 convolutions
-  where native.
-  The clock includes what a training writes down after an epoch: weights, history, TensorBoard events.
-- the report's way, written from its description: one float32 tensor file a patient, a DataLoader with 4 workers,
-  torchvision's transforms picture by picture in Python, channels first, float32 throughout.
+- ours: train.members.mixture.train_network as called by `python -m train moe`. A memory-mapped cache of uint8 pictures
+  (in GPU memory on a GPU), augmentation and normalisation of whole batches on the device, channels-last, bfloat16
+  convolutions where native.
+  The measured time includes what a training writes after an epoch: weights, history, TensorBoard events.
+- the report's way, implemented from its description: one float32 tensor file per patient, a DataLoader with 4 workers,
+  torchvision transforms picture by picture in Python, channels first, float32 throughout.
 
-Whatever is done once a training stays outside the clock, for both: decoding, writing the tensor files, copying the
-cache to a GPU, building a network. So does an epoch of each beforehand, which also starts the workers: they are kept,
-where a DataLoader's default would start them in every epoch. torch's number of threads is left as it finds it.
-An epoch of the real cohort is ten times as long as the default here: on a GPU ask for `--patients 130 --images 90`,
-or what comes once an epoch weighs too much.
+Work that is done once per training is not measured, for both: decoding, writing the tensor files, copying the cache to
+a GPU, building the network. A warm-up epoch of each is not measured either; it also starts the workers, which are kept,
+whereas by default a DataLoader would restart them in every epoch. torch's number of threads is not changed.
+An epoch of the real cohort is ten times as long as the default here: on a GPU use `--patients 130 --images 90`, or the
+fixed cost per epoch has too much weight.
 """
 
 import csv
@@ -41,31 +41,31 @@ from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.cli.run import choose_device
 from train.core.fitting import Job, mixed_precision
 from train.core.memory import keep_freed_memory
-from train.data.crops import cache_crops
 from train.data.bags import Bags
+from train.data.crops import cache_crops
 from train.data.inputs import MEAN, STD
 from train.members.mixture import MoeBatch, moe_loss, new_network, train_network
 from train.members.mixture_network import MixtureOfExperts, bag_means
 from train.members.recipes import FULL, MoeRecipe
 
 RECIPE = replace(FULL.moe, fit=replace(FULL.moe.fit, epochs=1))  # the report's numbers, all pictures of each patient
-WORKERS = 4  # of the report's DataLoader
+WORKERS = 4  # DataLoader workers, as in the report
 SEED = 1
 OURS, REPORT = "ours", "the report's way"
 
-Transform = Callable[[Tensor], Tensor]  # of one picture, (3, 112, 112) float32
-Item = tuple[Tensor, int]  # a patient's pictures (n, 3, 112, 112) float32, and its index in the cohort
+Transform = Callable[[Tensor], Tensor]  # takes one picture, (3, 112, 112) float32
+Item = tuple[Tensor, int]  # a patient's pictures (n, 3, 112, 112) float32, and the patient's index in the cohort
 
 
 class QuarterTurn:
-    """Turns a picture (3, H, W) by 0, 90, 180 or 270 degrees at random; torchvision's rotations resample."""
+    """Rotates a picture (3, H, W) by 0, 90, 180 or 270 degrees at random; torchvision's rotations would resample."""
 
     def __call__(self, image: Tensor) -> Tensor:
         return torch.rot90(image, int(torch.randint(4, ()).item()), (1, 2))
 
 
 def report_transform(turns: bool = True) -> Transform:
-    """What the report does to a picture in 0..1: flips and quarter turns, then normalisation (its section 3.1)."""
+    """The report's transforms of a picture in 0..1: flips and quarter turns, then normalisation (section 3.1)."""
     turning = [transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip(), QuarterTurn()] if turns else []
     return transforms.Compose([*turning, transforms.Normalize(MEAN, STD)])  # type: ignore[no-any-return]
 
@@ -85,12 +85,12 @@ class PatientFiles(Dataset[Item]):
 
 
 def write_tensors(bags: Bags, folder: Path) -> list[Path]:
-    """Write a file a patient, its pictures (n, 3, 112, 112) float32 in 0..1, and return their paths in order."""
+    """Write one file per patient with its pictures (n, 3, 112, 112) float32 in 0..1; return the paths in order."""
     folder.mkdir()
     paths = []
     for patient, (start, stop) in zip(bags.patient_ids, bags.ranges(), strict=True):
         paths.append(folder / f"{patient}.pt")
-        # Contiguous: else the file would keep the cache's order of channels, and the epoch run channels-last.
+        # Contiguous: otherwise the file would keep the cache's memory layout, and the epoch would run channels-last.
         torch.save(bags.crops[start:stop].permute(0, 3, 1, 2).contiguous() / 255, paths[-1])
     return paths
 
@@ -98,7 +98,7 @@ def write_tensors(bags: Bags, folder: Path) -> list[Path]:
 def report_loader(
     bags: Bags, files: Sequence[Path], transform: Transform, batch_patients: int, workers: int = WORKERS
 ) -> DataLoader[Item]:
-    """Batches as MoeBatch, patients in a new order in every epoch; images is (N, 3, 112, 112) float32."""
+    """Batches as MoeBatch, patients reshuffled in every epoch; images is (N, 3, 112, 112) float32."""
 
     def collate(items: list[Item]) -> MoeBatch:
         patients = np.array([index for _, index in items])
@@ -117,14 +117,14 @@ def report_loader(
         shuffle=True,
         num_workers=workers,
         collate_fn=collate,
-        # The report's code ran where processes fork; what another start would cost is not what is compared.
+        # The report's code ran on a platform that forks processes; other start methods are not compared here.
         multiprocessing_context="fork",
         persistent_workers=True,
     )
 
 
 def report_epoch(network: MixtureOfExperts, loader: DataLoader[Item], recipe: MoeRecipe, device: torch.device) -> float:
-    """Train one epoch in place, in float32, on pictures that come normalised: the mean loss."""
+    """Train one epoch in place, in float32, on normalised pictures; return the mean loss."""
     options = recipe.fit
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     network.train()
@@ -143,15 +143,15 @@ def report_epoch(network: MixtureOfExperts, loader: DataLoader[Item], recipe: Mo
 
 
 def our_epoch(network: MixtureOfExperts, bags: Bags, job: Job, device: torch.device) -> None:
-    """Train one epoch in place; a job's second would find nothing left to do."""
+    """Train one epoch in place. Each epoch needs its own job: a second call with the same job has nothing to do."""
     train_network(bags, np.arange(len(bags)), RECIPE, job, device, network=network)
 
 
 def timed(network: MixtureOfExperts, epoch: Callable[[MixtureOfExperts], object], pictures: int) -> float:
-    """Pictures a second of an epoch that trains a network.
+    """Pictures per second in a training epoch.
 
     Raises:
-        RuntimeError: the encoder did not see that many pictures, so that speeds would not compare.
+        RuntimeError: the encoder did not see this many pictures, so speeds would not be comparable.
     """
     seen: list[int] = []
     network.encoder.blocks.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
@@ -161,23 +161,23 @@ def timed(network: MixtureOfExperts, epoch: Callable[[MixtureOfExperts], object]
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     if sum(seen) != pictures:
-        raise RuntimeError(f"an epoch saw {sum(seen)} pictures of {pictures}")
+        raise RuntimeError(f"an epoch used {sum(seen)} of {pictures} pictures")
     return pictures / seconds
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--patients", type=click.IntRange(min=12), default=24, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=40, show_default=True, help="Of each patient")
+@click.option("--images", type=click.IntRange(min=1), default=40, show_default=True, help="Pictures per patient")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
 def bench_train(folder: Path, patients: int, images: int, repeats: int, device: str) -> None:
-    """Median pictures a second over some epochs of each, in turn; FOLDER is emptied first."""
+    """Median pictures per second over several epochs of each variant, in turn; FOLDER is emptied first."""
     try:
         chosen = choose_device(device)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
-    keep_freed_memory()  # as `python -m train` does; both ways run in this process, so both have it
+    keep_freed_memory()  # as in `python -m train`; both variants run in this process, so it applies to both
     shutil.rmtree(folder, ignore_errors=True)
     write_cohort(folder / "patients", make_patients(patients, SEED, (images, images)), seed=SEED)
     cached = cache_crops(folder / "patients", folder / "run", REFERENCE_DATE, None)
@@ -199,7 +199,7 @@ def bench_train(folder: Path, patients: int, images: int, repeats: int, device: 
 
 
 def print_speeds(speeds: dict[str, list[float]], pictures: int, device: torch.device, path: Path) -> None:
-    """Print what ran where, the median speed of each way and their ratio, and keep them as JSON."""
+    """Print the setup, the median speed of each variant and their ratio, and store them as JSON."""
     with mixed_precision(device):
         precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
     medians = {name: statistics.median(values) for name, values in speeds.items()}

@@ -1,4 +1,4 @@
-"""What the bundles of this version hold, written out: tests hold the program against it."""
+"""The contents of bundles of this version, written out as the expected values in tests."""
 
 from infer.bundle.manifest import Manifest, load_members
 from infer.members.scan import Scan, ScanSection
@@ -19,7 +19,7 @@ FLOAT16_OUTPUTS = ("baseline", *INT8_OUTPUTS, "imagenet_contribution", "imagenet
 
 
 def scan_section(manifest: Manifest) -> ScanSection:
-    """Cell classes and naive Bayes of a bundle."""
+    """The cell classes and naive Bayes of a bundle."""
     (scan,) = [member for member in load_members(manifest) if isinstance(member, Scan)]
     section: ScanSection = scan.section
     return section

@@ -1,8 +1,8 @@
-"""Damages picture files as disks, network shares and transfers do, and measures how much of it is found.
+"""Damages picture files like faulty disks, network shares and transfers do, and measures how much is detected.
 
     python -m tests.damage FOLDER --number 300 --seed 0
 
-Damage follows from the file's bytes and the random numbers alone. No picture is written anywhere.
+Damage depends only on the file's bytes and the random seed. No picture is written anywhere.
 """
 
 import io
@@ -20,16 +20,16 @@ from PIL import Image
 from infer.pictures.decode import RejectedImage, decode_crop
 from infer.pictures.listing import SUFFIXES
 
-BLOCK, PAGE = 512, 4096  # bytes: what a disk loses at the least, what a file system writes at once
+BLOCK, PAGE = 512, 4096  # bytes: smallest unit lost by a disk, unit written by a file system
 CROP = 112  # pixels
 END_OF_IMAGE = b"\xff\xd9"
-SLIGHT_LEVELS, SLIGHT_SHARE = 2, 0.02  # a crop is slightly harmed if fewer of its pixels than this differ by more
+SLIGHT_LEVELS, SLIGHT_SHARE = 2, 0.02  # slight: less than this share of the crop's pixels differ by more levels
 
 Damage = Callable[[bytes, random.Random], bytes]
 
 
 def hole(data: bytes, rng: random.Random, size: int, step: int) -> bytes:
-    """`size` zero bytes, at a multiple of `step`."""
+    """Overwrite `size` bytes with zeros, at a multiple of `step`."""
     return _with_zeros(data, rng.randrange(0, max(1, len(data) - step + 1), step), size)
 
 
@@ -38,7 +38,7 @@ def hole_at_a_third(data: bytes, _: random.Random) -> bytes:
 
 
 def cut(data: bytes, rng: random.Random, step: int, end: bytes = b"") -> bytes:
-    """The beginning, up to a multiple of `step`; a JPEG can be closed with its end marker after that."""
+    """Truncate at a multiple of `step`; `end` can add a JPEG's end marker."""
     return data[: rng.randrange(min(step, len(data) - 1), len(data), step)] + end
 
 
@@ -56,7 +56,7 @@ def as_text_from_windows(data: bytes, _: random.Random) -> bytes:
 
 
 def tail_of_zeros(data: bytes, rng: random.Random) -> bytes:
-    """Room was made for the whole file, and only its first pages were written."""
+    """Space was allocated for the whole file, but only its first pages were written."""
     step = next(size for size in (PAGE, BLOCK, 1) if size < len(data))
     return _with_zeros(data, rng.randrange(step, len(data), step), len(data))
 
@@ -86,7 +86,7 @@ JPEG_KINDS: dict[str, Damage] = {
     "cut at a multiple of 512, end marker behind it": partial(cut, step=BLOCK, end=END_OF_IMAGE),
 }
 
-ENCODINGS: dict[str, tuple[str, dict[str, object]]] = {  # Pillow's name of the format, and its options
+ENCODINGS: dict[str, tuple[str, dict[str, object]]] = {  # Pillow's name of the format, and options
     "as they are": ("", {}),
     "JPEG 90, optimised": ("JPEG", {"quality": 90, "optimize": True}),
     "JPEG 90, progressive": ("JPEG", {"quality": 90, "progressive": True}),
@@ -99,12 +99,12 @@ ENCODINGS: dict[str, tuple[str, dict[str, object]]] = {  # Pillow's name of the 
 
 
 def kinds_for(data: bytes) -> dict[str, Damage]:
-    """The kinds of damage that a file of this format can take."""
+    """The kinds of damage that apply to a file of this format."""
     return KINDS | JPEG_KINDS if data.startswith(b"\xff\xd8") else KINDS
 
 
 def encoded(data: bytes, encoding: str) -> bytes:
-    """The picture saved anew; "as they are" leaves it."""
+    """The picture re-encoded; "as they are" leaves it unchanged."""
     name, options = ENCODINGS[encoding]
     if not name:
         return data
@@ -116,11 +116,11 @@ def encoded(data: bytes, encoding: str) -> bytes:
 
 @dataclass
 class Count:
-    """What became of the files that one kind of damage changed."""
+    """Counts of the outcomes for one kind of damage."""
 
     damaged: int = 0
     rejected: int = 0
-    unharmed: int = 0  # the crop is the good one's
+    unharmed: int = 0  # the crop is identical to that of the intact file
     slight: int = 0
     worse: int = 0
 
@@ -158,7 +158,7 @@ def is_taken(data: bytes) -> bool:
 
 
 def measure(pictures: Sequence[bytes], seed: int) -> Iterator[tuple[str, int, dict[str, Count]]]:
-    """For each encoding: its name, how many good pictures are lost, and the count for each kind of damage."""
+    """For each encoding: its name, the number of intact pictures rejected, and the counts for each kind of damage."""
     for encoding in ENCODINGS:
         lost_ones = 0
         counts: dict[str, Count] = {}
@@ -174,11 +174,11 @@ def measure(pictures: Sequence[bytes], seed: int) -> Iterator[tuple[str, int, di
 
 
 def table(measured: Sequence[tuple[str, int, dict[str, Count]]]) -> str:
-    """As Markdown: a row a kind of damage, a column an encoding."""
+    """Markdown table with one row per kind of damage and one column per encoding."""
     rows = [
         ["", *(encoding for encoding, _, _ in measured)],
         ["---"] * (len(measured) + 1),
-        ["good ones lost", *(str(lost_ones) for _, lost_ones, _ in measured)],
+        ["intact pictures rejected", *(str(lost_ones) for _, lost_ones, _ in measured)],
     ]
     for kind in KINDS | JPEG_KINDS:
         rows.append([kind, *(str(counts.get(kind, Count())) for _, _, counts in measured)])
@@ -190,15 +190,16 @@ def table(measured: Sequence[tuple[str, int, dict[str, Count]]]) -> str:
 @click.option("--number", type=click.IntRange(min=1), default=300, show_default=True, help="Pictures to damage")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def main(folder: Path, number: int, seed: int) -> None:
-    """Damage pictures of FOLDER (a folder of patients) in memory, and print the share that is rejected."""
-    warnings.simplefilter("ignore", UserWarning)  # Pillow's, on broken TIFF tags
+    """Damage pictures from FOLDER (a folder of patients) in memory, and print the share that is rejected."""
+    warnings.simplefilter("ignore", UserWarning)  # from Pillow, about broken TIFF tags
     paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
     good = [path for path in paths if is_taken(path.read_bytes())]
-    click.echo(f"{folder}: {len(paths)} pictures, {len(paths) - len(good)} good ones lost")
+    click.echo(f"{folder}: {len(paths)} pictures, {len(paths) - len(good)} intact pictures rejected")
     chosen = random.Random(seed).sample(good, min(number, len(good)))
     click.echo(
-        f"\n{len(chosen)} of them damaged. Share rejected; of those not rejected how many have a crop that is unharmed "
-        f"/ differs by more than {SLIGHT_LEVELS} levels in less than {SLIGHT_SHARE:.0%} of its pixels / in more.\n"
+        f"\n{len(chosen)} of them were damaged. Share rejected; of those not rejected, the number with a crop that is "
+        f"identical / differs by more than {SLIGHT_LEVELS} levels in less than {SLIGHT_SHARE:.0%} of its pixels / in "
+        "more.\n"
     )
     click.echo(table(list(measure([path.read_bytes() for path in chosen], seed))))
 

@@ -1,4 +1,4 @@
-"""`make demo`: draws six patients, scores them with the bundle that ships and prints what a hospital would get."""
+"""`make demo`: generates six synthetic patients, scores them with the shipped bundle and prints the results."""
 
 import csv
 import shutil
@@ -17,7 +17,7 @@ COLUMNS = ("patient_id", "status", "probability_malignant", "decision", "age_yea
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def demo(folder: Path) -> None:
-    """Draw, score and show six patients in FOLDER, which is made anew."""
+    """Generate, score and show six patients in FOLDER, which is recreated."""
     shutil.rmtree(folder, ignore_errors=True)
     patients, out = folder / "patients", folder / "out"
     write_cohort(patients, make_patients(6, seed=7), seed=7, labels=False)

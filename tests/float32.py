@@ -1,4 +1,4 @@
-"""A bundle whose graphs all compute in float32: what runs where another precision is computed wrongly."""
+"""A bundle with float32 graphs only: the fallback where another precision is computed incorrectly."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from infer.bundle.manifest import MANIFEST, encode, graph_files, load_members
 
 
 def in_float32(bundle: Bundle, folder: Path) -> Bundle:
-    """Write the same networks, all in float32, as a bundle of its own."""
+    """Write the same networks, all in float32, as a separate bundle."""
     graphs = {name: bundle.graphs[name] for name in sorted(graph_files(load_members(bundle.manifest), ()))}
     digests = {name: bundle.manifest.graphs[name] for name in graphs}
     manifest = encode(msgspec.structs.replace(bundle.manifest, graphs=digests, int8=None, float16=None))

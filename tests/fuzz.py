@@ -1,4 +1,4 @@
-"""How long a fuzz test goes on: bounded in `make test`, as long as one likes in `make fuzz`."""
+"""Number of examples in fuzz tests: few in `make test`, as many as requested in `make fuzz`."""
 
 import os
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-EXAMPLES = int(os.environ.get("LYMPHO_FUZZ", "0"))  # of each test; 0: what the test says
+EXAMPLES = int(os.environ.get("LYMPHO_FUZZ", "0"))  # per test; 0 means the test's own number
 
 
 def fuzz(examples: int) -> Callable[[Any], Any]:
-    """Mark a test with `@given` as one that `make fuzz` runs, and bound it elsewhere to so many examples."""
+    """Mark a test with `@given` for `make fuzz`; elsewhere it runs this number of examples."""
 
     def marked(test: Any) -> Any:
-        # With a number of its own a run looks where no run has looked before.
+        # With a requested number, a run uses new random examples.
         bounded = settings(max_examples=EXAMPLES, derandomize=False) if EXAMPLES else settings(max_examples=examples)
         return pytest.mark.fuzz(bounded(test))
 

@@ -1,4 +1,4 @@
-"""Where a graph's time goes: shares by operator, from onnxruntime's profiler."""
+"""Shares of a graph's time by operator, from onnxruntime's profiler."""
 
 import json
 import tempfile
@@ -12,7 +12,7 @@ RUNS = 20
 
 
 def shares_by_operator(graph: bytes, inputs: dict[str, Any], threads: int) -> dict[str, float]:
-    """Share of the time in nodes of each operator, largest first, after a first run that does not count."""
+    """Share of the time spent in nodes of each operator, largest first, not counting a first warm-up run."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -26,7 +26,7 @@ def shares_by_operator(graph: bytes, inputs: dict[str, Any], threads: int) -> di
     runs = 0
     for event in events:
         if event["name"] == "model_run":
-            runs += 1  # it stands after its nodes
+            runs += 1  # this event comes after those of its nodes
         elif event["cat"] == "Node" and event["name"].endswith("_kernel_time") and runs:
             spent[event["args"]["op_name"]] += event["dur"]
     return {name: time / spent.total() for name, time in spent.most_common()}

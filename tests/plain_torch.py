@@ -1,7 +1,7 @@
-"""Scoring the plain way, for `make bench`: PyTorch eager, a DataLoader with a worker a processor, float32.
+"""Plain implementation of scoring, for `make bench`: PyTorch eager, a DataLoader with one worker per CPU, float32.
 
-The networks are those of a bundle: their weights are taken out of its graphs, where batch norm is folded into the
-convolution before it, and are put back as a convolution and a batch norm, as they were trained.
+The networks are those of a bundle. Their weights are read from its graphs, in which batch norm is folded into the
+preceding convolution, and restored as a convolution and a batch norm, as in training.
 """
 
 from itertools import pairwise
@@ -29,7 +29,7 @@ from train.members.scan.network import ScanDimensions, ScanNetwork
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """A cohort's pictures, decoded, cropped and standardised one by one, with their patient's number."""
+    """A cohort's pictures, decoded, cropped and standardised one by one, with the index of their patient."""
 
     def __init__(self, cohort: Cohort, size: int) -> None:
         self._items = [
@@ -51,7 +51,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 class PlainNetworks:
-    """The networks that see pictures, in PyTorch."""
+    """The networks that take pictures, in PyTorch."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.baseline = Baseline(BaselineDimensions(log_count=True))
@@ -67,7 +67,7 @@ class PlainNetworks:
         ):
             load_weights(network, bundle.graphs[name], prefix)
             network.eval()
-        # Pictures come standardised out of the DataLoader here.
+        # Here, pictures are already standardised by the DataLoader.
         self.baseline.normalise = nn.Identity()  # type: ignore[assignment]
         for encoder in self.encoders.each:
             encoder.normalise = nn.Identity()
@@ -82,7 +82,7 @@ class PlainNetworks:
 
 
 def load_weights(network: nn.Module, graph: bytes, prefix: str) -> None:
-    """Put the weights of a graph into the network that it was exported from."""
+    """Load the weights of a graph into the network from which it was exported."""
     model = onnx.load_from_string(graph)
     stored = stored_weights(model)
     biases = {
@@ -103,10 +103,10 @@ def load_weights(network: nn.Module, graph: bytes, prefix: str) -> None:
 
 
 def score_plainly(cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads: Engine, workers: int) -> list[float]:
-    """Probabilities of all patients, who must all be scorable, in the table's order.
+    """Probabilities of all patients in the table's order; all of them must be scorable.
 
     Args:
-        heads: for what is computed once a patient.
+        heads: engine for what is computed once per patient.
     """
     manifest = bundle.manifest
     patients = [patient.clinical for patient in cohort.patients]

@@ -1,8 +1,8 @@
-"""`make soak`: many patients, and many kills. Memory, time a patient, and what a killed run keeps.
+"""`make soak`: many patients, and many kills. Measures memory, time per patient, and what a killed run keeps.
 
     .build/runtime/bin/python -m tests.soak FOLDER [--patients 20000] [--kills 50] [--bundle DIR]
 
-Cohorts are hard links to a few drawn pictures; the bundle is the tests' tiny one, so that the program is measured
+Cohorts are hard links to a few synthetic pictures; the bundle is the tests' tiny one, so that the program is measured
 and not the networks.
 """
 
@@ -25,24 +25,24 @@ from tests.infer.runs import CSV_FILES, TABLE, TINY
 from tests.synthetic import make_patients, write_cohort
 
 ROOT = Path(__file__).parents[1]
-SOURCES = 64  # pictures that really exist; a file system allows some 60,000 links to each
-IMAGES = 16  # a patient, the fewest an analyser takes
+SOURCES = 64  # different picture files; a file system allows about 60,000 links to each
+IMAGES = 16  # per patient, the fewest an analyser takes
 HEADER = "ID,GENDER,DOB,LYMPH_COUNT"
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a run needed."""
+    """Memory and time of a run."""
 
     seconds: float
     peak_mib: float
-    decoding_mib: float  # peaks of the processes that decode, those of the second half
-    seconds_of_first_half: float  # from the first finished patient on
+    decoding_mib: float  # peak of the decoding processes in the second half
+    seconds_of_first_half: float  # from the first finished patient
     seconds_of_second_half: float
 
 
 def write_linked_cohort(folder: Path, sources: Path, patients: int) -> None:
-    """A cohort whose pictures are hard links, no two patients with the same ones in the same order."""
+    """Write a cohort whose pictures are hard links; no two patients have the same pictures in the same order."""
     pictures = sorted(sources.rglob("*.jpg"))[:SOURCES]
     folder.mkdir(parents=True)
     rows = [HEADER]
@@ -64,8 +64,8 @@ def start(cohort: Path, out: Path, bundle: Path) -> subprocess.Popen[bytes]:
 
 
 def spend(cohort: Path, out: Path, patients: int, bundle: Path) -> Spent:
-    """Run to the end, and take the journal's growth for the time."""
-    begin = time.monotonic()  # `out` is new: an earlier run's files would be taken for this one's
+    """Run to the end; progress is timed by the growth of the journal."""
+    begin = time.monotonic()  # `out` must be new: files of an earlier run would be mistaken for this one's
     process = start(cohort, out, bundle)
     marks: list[float] = []
     for share in (0, patients // 2):
@@ -84,9 +84,9 @@ def spend(cohort: Path, out: Path, patients: int, bundle: Path) -> Spent:
 
 
 def _peak_of_children(pid: int) -> float:
-    """MiB of all together; what they share counts for each."""
+    """Total in MiB; shared memory counts for each process."""
     kib = 0
-    with contextlib.suppress(OSError):  # they end, and so may it
+    with contextlib.suppress(OSError):  # processes may end at any time
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
                 found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{child}/status").read_text())
@@ -95,12 +95,12 @@ def _peak_of_children(pid: int) -> float:
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Without taking the exit status, whose usage is asked for later."""
+    """Whether the process has ended. Does not reap it, because its resource usage is read later."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _lines(out: Path) -> int:
-    """Lines of the journal so far, from its size: all entries are about as long."""
+    """Estimated number of lines in the journal, from its size: all entries have about the same length."""
     path = out / JOURNAL
     try:
         size = path.stat().st_size
@@ -112,13 +112,13 @@ def _lines(out: Path) -> int:
 
 
 def kill_and_go_on(cohort: Path, out: Path, kills: int, bundle: Path, seed: int) -> list[tuple[int, int]]:
-    """Kill a run at a random moment after its first patients, let the next go on to the end; so many times.
+    """Kill a run at a random time after its first patients and let the next run resume to the end; repeat this.
 
     Returns:
-        Finished patients in the journal at each kill, and how many of them the next run kept.
+        Number of finished patients in the journal at each kill, and how many of them the next run kept.
 
     Raises:
-        AssertionError: progress was lost, or a byte of the tables differs from an uninterrupted run's.
+        AssertionError: progress was lost, or the tables are not identical to those of an uninterrupted run.
     """
     moments = random.Random(seed)
     whole = out / "whole"
@@ -137,7 +137,7 @@ def kill_and_go_on(cohort: Path, out: Path, kills: int, bundle: Path, seed: int)
         time.sleep(moments.uniform(0, 0.6 * duration))
         process.kill()
         process.wait()
-        if (out / "cut" / "run.json").exists():  # it was done before: not a moment of scoring
+        if (out / "cut" / "run.json").exists():  # the run had already ended, so this kill does not count
             continue
         before = _finished(out / "cut")
         assert start(cohort, out / "cut", bundle).wait() == 0
@@ -145,7 +145,7 @@ def kill_and_go_on(cohort: Path, out: Path, kills: int, bundle: Path, seed: int)
         seen.append((before, record["kept_from_earlier_starts"]))
         assert before == record["kept_from_earlier_starts"] > 0, seen[-1]
         assert [(out / "cut" / name).read_bytes() for name in CSV_FILES] == expected, seen[-1]
-    assert len(seen) == kills, "runs end before they can be killed"
+    assert len(seen) == kills, "runs ended before they could be killed"
     return seen
 
 
@@ -160,10 +160,10 @@ def _finished(out: Path) -> int:
 @click.option("--kills", default=50, show_default=True)
 @click.option("--bundle", type=click.Path(path_type=Path), default=TINY, help="[default: the tests' tiny one]")
 def soak(folder: Path, patients: int, kills: int, bundle: Path) -> None:
-    """Memory and time of 100, half and all patients, then kills."""
+    """Measure memory and time for 100, half and all patients, then test kills."""
     shutil.rmtree(folder, ignore_errors=True)
     write_cohort(folder / "sources", make_patients(4, seed=1, images=(16, 16)), seed=1, labels=False)
-    click.echo("patients\tseconds\tms a patient: all, first half, second half\tpeak MiB\tof decoding")
+    click.echo("patients\tseconds\tms per patient: all, first half, second half\tpeak MiB\tpeak MiB of decoding")
     for number in (100, patients // 2, patients):
         cohort = folder / f"cohort-{number}"
         write_linked_cohort(cohort, folder / "sources", number)
@@ -180,7 +180,7 @@ def soak(folder: Path, patients: int, kills: int, bundle: Path) -> None:
         kept = sorted(before for before, _ in seen)
         click.echo(
             f"{len(seen)} kills after {kept[0]} to {kept[-1]} of 400 patients (median {kept[len(kept) // 2]}): "
-            f"all kept, tables the same bytes"
+            "all kept, tables byte-identical"
         )
     shutil.rmtree(folder)
 

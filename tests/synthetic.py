@@ -1,6 +1,6 @@
-"""Synthetic cohorts in the form of the public challenge: no real patient, same files, learnable.
+"""Synthetic cohorts in the format of the public challenge: no real patients, the same files, learnable.
 
-Every picture, and every patient given its label, follows from the seed and the patient's position alone.
+Every picture, and every patient given the label, depends only on the seed and the patient's position.
 Geometry is in pixels of the analyser's picture and does not scale with `size`, which is the field of view.
 """
 
@@ -16,21 +16,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-REFERENCE_DATE = datetime.date(2019, 7, 1)  # ages are ages on this day
+REFERENCE_DATE = datetime.date(2019, 7, 1)  # ages refer to this date
 JPEG_QUALITY = 90
-CELL_WINDOW = 112  # px, the central square that holds the whole lymphocyte
+CELL_WINDOW = 112  # px, the central square that contains the whole lymphocyte
 MAX_RADIUS = 53.0  # px, so that outline plus MAX_SHIFT stays inside the window
-MAX_SHIFT = 2  # px, the analyser does not centre perfectly
-ANGLES = 256  # outlines are tables of the radius at this many angles
-RED_SPACING = 44  # px between red cells before they are moved about
+MAX_SHIFT = 2  # px, the analyser's centring is not perfect
+ANGLES = 256  # an outline is a table of radii at this many angles
+RED_SPACING = 44  # px between red cells before random displacement
 
-# Colours as RGB, 0-255. Ink is what stain takes away from the background.
+# Colours as RGB, 0-255. Ink is what the stain subtracts from the background.
 BACKGROUND = np.array([252, 238, 214], np.float32)
 RED_CELL_INK = np.array([66, 90, 46], np.float32)
 CYTOPLASM = np.array([168, 158, 204], np.float32)
 STAIN_SD_PATIENT, STAIN_SD_PICTURE = 5.0, 2.0  # RGB levels
 
-# The last word of each seed keeps the streams apart: numpy pads [seed, a, b] to [seed, a, b, 0].
+# The last word of each seed keeps the random streams independent: numpy pads [seed, a, b] to [seed, a, b, 0].
 _STREAM_STAIN, _STREAM_LABELS, _STREAM_PATIENT = 1, 2, 3
 
 Pixels = npt.NDArray[np.uint8]
@@ -54,7 +54,7 @@ MORPHOLOGIES = (
     Morphology(37, 1.22, 0.07, 0.28, 28, 11, (74, 36, 116)),  # 2 large irregular nucleus: malignant-like
     Morphology(32, 1.25, 0.03, 0.10, 12, 20, (66, 32, 110)),  # 3 medium, coarse texture
 )
-# Dirichlet parameters of the mixture of kinds. CLONE is added to kind 2 or 3 of a malignant patient.
+# Dirichlet parameters of the mixture of kinds. For a malignant patient CLONE is added to kind 2 or 3.
 MIXTURE_REACTIVE = (3.0, 3.0, 1.0, 1.0)
 MIXTURE_MALIGNANT = (1.2, 1.2, 0.8, 0.8)
 CLONE = 5.0
@@ -96,22 +96,22 @@ def _outlines(shape: Morphology, rng: np.random.Generator) -> tuple[Floats, Floa
     from_notch = np.angle(np.exp(1j * (theta - rng.uniform(0, 2 * np.pi))))
     notch = shape.notch * rng.uniform(0.5, 1.5) * np.exp(-((from_notch / 0.35) ** 2))
     radius = shape.nucleus_radius * rng.normal(1, 0.05)
-    # Limits keep the nucleus at a plausible size, with room for at least a rim of cytoplasm.
+    # The limits keep the nucleus at a plausible size, with space for at least a rim of cytoplasm.
     nucleus = np.clip(radius * (1 + shape.lobes * waves[0] - notch), 12, MAX_RADIUS - 3)
 
     ratio = 1 + (shape.cell_ratio - 1) * rng.uniform(0.7, 1.3)
-    # A wave of order one moves the cell against its nucleus, which is seldom in the middle.
+    # A wave of order one shifts the cell relative to its nucleus, which is rarely in the middle.
     eccentric = rng.uniform(0.2, 0.8) * (ratio - 1) / ratio * np.cos(theta - rng.uniform(0, 2 * np.pi))
     cell = np.clip(radius * ratio * (1 + eccentric + 0.025 * waves[1]), nucleus + 1.5, MAX_RADIUS)
     return nucleus.astype(np.float32), cell.astype(np.float32)
 
 
 def _red_cells(rng: np.random.Generator, size: int, keep_clear: float) -> Floats:
-    """Density of the red cells, 0 to 1, (size, size); none reaches into the middle `keep_clear` px."""
-    half = (size + 1) // 2  # drawn at half resolution: fast, and the upsampling softens the edges
+    """Density of the red cells, 0 to 1, (size, size); none reaches into the central `keep_clear` px."""
+    half = (size + 1) // 2  # drawn at half resolution: fast, and upsampling softens the edges
     picture = Image.new("L", (half, half))
     draw = ImageDraw.Draw(picture)
-    # Rows stand in steps and every cell is moved at random, so that no lattice shows.
+    # Rows are staggered and every cell is displaced at random, so that no lattice is visible.
     across = np.arange(-0.5, size / RED_SPACING + 0.5)
     y, x = np.meshgrid(across, across, indexing="ij")
     x = x + 0.5 * (np.arange(len(across))[:, None] % 2)
@@ -142,7 +142,7 @@ def draw_cell(kind: int, rng: np.random.Generator, size: int = 224, stain: npt.A
 def draw_cell_and_outline(
     kind: int, rng: np.random.Generator, size: int = 224, stain: npt.ArrayLike | None = None
 ) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """draw_cell's picture and where its lymphocyte is, nucleus and cytoplasm: (size, size) bool."""
+    """The picture of draw_cell, and the mask of its lymphocyte, nucleus and cytoplasm: (size, size) bool."""
     if not 0 <= kind < len(MORPHOLOGIES):
         raise ValueError(f"kind {kind}: expected 0 to {len(MORPHOLOGIES) - 1}")
     if size < CELL_WINDOW:
@@ -154,7 +154,7 @@ def draw_cell_and_outline(
     light = 1 + 0.008 * _noise(rng, 4, size)
     density = _red_cells(rng, size, float(cell.max()) + MAX_SHIFT)
     canvas = np.empty((size, size, 3), np.float32)
-    # By channel: numpy is several times slower when the last, broadcast axis is only 3 long.
+    # Per channel: numpy is several times slower if the last, broadcast axis has only 3 elements.
     for channel in range(3):
         canvas[..., channel] = light * (BACKGROUND[channel] + tint[channel]) - density * RED_CELL_INK[channel]
 
@@ -162,7 +162,7 @@ def draw_cell_and_outline(
     in_nucleus = np.clip((nucleus[angle] - distance) / 1.5 + 0.5, 0, 1)  # (112, 112), soft over 1.5 px
     in_cell = np.clip((cell[angle] - distance) / 1.5 + 0.5, 0, 1)
     chromatin, granules = shape.contrast * _noise(rng, shape.grain, CELL_WINDOW), 6 * _noise(rng, 20, CELL_WINDOW)
-    depth = rng.normal(0, 5, 2)  # RGB levels: how dark nucleus and cytoplasm came out
+    depth = rng.normal(0, 5, 2)  # RGB levels: variation in the darkness of nucleus and cytoplasm
     top, left = (size - CELL_WINDOW) // 2 + rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2)
     top, left = (int(np.clip(edge, 0, size - CELL_WINDOW)) for edge in (top, left))
     window = canvas[top : top + CELL_WINDOW, left : left + CELL_WINDOW]
@@ -219,9 +219,9 @@ def _write_table(path: Path, patients: Sequence[SyntheticPatient], labels: bool)
 def write_cohort(
     folder: Path, patients: Sequence[SyntheticPatient], *, seed: int, labels: bool = True, size: int = 224
 ) -> None:
-    """Write clinical_annotation.csv and a folder of JPEGs a patient; FileExistsError if `folder` is not empty.
+    """Write clinical_annotation.csv and a folder of JPEGs per patient; FileExistsError if `folder` is not empty.
 
-    A picture follows from (seed, position of the patient in `patients`, position of the picture) and its kind.
+    A picture depends only on (seed, position of the patient in `patients`, position of the picture) and its kind.
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: name a new folder")

@@ -1,4 +1,4 @@
-"""What may import what. Runs in the full environment: in the lean one there is nothing that could be imported."""
+"""Import rules. Runs in the full environment: in the lean one the forbidden packages are not installed."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_all_of_infer_loads_without_training_libraries() -> None:
 
 
 def test_the_training_libraries_are_here_to_be_found() -> None:
-    """Else the test above would hold for an environment without them."""
+    """Otherwise the test above would pass in an environment without them."""
     found = python(f"import importlib.util as u; print([n for n in {NEVER_IN_THE_RUNTIME} if not u.find_spec(n)])")
     assert found.strip() == "[]"
 

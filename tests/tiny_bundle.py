@@ -1,9 +1,9 @@
-"""A bundle of a few kilobytes with the real one's interface, for tests of what happens around the networks.
+"""A bundle of a few kilobytes with the interface of the real one, for tests of everything around the networks.
 
     .build/full/bin/python -m tests.tiny_bundle tests/infer/tiny
 
-Its networks are a picture's mean colour and a few fixed numbers; all else (naive Bayes, ensemble, ranges) is the
-reference bundle's. What it says of a patient means nothing.
+Its networks use a picture's mean colour and a few fixed numbers; everything else (naive Bayes, ensemble, ranges) is
+from the reference bundle. Its predictions are meaningless.
 """
 
 import json
@@ -140,7 +140,7 @@ def _graph(
 
 
 def bundle_files() -> dict[str, bytes]:
-    """All files of the bundle but SHA256SUMS."""
+    """All files of the bundle except SHA256SUMS."""
     made = graphs()
     manifest = load_bundle(REFERENCE).manifest
     manifest = msgspec.structs.replace(manifest, members=manifest.members | {"moe": {"mixtures": 1}})
@@ -150,7 +150,7 @@ def bundle_files() -> dict[str, bytes]:
     outputs = self_test_outputs(
         Networks(bundle, Device(CPU, "made"), test.images, 1), images, np.array(test.clinical, dtype=np.float32)
     )
-    # Rounded: far below the tolerance, and the file does not hang on the processor that made it.
+    # Rounded, far below the tolerance, so that the file does not depend on the CPU.
     expected = {name: [round(float(value), 5) for value in values] for name, values in outputs.items()}
     digests = checksums(made).decode().split()
     provenance = json.loads(msgspec.json.encode(manifest.provenance)) | {"recipe": "none", "created": "2026-11-26"}

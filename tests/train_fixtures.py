@@ -1,6 +1,6 @@
-"""A whole training on a synthetic cohort, done once a session for all tests that need one.
+"""A complete training on a synthetic cohort, run once per test session for all tests that need one.
 
-tests/train and tests/export each import the fixture: tests/conftest.py may not, as tests/infer runs without torch.
+tests/train and tests/export import the fixture; tests/conftest.py must not, because tests/infer runs without torch.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from train.members.recipes import RECIPES, SMALL, Recipe
 COHORT_SEED = 11
 PATIENTS, EPOCHS, IMAGES = 60, 3, 4
 OPTIONS = ("--recipe", "small", "--epochs", str(EPOCHS), "--images-per-patient", str(IMAGES))
-SHORT = replace(SMALL.moe, late_steps=50, norm_images=64)  # of which --epochs shortens nothing
-# SCAN's batches of 256 would make one step of an epoch on so few pictures, and so few steps seldom fill 20 classes; the
-# baseline's of 128 would make two. Two mixtures are as good as three to be averaged.
+SHORT = replace(SMALL.moe, late_steps=50, norm_images=64)  # these are not shortened by --epochs
+# With so few pictures SCAN's batches of 256 would give one step per epoch, and so few steps rarely fill 20 classes; the
+# baseline's batches of 128 would give two. Two mixtures test averaging as well as three.
 SMALL_BATCHES = replace(
     SMALL,
     baseline=replace(SMALL.baseline, batch_images=16),
@@ -45,7 +45,7 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Call:
-    """How a call of `python -m train` ended."""
+    """Exit code and output of a call of `python -m train`."""
 
     code: int
     output: str
@@ -53,7 +53,7 @@ class Call:
 
 
 def train(*arguments: object, small: Recipe = SMALL_BATCHES) -> Call:
-    """`python -m train` in this process."""
+    """Run `python -m train` in this process."""
     output, errors, code = io.StringIO(), io.StringIO(), 0
     with (
         patch.object(sys, "argv", ["train", *map(str, arguments)]),
@@ -69,7 +69,7 @@ def train(*arguments: object, small: Recipe = SMALL_BATCHES) -> Call:
 
 
 def clear_cut(patient: SyntheticPatient, seed: int) -> SyntheticPatient:
-    """The same patient with 17 of 20 cells of its label's two kinds: a few epochs have to be enough."""
+    """The same patient with 17 of 20 cells of the label's two kinds, so that a few epochs are enough."""
     rng = np.random.default_rng([seed, int(patient.patient_id[1:])])
     typical = (2, 3) if patient.label else (0, 1)
     others = (0, 1) if patient.label else (2, 3)
@@ -78,7 +78,7 @@ def clear_cut(patient: SyntheticPatient, seed: int) -> SyntheticPatient:
 
 
 def train_all(folder: Path) -> TrainedRun:
-    """Train everything in a folder, once for all processes that ask for it."""
+    """Train everything in a folder, once for all test processes."""
     folder.mkdir(exist_ok=True)
     trained = TrainedRun(folder / "patients", folder / "run")
     with held(folder / "lock"):
@@ -98,7 +98,7 @@ def _train_all(trained: TrainedRun) -> None:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """The finished run, to be read only: a test that changes it works on a copy."""
+    """The finished run. Read-only: a test that changes it must use a copy."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return train_all(shared / "trained")

@@ -1,1 +1,1 @@
-"""Trains lympho's four models and their ensemble on labelled patients."""
+"""Training of lympho's four models and their ensemble on labelled patients."""

@@ -1,1 +1,1 @@
-"""The model card: text and figures."""
+"""The model card: text and tables."""

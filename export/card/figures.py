@@ -1,4 +1,4 @@
-"""The model card's tables: nested figures where the protocol has run, out-of-fold ones, members, operating points."""
+"""The model card's tables: nested results if available, out-of-fold results, members, operating points."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from train.evaluation.nested.tables import CLINICAL_ONLY
 from train.members import registry
 
 Figures = dict[str, dict[str, float]]
-SMALLEST_INFLUENCE = 0.05  # of a member on the ensemble's probability, between its 5% and 95% quantile
+SMALLEST_INFLUENCE = 0.05  # required change of the ensemble's probability between a member's 5% and 95% quantile
 BRIEF = ("balanced_accuracy", "auc", "brier_score")
 
 
 def in_full() -> tuple[str, ...]:
-    """Models whose nested figures the card gives in full."""
+    """Models whose nested results are given in full."""
     return ("count cut-off", *CLINICAL_ONLY, *registry.names(), SHIPPED)
 
 
@@ -26,7 +26,7 @@ def of_pictures() -> tuple[str, ...]:
 
 
 def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
-    """Every demand on a reference bundle, and whether it holds."""
+    """The requirements for a reference bundle, and whether each is met."""
     beaten, ensemble = figures["clinical GaussianNB"]["auc"], figures["ensemble"]["auc"]
     held = {
         f"{name}: AUC {figures[name]['auc']:.3f} [{figures[name]['auc_low']:.3f}, {figures[name]['auc_high']:.3f}] "
@@ -47,15 +47,15 @@ def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
 
 
 def nested(found: dict[str, Any] | None) -> list[str]:
-    """What RUN/nested/figures.json holds: the recipe's honest figures.
+    """The section on RUN/nested/figures.json: unbiased results of the recipe.
 
     Args:
-        found: the file's content; none if the protocol has not run in this run folder.
+        found: content of the file; None if the protocol has not been run in this run folder.
     """
     if found is None:
         return [
             "### Nested evaluation",
-            "Not made for this bundle. The figures below are out of fold, not nested: they may be optimistic.",
+            "Not available for this bundle. The results below are out-of-fold but not nested: they may be optimistic.",
         ]
     everything = pd.DataFrame(found["performance"])
     performance = everything[everything["model"].isin(in_full())]
@@ -65,22 +65,22 @@ def nested(found: dict[str, Any] | None) -> list[str]:
     facts = found["facts"]
     return [
         "### Nested evaluation",
-        f"Of what made this bundle, done again inside each fold, not of this very bundle: {facts['protocol']}. Recipe "
-        f"{facts['recipe']}. Code {facts['code']}. Chosen inside: {facts['chosen inside']}. Chosen outside: "
-        f"{facts['chosen outside']}. Looked at: {facts['models']}.",
+        "This evaluates the procedure that made this bundle, repeated inside each fold, not this bundle itself: "
+        f"{facts['protocol']}. Recipe {facts['recipe']}. Code {facts['code']}. Chosen inside the folds: "
+        f"{facts['chosen inside']}. Chosen outside: {facts['chosen outside']}. Models compared: {facts['models']}.",
         report.HOW,
         *(f"{group.capitalize()}:\n\n{report.wide(performance, group, report.SHOWN)}" for group in groups[:2]),
-        f"Whom to send on to flow cytometry:\n\n{report.wide(performance, groups[0], report.SENT_ON)}",
+        f"Referral to flow cytometry:\n\n{report.wide(performance, groups[0], report.SENT_ON)}",
         f"Subgroups, AUC:\n\n{report.by_group(performance, 'auc')}",
         f"Subgroups, balanced accuracy:\n\n{report.by_group(performance, 'balanced_accuracy')}",
-        "What was tried, AUC against sex, count and age alone, paired:\n\n"
+        "All models tried, difference in AUC from sex, count and age alone, paired:\n\n"
         + report.long(differences[differences["figure"] == "auc"].drop(columns="figure")),
         f"Operating points:\n\n{report.long(points[points['model'] == SHIPPED].drop(columns='model'))}",
     ]
 
 
 def inductive(found: dict[str, Any] | None) -> list[str]:
-    """What RUN/nested_inductive/figures.json holds of whatever uses SCAN or SimCLR; nothing where it is not there."""
+    """The section on RUN/nested_inductive/figures.json, for models that use SCAN or SimCLR; empty without the file."""
     if found is None:
         return []
     performance = pd.DataFrame(found["performance"])
@@ -90,19 +90,20 @@ def inductive(found: dict[str, Any] | None) -> list[str]:
     some = differences[(differences["figure"] == "auc") & differences["model"].isin(of_pictures())]
     return [
         "### Nested evaluation, inductive",
-        "Networks have not been trained on a new patient's pictures, labelled or not. Here neither have SCAN and "
-        f"SimCLR on those of the held-out: {found['facts']['cell classes']}. {found['facts']['protocol']}. Code "
-        f"{found['facts']['code']}. {everybody.capitalize()}:",
+        "In use, no network has been trained on a new patient's pictures, with or without labels. In this evaluation "
+        "the same is true of SCAN and SimCLR and the held-out patients' pictures: "
+        f"{found['facts']['cell classes']}. {found['facts']['protocol']}. Code {found['facts']['code']}. "
+        f"{everybody.capitalize()}:",
         report.wide(performance, everybody, BRIEF),
         f"{grey.capitalize()}:",
         report.wide(performance, grey, BRIEF),
-        "AUC against sex, count and age alone, paired:",
+        "Difference in AUC from sex, count and age alone, paired:",
         report.long(some.drop(columns="figure")),
     ]
 
 
 def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
-    """Figures of the very networks' siblings: trained with the same numbers on four of five folds."""
+    """The section on out-of-fold results: of models trained with the same hyperparameters on four of five folds."""
     grey, data = figures["ensemble"], manifest.provenance.data_summary
     above = data["patients"] - grey["grey_zone_patients"]
     malignant_above = data["malignant"] - grey["grey_zone_malignant"]
@@ -111,15 +112,14 @@ def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
     )
     return [
         "### Out of fold",
-        "5 folds, stratified, the same for all members; threshold .5 for balanced accuracy; bootstrap of seed 0. Grey "
+        "5 stratified folds, the same for all members; threshold .5 for balanced accuracy; bootstrap with seed 0. Grey "
         f"zone: {grey['grey_zone_patients']:.0f} patients, {grey['grey_zone_malignant']:.0f} of them malignant; above "
-        f"it {malignant_above:.0f} of {above:.0f} are. The ensemble's row is cross-fitted: calibration and weights "
-        "come from the other folds. The estimates are not nested.",
+        f"it {malignant_above:.0f} of {above:.0f} are malignant. The ensemble's row is cross-fitted: calibration and "
+        "weights come from the other folds. These estimates are not nested.",
         _table(figures),
-        "`pictures only`: for moe what the first mixture's image expert says; for the baseline with everybody's "
-        "clinical values set to the median of the held-out fold; for scan and imagenet a model without sex, count and "
-        "age.",
-        "### What is demanded of a reference bundle",
+        "`pictures only`: for moe the image expert of the first mixture; for the baseline with all clinical values set "
+        "to the median of the held-out fold; for scan and imagenet a model without sex, count and age.",
+        "### Requirements for a reference bundle",
         listed,
     ]
 
@@ -135,8 +135,8 @@ def member_table(figures: Figures, manifest: Manifest) -> list[str]:
         )
     return [
         "\n".join(rows),
-        "Calibration, weights and operating points are fitted on 5-fold out-of-fold predictions alone. Influence: by "
-        "how much a member moves the ensemble between its 5% and 95% quantile.",
+        "Calibration, weights and operating points are fitted only on 5-fold out-of-fold predictions. Influence: how "
+        "much the ensemble's probability changes between a member's 5% and 95% quantile.",
         *_gate(figures),
     ]
 
@@ -145,11 +145,11 @@ def _gate(figures: Figures) -> list[str]:
     if "moe gate" not in figures:
         return []
     gate = " / ".join(f"{value:.3f}" for value in figures["moe gate"].values())
-    return [f"Image expert's share in the first mixture, out of fold, quantiles 5 / 25 / 50 / 75 / 95: {gate}."]
+    return [f"Weight of the image expert in the first mixture, out of fold, quantiles 5 / 25 / 50 / 75 / 95%: {gate}."]
 
 
 def operating_points(figures: Figures, manifest: Manifest) -> list[str]:
-    """Thresholds that ship, and what such thresholds did to the other folds' patients."""
+    """The thresholds in the bundle, and the cross-fitted decisions of thresholds fitted in the same way."""
     rows = [
         "| operating point | reactive below | malignant from | referred | malignant: called malignant / reactive "
         "| reactive: called reactive / malignant |",
@@ -165,7 +165,7 @@ def operating_points(figures: Figures, manifest: Manifest) -> list[str]:
     return [
         "### Operating points",
         "\n".join(rows),
-        "The shares are cross-fitted: the thresholds that decide about a patient come from the other folds.",
+        "The shares are cross-fitted: the thresholds applied to a patient were fitted on the other folds.",
     ]
 
 
@@ -182,5 +182,5 @@ def _table(figures: Figures) -> str:
 
 def _interval(values: dict[str, float], name: str) -> str:
     if name not in values:
-        return "not measurable, the zone lacks a class"
+        return "undefined, the zone has only one class"
     return f"{values[name]:.3f} [{values[f'{name}_low']:.3f}, {values[f'{name}_high']:.3f}]"

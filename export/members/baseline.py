@@ -1,4 +1,4 @@
-"""The baseline as a graph."""
+"""Export of the baseline as a graph."""
 
 import copy
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from export.parity import ParityError
 from infer.members.baseline import GRAPH
 from train.members.baseline import FOLDER, Baseline, load_baseline
 
-ROUNDING_TOLERANCE = 1e-3  # absolute, of a picture's probability
+ROUNDING_TOLERANCE = 1e-3  # absolute, for the probability of a picture
 
 
 class BaselineGraph(nn.Module):
     """Pictures and their patients' clinical values -> probability of malignant (N,).
 
-    The weights of its first linear layer, all but all it has, are rounded to what 16 bits hold: 2.4 MB instead of 4.8.
+    The weights of the first linear layer, almost all of the network's, are rounded to float16: 2.4 MB instead of 4.8.
     """
 
     def __init__(self, network: Baseline) -> None:
@@ -44,7 +44,7 @@ class BaselineExport(MemberExport):
 
     @classmethod
     def of(cls, network: Baseline) -> "BaselineExport":
-        """From a network in evaluation mode instead of a run folder."""
+        """Create from a network in evaluation mode instead of a run folder."""
         made = cls.__new__(cls)
         made._of(network)
         return made
@@ -67,13 +67,13 @@ class BaselineExport(MemberExport):
         return "a CNN on single pictures"
 
     def noted(self, inputs: Mapping[str, Inputs]) -> list[str]:
-        """What the short weights change: the largest difference of a probability."""
+        """The effect of the float16 weights: the largest change in a probability."""
         batch = inputs[GRAPH].values()
         with torch.inference_mode():
             change = float((self.graph(*batch) - self.network(*batch).softmax(1)[:, 1]).abs().max())
         if not change <= ROUNDING_TOLERANCE:  # so that NaN fails too
-            raise ParityError(f"{GRAPH}: weights in 16 bits change a probability by {change:.2g}")
+            raise ParityError(f"{GRAPH}: float16 weights change a probability by {change:.2g}")
         return [
-            "The weights of the CNN's first linear layer are rounded to 16 bits, which moves its probability of one of "
+            "The weights of the CNN's first linear layer are rounded to float16, which changes its probability for "
             f"these pictures by {change:.1e} at most."
         ]

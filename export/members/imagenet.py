@@ -1,4 +1,4 @@
-"""The ImageNet member as two graphs: what pictures contribute, and the gate with clinical naive Bayes."""
+"""Export of the ImageNet member as two graphs: the pictures' contributions, and the gate with naive Bayes."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from train.members.imagenet import FOLDER, ImageNetNetwork, load_imagenet, numbe
 
 
 class ImageNetExport(MemberExport):
-    """Logistic regression on ImageNet features, gated."""
+    """Logistic regression on ImageNet features and clinical naive Bayes, weighted by a gate."""
 
     name = "imagenet"
     unbounded = frozenset({"contribution"})
@@ -23,7 +23,7 @@ class ImageNetExport(MemberExport):
 
     @classmethod
     def of(cls, network: ImageNetNetwork) -> "ImageNetExport":
-        """From a network in evaluation mode instead of a run folder."""
+        """Create from a network in evaluation mode instead of a run folder."""
         made = cls.__new__(cls)
         made.network = network
         return made
@@ -46,9 +46,9 @@ class ImageNetExport(MemberExport):
 
     def described(self) -> str:
         return (
-            "ImageNet: logistic regression on sex, age, count and a patient's mean features of a network trained on "
-            "photographs (EfficientNet-Lite0), weighed against Gaussian naive Bayes on sex, age and count by a gate "
-            "fitted on patients whom neither had seen"
+            "the ImageNet member: logistic regression on sex, age, count and a patient's mean features from a network "
+            "pretrained on photographs (EfficientNet-Lite0), combined with Gaussian naive Bayes on sex, age and count "
+            "by a gate fitted on patients that neither model had seen"
         )
 
     def numbers(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a member is to export: graphs, a section of the manifest, and words for the model card.
+"""The interface of an ensemble member in export: graphs, a section of the manifest, and text for the model card.
 
-A new member is one class of this kind and one line in registry.py.
+To add a member, define one subclass and add one line to registry.py.
 """
 
 from abc import ABC, abstractmethod
@@ -17,10 +17,10 @@ Inputs = dict[str, Tensor]
 
 
 class MemberExport(ABC):
-    """A trained member. Making one loads its networks from the run folder."""
+    """A trained member. The constructor loads its networks from the run folder."""
 
     name: ClassVar[str]  # as in infer.members
-    # Outputs of its graphs that are no probabilities: parity holds them against the largest value.
+    # Graph outputs that are not probabilities: the parity check compares them relative to the largest value.
     unbounded: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -29,13 +29,15 @@ class MemberExport(ABC):
     @property
     @abstractmethod
     def plans(self) -> list[GraphPlan]:
-        """Its graphs in float32."""
+        """Its float32 graphs."""
 
     @abstractmethod
     def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
-        """What parity puts through each graph, made of pictures (N, 112, 112, 3) and clinical values (N, 3).
+        """Inputs of each graph for the parity check, by graph name.
 
-        The network is in inference mode.
+        Args:
+            images: (N, 112, 112, 3) uint8.
+            clinical: (N, 3) raw clinical values.
         """
 
     @abstractmethod
@@ -44,10 +46,10 @@ class MemberExport(ABC):
 
     @abstractmethod
     def described(self) -> str:
-        """What it is: a clause of the model card."""
+        """Description of the member, as a clause for the model card."""
 
     def int8(self, crops: Tensor) -> dict[str, bytes]:
-        """Its graphs in 8-bit integers: file -> bytes.
+        """Its int8 graphs: file name -> bytes.
 
         Args:
             crops: (N, 112, 112, 3) uint8 training pictures.
@@ -56,24 +58,27 @@ class MemberExport(ABC):
         return {}
 
     def numbers(self) -> dict[str, Any]:
-        """Numbers that decide it and stand in no recipe, for the provenance."""
+        """Hyperparameters that are not part of the recipe, for the provenance."""
         return {}
 
     def noted(self, inputs: Mapping[str, Inputs]) -> list[str]:
-        """What export changed beside rounding: sentences for the card.
+        """Changes made by export, other than rounding errors: sentences for the model card.
+
+        Args:
+            inputs: as from `inputs`.
 
         Raises:
-            ParityError: it changed too much.
+            ParityError: the change is too large.
         """
         del inputs
         return []
 
 
 def example_images() -> Tensor:
-    """Two pictures, as an example of a graph's input."""
+    """Two pictures, as example input of a graph."""
     return torch.zeros(2, *CROP, dtype=torch.uint8)
 
 
 def example_clinical() -> Tensor:
-    """Two patients' clinical values."""
+    """Clinical values of two patients, as example input of a graph."""
     return torch.ones(2, 3)

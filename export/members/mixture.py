@@ -1,4 +1,4 @@
-"""The mixtures of experts as two graphs: encoders that see pictures, heads that see patients."""
+"""Export of the mixtures of experts as two graphs: encoders for pictures, heads for patients."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class MixtureExport(MemberExport):
 
     @classmethod
     def of(cls, encoder: Encoders, head: Heads) -> "MixtureExport":
-        """From networks in evaluation mode instead of a run folder."""
+        """Create from networks in evaluation mode instead of a run folder."""
         made = cls.__new__(cls)
         made._of(encoder, head)
         return made
@@ -64,7 +64,7 @@ class MixtureExport(MemberExport):
         return {"mixtures": len(self._heads)}
 
     def described(self) -> str:
-        return f"a mixture of an image expert and a clinical expert (networks from {len(self._heads)} seeds, averaged)"
+        return f"a mixture of an image expert and a clinical expert (mean of networks with {len(self._heads)} seeds)"
 
     def int8(self, crops: Tensor) -> dict[str, bytes]:
         return {Mixture.stand_ins["int8"][ENCODER]: quantize(self.encoder, crops)}

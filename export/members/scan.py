@@ -1,4 +1,4 @@
-"""SCAN as a graph, its naive Bayes as numbers."""
+"""Export of SCAN as a graph, and of its naive Bayes as numbers in the manifest."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class ScanExport(MemberExport):
 
     @classmethod
     def of(cls, network: ScanNetwork, fusion: list[int], bayes: NaiveBayes) -> "ScanExport":
-        """From a network in evaluation mode instead of a run folder."""
+        """Create from a network in evaluation mode instead of a run folder."""
         made = cls.__new__(cls)
         made._of(network, fusion, bayes)
         return made

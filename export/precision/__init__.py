@@ -1,1 +1,1 @@
-"""The graphs in integers and 16-bit floats, and the proof that no patient changes."""
+"""int8 and float16 graphs, and the check that they change no patient's decision."""

@@ -1,10 +1,11 @@
-"""The networks that see pictures in 16-bit floats, for GPUs: convolutions and what stands between them.
+"""float16 graphs for GPUs, of the networks that process pictures: convolutions and the operators between them.
 
-Normalising before the first of them, means, linear layers and softmax after the last stay in float32. A graph holds no
-weights of its own: it names where they stand in the bytes of the graph in float32, and narrows them when it is loaded.
+Normalisation before the first convolution, and means, linear layers and softmax after the last, stay in float32. A
+float16 graph stores no weights: it refers to their location in the bytes of the float32 graph, and casts them to
+float16 on loading.
 
-A processor is no stand-in for a GPU: onnxruntime computes such a graph in float32 there and leaves out the roundings
-between the layers. `emulate` makes a graph in float32 that has them all.
+A float16 graph cannot be tested on a CPU: onnxruntime computes it in float32 there, without the rounding between
+layers. `emulate` makes a float32 graph that includes all of this rounding.
 """
 
 from dataclasses import replace
@@ -18,20 +19,20 @@ from infer.bundle.load import Bundle
 from infer.bundle.manifest import load_members, stand_ins
 
 FIRST = "Conv"
-BETWEEN = frozenset({"Relu", "Clip", "MaxPool", "Add"})  # as narrow as what comes in
-SPLITTER = 2.0**13 + 1  # of float32's 24 binary digits 11 are left
-STORED = 64  # bytes from which on a tensor is named and not stored
+BETWEEN = frozenset({"Relu", "Clip", "MaxPool", "Add"})  # computed in float16 if an input is float16
+SPLITTER = 2.0**13 + 1  # leaves 11 of float32's 24 significant bits
+STORED = 64  # bytes; tensors of at least this size are referenced, not stored
 
 
 def halve(name: str, data: bytes) -> bytes:
-    """A graph in 16-bit floats with the inputs and outputs of the one in float32.
+    """Convert a float32 graph to float16, with the same inputs and outputs.
 
     Args:
-        name: of the graph in float32.
-        data: its bytes, which it takes to load what is returned.
+        name: file name of the float32 graph.
+        data: its bytes, which are needed for loading the float16 graph.
 
     Raises:
-        ParityError: a weight does not fit 16 bits.
+        ParityError: a weight is outside the range of float16.
     """
     model = onnx.load_from_string(data)
     graph = model.graph
@@ -43,7 +44,7 @@ def halve(name: str, data: bytes) -> bytes:
     for weight in narrow:
         with np.errstate(over="ignore"):
             if not np.isfinite(numpy_helper.to_array(weights[weight]).astype(np.float16)).all():
-                raise ParityError(f"{name}: {weight} does not fit 16 bits. Export without --reduced")
+                raise ParityError(f"{name}: {weight} is outside the range of float16. Export without --reduced")
     onnx.checker.check_model(model, full_check=True)
     for tensor in graph.initializer:
         if len(tensor.raw_data) >= STORED:
@@ -52,20 +53,20 @@ def halve(name: str, data: bytes) -> bytes:
 
 
 def on_a_gpu(bundle: Bundle) -> Bundle:
-    """A bundle whose graphs in 16-bit floats are emulated: to be scored with on a processor, in precision float16."""
+    """A bundle with emulated float16 graphs, for scoring on a CPU in precision float16."""
     instead = stand_ins(load_members(bundle.manifest), "float16")
     graphs = {other: emulate(bundle.graphs[file]) for file, other in instead.items()}
     return replace(bundle, graphs=bundle.graphs | graphs)
 
 
 def emulate(data: bytes) -> bytes:
-    """A graph in float32 that computes what the one in 16-bit floats does where sums are taken in float32.
+    """A float32 graph that computes the same as the float16 graph on hardware that accumulates in float32.
 
-    Weights are rounded, and so is what enters the first convolution and what leaves any convolution and sum: to 11
-    binary digits, by Veltkamp's splitting (Dekker 1971). The 16 bits' bounds, 6e-5 and 65,504, are not emulated.
+    Weights, the input of the first convolution and the output of every convolution and sum are rounded to 11
+    significant bits by Veltkamp splitting (Dekker 1971). The limits of float16, 6e-5 and 65,504, are not emulated.
 
     Args:
-        data: the graph in float32.
+        data: bytes of the float32 graph.
     """
     model = onnx.load_from_string(data)
     graph = model.graph
@@ -100,7 +101,7 @@ def emulate(data: bytes) -> bytes:
         (result,) = node.output
         halves.add(result)
         made.append(node)
-        if node.op_type in {FIRST, "Add"}:  # the others give one of their inputs
+        if node.op_type in {FIRST, "Add"}:  # the output of the others is always one of their inputs, already rounded
             node.output[0] = f"{result}.exact"
             add_rounding(node.output[0], result)
     for stale in (graph.node, graph.value_info):
@@ -117,9 +118,9 @@ def _is_narrow(node: onnx.NodeProto, halves: set[str]) -> bool:
 def _narrowed(
     nodes: list[onnx.NodeProto], weights: dict[str, onnx.TensorProto]
 ) -> tuple[list[onnx.NodeProto], set[str]]:
-    """Nodes with casts between them where the width changes, and the names of the weights that are narrowed."""
+    """Nodes, with casts inserted where the precision changes, and the names of the weights cast to float16."""
     made: list[onnx.NodeProto] = []
-    halves: set[str] = set()  # values that are narrow
+    halves: set[str] = set()  # names of float16 values
     cast: dict[tuple[str, int], str] = {}
     narrow: set[str] = set()
 
@@ -143,7 +144,7 @@ def _narrowed(
 
 
 def _name_place(tensor: onnx.TensorProto, name: str, data: bytes) -> None:
-    """Let the tensor's values stand where they stand in the other graph's bytes; equal bytes elsewhere do as well."""
+    """Replace the tensor's data by a reference into the other graph's bytes; any location with equal bytes will do."""
     place = {"location": name, "offset": str(data.index(tensor.raw_data)), "length": str(len(tensor.raw_data))}
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL

@@ -1,9 +1,9 @@
-"""The mixtures' encoders in 8-bit integers: one graph for processors, faster than float32 and nearly the same.
+"""The mixtures' encoders in int8: one graph for CPUs, faster than float32 and with nearly the same results.
 
-Scales as in Jacob et al. 2018 ("Quantization and Training of Neural Networks"), one a weight's output channel, bias
-correction as in Nagel et al. 2019 ("Data-Free Quantization"). The first block, whose maps are largest and whose weights
-are fewest, stays in float32, all mixtures side by side; all that follows is QLinearConv, where saturation at 0 is the
-ReLU. Weights have 7 bits, so that the 16-bit sums of processors without VNNI cannot overflow.
+Scales follow Jacob et al. 2018 ("Quantization and Training of Neural Networks"), one per output channel of a weight;
+bias correction follows Nagel et al. 2019 ("Data-Free Quantization"). The first block, with the largest maps and the
+fewest weights, stays in float32, with all mixtures concatenated. Everything after it is QLinearConv, whose saturation
+at 0 acts as the ReLU. Weights use 7 bits, so that 16-bit accumulation on CPUs without VNNI cannot overflow.
 """
 
 from collections.abc import Sequence
@@ -26,33 +26,35 @@ from train.members.mixture_network import Encoder, Encoders
 
 IR_VERSION = 10
 STEM = 2  # convolutions of the first block, in float32
-LARGEST = 63  # of a weight
-LEVELS = 255  # of an activation, from 0
-# Beyond the largest activation of the pictures at hand: others may have larger ones, which are cut off.
+LARGEST = 63  # largest absolute value of a quantised weight
+LEVELS = 255  # largest value of a quantised activation; the smallest is 0
+# The range exceeds the largest activation on the calibration pictures by this factor: other pictures may have larger
+# activations, which saturate.
 HEADROOM = 1.5
-LARGEST_BIAS = 2**30  # with the products of 256 channels still within 32 bits
+LARGEST_BIAS = 2**30  # together with the products of 256 channels this still fits into 32 bits
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution as integers: what it computes is scale_in * weight_scale * (sum of products + bias), at least 0."""
+    """A quantised convolution: its output is scale_in * weight_scale * (sum of products + bias), clipped at 0."""
 
     weight: npt.NDArray[np.int8]  # (out, in, 3, 3)
     weight_scale: npt.NDArray[np.float32]  # (out,)
     bias: npt.NDArray[np.int32]  # (out,) in units of scale_in * weight_scale
     scale_in: float
     scale_out: float
-    pooled: bool  # a max-pool of 2 comes before it
+    pooled: bool  # whether a 2 x 2 max-pool precedes it
 
 
 def quantize(encoders: Encoders, crops: Tensor) -> bytes:
-    """The encoders as one ONNX graph with the inputs and outputs of `moe_encoder.onnx`.
+    """Quantise the encoders into one ONNX graph with the inputs and outputs of `moe_encoder.onnx`.
 
     Args:
-        crops: (N, 112, 112, 3) uint8 pictures of cells, from which the activations' ranges are taken.
+        encoders: the float32 encoders.
+        crops: (N, 112, 112, 3) uint8 pictures of cells for calibrating the activation ranges.
 
     Raises:
-        ParityError: a layer's numbers do not fit integers.
+        ParityError: a layer cannot be represented in integers.
     """
     each = [one for one in encoders.each if isinstance(one, Encoder)]
     convolutions = [_folded(one) for one in each]
@@ -64,7 +66,7 @@ def quantize(encoders: Encoders, crops: Tensor) -> bytes:
 
 
 def _folded(encoder: Encoder) -> list[nn.Conv2d]:
-    """Its convolutions, batch norm inside."""
+    """The convolutions of an encoder, with batch norm folded in."""
     blocks = list(encoder.blocks)
     return [
         fuse_conv_bn_eval(one, norm)
@@ -74,7 +76,7 @@ def _folded(encoder: Encoder) -> list[nn.Conv2d]:
 
 
 def _integers(encoder: Encoder, convolutions: Sequence[nn.Conv2d], crops: Tensor) -> list[Layer]:
-    """Layer after layer: the range of what comes out, and a bias that takes back what rounding shifts on average."""
+    """Quantise layer by layer: the output range, and a bias that corrects the mean shift caused by rounding."""
     exact = encoder.normalise(crops)
     for convolution in convolutions[:STEM]:
         exact = convolution(exact).relu()
@@ -96,7 +98,8 @@ def _integers(encoder: Encoder, convolutions: Sequence[nn.Conv2d], crops: Tensor
         rounded = _rounded(products + (bias * unit)[:, None, None], scale)
         if not (0 < scale_in < np.inf and 0 < scale < np.inf and bias.abs().max() < LARGEST_BIAS):
             raise ParityError(
-                f"layer {index} of an encoder has no integers: a channel or all of it is dead. Export without --reduced"
+                f"layer {index} of an encoder cannot be quantised: a channel or the whole layer is dead. Export "
+                "without --reduced"
             )
         layers.append(
             Layer(
@@ -120,7 +123,7 @@ def _rounded(values: Tensor, scale: float) -> Tensor:
 
 
 class _Graph:
-    """Nodes and constants in the order in which they are added."""
+    """Collects nodes and constants in the order in which they are added."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -151,7 +154,7 @@ def _graph(first: Encoder, stems: list[list[nn.Conv2d]], layers: list[list[Layer
             graph.constant(f"stem.{index}.weight", weight, np.float32),
             graph.constant(f"stem.{index}.bias", bias, np.float32),
         ]
-        groups = len(stems) if index else 1  # all see the picture, then each its own maps
+        groups = len(stems) if index else 1  # the first convolutions share the picture, the second have separate maps
         value = graph.node("Conv", [value, *names], f"stem.{index}.sums", pads=[1] * 4, group=groups)
         value = graph.node("Relu", [value], f"stem.{index}")
     pool = {"kernel_shape": [2, 2], "strides": [2, 2]}

@@ -1,4 +1,4 @@
-"""Whether int8 and float16 may ship: what they change in patients who are scored in them and in float32."""
+"""Decides whether int8 and float16 may be shipped, by scoring patients in each precision and in float32."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,27 +23,28 @@ from infer.scoring.result import Scores
 from train.data.bags import Bags
 
 CALIBRATION_CROPS = 256
-# Integers are exact, but where the float32 block before them rounds otherwise, some move by one step. Relative noise of
-# 1e-6 and 1e-5 in its values moved the self-test's outputs by .001 and .002, one layer that rounds down by .01 and
-# more (on pictures like the self-test's). In float16 every sum may be rounded otherwise, and the result moves by about
-# as much as float16 itself moves it.
+# Integer arithmetic is exact, but if the float32 block before it rounds differently, some integers change by one.
+# Relative noise of 1e-6 and 1e-5 in that block's values changed the self-test's outputs by .001 and .002; a single
+# layer that wrongly rounds down changed them by .01 or more (on pictures like the self-test's). In float16 every sum
+# may be rounded differently, which changes the result by about as much as float16 itself does.
 TOLERANCE = 5e-3
 FLOAT16_TOLERANCE = 2.0  # times the largest difference from float32
-# Largest difference from float32 of the self-test's outputs: of a probability, and of others as a share of the largest.
+# Largest allowed difference of the self-test's outputs from float32: for probabilities, and for other outputs as a
+# fraction of the largest value.
 FLOAT16_DIFFERENCE, FLOAT16_SHARE = 2.5e-3, 0.01
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a precision changes."""
+    """The effect of a precision."""
 
-    patients: int
-    probability: float  # at most
-    decisions: int  # at any operating point
+    patients: int  # scored in both precisions
+    probability: float  # largest change
+    decisions: int  # changed decisions, over all operating points
 
 
 def calibration_crops(bags: Bags) -> Tensor:
-    """Pictures from which the activations' ranges are taken, spread over the training patients."""
+    """Pictures for calibrating activation ranges, spread over the training patients: (CALIBRATION_CROPS, H, W, 3)."""
     chosen = np.linspace(0, len(bags.crops) - 1, CALIBRATION_CROPS).astype(np.int64)
     return bags.crops[torch.from_numpy(chosen)]
 
@@ -51,10 +52,13 @@ def calibration_crops(bags: Bags) -> Tensor:
 def tolerance(
     members: Sequence[Member[Any]], precision: Precision, exact: dict[str, list[float]], found: dict[str, list[float]]
 ) -> dict[str, float]:
-    """Largest difference from `found` that the self-test allows.
+    """Largest difference from `found` that the self-test will allow, by output.
 
     Args:
-        exact: the self-test's outputs in float32, `found` those in the precision.
+        members: the members of the bundle.
+        precision: int8 or float16.
+        exact: the self-test's outputs in float32.
+        found: the self-test's outputs in the given precision.
 
     Raises:
         ParityError: float16 is so far from float32 that something else must be wrong.
@@ -69,42 +73,42 @@ def tolerance(
         if name in largest:
             allowed = min(FLOAT16_SHARE * float(np.abs(exact[name]).max()), largest[name] / FLOAT16_TOLERANCE)
         if not value <= allowed:  # so that NaN fails too
-            raise ParityError(
-                f"float16 moves {name} by {value:.2g}, {allowed:.2g} is allowed. Export without --reduced"
-            )
+            raise ParityError(f"float16 changes {name} by {value:.2g}, allowed {allowed:.2g}. Export without --reduced")
     return {name: max(FLOAT16_TOLERANCE * value, TOLERANCE) for name, value in moved.items()}
 
 
 def check(bundle: Bundle, cohort: Cohort, precision: Precision) -> Change:
-    """Score a cohort both ways on the processor.
+    """Score a cohort on the CPU in float32 and in another precision, and check the difference.
 
     Args:
-        bundle: with the graphs in this precision; for float16 `half.on_a_gpu`.
+        bundle: bundle with graphs in this precision; for float16 from `float16.on_a_gpu`.
+        cohort: patients to score.
+        precision: int8 or float16.
 
     Raises:
-        UsageError: nobody in the cohort can be scored.
-        ParityError: a decision changes, or a probability by too much, for them to ship.
+        UsageError: no patient in the cohort can be scored.
+        ParityError: a decision changes, or a probability changes too much, so the graphs must not be shipped.
     """
     change = compare(bundle, cohort, precision)
     if not change.patients:
         raise UsageError(
-            f"{cohort.folder}: nobody in this cohort can be scored, so nothing shows what {precision} changes"
+            f"{cohort.folder}: no patient in this cohort can be scored, so the effect of {precision} cannot be measured"
         )
     if change.decisions or not change.probability <= LARGEST_CHANGE:
         raise ParityError(
             f"{precision} changes {change.decisions} decisions of {change.patients} patients and a probability by "
-            f"{change.probability:.2g}, {LARGEST_CHANGE} is allowed. Export without --reduced"
+            f"{change.probability:.2g}, allowed {LARGEST_CHANGE}. Export without --reduced"
         )
     return change
 
 
 def compare(bundle: Bundle, cohort: Cohort, precision: Precision) -> Change:
-    """What a precision changes in the patients of a cohort.
+    """Measure the effect of a precision on the patients of a cohort.
 
-    A patient who gets a number one way alone is a changed decision.
+    A patient who can be scored in only one of the two precisions counts as a changed decision.
 
     Raises:
-        ParityError: this processor does not compute in it.
+        ParityError: this CPU cannot compute in this precision.
     """
     points = list(bundle.manifest.ensemble.operating_points.values())
     patients, largest, changed = 0, 0.0, 0

@@ -1,1 +1,1 @@
-"""The model on disk: its manifest, its checksums. Starts no network."""
+"""The model on disk: its manifest and checksums. Runs no network."""

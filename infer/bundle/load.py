@@ -1,6 +1,6 @@
-"""Reads a bundle and refuses a damaged one: every byte is checked before a single one is used.
+"""Reads a bundle and refuses a damaged one: every byte is checked before any is used.
 
-A bundle is a folder of manifest.json, its graphs, MODEL_CARD.md and SHA256SUMS over all of these.
+A bundle is a folder with manifest.json, its graphs, MODEL_CARD.md, and SHA256SUMS of all of these.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from infer.errors import BundleError
 
 CHECKSUMS = "SHA256SUMS"
 CARD = "MODEL_CARD.md"
-REFERENCE = Path(__file__).parents[1] / "reference"  # the bundle that ships
+REFERENCE = Path(__file__).parents[1] / "reference"  # the bundle shipped with lympho
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose every byte has been checked. Graphs are held as read, so nothing can change under a run."""
+    """A fully checked bundle. Graphs are kept in memory as read, so they cannot change during a run."""
 
     folder: Path
     bundle_id: str  # SHA-256 of the manifest
@@ -26,7 +26,7 @@ class Bundle:
 
     @property
     def short_id(self) -> str:
-        """What predictions.csv shows."""
+        """The ID as written in predictions.csv."""
         return self.bundle_id[:12]
 
 
@@ -34,7 +34,7 @@ def load_bundle(folder: Path) -> Bundle:
     """Read and check a bundle.
 
     Raises:
-        BundleError: a file is missing, added or changed, or the manifest cannot be used; the file is named.
+        BundleError: a file is missing, added or changed, or the manifest is invalid; the message names the file.
     """
     files = _read_files(folder)
     stored = files.pop(CHECKSUMS, None)
@@ -70,17 +70,19 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 
 def _compare(folder: Path, stored: bytes, actual: bytes) -> None:
-    """Any byte that differs is an error; the lines say which file it is about."""
+    """Any difference is an error; comparing line by line tells which file it concerns."""
     if stored == actual:
         return
     listed, present = (_by_name(text) for text in (stored, actual))
     for name in sorted(present.keys() | listed.keys()):
         if name not in present:
-            raise BundleError(f"{folder / name}: stands in {CHECKSUMS} but is missing. Copy the bundle again")
+            raise BundleError(f"{folder / name}: is listed in {CHECKSUMS} but missing. Copy the bundle again")
         if name not in listed:
-            raise BundleError(f"{folder / name}: does not stand in {CHECKSUMS}; one of the two was changed or added")
+            raise BundleError(f"{folder / name}: is not listed in {CHECKSUMS}; one of the two was changed or added")
         if listed[name] != present[name]:
-            raise BundleError(f"{folder / name}: does not match its line in {CHECKSUMS}; one of the two was changed")
+            raise BundleError(
+                f"{folder / name}: does not match its checksum in {CHECKSUMS}; one of the two was changed"
+            )
     raise BundleError(f"{folder / CHECKSUMS}: was changed. Copy the bundle again")
 
 

@@ -1,6 +1,6 @@
-"""The manifest of a bundle: everything a bundle knows beside its graphs. export writes it, infer reads it.
+"""The manifest of a bundle: everything except its graphs. export writes it, infer reads it.
 
-Decoding is strict (msgspec): an unknown field, a missing one, a wrong type or a NaN is an error that names its path.
+Decoding is strict (msgspec): an unknown or missing field, a wrong type or a NaN is an error that names its path.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,8 +15,8 @@ from infer.members.member import Member, Precision
 
 SCHEMA = 6  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
-LARGEST_CHANGE = 0.01  # of a patient's probability, by a precision
-LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in another precision
+LARGEST_CHANGE = 0.01  # of a patient's probability, caused by a reduced precision
+LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in a reduced precision
 REDUCED: tuple[Precision, ...] = ("int8", "float16")
 
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -29,14 +29,14 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: str  # ISO date
     recipe: str
     seed: int
-    reference_date: str  # at which ages were taken: an ISO date, SAMPLE_DATE, or one where the other is missing
+    reference_date: str  # at which ages were taken: an ISO date, SAMPLE_DATE, or the date where SAMPLE_DATE is missing
     table_sha256: str  # of the cohort's table
     data_summary: dict[str, int]  # patients, malignant, reactive, images
     options: dict[str, str]
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """p -> sigmoid(slope * logit(p) + intercept), with p first kept off 0 and 1 by `clip` (Platt 1999)."""
+    """p -> sigmoid(slope * logit(p) + intercept), with p first clipped to [clip, 1 - clip] (Platt 1999)."""
 
     slope: float
     intercept: float
@@ -44,14 +44,14 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Below `refer_low` reactive, from `refer_high` on malignant, between them refer."""
+    """Reactive below `refer_low`, malignant from `refer_high` on, refer in between."""
 
     refer_low: Probability
     refer_high: Probability
 
 
 class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the members' probabilities become one."""
+    """How the members' probabilities are combined."""
 
     calibration: dict[str, Calibration]
     weights: dict[str, Probability]
@@ -59,10 +59,10 @@ class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the training pictures are like.
+    """Colour and size of the training pictures.
 
-    Colour: mean and standard deviation over patients of a patient's mean crop colour. Size: of the files, smallest and
-    largest; a bundle that says nothing was trained on pictures of 224 x 224.
+    Colour: mean and standard deviation, over patients, of a patient's mean crop colour. Size: smallest and largest of
+    the files; a bundle without sizes was trained on pictures of 224 x 224.
     """
 
     rgb_mean: list[float]  # (3,) 0..255
@@ -72,7 +72,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     @property
     def sizes(self) -> str:
-        """The training pictures' size, in words."""
+        """The size of the training pictures, as text."""
         smallest, largest = (
             f"{width:g} x {height:g}"
             for width, height in (
@@ -83,61 +83,61 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return smallest if smallest == largest else f"{smallest} to {largest}"
 
     def knows_size(self, width: int, height: int) -> bool:
-        """Whether a picture of so many pixels is no smaller and no larger than those of the training."""
+        """Whether a picture's size in pixels is within the range of the training pictures."""
         return width in self.picture_width and height in self.picture_height
 
 
 class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Generated pictures and what the graphs make of them; no real picture is stored."""
+    """Generated pictures and the graphs' expected outputs; no real picture is stored."""
 
     seed: int
     images: int
     clinical: list[list[float]]  # (images, 3)
-    expected: dict[str, list[float]]  # output name -> flat values, picture after picture
+    expected: dict[str, list[float]]  # output name -> flat values, picture by picture
     tolerance: dict[str, float]  # provider -> largest absolute difference allowed
 
 
 class Reduced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the networks give in another precision, and what it was seen to change in patients scored both ways."""
+    """The networks' outputs in a reduced precision, and the changes measured on patients scored in both."""
 
-    expected: dict[str, list[float]]  # of the self-test's outputs those that hang on it
-    tolerance: dict[str, float]  # largest absolute difference from these allowed, on any machine
+    expected: dict[str, list[float]]  # the self-test's outputs that depend on this precision
+    tolerance: dict[str, float]  # largest absolute difference allowed from these, on any machine
     patients: int
-    largest_change: Probability  # of an ensemble's probability
+    largest_change: Probability  # of the ensemble's probability
     changed_decisions: int  # at any operating point
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All of it."""
+    """The whole manifest."""
 
     schema: int
     provenance: Provenance
     graphs: dict[str, str]  # file name -> SHA-256
     opset: int
     crop_size: int  # pixels, square
-    members: dict[str, dict[str, Any]]  # a section each; what it holds is the member's matter (infer.members)
+    members: dict[str, dict[str, Any]]  # one section each, defined by the member (infer.members)
     ensemble: Ensemble
     plausible: Plausible
     drift: Drift
     self_test: SelfTest
-    int8: Reduced | None  # for processors; None: they compute in float32
+    int8: Reduced | None  # for CPUs; None: they compute in float32
     float16: Reduced | None  # for GPUs; None: they compute in float32
 
     def reduced(self, precision: Precision) -> Reduced | None:
-        """What is known of a precision, or None if it is float32 or the bundle does not have it."""
+        """The record of a reduced precision; None for float32, or if the bundle does not have it."""
         return {"float32": None, "int8": self.int8, "float16": self.float16}[precision]
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Those that the bundle has beside float32."""
+        """The precisions of the bundle besides float32."""
         return tuple(precision for precision in REDUCED if self.reduced(precision))
 
 
 def load_members(manifest: Manifest) -> tuple[Member[Any], ...]:
-    """The bundle's members, ready, in the registry's order.
+    """The bundle's members, in the registry's order.
 
     Raises:
-        ValueError: a section is not what its member reads.
+        ValueError: a member's section is invalid.
     """
     members = []
     for kind in registry.MEMBERS:
@@ -145,15 +145,15 @@ def load_members(manifest: Manifest) -> tuple[Member[Any], ...]:
             continue
         try:
             members.append(kind.load(manifest.members[kind.name], manifest.crop_size))
-        except ValueError as error:  # msgspec's errors are such, too
+        except ValueError as error:  # includes msgspec's errors
             raise ValueError(f"members.{kind.name}: {error}") from error
     if not members:
-        raise ValueError("members: there is none")
+        raise ValueError("members: is empty")
     return tuple(members)
 
 
 def stand_ins(members: Iterable[Member[Any]], precision: Precision) -> dict[str, str]:
-    """The graphs that take another's place in a precision: file -> file of the stand-in."""
+    """The graphs that replace others in a precision: file -> file of the replacement."""
     return {file: other for member in members for file, other in member.stand_ins.get(precision, {}).items()}
 
 
@@ -165,12 +165,12 @@ def graph_files(members: Iterable[Member[Any]], precisions: Iterable[Precision])
 
 
 def reduced_outputs(members: Iterable[Member[Any]], precision: Precision) -> tuple[str, ...]:
-    """The self-test's outputs that depend on the graphs in a precision."""
+    """The self-test's outputs that depend on the graphs of a precision."""
     return tuple(name for member in members for name in member.reduced_outputs.get(precision, ()))
 
 
 def largest_tolerances(members: Iterable[Member[Any]]) -> dict[str, float]:
-    """Of the self-test's outputs that are no probabilities: the largest tolerance a bundle may state."""
+    """The self-test's outputs that are not probabilities -> the largest tolerance that a bundle may state."""
     return {name: value for member in members for name, value in member.unbounded_outputs.items()}
 
 
@@ -179,7 +179,7 @@ class _SchemaOnly(msgspec.Struct):
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON with sorted keys, so that a diff can be read."""
+    """The manifest as indented JSON with sorted keys, so that diffs are readable."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=1) + b"\n"
 
 
@@ -187,15 +187,17 @@ def decode(data: bytes, path: str) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        BundleError: not JSON, of another schema, or a field is missing, unknown, of a wrong type, size or value.
+        BundleError: it is not JSON, has another schema, or a field is missing, unknown or has a wrong type or value.
     """
     try:
         schema = msgspec.json.decode(data, type=_SchemaOnly).schema
         if schema != SCHEMA:
-            raise BundleError(f"{path}: schema {schema}, this program reads schema {SCHEMA}: use the matching version")
+            raise BundleError(
+                f"{path}: schema {schema}, this program reads schema {SCHEMA}: use the matching program version"
+            )
         manifest = msgspec.json.decode(data, type=Manifest)
         if unknown := sorted(manifest.members.keys() - set(registry.names())):
-            raise BundleError(f"{path}: this program knows no member {', '.join(unknown)}: use the matching version")
+            raise BundleError(f"{path}: unknown member {', '.join(unknown)}: use the matching program version")
         members = load_members(manifest)
     except (ValueError, UnicodeDecodeError) as error:  # msgspec's errors are ValueErrors
         raise BundleError(f"{path}: {error}. Export the bundle again") from error
@@ -206,33 +208,35 @@ def decode(data: bytes, path: str) -> Manifest:
 
 
 def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
-    """What types cannot say: sizes, sums, orders."""
+    """Checks that types cannot express: sizes, sums, orders."""
     ensemble, test = manifest.ensemble, manifest.self_test
     files = graph_files(members, manifest.precisions)
     checks = {
         f"graphs are not {', '.join(sorted(files))}": manifest.graphs.keys() == files,
-        "a calibration does not rise, or its clip is not between 0 and .5": all(
+        "a calibration's slope is not positive, or its clip is not between 0 and 0.5": all(
             one.slope > 0 and 0 < one.clip < 0.5 for one in ensemble.calibration.values()
         ),
         "a plausible range is empty, or minimum_images is below 1": (
             manifest.plausible.minimum_images >= 1
             and all(span.low < span.high for span in (manifest.plausible.age_years, manifest.plausible.lymph_count))
         ),
-        f"ensemble must calibrate and weigh {', '.join(sorted(manifest.members))}": set(ensemble.calibration)
+        f"ensemble must calibrate and weight {', '.join(sorted(manifest.members))}": set(ensemble.calibration)
         == set(ensemble.weights)
         == set(manifest.members),
         "ensemble weights must sum to 1": abs(sum(ensemble.weights.values()) - 1.0) < 1e-6,
         "ensemble lacks the operating point balanced": "balanced" in ensemble.operating_points,
-        "an operating point's refer_low lies above its refer_high": all(
+        "an operating point's refer_low is above its refer_high": all(
             point.refer_low <= point.refer_high for point in ensemble.operating_points.values()
         ),
-        "drift must give three colours": len(manifest.drift.rgb_mean) == len(manifest.drift.rgb_std) == 3
+        "drift must have three colour channels, each with a positive deviation": len(manifest.drift.rgb_mean)
+        == len(manifest.drift.rgb_std)
+        == 3
         and all(value > 0 for value in manifest.drift.rgb_std),
-        "int8 and float16 must give what the self-test expects of their graphs, a tolerance of each output, and a "
-        "proof of patients of whom none got another decision": all(
+        "int8 and float16 must state the self-test outputs expected of their graphs, a tolerance for each, and a "
+        "comparison on patients in which no decision changed": all(
             _is_proven(manifest, members, precision) for precision in manifest.precisions
         ),
-        "self_test must hold clinical values and expected outputs for each image": len(test.clinical) == test.images > 0
+        "self_test must have clinical values and expected outputs for each image": len(test.clinical) == test.images > 0
         and all(len(row) == 3 for row in test.clinical)
         and all(values and len(values) % test.images == 0 for values in test.expected.values()),
     }

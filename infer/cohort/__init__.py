@@ -1,1 +1,1 @@
-"""The hospital's table: cells, dates, sexes, and one patient a row. Opens no picture."""
+"""The hospital's table: cells, dates, sexes, and one patient per row. Opens no picture."""

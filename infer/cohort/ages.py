@@ -1,4 +1,4 @@
-"""Ages: from the table's dates, or why a row has none."""
+"""Ages from the table's dates, or the reason why a row has none."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from infer.cohort.patient import Verdict
 from infer.cohort.table import Row, Table, number
 from infer.reasons import Reason
 
-A_DAY = dt.timedelta(days=1)  # by which a hospital's calendar may be ahead of this machine's
+A_DAY = dt.timedelta(days=1)  # the hospital's local date may be this far ahead of UTC
 
 
 def date_columns(table: Table, path: Path, formats: Mapping[str, str | None]) -> dict[str, Column]:
@@ -21,7 +21,7 @@ def date_columns(table: Table, path: Path, formats: Mapping[str, str | None]) ->
             column,
             str(path),
             formats[column],
-            # A spreadsheet that parts cells by semicolons is no American one, so that month/day is not what is usual.
+            # A spreadsheet that separates cells by semicolons is not American, so month/day is not the default there.
             proof_needed=table.delimiter == ";",
         )
         for column in ("DOB", "SAMPLE_DATE")
@@ -32,7 +32,7 @@ def date_columns(table: Table, path: Path, formats: Mapping[str, str | None]) ->
 def ages_of(
     table: Table, columns: Mapping[str, Column], reference_date: dt.date | None, today: dt.date
 ) -> list[float | Verdict]:
-    """Each row's age in years, or why it has none."""
+    """Each row's age in years, or the reason why it has none."""
     none: list[dt.date | None] = [None] * len(table.rows)
     samples = columns["SAMPLE_DATE"].dates if "SAMPLE_DATE" in columns else none
     return [

@@ -1,8 +1,8 @@
-"""Dates of birth and of samples as hospitals write them, and ages in years.
+"""Dates of birth and sampling as hospitals write them, and ages in years.
 
-With slashes m/d/Y, with dashes d-m-Y or Y-m-d, four-digit years only; a time of day behind a date is read over. Day and
-month are told apart once for the whole column, never row by row: 4/13/2019 beside 13/4/2019 means that 5/6/2019 cannot
-be known.
+With slashes m/d/Y, with dashes d-m-Y or Y-m-d, four-digit years only; a time of day after a date is ignored. The order
+of day and month is decided once for the whole column, never row by row: if 4/13/2019 and 13/4/2019 are in one column,
+5/6/2019 is ambiguous.
 """
 
 import datetime as dt
@@ -15,11 +15,11 @@ from infer.errors import CohortError, UsageError
 DAYS_PER_YEAR = 365.25
 ISO = "iso"  # instead of a strptime format: year-month-day, with or without a time of day and an offset
 DAY_FIRST, MONTH_FIRST = "day/month/year", "month/day/year"
-USUAL = {"/": MONTH_FIRST, "-": DAY_FIRST}  # by what stands between the numbers
-FORMATS = {DAY_FIRST: "%d{0}%m{0}%Y", MONTH_FIRST: "%m{0}%d{0}%Y"}  # {0}: what stands between the numbers
-# What databases and spreadsheets write where nobody knows the date: their first day, their day 0 and the day before.
+USUAL = {"/": MONTH_FIRST, "-": DAY_FIRST}  # by separator
+FORMATS = {DAY_FIRST: "%d{0}%m{0}%Y", MONTH_FIRST: "%m{0}%d{0}%Y"}  # {0}: the separator
+# What databases and spreadsheets write for an unknown date: their first day, their day 0 and the day before.
 NO_BIRTHS = frozenset({dt.date(1900, 1, 1), dt.date(1899, 12, 31), dt.date(1899, 12, 30)})
-NO_SAMPLES = NO_BIRTHS | {dt.date(1970, 1, 1), dt.date(1980, 1, 1)}  # first days too, but people were born on them
+NO_SAMPLES = NO_BIRTHS | {dt.date(1970, 1, 1), dt.date(1980, 1, 1)}  # also epochs, but people were born on these days
 
 _TIME = re.compile(
     r"[T ] ?(?:[01]?\d|2[0-4])(?::[0-5]\d){1,2}(?:[.,]\d+)?(?: ?[AP]\.?M\.?)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?))?$",
@@ -27,37 +27,37 @@ _TIME = re.compile(
 )
 _YEAR_FIRST = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)
 _YEAR_LAST = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})", re.ASCII)
-_PROOF = re.compile(r"(?<!\d)(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?!\d)", re.ASCII)  # whatever stands around it
+_PROOF = re.compile(r"(?<!\d)(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?!\d)", re.ASCII)  # with any text around it
 _SLASHES_YEAR_FIRST = re.compile(r"\d{4}/\d{1,2}/\d{1,2}", re.ASCII)
 _FOR_ZEROS = re.compile(r"(\d{1,4})\s*([/.-])\s*(\d{1,4})\s*\2\s*(\d{1,4})", re.ASCII)
-_LIKE_A_DATE = re.compile(r"\d+\s*([/-])\s*\d+\s*\1\s*\d+")  # in the digits of any script
-_WITHOUT_GAP = re.compile(r"%[dmyY]%[dmyY]")  # a format in which nothing parts two of its numbers
+_LIKE_A_DATE = re.compile(r"\d+\s*([/-])\s*\d+\s*\1\s*\d+")  # digits of any script
+_WITHOUT_GAP = re.compile(r"%[dmyY]%[dmyY]")  # a format with no separator between two of its numbers
 _WITH_TIME = re.compile(r"%[HIMSfpzXcT]")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of dates, read."""
+    """A parsed column of dates."""
 
     dates: list[dt.date | None]  # None where a cell is empty or unreadable
-    reading: str  # how, for run.json
-    unproven: bool = False  # whether a date could have been read in another order
+    reading: str  # how the dates were read, for run.json
+    unproven: bool = False  # whether a date could also be read in the other order
 
 
 def age_in_years(birth: dt.date, at: dt.date) -> float:
-    """Age in years of 365.25 days; negative if `at` lies before `birth`."""
+    """Age in years of 365.25 days; negative if `at` is before `birth`."""
     return (at - birth).days / DAYS_PER_YEAR
 
 
 def check_date_format(date_format: str, option: str = "--date-format", *, births: bool = True) -> None:
-    """Refuse a format that cannot give a date back.
+    """Refuse a format that does not determine a date.
 
     Args:
-        option: that it was given with, for the message.
-        births: whether it reads dates of birth, which reach back more than a hundred years.
+        option: the option that gave it, for the message.
+        births: whether it is for dates of birth, which reach back more than a hundred years.
 
     Raises:
-        UsageError: it is no strptime format, leaves out day, month or year, or has two-digit years for births.
+        UsageError: it is not a strptime format, lacks day, month or year, or has two-digit years for births.
     """
     if date_format == ISO:
         return
@@ -66,15 +66,15 @@ def check_date_format(date_format: str, option: str = "--date-format", *, births
     if births and not _gives_back(dt.date(1918, 6, 16), date_format):  # strptime reads the year 18 as 2018
         raise UsageError(
             f"{option} {date_format}: two-digit years, which cannot tell a birth in 1918 from one in 2018. Write "
-            f"births with four-digit years (%Y); for samples alone say --sample-date-format"
+            f"births with four-digit years (%Y); for samples only, use --sample-date-format"
         )
 
 
 def _gives_back(date: dt.date, date_format: str) -> bool:
-    moment = dt.datetime(date.year, date.month, date.day, tzinfo=dt.UTC)  # so that %z gives an offset
+    moment = dt.datetime(date.year, date.month, date.day, tzinfo=dt.UTC)  # so that %z produces an offset
     try:
         return _by_format(moment.strftime(date_format), date_format) == date
-    except (UnicodeEncodeError, re.error):  # bytes that are no text; strptime on %d twice
+    except (UnicodeEncodeError, re.error):  # bytes that are not text; strptime if %d occurs twice
         return False
 
 
@@ -87,18 +87,18 @@ def parse_column(
     *,
     proof_needed: bool = False,
 ) -> Column:
-    """Read a column of dates by one rule.
+    """Parse a column of dates by one rule.
 
     Args:
         cells: the column's cells, stripped of blanks.
         rows: each cell's line in the file, for the message.
-        date_format: a strptime format, or ISO, that replaces the rule.
-        proof_needed: whether a date must show which of its numbers is the day, as where the table's other signs do not
-            say which country it comes from.
+        date_format: a strptime format, or ISO, used instead of the rule.
+        proof_needed: whether an unambiguous date must prove the order of day and month, because nothing else in the
+            table tells which country it comes from.
 
     Raises:
-        CohortError: a date is impossible in the order that the rule takes, or nothing shows the order: then the
-            column's meaning is in doubt.
+        CohortError: a date is impossible in the rule's order, or nothing proves the order: the column is then
+            ambiguous.
     """
     if date_format is not None:
         return Column([_by_format(cell, date_format) for cell in cells], date_format)
@@ -117,12 +117,12 @@ def parse_column(
 
 
 def is_placeholder(cell: str, date: dt.date | None, none: frozenset[dt.date]) -> bool:
-    """Whether a date stands for an unknown one, such as 00/00/1929 or one of `none`."""
+    """Whether a date is a placeholder for an unknown date, such as 00/00/1929 or one of `none`."""
     return date in none or has_zero_part(_TIME.sub("", cell))
 
 
 def has_zero_part(cell: str) -> bool:
-    """Whether a date with a four-digit year has a day, month or year of zero."""
+    """Whether a date with a four-digit year has zero as day, month or year."""
     match = _FOR_ZEROS.fullmatch(cell)
     if match is None:
         return False
@@ -132,39 +132,39 @@ def has_zero_part(cell: str) -> bool:
 
 @dataclass(frozen=True)
 class _Doubt:
-    """Where dates are in doubt, for the message."""
+    """Where dates are ambiguous, for the message."""
 
     path: str
     column: str
 
     def error(self, row: int, what: str, date_format: str | None) -> CohortError:
-        say = f"say --date-format {date_format}, or " if date_format else ""
+        advice = f"use --date-format {date_format}, or " if date_format else ""
         return CohortError(
-            f"{self.path}, line {row}, column {self.column}: {what}. No date in this column can be trusted: {say}write "
-            f"all dates as year-month-day, with four-digit years"
+            f"{self.path}, line {row}, column {self.column}: {what}. No date in this column can be trusted: {advice}"
+            f"write all dates as year-month-day, with four-digit years"
         )
 
 
 @dataclass(frozen=True)
 class _Order:
-    """Which comes first in a column's dates, the day or the month."""
+    """Which comes first in a column's dates, day or month."""
 
     name: str
-    proven: bool  # or no date could be read in both
+    proven: bool  # by a date, or because no date is ambiguous
 
 
 def _order(
     cells: Sequence[str], bare: Sequence[str], rows: Sequence[int], sign: str, doubt: _Doubt, proof_needed: bool
 ) -> _Order:
-    """The order of the column's dates with this sign between the numbers.
+    """The order of day and month in the column's dates with this separator.
 
     Args:
-        bare: the cells without a time of day. A date with something else around it is not read, but proves the order.
+        bare: the cells without a time of day. A date with other text around it is not parsed, but proves the order.
     """
     usual = USUAL[sign]
     (other,) = {DAY_FIRST, MONTH_FIRST} - {usual}
-    proven: dict[str, int] = {}  # order -> the first line that can be nothing else
-    unclear: int | None = None  # the first line that could be both
+    proven: dict[str, int] = {}  # order -> the first line that allows no other
+    unclear: int | None = None  # the first ambiguous line
     for cell, without_time, row in zip(cells, bare, rows, strict=True):
         match = _PROOF.search(cell)
         if match is None or match[2] != sign:
@@ -177,10 +177,10 @@ def _order(
         elif day_first or month_first:
             proven.setdefault(DAY_FIRST if day_first else MONTH_FIRST, row)
     if len(proven) == 2:
-        what = f"dates as {usual} and as {other} stand in this column, which mean different days"
+        what = f"the column has dates as {usual} and as {other}"
         raise doubt.error(max(proven.values()), what, None)
     if other in proven and not proof_needed:
-        what = f"a date that can only be {other}, where {usual} is usual"
+        what = f"a date that can only be {other}, but {usual} is expected"
         raise doubt.error(proven[other], what, FORMATS[other].format(sign))
     if not proven and unclear and proof_needed:
         what = f"a date that may be {DAY_FIRST} or {MONTH_FIRST}, and no other date in this column shows which"
@@ -210,7 +210,7 @@ def _date(year: int, month: int, day: int) -> dt.date | None:
 
 
 def _by_format(cell: str, date_format: str) -> dt.date | None:
-    if any(sign.isdecimal() and not sign.isascii() for sign in cell):  # strptime takes the digits of every script
+    if any(sign.isdecimal() and not sign.isascii() for sign in cell):  # strptime accepts the digits of every script
         return None
     if date_format == ISO or not _WITH_TIME.search(date_format):
         cell = _TIME.sub("", cell)
@@ -221,5 +221,5 @@ def _by_format(cell: str, date_format: str) -> dt.date | None:
         date = dt.datetime.strptime(cell, date_format).date()
     except ValueError:
         return None
-    # Where nothing parts the numbers, 1121950 would be 11 February: a spreadsheet took the zero of 01121950 away.
+    # Without separators, 1121950 would be read as 11 February: a spreadsheet has dropped the zero of 01121950.
     return None if _WITHOUT_GAP.search(date_format) and date.strftime(date_format) != cell else date

@@ -1,4 +1,4 @@
-"""Folders that no row of the table names, and names that only look the same."""
+"""Folders without a row in the table, and names that only look the same."""
 
 import os
 import unicodedata
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from infer.errors import CohortError
 
-LONGEST_NAME = 255  # bytes, of a folder: and so characters at most
+LONGEST_NAME = 255  # bytes of a folder name, and so also its most characters
 
 
 def folders_without_row_of(folder: Path, named: Collection[str]) -> tuple[str, ...]:
-    """The folders in the cohort's folder that no row names, sorted; hidden ones are not meant for lympho."""
+    """The folders in the cohort's folder without a row, sorted; hidden folders are ignored."""
     try:
-        with os.scandir(folder) as entries:  # knows of most entries what they are without asking the disk for each
+        with os.scandir(folder) as entries:  # knows the type of most entries without another system call
             return tuple(
                 sorted(
                     entry.name
@@ -28,11 +28,11 @@ def folders_without_row_of(folder: Path, named: Collection[str]) -> tuple[str, .
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or where nobody may look
+    except OSError:  # a loop of links, or a target without permission
         return False
 
 
 def look_alike_key(name: str) -> str:
-    """What two names have in common that differ only in Unicode composition, case or blanks around them."""
+    """A key that is equal for names that differ only in Unicode composition, case or surrounding blanks."""
     name = name[:LONGEST_NAME]
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()

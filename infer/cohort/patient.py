@@ -1,4 +1,4 @@
-"""A patient as the table describes it, and the whole table, read."""
+"""A patient as described by the table, and the whole table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from infer.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Clinical:
-    """What the hospital knows beside the pictures."""
+    """A patient's clinical values."""
 
     female: bool
     lymph_count: float  # 10^9/L
@@ -25,14 +25,14 @@ class Clinical:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why a patient has no probability: `refused` by its data, or `failed` though it should have been scorable."""
+    """Why a patient has no probability: `refused` because of its data, or `failed` although it should be scorable."""
 
     status: str  # refused or failed
     reason: str  # "code: sentence"
 
     @classmethod
     def of(cls, reason: Reason, **details: object) -> "Verdict":
-        """The verdict of a reason; `details` fill the gaps of its sentence."""
+        """The verdict for a reason; `details` fill the placeholders of its sentence."""
         return cls(reason.status, reason.text(**details))
 
 
@@ -41,16 +41,16 @@ class Patient:
     """One row of the table."""
 
     patient_id: str
-    line: int  # where the row begins in the table, the header is line 1
+    line: int  # of the table, where the row begins; the first line is 1
     clinical: Clinical | None
     verdict: Verdict | None
-    label: str = ""  # the cell as it stands; training checks it
-    look_alike: str = ""  # a folder whose name looks the same as the ID and is another, where no folder has the ID's
+    label: str = ""  # the unchanged cell; training checks it
+    look_alike: str = ""  # a folder without a row whose name looks like the ID but differs from it
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The table, read."""
+    """A cohort as read from its table."""
 
     folder: Path
     table: Path
@@ -59,5 +59,5 @@ class Cohort:
     has_sample_dates: bool
     has_labels: bool
     readings: Mapping[str, str] = field(default_factory=dict)  # column -> how it was read, for run.json
-    unproven: tuple[str, ...] = ()  # columns with dates that could have been read in another order
-    folders_without_row: tuple[str, ...] = ()  # in the cohort's folder, but named by no row; sorted
+    unproven: tuple[str, ...] = ()  # columns with dates that could also be read in the other order
+    folders_without_row: tuple[str, ...] = ()  # in the cohort's folder, but without a row; sorted

@@ -1,4 +1,4 @@
-"""Reads a cohort's table: one row a patient, each either clinically complete or with the verdict why not.
+"""Reads a cohort's table: one patient per row, each with complete clinical values or with the verdict why not.
 
 Format of the public lymphocytosis challenge: ID, GENDER, DOB, LYMPH_COUNT, for training LABEL, optionally SAMPLE_DATE
 and AGE. Values never appear in messages that may reach a log; IDs, lines and columns do.
@@ -40,19 +40,19 @@ def read_cohort(
     """Read the table of a cohort.
 
     Args:
-        folder: holds the table and one folder of pictures a patient.
-        plausible: outside these ranges a patient is refused.
-        annotations: the table, where it does not lie in the folder under its usual name.
-        reference_date: ages are taken at SAMPLE_DATE, where there is none at this date; None refuses such patients.
+        folder: contains the table and one folder of pictures per patient.
+        plausible: patients outside these ranges are refused.
+        annotations: the table, if it is not in the folder under its usual name.
+        reference_date: date at which ages are taken for patients without SAMPLE_DATE; None refuses such patients.
         date_format: strptime format of all dates in the table.
-        sample_date_format: the same for SAMPLE_DATE alone.
-        sex_codes: what GENDER's codes mean, as `parse_sex_codes` gives them; None for the rule.
+        sample_date_format: the same, for SAMPLE_DATE only.
+        sex_codes: meaning of the codes in GENDER, from `parse_sex_codes`; None to use the built-in rule.
         today: a sample dated more than a day later is refused; default: today (UTC).
 
     Raises:
-        UsageError: a date format gives no dates.
+        UsageError: a date format does not determine a date.
         CohortError: the folder or the table is missing or unreadable, or the table is ragged, lacks a column, has no
-            row, or its dates, sexes or numbers are in doubt.
+            row, or its dates, sexes or numbers are ambiguous.
     """
     if date_format is not None:
         check_date_format(date_format)
@@ -95,7 +95,7 @@ def _patients(
     patients: dict[tuple[str, int], Patient] = {}
     for row, age, sex in zip(rows, ages, of_sexes, strict=True):
         patient_id = row.cells["ID"]
-        # A patient with two rows has one result: failed, in the place of the first. Rows without ID stay apart.
+        # A patient with two rows gets one result, failed, at the first row's position. Rows without ID stay separate.
         key = (patient_id, 0 if patient_id else row.line)
         if key not in patients:
             patient = patient_of_row(row, age, sex, times[patient_id], plausible)
@@ -110,8 +110,8 @@ def _read(folder: Path, table: Path) -> bytes:
     except OSError as error:
         raise CohortError(f"{folder}: cannot be read ({error.strerror}). Name another folder") from error
     try:
-        if table.exists() and not table.is_file():  # a pipe would keep the night waiting
-            raise CohortError(f"{table}: is no file. Name the table with --annotations")
+        if table.exists() and not table.is_file():  # reading a pipe would block the nightly run
+            raise CohortError(f"{table}: is not a regular file. Name the table with --annotations")
         return table.read_bytes()
     except OSError as error:
         raise CohortError(f"{table}: cannot be read ({error.strerror}). Name the table with --annotations") from error

@@ -1,4 +1,4 @@
-"""Which values a patient may have: a bundle says it, the cohort is held against it."""
+"""The plausible values of a patient: stated by the bundle, checked for each patient of the cohort."""
 
 import msgspec
 
@@ -14,8 +14,8 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plausible(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Outside these a patient is refused."""
+    """Patients outside these ranges are refused."""
 
     age_years: Range
-    lymph_count: Range  # 10^9/L; the low end itself is excluded, a count is above 0
+    lymph_count: Range  # 10^9/L; a count of 0 is refused in any case
     minimum_images: int

@@ -1,4 +1,4 @@
-"""One row of the table as a patient: complete, or with the reason why not."""
+"""Turns one row of the table into a patient: complete, or with the reason why not."""
 
 from infer.cohort.patient import Clinical, Patient, Verdict
 from infer.cohort.plausible import Plausible
@@ -11,8 +11,8 @@ def patient_of_row(row: Row, age: float | Verdict, sex: Sex | None, times: int, 
     """The patient of a row.
 
     Args:
-        age: in years, or why there is none.
-        times: rows with this ID.
+        age: in years, or the reason why there is none.
+        times: number of rows with this ID.
     """
     patient_id = row.cells["ID"]
     label = row.cells.get("LABEL", "")

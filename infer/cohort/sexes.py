@@ -1,7 +1,7 @@
-"""Sex as hospitals write it. What a code means is decided once for the whole column, never row by row.
+"""Sex as hospitals write it. The meaning of a code is decided once for the whole column, never row by row.
 
-M and F are male and female. In other languages M may be *mujer*, *moteris* or *Mädchen*, and F *férfi*: where a column
-shows that it does not hold M and F, other codes count only as a pair that means one thing, or as --sex-codes says.
+M and F are male and female. In other languages M may be *mujer*, *moteris* or *Mädchen*, and F *férfi*: if a column
+contains codes other than M and F, these are accepted only as an unambiguous pair, or as given by --sex-codes.
 """
 
 import unicodedata
@@ -14,7 +14,7 @@ from infer.errors import CohortError, UsageError
 Sex = Literal["male", "female"]
 OPTION = "--sex-codes"
 USUAL: Mapping[str, Sex] = {"M": "male", "F": "female"}
-# Pairs of letters that mean one thing where both are in the column. Not H and M: hombre, mujer or macho, hembra.
+# Pairs of letters that are unambiguous if both are in the column. Not H and M: hombre, mujer or macho, hembra.
 PAIRS: tuple[Mapping[str, Sex], ...] = (
     {"H": "male", "F": "female"},  # homme, femme
     {"M": "male", "W": "female"},  # männlich, weiblich; man, woman
@@ -36,7 +36,7 @@ WORDS: Mapping[str, Sex] = {
         "female",
     ),
 }  # fmt: skip
-# Says that nobody knows, or something else than male and female: a matter of that patient alone.
+# Unknown, or neither male nor female: concerns that patient only.
 UNKNOWN = frozenset(
     (
         "", "?", "-", "--", ".", "0", "9", "U", "UNK", "UNKNOWN", "N/A", "NA", "NAN", "NULL", "NONE", "X", "D", "O",
@@ -47,15 +47,15 @@ UNKNOWN = frozenset(
 )  # fmt: skip
 SYSTEMS: tuple[Mapping[str, Sex], ...] = (USUAL, *PAIRS, WORDS)
 CODES = frozenset(code for system in SYSTEMS for code in system) | {"1", "2"}
-LONGEST = 40  # characters of a code that are looked at
+LONGEST = 40  # characters of a code that are compared
 MOST_NAMED = 6
 
 
 def parse_sex_codes(text: str) -> dict[str, Sex]:
-    """What --sex-codes says, such as M=male,F=female or 1=male,2=female: by code, folded as `sexes` compares them.
+    """Parse --sex-codes, such as M=male,F=female or 1=male,2=female: sexes by normalised code, as `sexes` needs.
 
     Raises:
-        UsageError: it is written otherwise, a code stands twice, or one of the two is missing.
+        UsageError: the syntax is wrong, a code occurs twice, or one of the two sexes is missing.
     """
     codes: dict[str, Sex] = {}
     for part in text.split(","):
@@ -72,15 +72,15 @@ def parse_sex_codes(text: str) -> dict[str, Sex]:
 def sexes(
     cells: Sequence[str], lines: Sequence[int], column: str, path: str, codes: Mapping[str, Sex] | None
 ) -> tuple[list[Sex | None], str]:
-    """Each cell's sex, None where it is empty or says none; and how the column was read, for run.json.
+    """Each cell's sex, None where it is empty or neither; and how the column was read, for run.json.
 
     Args:
-        cells: the column's, stripped of blanks.
-        lines: each cell's in the file, for the message.
-        codes: what `parse_sex_codes` gave, instead of the rule.
+        cells: the column's cells, stripped of blanks.
+        lines: each cell's line in the file, for the message.
+        codes: from `parse_sex_codes`, used instead of the built-in rule.
 
     Raises:
-        CohortError: without codes, what the column's codes mean is in doubt.
+        CohortError: no codes were given, and the meaning of the column's codes is ambiguous.
     """
     folded = [_folded(cell) for cell in cells]
     if codes is None:
@@ -98,23 +98,23 @@ def _meaning(cells: Sequence[str], lines: Sequence[int], column: str, path: str)
     for system in SYSTEMS:
         others = times.keys() - system.keys()
         each = [sum(times[code] for code in system if system[code] == sex) for sex in ("male", "female")]
-        # What is no code anywhere, and rarer than either sex, is a slip and a matter of its patient alone.
+        # An unknown code that is rarer than either sex is a typing error and concerns its patient only.
         if not others & CODES and sum(times[code] for code in others) < min(each):
             return system
     line = next(line for cell, line in zip(cells, lines, strict=True) if cell in times and cell not in USUAL)
-    # Where columns are shifted, ages and names stand here: they must not get into a log.
+    # If columns are shifted, this one contains ages or names, which must not get into a log.
     named = sorted(
         {code if code in CODES or (len(code) == 1 and code.isprintable()) else "other text" for code in times}
     )
     listed = ", ".join(named[:MOST_NAMED]) + (", ..." if len(named) > MOST_NAMED else "")
     raise CohortError(
-        f"{path}, line {line}, column {column}: the column holds {listed}, and it is not clear which means male and "
-        f"which female. Say it, for example {OPTION} H=male,M=female; leave out codes that mean neither"
+        f"{path}, line {line}, column {column}: the column contains {listed}, and it is not clear which means male and "
+        f"which female. Specify them, e.g. {OPTION} H=male,M=female; leave out codes that mean neither"
     )
 
 
 def _folded(code: str) -> str:
-    """Without accents, in capitals."""
+    """The code without accents, in upper case."""
     plain = unicodedata.normalize("NFKD", code[:LONGEST].casefold())
     return "".join(sign for sign in plain if not unicodedata.combining(sign)).upper().replace("Ł", "L")
 

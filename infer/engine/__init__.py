@@ -1,1 +1,1 @@
-"""onnxruntime: sessions, batches through the graphs, and what takes over where a device fails."""
+"""onnxruntime: sessions, batches, the self-test, and the fallback if a device fails."""

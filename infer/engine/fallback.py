@@ -1,6 +1,6 @@
-"""The networks as scoring uses them: several batches side by side, in the fastest precision that works here.
+"""The networks as used for scoring: several batches in parallel, in the fastest precision that works on this machine.
 
-Where a device or a precision fails, its fallback takes over.
+If a device or a precision fails, the engine switches to its fallback.
 """
 
 import threading
@@ -15,21 +15,21 @@ from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.machine.processors import check_threads
 from infer.members.member import Floats, Member, Opinion, Precision
 
-# Small batches stay in a processor's caches and need least memory: 8 pictures are as fast as 32.
+# Small batches fit a CPU's caches and need the least memory: 8 pictures per batch are as fast as 32.
 BATCH_SIZES = {CPU: 8, CUDA: 256}
-# What suits the device, where the bundle has it.
+# The default precision of a device, if the bundle has it.
 FASTEST: dict[str, Precision] = {CPU: "int8", CUDA: "float16"}
-MOST_CALLERS = 16  # each needs memory for its own batch's maps
+MOST_CALLERS = 16  # threads; each needs memory for the feature maps of its batch
 
 Found = TypeVar("Found")
 
 
 class Engine:
-    """Networks that several threads may ask, and that are replaced as a whole where the device gives way.
+    """Networks that several threads may use, and that are replaced as a whole if the device fails.
 
-    A device that computes wrongly in its fastest precision computes in float32. A GPU with too little memory gets
-    smaller batches; one that gives up is left for the processor, in float32, if the device may move; else it is an
-    error. Whatever is done without stands in `downgrades`.
+    If the self-test fails in a device's fastest precision, the fallback is float32. A GPU with too little memory gets
+    smaller batches. If a GPU fails, the fallback is the CPU in float32 if the device may move, otherwise an error.
+    Every fallback is recorded in `downgrades`.
     """
 
     def __init__(
@@ -43,27 +43,27 @@ class Engine:
         """Load and check the graphs.
 
         Args:
-            batch_size: pictures; None for what suits the device.
-            processors: for the graphs that run on them.
-            precision: None for what suits the device; float32 where the bundle does not have it.
+            batch_size: pictures; None for the device's default.
+            processors: CPUs for the graphs.
+            precision: None for the device's default; float32 if the bundle does not have it.
 
         Raises:
-            BundleError: a graph's inputs or outputs are not what this program feeds and reads.
-            DeviceError: the device does not run them and may not be left.
-            ThreadError: the threads that this takes cannot be started.
+            BundleError: a graph's inputs or outputs are not those that this program expects.
+            DeviceError: the device cannot run them and there is no fallback.
+            ThreadError: the threads that this needs cannot be started.
         """
         self.batch_size = batch_size or BATCH_SIZES[device.provider]
         self.downgrades: list[str] = []  # for run.json
         self.processors = processors
-        # Batches side by side, each on few threads, take less time than one after the other on many: every layer of a
-        # network ends with its threads waiting for the last of them. A GPU takes one at a time.
+        # Parallel batches on few threads each are faster than consecutive batches on many threads: at the end of every
+        # layer, the threads wait for the slowest of them. A GPU processes one batch at a time.
         self.callers = 1 if device.provider == CUDA else min(processors, MOST_CALLERS)
         self._threads = max(1, processors // self.callers)
         self._bundle = bundle
-        self._giving_way = threading.Lock()
+        self._switching = threading.Lock()
         fastest = precision or FASTEST[device.provider]
         self._networks = self._load(device, fastest if bundle.manifest.reduced(fastest) else "float32")
-        # The callers' and one that waits for pictures. Found out now, while an earlier run's results still stand.
+        # The callers and one thread that waits for pictures. Checked now, while an earlier run's results still exist.
         check_threads(self.callers + 1)
 
     def __str__(self) -> str:
@@ -76,12 +76,12 @@ class Engine:
 
     @property
     def device(self) -> Device:
-        """Where the networks are now."""
+        """The device that the networks run on now."""
         return self._networks.device
 
     @property
     def precision(self) -> Precision:
-        """In which the networks that see pictures compute now, or some of them."""
+        """The current precision of the networks that take pictures, or of some of them."""
         return self._networks.precision
 
     @property
@@ -91,17 +91,17 @@ class Engine:
 
     @property
     def batch_size_now(self) -> int:
-        """Pictures that go through the networks at a time, after all that was done without."""
+        """The current batch size, after any downgrades."""
         return self._networks.batch_size
 
     def prove(self) -> str:
-        """The self-test; where it fails, float32 takes the place of another precision, and the processor a device's.
+        """Run the self-test; if it fails, switch from a reduced precision to float32, and from a GPU to the CPU.
 
-        Returns as `self_test`.
+        Returns the digest from `self_test`.
 
         Raises:
-            BundleError: as `self_test`.
-            DeviceError: the device gave up and may not be left.
+            BundleError: as for `self_test`.
+            DeviceError: the device failed and there is no fallback.
         """
         while True:
             device, precision = self.device, self.precision
@@ -111,23 +111,23 @@ class Engine:
             except BundleError as failure:
                 error = failure
             if (self.device, self.precision) != (device, precision):
-                continue  # left under way: of two ways' answers neither the verdict nor the digest means anything
+                continue  # a fallback during the test mixed two devices' outputs: verdict and digest are meaningless
             if error is None:
                 return digest
             if precision != "float32":
                 self._networks = self._in_float32(device, precision, error)
             elif device.may_move:
-                self._networks = self._on_the_processor(device, str(error))
+                self._networks = self._on_the_cpu(device, str(error))
             else:
                 raise error
 
     def score_pictures(self, images: Images, clinical: Floats) -> Seen:
         """Score pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
 
-        As many threads as `callers` may call this side by side.
+        Up to `callers` threads may call this in parallel.
 
         Raises:
-            DeviceError: the device gave up and may not be left.
+            DeviceError: the device failed and there is no fallback.
         """
         parts: list[Seen] = []
         done = 0
@@ -137,17 +137,17 @@ class Engine:
             return networks.score_pictures(images[done:end], clinical[done:end]), end
 
         while done < len(images):
-            part, done = self._insist(next_part)
+            part, done = self._retry(next_part)
             parts.append(part)
         return joined(parts)
 
     def score_patient(self, sums: Mapping[str, Any], clinical: Floats) -> dict[str, Opinion]:
-        """As `Networks.score_patient`.
+        """Like `Networks.score_patient`.
 
         Raises:
-            DeviceError: the device gave up and may not be left.
+            DeviceError: the device failed and there is no fallback.
         """
-        return self._insist(lambda networks: networks.score_patient(sums, clinical))
+        return self._retry(lambda networks: networks.score_patient(sums, clinical))
 
     def _load(self, device: Device, precision: Precision) -> Networks:
         try:
@@ -157,35 +157,35 @@ class Engine:
                 return self._in_float32(device, precision, error)
             if not (device.may_move and isinstance(error, DeviceError)):
                 raise
-            return self._on_the_processor(device, str(error))
+            return self._on_the_cpu(device, str(error))
 
     def _in_float32(self, device: Device, precision: Precision, why: BundleError | DeviceError) -> Networks:
         self.downgrades.append(f"float32 instead of {precision}: {why}")
         return self._load(device, "float32")
 
     def _tested_in_float32(self, networks: Networks, why: DeviceError) -> Networks:
-        """Under way nothing else would find out that the device computes wrongly in float32."""
+        """Without this test, nothing would reveal during a run that the device computes wrongly in float32."""
         others = self._in_float32(networks.device, networks.precision, why)
         try:
             self_test(others, self._bundle)
         except (BundleError, DeviceError) as error:
             if not others.device.may_move:
                 raise
-            return self._on_the_processor(others.device, str(error))
+            return self._on_the_cpu(others.device, str(error))
         return others
 
-    def _insist(self, work: Callable[[Networks], Found]) -> Found:
-        """Do the work with the networks as they are now, until it is done or the device may not be left."""
+    def _retry(self, work: Callable[[Networks], Found]) -> Found:
+        """Run `work` with the current networks; after a failure, switch to the fallback and repeat."""
         while True:
             networks = self._networks
             try:
                 return work(networks)
             except DeviceError as error:
-                self._give_way(networks, error)
+                self._switch(networks, error)
 
-    def _give_way(self, networks: Networks, error: DeviceError) -> None:
-        """Replace networks that failed, unless another thread has seen to it."""
-        with self._giving_way:
+    def _switch(self, networks: Networks, error: DeviceError) -> None:
+        """Replace networks that failed, unless another thread has already done so."""
+        with self._switching:
             if self._networks is not networks:
                 return
             if isinstance(error, DeviceMemoryError) and networks.batch_size > ROWS:
@@ -195,13 +195,15 @@ class Engine:
             elif networks.precision != "float32" and not isinstance(error, DeviceMemoryError):
                 self._networks = self._tested_in_float32(networks, error)
             elif networks.device.may_move:
-                self._networks = self._on_the_processor(networks.device, str(error))
+                self._networks = self._on_the_cpu(networks.device, str(error))
             else:
                 raise error
 
-    def _on_the_processor(self, device: Device, why: str) -> Networks:
-        """Networks that have passed the self-test there. What fitted the GPU may be too much for its memory."""
+    def _on_the_cpu(self, device: Device, why: str) -> Networks:
+        """Self-tested networks on the CPU, with its default batch size: the GPU's may not fit into memory."""
         self.downgrades.append(f"moved from {device.provider} to {CPU}: {why}")
-        networks = Networks(self._bundle, Device(CPU, f"{device.note}, then left"), BATCH_SIZES[CPU], self._threads)
+        networks = Networks(
+            self._bundle, Device(CPU, f"{device.note}, then fell back to the CPU"), BATCH_SIZES[CPU], self._threads
+        )
         self_test(networks, self._bundle)
         return networks

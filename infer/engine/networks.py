@@ -1,4 +1,4 @@
-"""The networks of a bundle, checked and ready: batches of crops in, what each member sees in them out."""
+"""The networks of a bundle, loaded and checked: batches of crops in, each member's outputs out."""
 
 import copy
 from collections import Counter
@@ -15,18 +15,18 @@ from infer.errors import BundleError
 from infer.members.member import Floats, GraphForm, Member, Opinion, Precision
 
 Images = npt.NDArray[np.uint8]
-Seen = dict[str, dict[str, Floats]]  # member -> output -> (N, ...): what the members say of some pictures
+Seen = dict[str, dict[str, Floats]]  # member -> output -> (N, ...), for N pictures
 
-# Batches are padded to a multiple of it: left-over rows of a matrix go through kernels of their own, which round
-# otherwise, and a score's last digit must not depend on --batch-size.
+# Batches are padded to a multiple of this: leftover rows of a matrix use other kernels, which round differently, and a
+# score's last digit must not depend on --batch-size.
 ROWS = 8
 
 
 class Networks:
-    """All graphs of a bundle. Pictures always go through in batches of one fixed size, the last one padded.
+    """All graphs of a bundle. Pictures are always processed in batches of one fixed size, the last one padded.
 
-    A second batch shape would enlarge onnxruntime's memory arena for good, and a score must not depend on how many
-    other pictures happen to share its batch.
+    A second batch shape would enlarge onnxruntime's memory arena permanently, and a score must not depend on how many
+    other pictures are in its batch.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class Networks:
             precision: one that the bundle has.
 
         Raises:
-            BundleError: a graph's inputs or outputs are not what this program feeds and reads.
-            DeviceError: the device does not run them.
+            BundleError: a graph's inputs or outputs are not those that this program expects.
+            DeviceError: the device cannot run them.
         """
         self._device = device
         self._precision: Precision = precision
@@ -69,7 +69,7 @@ class Networks:
 
     @property
     def precision(self) -> Precision:
-        """In which the networks that see pictures compute, or some of them."""
+        """The precision of the networks that take pictures, or of some of them."""
         return self._precision
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Networks:
         """Score up to `batch_size` pictures: (N, 112, 112, 3) uint8 and their patients' clinical values (N, 3).
 
         Raises:
-            DeviceError: the device gave up.
+            DeviceError: the device failed.
         """
         number = len(images)
         rows = -(-self.batch_size // ROWS) * ROWS
@@ -98,14 +98,14 @@ class Networks:
         return {name: {output: of[:number] for output, of in one.items()} for name, one in seen.items()}
 
     def score_patient(self, sums: Mapping[str, Any], clinical: Floats) -> dict[str, Opinion]:
-        """What each member says of one patient.
+        """Each member's output for one patient.
 
         Args:
-            sums: by member, of all the patient's pictures.
+            sums: by member, over all the patient's pictures.
             clinical: (3,)
 
         Raises:
-            DeviceError: the device gave up.
+            DeviceError: the device failed.
         """
         return {member.name: member.conclude(sums[member.name], self._run, clinical) for member in self.members}
 
@@ -114,10 +114,10 @@ class Networks:
 
 
 def probe(bundle: Bundle) -> bytes:
-    """The smallest graph that loads alone: to find out whether a device runs any.
+    """The smallest graph that can be loaded on its own, to find out whether a device can run graphs.
 
     Raises:
-        BundleError: there is none.
+        BundleError: the bundle has no such graph.
     """
     files = [file for member in load_members(bundle.manifest) for file in member.graphs]
     if not files:
@@ -126,7 +126,7 @@ def probe(bundle: Bundle) -> bytes:
 
 
 def joined(parts: list[Seen]) -> Seen:
-    """Consecutive pictures as one."""
+    """Concatenate the outputs of consecutive pictures."""
     if len(parts) == 1:
         return parts[0]
     return {
@@ -139,6 +139,8 @@ def _check(graph: Graph, form: GraphForm) -> None:
     found = {name: (kind, shape[1:]) for name, (kind, shape) in graph.inputs.items()}
     if found != dict(form.inputs):
         wanted = dict(form.inputs)
-        raise BundleError(f"{graph.name}: takes {found}, this program feeds {wanted}. Export the bundle again")
+        raise BundleError(f"{graph.name}: has inputs {found}, this program expects {wanted}. Export the bundle again")
     if graph.outputs != form.outputs:
-        raise BundleError(f"{graph.name}: gives {graph.outputs}, this program reads {form.outputs}. Export again")
+        raise BundleError(
+            f"{graph.name}: has outputs {graph.outputs}, this program expects {form.outputs}. Export the bundle again"
+        )

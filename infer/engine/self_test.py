@@ -1,4 +1,4 @@
-"""The self-test: generated pictures, and what the bundle's exporter saw the networks make of them."""
+"""The self-test: generated pictures, and the networks' outputs for them recorded at export."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from infer.engine.sessions import Device
 from infer.errors import BundleError
 from infer.members.member import Floats, Member, Opinion, Precision
 
-CLOUDS = 7  # places a side between which the pictures are interpolated
+CLOUDS = 7  # grid points per side, between which the pictures are interpolated
 
 
 class Tested(Protocol):
-    """What can be put to the self-test: the networks themselves, or what stands before them."""
+    """What can be self-tested: the networks themselves, or an engine around them."""
 
     batch_size: int
 
@@ -31,11 +31,10 @@ class Tested(Protocol):
 
 
 def self_test_images(seed: int, number: int, size: int, colour: Sequence[float]) -> Images:
-    """Soft clouds around a colour, the same on every machine and NumPy: (number, size, size, 3).
+    """Smooth clouds around a colour, identical on every machine and NumPy version: (number, size, size, 3).
 
-    Smooth, as cells are: noise drives more of the networks' values to the end of the integers' range, where errors
-    vanish. RandomState's stream is frozen by NumPy's policy,
-    default_rng's is not; sums are of whole numbers, which no machine rounds.
+    They are smooth like cells: noise saturates more of the networks' integers, which hides errors. RandomState's stream
+    is frozen by NumPy's policy, default_rng's is not; all sums are integer sums, which do not depend on rounding.
 
     Args:
         colour: (3,) mean of red, green and blue.
@@ -52,7 +51,7 @@ def self_test_images(seed: int, number: int, size: int, colour: Sequence[float])
 
 
 def self_test_outputs(networks: Tested, images: Images, clinical: Floats) -> dict[str, Floats]:
-    """What the self-test compares, each flat: every picture alone, and as a patient of one picture."""
+    """The flat arrays that the self-test compares: single pictures, and each as a patient of one picture."""
     size = networks.batch_size
     seen = joined(
         [networks.score_pictures(images[i : i + size], clinical[i : i + size]) for i in range(0, len(images), size)]
@@ -71,10 +70,10 @@ def self_test_outputs(networks: Tested, images: Images, clinical: Floats) -> dic
 
 
 def self_test(networks: Tested, bundle: Bundle) -> str:
-    """Compare the graphs' outputs on this machine with those the bundle was exported with.
+    """Compare the graphs' outputs on this machine with those recorded at export.
 
     Returns:
-        SHA-256 of the outputs: where it is the same, processor, provider and library round alike.
+        SHA-256 of the outputs: if it is equal, CPU, provider and library round identically.
 
     Raises:
         BundleError: an output differs by more than the bundle allows.
@@ -86,7 +85,7 @@ def self_test(networks: Tested, bundle: Bundle) -> str:
     all_expected = test.expected | (reduced.expected if reduced else {})
     all_allowed = dict.fromkeys(all_expected, test.tolerance[provider])
     where, advice = provider, ". Do not use this bundle on this machine"
-    if reduced:  # float32 takes its place
+    if reduced:  # float32 is the fallback
         all_allowed |= reduced.tolerance
         where, advice = f"{provider} in {networks.precision}", ""
     images = self_test_images(test.seed, test.images, bundle.manifest.crop_size, bundle.manifest.drift.rgb_mean)

@@ -1,7 +1,7 @@
-"""onnxruntime sessions that know which provider they really got.
+"""onnxruntime sessions that check which provider they really got.
 
-A missing CUDA library gives a CPU session without an error, and get_available_providers() goes on listing CUDA. Only
-the session's own first provider, after it was made, tells.
+If a CUDA library is missing, onnxruntime creates a CPU session without an error, and get_available_providers() still
+lists CUDA. Only the first provider of the created session is reliable.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime  # here alone; infer/__init__.py has switched its telemetry off by now
+import onnxruntime  # only in this module; infer/__init__.py has already switched off its telemetry
 
 from infer.errors import BundleError, DeviceError, DeviceMemoryError, ThreadError
 from infer.machine.processors import check_threads
@@ -21,9 +21,9 @@ from infer.machine.processors import check_threads
 ONNXRUNTIME_VERSION: str = onnxruntime.__version__
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
-# One fixed algorithm and no TF32: the same picture has to give the same number tomorrow.
+# One fixed algorithm and no TF32: the same picture must give the same number every time.
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-# What takes the time. A few nodes that compute shapes are put on the processor on purpose; these never.
+# The expensive operators. onnxruntime deliberately puts a few nodes that compute shapes on the CPU, but never these.
 HEAVY = frozenset({"Conv", "Gemm", "MatMul", "MaxPool"})
 NO_MEMORY = (
     "out of memory",
@@ -33,37 +33,37 @@ NO_MEMORY = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )
-HOST_NAME = re.compile(r"\s*;?\s*hostname=\S+")  # run.json may leave the hospital, its machines' names need not
+HOST_NAME = re.compile(r"\s*;?\s*hostname=\S+")  # run.json may leave the hospital; host names should not
 NO_FOLDER = "/dev/null/none"  # cannot exist
-NO_THREAD = re.compile(r"pthread_create failed.*error msg: ([^\n]*)")  # onnxruntime's text
+NO_THREAD = re.compile(r"pthread_create failed.*error msg: ([^\n]*)")  # onnxruntime's message
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where graphs run, and why there."""
+    """The device that runs the graphs, and why it was chosen."""
 
     provider: str
     note: str  # for run.json
-    may_move: bool = False  # to the processor, if it gives up: auto was asked for
+    may_move: bool = False  # to the CPU if the device fails: auto was requested
 
 
 def choose_device(asked: str, probe: bytes) -> Device:
-    """The provider for `auto`, `cuda` or `cpu`, proven by a session on a graph.
+    """The device for `auto`, `cuda` or `cpu`, verified by creating a session.
 
     Args:
         probe: any graph of the bundle.
 
     Raises:
-        DeviceError: cuda was asked for and a session does not end up there.
+        DeviceError: cuda was requested, but a session does not run there.
     """
     if asked == "cpu":
-        return Device(CPU, "cpu asked for")
+        return Device(CPU, "cpu requested")
     problem = _cuda_problem(probe)
     if problem is None:
-        return Device(CUDA, f"{asked} asked for, cuda found", may_move=asked == "auto")
+        return Device(CUDA, f"{asked} requested, CUDA found", may_move=asked == "auto")
     if asked == "cuda":
         raise DeviceError(f"--device cuda: {problem}. Use --device cpu or auto, or repair the driver")
-    return Device(CPU, f"auto asked for, cuda not used: {problem}")
+    return Device(CPU, f"auto requested, CUDA not used: {problem}")
 
 
 class Graph:
@@ -75,12 +75,12 @@ class Graph:
         """Load a graph.
 
         Args:
-            weights: name and bytes of another graph, in which this one's weights stand.
+            weights: name and bytes of another graph that contains this one's weights.
 
         Raises:
-            BundleError: onnxruntime does not take it.
+            BundleError: onnxruntime cannot load it.
             ThreadError: its threads cannot be started.
-            DeviceError: it, or a node of it that takes time, ended up on another provider than the device's.
+            DeviceError: the graph, or an expensive node of it, runs on another provider than the device's.
         """
         self.name = name
         self._provider = device.provider
@@ -96,11 +96,11 @@ class Graph:
         """All outputs by name.
 
         Args:
-            inputs: by name; arrays, or what `shared` made of them.
+            inputs: by name; arrays, or results of `shared`.
 
         Raises:
             DeviceMemoryError: a GPU has too little memory for this batch.
-            DeviceError: a GPU gave up.
+            DeviceError: a GPU failed.
         """
         try:
             outputs = self._session.run(None, inputs)
@@ -112,11 +112,11 @@ class Graph:
 
 
 def shared(device: Device, array: npt.NDArray[Any]) -> Any:
-    """An input of several graphs: copied to a GPU once, instead of once for each of them.
+    """An input of several graphs, copied to a GPU only once.
 
     Raises:
-        DeviceMemoryError: the GPU has no room for it.
-        DeviceError: the GPU gave up.
+        DeviceMemoryError: the GPU has too little memory for it.
+        DeviceError: the GPU failed.
     """
     if device.provider == CPU:
         return array
@@ -133,7 +133,7 @@ def check_nodes(name: str, nodes: Iterable[tuple[str, str]], provider: str) -> C
         nodes: provider and operator of each.
 
     Raises:
-        DeviceError: one that takes time is not on the provider asked for. The session alone does not tell.
+        DeviceError: an expensive node is on another provider, which the session itself does not report.
     """
     nodes = list(nodes)
     elsewhere = Counter(
@@ -150,32 +150,32 @@ def _session(
 ) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; what matters comes back as an exception
+    options.log_severity_level = 3  # errors only; failures are also raised as exceptions
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    # Weights in files have no checksum, and would be looked for where the program was started.
+    # Weights in external files have no checksum, and would be searched for in the current folder.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
     if weights:
         options.add_external_initializers_from_files_in_memory([weights[0]], [weights[1]], [len(weights[1])])
-    # Each graph has threads of its own; left to spin after a run, they take the processors from the next graph's.
+    # Each graph has its own threads; if they spin after a run, they take CPU time from the next graph's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if provider == CUDA else []
-    check_threads(threads - 1)  # where it can start some of its own and not all, onnxruntime waits for ever
+    check_threads(threads - 1)  # onnxruntime hangs if it can start only some of its threads
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[*providers, CPU])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         if refused := NO_THREAD.search(str(error)):
             raise ThreadError(refused[1]) from error
-        if provider != CPU:  # it loads on the processor, or says there that it does not
+        if provider != CPU:  # if the graph itself is bad, loading it on the CPU will tell
             raise _device_error(name, provider, error) from error
         if short := _memory_error(name, error):
             raise short from error
         raise BundleError(f"{name}: onnxruntime cannot load this graph ({error}). Export the bundle again") from error
-    session.disable_fallback()  # else a failed run is tried again on the CPU, announced by a print
+    session.disable_fallback()  # otherwise a failed run is repeated on the CPU, with only a printed message
     return session
 
 
 def _memory_error(name: str, error: Exception) -> MemoryError | None:
-    """What a processor's shortage of memory is, which is no matter of the device or the bundle."""
+    """The error for a shortage of main memory, which is the fault of neither the device nor the bundle."""
     return MemoryError(f"for {name}") if _is_of_memory(error) else None
 
 
@@ -215,7 +215,7 @@ def _cuda_problem(probe: bytes) -> str | None:
 
 
 def _cuda_devices() -> int:
-    """Devices the driver knows. Asked before onnxruntime, which would write its failure to the terminal."""
+    """Number of devices known to the driver. Checked first because onnxruntime would print its failure."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

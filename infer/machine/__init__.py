@@ -1,1 +1,1 @@
-"""What the machine gives: processors, threads, the encoding of file names. Imports errors alone."""
+"""The machine: CPUs, threads, syncing to disk, the encoding of file names. Imports only infer.errors."""

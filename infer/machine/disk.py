@@ -1,4 +1,4 @@
-"""Puts files and folders on the disk, where the file system can."""
+"""Syncs files and folders to the disk, if the file system can."""
 
 import errno
 import os
@@ -6,21 +6,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-# A folder can be opened for reading alone, which is refused in some folders and is too little for some file systems.
+# Folders can only be opened for reading. Some folders refuse this, and some file systems need more for a sync.
 CANNOT_SYNC_FOLDERS = CANNOT_SYNC | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}
 
 
 def sync(file: int | Path) -> str:
-    """Put a file's bytes or a folder's names on the disk, if this file system can.
+    """Sync a file's bytes or a folder's entries to the disk, if this file system can.
 
     Args:
         file: the descriptor of a file, or the path of a folder.
 
     Returns:
-        What this file system cannot sync, and why; empty if it could.
+        What this file system cannot sync, and why; empty if the sync succeeded.
 
     Raises:
-        OSError: the disk is full or gone.
+        OSError: the disk is full or not available.
     """
     try:
         if isinstance(file, int):
@@ -36,13 +36,13 @@ def sync(file: int | Path) -> str:
 
 
 def sync_note(unsynced: Iterable[str]) -> str:
-    """A sentence about all that `sync` returned, for run.log and run.json; empty if all was synced."""
+    """A sentence about everything that `sync` returned, for run.log and run.json; empty if all was synced."""
     what = sorted({one for one in unsynced if one})
     if not what:
         return ""
     return (
         f"OUT's file system cannot sync {' and '.join(what)}. "
-        "If the power fails, results that were written shortly before may be lost"
+        "Results written shortly before a power failure may be lost"
     )
 
 

@@ -1,7 +1,7 @@
-"""How many processors and threads this process may use.
+"""How many CPUs and threads this process may use.
 
-The affinity mask alone does not tell: a container that may use one processor's time of a host with 64 still sees 64.
-That limit, a quota, stands in the control groups of the process (https://docs.kernel.org/admin-guide/cgroup-v2.html,
+The affinity mask is not enough: a container limited to one CPU's time on a host with 64 CPUs still sees all 64. That
+limit, a quota, is set in the control groups of the process (https://docs.kernel.org/admin-guide/cgroup-v2.html,
 cpu.max; in version 1 cpu.cfs_quota_us and cpu.cfs_period_us).
 """
 
@@ -15,37 +15,37 @@ from pathlib import Path
 from infer.errors import ThreadError
 
 ROOT = Path("/")
-GROUPS = Path("sys/fs/cgroup")  # where all systems mount them
-PATIENCE = 1.0  # seconds for threads that have ended to be taken off the system's lists
+GROUPS = Path("sys/fs/cgroup")  # the usual mount point
+PATIENCE = 1.0  # seconds for the system to remove ended threads from its list
 
 
 def available_processors(root: Path = ROOT) -> int:
-    """Processors whose time this process may use: those of the affinity mask, or its quota if that is less.
+    """Number of CPUs that this process may use: those of the affinity mask, or its quota if that is less.
 
     Args:
-        root: of the file system in which /proc and /sys are looked for.
+        root: of the file system that contains /proc and /sys.
 
     Returns:
-        At least 1; half a processor counts as one, and one and a half as two.
+        At least 1; fractions are rounded up.
     """
     seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(seen, quota(root))))
 
 
 def quota(root: Path = ROOT) -> float:
-    """The smallest quota of the process's control groups and all above them, in processors; infinite if there is none.
+    """The smallest quota of the process's control groups and their parents, in CPUs; infinite if there is none.
 
     Args:
-        root: of the file system in which /proc and /sys are looked for.
+        root: of the file system that contains /proc and /sys.
     """
     return min(min(_quota_v2(folder), _quota_v1(folder)) for folder in _folders(root))
 
 
 def check_threads(number: int) -> None:
-    """See whether so many threads can be started beside those that run now.
+    """Check that this many threads can be started in addition to the running ones.
 
     Raises:
-        ThreadError: they cannot.
+        ThreadError: they cannot be started.
     """
     enough = threading.Event()
     started: list[threading.Thread] = []
@@ -62,20 +62,20 @@ def check_threads(number: int) -> None:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folders of the process's control groups and of all above them, as far as they can be seen here.
+    """The folders of the process's control groups and their parents, as far as they are visible here.
 
-    Inside a container the process may be told its group's path on the host. The folder of that path is not there then:
-    the container's own group is the mount itself.
+    Inside a container, the process may see its group's path on the host. There is no folder of that path then: the
+    container's own group is the mount point itself.
     """
     mount = root / GROUPS
     for controllers, path in (("", ()), ("cpu", ()), *_own_groups(root)):
-        # Version 1 has a folder for each set of controllers; version 2 stands alone or beside them.
+        # Version 1 has a folder per set of controllers; version 2 is used alone or in addition to them.
         for name in (controllers, "cpu", "cpu,cpuacct") if controllers else ("", "unified"):
             yield from ((mount / name).joinpath(*path[:depth]) for depth in range(len(path) + 1))
 
 
 def _own_groups(root: Path) -> Iterator[tuple[str, Sequence[str]]]:
-    """Controllers and path of each group that may limit the process's processors; version 2 names no controllers."""
+    """Controllers and path of each group that may limit the process's CPUs; version 2 names no controllers."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, colon, name = rest.partition(":")
@@ -93,7 +93,7 @@ def _quota_v1(folder: Path) -> float:
 
 
 def _processors(time_allowed: str = "", period: str = "100000") -> float:
-    """Both in microseconds, as they stand in the files. "max", -1 and whatever is no number set no limit."""
+    """Both in microseconds, as written in the files. "max", -1 and text that is no number set no limit."""
     try:
         allowed, of = int(time_allowed), int(period)
     except ValueError:
@@ -102,15 +102,15 @@ def _processors(time_allowed: str = "", period: str = "100000") -> float:
 
 
 def _text(path: Path) -> str:
-    """Empty where there is no such file or it cannot be read: then nothing is known, and nothing is limited."""
+    """The file's text; empty if it is missing or unreadable, which counts as no limit."""
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except (OSError, ValueError):  # ValueError: a name with a zero byte in it
+    except (OSError, ValueError):  # ValueError: a path with a NUL byte
         return ""
 
 
 def _wait_for_the_end(threads: list[threading.Thread]) -> None:
-    """Until they no longer count: a thread that Python has seen end may still be on the system's list for a moment."""
+    """Wait until they no longer count: an ended thread may stay on the system's list for a moment."""
     for thread in threads:
         thread.join()
     deadline = time.monotonic() + PATIENCE

@@ -1,1 +1,1 @@
-"""The models that vote: one file a member, and the list of all."""
+"""The members of the ensemble, one module each, and their registry."""

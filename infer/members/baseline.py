@@ -1,4 +1,4 @@
-"""The baseline: a CNN on single pictures and clinical values; a patient is the mean of its pictures."""
+"""The baseline: a CNN on single pictures and clinical values; a patient gets the mean over its pictures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ class Baseline(Member[Mean]):
     picture_columns = (
         Column(
             "baseline_probability",
-            "The baseline's probability of malignant, not calibrated",
+            "Probability of malignancy from the baseline for this picture, not calibrated",
             "",
             ".6f",
         ),
@@ -30,7 +30,7 @@ class Baseline(Member[Mean]):
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
-        """One, with a probability a picture."""
+        """One graph, with one probability per picture."""
         return {GRAPH: GraphForm({"images": self.pictures, "clinical": CLINICAL}, ("probability",))}
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:

@@ -1,12 +1,12 @@
-"""The 21 features a patient of the SCAN + naive Bayes member (Collin & Le Chenadec, section 2.2).
+"""The 21 features per patient of the SCAN + naive Bayes member (Collin & Le Chenadec, section 2.2).
 
-Sex (F = 1), count, age; the share of each cell class; entropy and number of classes; how many of these are outliers.
+Sex (F = 1), count, age; the share of each cell class; entropy and number of classes; how many are outliers.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-COUNT = 1  # its place among the features
+COUNT = 1  # index of the lymphocyte count among the features
 ENTROPY_OFFSET = 1e-3  # inside the logarithm, as in the report's code
 OUTLIER_QUANTILE = 0.9
 
@@ -14,10 +14,10 @@ OUTLIER_QUANTILE = 0.9
 def cell_classes(
     probabilities: npt.NDArray[np.floating], fusion: npt.NDArray[np.integer]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Each picture's class after fusion, and how sure that is: (N, 20), (20,) -> (N,), (N,).
+    """Each picture's class after fusion, and its confidence: (N, 20), (20,) -> (N,), (N,).
 
-    The class is what its most probable class was fused into. Sums decide nothing, else a few improbable classes fused
-    together could outvote the most probable one; the confidence is the sum over the classes fused with it.
+    The class is the fused class of the most probable class. Sums are not compared, because several improbable classes
+    fused together could then outvote the most probable one. The confidence is the sum over the classes fused with it.
     """
     classes = np.asarray(fusion, dtype=np.int64)[probabilities.argmax(axis=1)]  # (N,)
     same = classes[:, None] == np.asarray(fusion)[None, :]  # (N, 20)
@@ -27,7 +27,7 @@ def cell_classes(
 def base_features(
     clinical: npt.NDArray[np.floating], cell_classes: npt.NDArray[np.integer], classes: int
 ) -> npt.NDArray[np.float64]:
-    """All features but the last: (3 + classes + 2,).
+    """All features except the last: (3 + classes + 2,).
 
     Args:
         clinical: (3,) sex, count, age.

@@ -12,7 +12,7 @@ ENCODER, HEAD = "imagenet_encoder.onnx", "imagenet_head.onnx"
 
 
 class ImageNet(Member[Mean]):
-    """EfficientNet-Lite0's features (Tan & Le 2019). A patient's pictures add up in the logit."""
+    """EfficientNet-Lite0's features (Tan & Le 2019). A patient's logit uses the mean contribution of its pictures."""
 
     name = "imagenet"
     title = "ImageNet member"
@@ -22,7 +22,7 @@ class ImageNet(Member[Mean]):
     picture_columns = (
         Column(
             "imagenet_contribution",
-            "What the picture adds to the logit of the image expert",
+            "Contribution of this picture to the logit of the image expert",
             "",
             ".6f",
         ),
@@ -30,7 +30,7 @@ class ImageNet(Member[Mean]):
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
-        """The encoder sees pictures, the head patients."""
+        """The encoder takes pictures, the head patients."""
         return {
             ENCODER: GraphForm({"images": self.pictures}, ("contribution",)),
             HEAD: GraphForm({"contribution": ONE_NUMBER, "clinical": CLINICAL}, ("probability",)),

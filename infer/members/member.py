@@ -1,6 +1,6 @@
-"""What a member is to the rest of the program: its graphs, what they say of pictures, how a patient's pictures add up.
+"""The interface of a member: its graphs, their outputs per picture, and how a patient's pictures are aggregated.
 
-A new member is one class of this kind and one line in registry.py. Nothing outside this room knows a member's name.
+A new member is one subclass and one line in registry.py. Nothing outside this package knows a member's name.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from infer.column import Column
 
 Floats = npt.NDArray[np.floating]
-# Of the graphs that see pictures. A bundle may have graphs that stand in for others in a lower precision.
+# Of the graphs that take pictures. A bundle may have replacements for some graphs in a lower precision.
 Precision = Literal["float32", "int8", "float16"]
 Input = tuple[str, tuple[int, ...]]  # type, axes after the batch
 CLINICAL: Input = ("tensor(float)", (3,))
@@ -25,7 +25,7 @@ Sums = TypeVar("Sums")
 
 @dataclass(frozen=True)
 class GraphForm:
-    """What a graph takes and gives. A bundle whose graph has another form is refused."""
+    """A graph's inputs and outputs. A bundle whose graph differs is refused."""
 
     inputs: Mapping[str, Input]
     outputs: tuple[str, ...]
@@ -33,42 +33,42 @@ class GraphForm:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a member says of one patient."""
+    """A member's output for one patient."""
 
     probability: float  # of malignant; raw, not calibrated
-    further: Mapping[str, float | int] = field(default_factory=dict)  # what its columns and its self-test need beside
+    further: Mapping[str, float | int] = field(default_factory=dict)  # other values, for its columns and its self-test
 
 
 class RunGraph(Protocol):
-    """Runs one of the member's graphs by its file's name: all outputs by name."""
+    """Runs one of the member's graphs, given its file name, and returns all outputs by name."""
 
     def __call__(self, file: str, /, **inputs: Any) -> dict[str, Floats]: ...
 
 
 class NoSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The manifest's section of a member that is all graphs."""
+    """The manifest's section of a member that consists of graphs only."""
 
 
 class Member(ABC, Generic[Sums]):
-    """A model that takes part in the ensemble.
+    """A model of the ensemble.
 
-    A patient's pictures are added one by one, in their order, in double precision: a result must not depend on how
-    pictures fell into batches.
+    A patient's pictures are added one by one, in order and in double precision: a result must not depend on how the
+    pictures were split into batches.
     """
 
-    name: ClassVar[str]  # in the manifest, and of the column NAME_probability
+    name: ClassVar[str]  # in the manifest, and in the column {name}_probability
     title: ClassVar[str]  # for people
-    Section: ClassVar[type[msgspec.Struct]] = NoSection  # of the manifest, beside graphs, calibration and weight
-    # Graphs that take another's place in another precision: file -> file of the stand-in.
+    Section: ClassVar[type[msgspec.Struct]] = NoSection  # in the manifest, apart from graphs, calibration and weight
+    # Graphs that replace others in a reduced precision: file -> file of the replacement.
     stand_ins: ClassVar[Mapping[Precision, Mapping[str, str]]] = {}
-    # Outputs of the self-test that depend on these graphs, by precision.
+    # Outputs of the self-test that depend on these replacements, by precision.
     reduced_outputs: ClassVar[Mapping[Precision, tuple[str, ...]]] = {}
-    # Outputs of the self-test that are no probabilities: the largest tolerance a bundle may state for them.
+    # Outputs of the self-test that are not probabilities: the largest tolerance that a bundle may state for them.
     unbounded_outputs: ClassVar[Mapping[str, float]] = {}
-    picture_columns: ClassVar[tuple[Column, ...]] = ()  # of images.csv; `add` gives their values
-    patient_columns: ClassVar[tuple[Column, ...]] = ()  # of predictions.csv; values of `Opinion.further`
-    # Where its columns of predictions.csv stand. Those of the first three members stand in the middle, as they did
-    # when there were no others. A member that came later has them at the end, so that no column moves.
+    picture_columns: ClassVar[tuple[Column, ...]] = ()  # of images.csv; `add` returns their values
+    patient_columns: ClassVar[tuple[Column, ...]] = ()  # of predictions.csv; values from `Opinion.further`
+    # Position of its columns in predictions.csv. The first three members have theirs in the middle, as they did when
+    # there were no others. A later member has them at the end, so that existing columns do not move.
     columns_at_end: ClassVar[bool] = True
 
     def __init__(self, section: Any, crop_size: int) -> None:
@@ -80,12 +80,12 @@ class Member(ABC, Generic[Sums]):
         """The member as a bundle describes it.
 
         Args:
-            section: the manifest's, as decoded JSON.
+            section: the member's section of the manifest, as decoded JSON.
             crop_size: side of the square pictures, in pixels.
 
         Raises:
             msgspec.ValidationError: a field is missing, unknown or of a wrong type.
-            ValueError: a value cannot be.
+            ValueError: a value is not allowed.
         """
         read = msgspec.convert(dict(section), cls.Section)
         cls.check(read)
@@ -93,22 +93,22 @@ class Member(ABC, Generic[Sums]):
 
     @classmethod
     def check(cls, section: Any) -> None:
-        """What types cannot say of a section.
+        """Check what the types of a section cannot express.
 
         Raises:
-            ValueError: what is wrong.
+            ValueError: a value is not allowed.
         """
         del section
 
     @classmethod
     def probability_column(cls) -> Column:
-        """Its probability in predictions.csv."""
-        meaning = f"Probability of malignant from the {cls.title} alone, calibrated"
+        """The column of its probability in predictions.csv."""
+        meaning = f"Probability of malignancy from the {cls.title} alone, calibrated"
         return Column(f"{cls.name}_probability", meaning, "", ".6f")
 
     @property
     def pictures(self) -> Input:
-        """The input of a graph that sees pictures."""
+        """The input of a graph that takes pictures."""
         return "tensor(uint8)", (self.crop_size, self.crop_size, 3)
 
     @property
@@ -118,28 +118,28 @@ class Member(ABC, Generic[Sums]):
 
     @abstractmethod
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
-        """What it says of a batch of pictures: output -> (N, ...).
+        """The outputs for a batch of pictures: output -> (N, ...).
 
         Args:
-            pictures: (N, size, size, 3) uint8, to be passed on to graphs.
+            pictures: (N, size, size, 3) uint8, to be passed to the graphs.
             clinical: (N, 3) of their patients: sex (F = 1), count in 10^9/L, age in years.
         """
 
     @abstractmethod
     def begin(self) -> Sums:
-        """The sums of a patient of whom no picture has been seen."""
+        """The sums of a patient before its first picture."""
 
     @abstractmethod
     def add(self, sums: Sums, seen: Mapping[str, Floats], row: int) -> dict[str, float | int]:
-        """Add one picture, a row of what `see` gave.
+        """Add one picture: one row of what `see` returned.
 
         Returns:
-            The values of its columns in images.csv, as numbers of Python's own: the journal takes no others.
+            The values of its columns in images.csv, as plain Python numbers: the journal accepts no others.
         """
 
     @abstractmethod
     def conclude(self, sums: Sums, run: RunGraph, clinical: Floats) -> Opinion:
-        """What it says of a patient whose pictures have all been added.
+        """The output for a patient whose pictures have all been added.
 
         Args:
             clinical: (3,) as in `see`.
@@ -147,22 +147,22 @@ class Member(ABC, Generic[Sums]):
 
     @abstractmethod
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
-        """What the self-test compares, each flat: pictures alone, and each as a patient of one picture."""
+        """The flat arrays that the self-test compares: single pictures, and each as a patient of one picture."""
 
 
 class Mean:
-    """A mean that is taken value by value."""
+    """A running mean."""
 
     def __init__(self) -> None:
         self.total: Any = 0.0
         self.number = 0
 
     def add(self, value: Any) -> None:
-        """One more."""
+        """Add one value."""
         self.total = self.total + value
         self.number += 1
 
     @property
     def value(self) -> Any:
-        """The mean of all."""
+        """The mean of all values."""
         return self.total / self.number

@@ -10,18 +10,18 @@ from infer.column import Column
 from infer.members.member import CLINICAL, Floats, GraphForm, Mean, Member, Opinion, RunGraph
 
 ENCODER, HEAD = "moe_encoder.onnx", "moe_head.onnx"
-FEATURE_MAPS = (256, 3, 3)  # of each of the mixtures, one after the other
+FEATURE_MAPS = (256, 3, 3)  # of each mixture; concatenated along the channels
 HEAD_OUTPUTS = ("probability", "image_probability", "clinical_probability", "gate")
 
 
 class MixtureSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the manifest says of it."""
+    """Its section of the manifest."""
 
-    mixtures: Annotated[int, msgspec.Meta(ge=1, le=100)]  # networks in one, of which the mean is taken
+    mixtures: Annotated[int, msgspec.Meta(ge=1, le=100)]  # networks in one graph, whose outputs are averaged
 
 
 class Mixture(Member[Mean]):
-    """Some mixtures of experts, averaged (Sahasrabudhe et al. 2021; Collin & Le Chenadec, section 2.3)."""
+    """Several mixtures of experts, averaged (Sahasrabudhe et al. 2021; Collin & Le Chenadec, section 2.3)."""
 
     name = "moe"
     title = "mixture of experts"
@@ -39,7 +39,7 @@ class Mixture(Member[Mean]):
     patient_columns = (
         Column(
             "moe_image_gate",
-            "Share of the image expert; the rest is the clinical expert's",
+            "Gate weight of the image expert, 0 to 1; the rest goes to the clinical expert",
             "",
             ".6f",
         ),
@@ -47,20 +47,20 @@ class Mixture(Member[Mean]):
 
     @property
     def maps(self) -> tuple[int, int, int]:
-        """Axes of a picture's feature maps."""
+        """Shape of a picture's feature maps."""
         channels, height, width = FEATURE_MAPS
         return channels * self.section.mixtures, height, width
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
-        """The encoder sees pictures, the head patients."""
+        """The encoder takes pictures, the head patients."""
         return {
             ENCODER: GraphForm({"images": self.pictures}, ("maps",)),
             HEAD: GraphForm({"bags": ("tensor(float)", self.maps), "clinical": CLINICAL}, HEAD_OUTPUTS),
         }
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
-        """`maps`: (N, 256 of each mixture, 3, 3)."""
+        """`maps`: (N, 256 * mixtures, 3, 3)."""
         return run(ENCODER, images=pictures)
 
     def begin(self) -> Mean:
@@ -86,7 +86,7 @@ class Mixture(Member[Mean]):
         maps = seen["maps"]
         return {
             "moe": np.array([opinion.probability for opinion in opinions]),
-            # The image experts may be sure of every drawn picture; maps tell an encoder that is wrong all the same.
+            # The image experts may saturate on every generated picture; the maps reveal a wrong encoder even then.
             "moe_maps": maps.reshape(len(maps), -1, int(np.prod(FEATURE_MAPS))).mean(axis=2).ravel(),
             "moe_image": np.array([opinion.further["image_probability"] for opinion in opinions]),
             "moe_clinical": np.array([opinion.further["clinical_probability"] for opinion in opinions]),

@@ -1,4 +1,4 @@
-"""The list of all members. A bundle says which of them it has."""
+"""The list of all members. A bundle names those that it has."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from infer.members.member import Member
 from infer.members.mixture import Mixture
 from infer.members.scan import Scan
 
-MEMBERS: list[type[Member[Any]]] = [Baseline, Scan, Mixture, ImageNet]  # in the order of columns and of the ensemble
+MEMBERS: list[type[Member[Any]]] = [Baseline, Scan, Mixture, ImageNet]  # the order of the columns and of the ensemble
 
 
 def names() -> tuple[str, ...]:
-    """All members' names."""
+    """The names of all members."""
     return tuple(kind.name for kind in MEMBERS)

@@ -1,4 +1,4 @@
-"""SCAN and naive Bayes: each picture gets one of SCAN's cell classes, a patient the probability of their shares."""
+"""SCAN and naive Bayes: SCAN assigns a cell class to each picture, naive Bayes scores a patient's class shares."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ CLUSTERS = 20  # SCAN's classes before fusion
 
 
 class ScanSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the manifest says of it."""
+    """Its section of the manifest."""
 
     class_fusion: Annotated[list[int], msgspec.Meta(min_length=CLUSTERS, max_length=CLUSTERS)]  # class -> fused class
     naive_bayes: NaiveBayes
@@ -25,7 +25,7 @@ class ScanSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Scan(Member[list[int]]):
     """Cell classes (Van Gansbeke et al. 2020) and Gaussian naive Bayes (Collin & Le Chenadec, section 2.2).
 
-    It has no stand-ins: a picture between two classes would change from one to the other.
+    It has no reduced-precision replacement: rounding would flip pictures that lie between two classes.
     """
 
     name = "scan"
@@ -33,8 +33,8 @@ class Scan(Member[list[int]]):
     Section = ScanSection
     columns_at_end = False
     picture_columns = (
-        Column("cell_class", "SCAN's class of the cell, 0 to 14", "", "d"),
-        Column("cell_class_confidence", "SCAN's probability of that class", "", ".6f"),
+        Column("cell_class", "Cell class assigned by SCAN, 0 to 14", "", "d"),
+        Column("cell_class_confidence", "Probability of that class according to SCAN", "", ".6f"),
     )
 
     def __init__(self, section: ScanSection, crop_size: int) -> None:
@@ -44,15 +44,15 @@ class Scan(Member[list[int]]):
 
     @classmethod
     def check(cls, section: ScanSection) -> None:
-        """Classes are numbered without gaps, and naive Bayes describes as many features as follow from them."""
+        """Check that classes are numbered without gaps, and that naive Bayes has the matching number of features."""
         numbers = sorted(set(section.class_fusion))
         if numbers != list(range(len(numbers))):
-            raise ValueError(f"class_fusion must give {CLUSTERS} classes numbers from 0 without gaps")
+            raise ValueError(f"class_fusion must map {CLUSTERS} classes to numbers from 0 without gaps")
         check_naive_bayes(section.naive_bayes, len(numbers) + 6)
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
-        """One, with the probability of each class."""
+        """One graph, with the probability of each class."""
         return {GRAPH: GraphForm({"images": self.pictures}, ("probabilities", "embedding"))}
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:

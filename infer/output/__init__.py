@@ -1,1 +1,1 @@
-"""The output folder: lock, journal, resuming, the writers of CSV files, and the record of the run."""
+"""The output folder: lock, journal, resuming, CSV writers, and the record of the run."""

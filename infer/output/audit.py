@@ -1,4 +1,4 @@
-"""What run.json says of a run beside its counts. Holds no patient's values."""
+"""The part of run.json that describes the run, without its counts. Contains no patient's values."""
 
 import datetime as dt
 import hashlib
@@ -20,11 +20,11 @@ from infer.engine.sessions import ONNXRUNTIME_VERSION
 
 
 def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: Engine, date: dt.date) -> dict[str, Any]:
-    """What ran, on what, with which bundle and provider.
+    """Program, options, cohort, bundle and device of a run.
 
     Args:
-        options: as they were asked for, by name.
-        date: at which ages are taken where there is no sample date.
+        options: by name, as given on the command line.
+        date: at which ages are taken for patients without a sample date.
     """
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     return {
@@ -59,7 +59,7 @@ def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: En
 
 
 def libraries() -> dict[str, str]:
-    """What decodes and computes, by version."""
+    """Versions of the libraries that decode and compute."""
     return {
         "onnxruntime": ONNXRUNTIME_VERSION,
         "numpy": np.__version__,
@@ -70,7 +70,7 @@ def libraries() -> dict[str, str]:
 
 
 def program_digest() -> str:
-    """Digest of all modules of this package, with their names: two builds of one version need not compute the same."""
+    """Digest of all modules of this package, with their names: two builds of one version may compute differently."""
     root = Path(infer.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""The columns of predictions.csv and images.csv: each declared once, with its meaning and its value."""
+"""The columns of predictions.csv and images.csv, each declared once with its meaning and its value."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ USED = "used"
 
 @dataclass(frozen=True)
 class Field(Generic[Of]):
-    """A column and its value in a row."""
+    """A column and how to get its value from a row."""
 
     column: Column
-    value: Callable[[Of], object]  # None: the cell is empty
+    value: Callable[[Of], object]  # returns None for an empty cell
 
     def text(self, row: Of) -> str:
-        """The cell. One that a spreadsheet would take for a formula gets a leading apostrophe."""
+        """The cell's text. Text that a spreadsheet would take for a formula gets a leading apostrophe."""
         cell = self.column.text(self.value(row))
         return f"'{cell}" if cell.startswith(FORMULA) and isinstance(self.value(row), str) else cell
 
@@ -33,28 +33,35 @@ PictureField = Field[Picture]
 
 
 def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[PatientField]:
-    """The columns of predictions.csv in their order.
+    """The columns of predictions.csv, in order.
 
     Args:
-        members: the bundle's.
+        members: the bundle's members.
         bundle: the bundle's short ID.
     """
     middle = [field for member in members if not member.columns_at_end for field in _of_member(member)]
     end = [field for member in members if member.columns_at_end for field in _of_member(member)]
     return [
-        PatientField(Column("patient_id", "ID in the table"), lambda result: result.patient_id),
+        PatientField(Column("patient_id", "Patient ID from the table"), lambda result: result.patient_id),
         PatientField(Column("status", "scored, refused or failed"), lambda result: result.status),
-        PatientField(Column("reason", "Why there is no probability: code and sentence"), lambda result: result.reason),
         PatientField(
-            Column("probability_malignant", "The ensemble's probability of malignant", "", ".6f"),
+            Column("reason", "Why the patient has no probability: code and sentence"), lambda result: result.reason
+        ),
+        PatientField(
+            Column("probability_malignant", "Probability of malignancy from the ensemble", "", ".6f"),
             lambda result: result.scores and result.scores.probability,
         ),
         PatientField(
-            Column("decision", "malignant, reactive or refer, at the operating point asked for"),
+            Column("decision", "malignant, reactive or refer, at the chosen operating point"),
             lambda result: result.scores and result.scores.decision,
         ),
         PatientField(
-            Column("age_years", "Age at the sample date, else at the reference date", "years", ".2f"),
+            Column(
+                "age_years",
+                "Age at the sample date, or at the reference date if there is none",
+                "years",
+                ".2f",
+            ),
             lambda result: result.age_years if result.scores else None,
         ),
         PatientField(
@@ -62,30 +69,30 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
             lambda result: len(result.images) if result.scores else None,
         ),
         PatientField(
-            Column("images_rejected", "Those of them that could not be used", "pictures", "d"),
+            Column("images_rejected", "Pictures among them that could not be used", "pictures", "d"),
             lambda result: result.rejected if result.scores else None,
         ),
         *middle,
         PatientField(
-            Column("disagreement", "Largest minus smallest probability of the members", "", ".6f"),
+            Column("disagreement", "Largest minus smallest probability among the members", "", ".6f"),
             lambda result: result.scores and result.scores.disagreement,
         ),
-        PatientField(Column("bundle", "First 12 digits of the bundle's ID"), lambda result: bundle),
+        PatientField(Column("bundle", "First 12 characters of the bundle ID"), lambda result: bundle),
         *end,
     ]
 
 
 def image_fields(members: Sequence[Member[Any]]) -> list[PictureField]:
-    """The columns of images.csv in their order. Pictures of patients without a probability have no numbers.
+    """The columns of images.csv, in order. Pictures of patients without a probability have no numbers.
 
     Args:
-        members: the bundle's.
+        members: the bundle's members.
     """
     return [
-        PictureField(Column("patient_id", "ID in the table"), lambda row: row[0].patient_id),
-        PictureField(Column("image", "Name of the file in the patient's folder"), lambda row: row[1].image),
+        PictureField(Column("patient_id", "Patient ID from the table"), lambda row: row[0].patient_id),
+        PictureField(Column("image", "File name in the patient's folder"), lambda row: row[1].image),
         PictureField(Column("status", "used or rejected"), lambda row: REJECTED if row[1].reason else USED),
-        PictureField(Column("reason", "Why it was rejected: code and sentence"), lambda row: row[1].reason),
+        PictureField(Column("reason", "Why the picture was rejected: code and sentence"), lambda row: row[1].reason),
         *(PictureField(column, _picture_value(column.name)) for member in members for column in member.picture_columns),
     ]
 

@@ -1,4 +1,4 @@
-"""The writers of predictions.csv and images.csv. A writer renders finished patients; it decides nothing."""
+"""The writers of predictions.csv and images.csv. A writer only renders finished patients."""
 
 import csv
 import io
@@ -13,19 +13,19 @@ PREDICTIONS, IMAGES = "predictions.csv", "images.csv"
 
 
 class Writer(Protocol):
-    """A result file, written patient after patient in the table's order."""
+    """A result file, written patient by patient in the table's order."""
 
     name: str  # of the file
 
     def head(self) -> str:
-        """What stands before the first patient."""
+        """The text before the first patient."""
 
     def rows(self, result: PatientResult) -> str:
-        """What one patient adds."""
+        """The text of one patient."""
 
 
 class PredictionsWriter:
-    """predictions.csv: a row a patient."""
+    """predictions.csv: one row per patient."""
 
     name = PREDICTIONS
 
@@ -33,16 +33,16 @@ class PredictionsWriter:
         self._fields = prediction_fields(members, bundle)
 
     def head(self) -> str:
-        """The names of the columns."""
+        """The header line."""
         return csv_text([[field.column.name for field in self._fields]])
 
     def rows(self, result: PatientResult) -> str:
-        """The patient's row; refused and failed patients have no number and no decision."""
+        """The patient's row; refused and failed patients have no numbers and no decision."""
         return csv_text([[field.text(result) for field in self._fields]])
 
 
 class ImagesWriter:
-    """images.csv: a row a picture."""
+    """images.csv: one row per picture."""
 
     name = IMAGES
 
@@ -50,7 +50,7 @@ class ImagesWriter:
         self._fields = image_fields(members)
 
     def head(self) -> str:
-        """The names of the columns."""
+        """The header line."""
         return csv_text([[field.column.name for field in self._fields]])
 
     def rows(self, result: PatientResult) -> str:
@@ -64,6 +64,6 @@ def csv_text(rows: Iterable[Sequence[str]]) -> str:
     plain = csv.writer(text, lineterminator="\n")
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
-        # Python 3.11 leaves a lone \r without quotes, where every reader takes it for the end of the row.
+        # Python 3.11 does not quote a lone \r, which every reader takes as the end of the row.
         (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
     return text.getvalue()

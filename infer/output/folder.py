@@ -1,4 +1,4 @@
-"""The output folder before a run writes there: what an earlier run left, and whether all that a run does will work."""
+"""The output folder before a run: what an earlier run left there, and whether everything that a run does will work."""
 
 import contextlib
 import logging
@@ -24,27 +24,32 @@ from infer.output.lock import Lock, held
 LOG = logging.getLogger("lympho")
 
 RECORD, LOG_FILE = "run.json", "run.log"
-NAMES = (RECORD, PREDICTIONS, IMAGES, LOG_FILE)  # removed in this order: run.json must not speak for what is gone
-TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES)  # an unfinished run's parts of these mean nothing
-PARTS = {name: f".{name}.part" for name in NAMES}  # names until all are complete
-MOVED = (*NAMES, JOURNAL, *PARTS.values())  # all that a run renames or removes: set aside in this order
+NAMES = (
+    RECORD,
+    PREDICTIONS,
+    IMAGES,
+    LOG_FILE,
+)  # removed in this order: run.json must not outlive the files it describes
+TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES)  # an unfinished run's partial files of these are useless
+PARTS = {name: f".{name}.part" for name in NAMES}  # temporary names until all are complete
+MOVED = (*NAMES, JOURNAL, *PARTS.values())  # everything that a run renames or removes, set aside in this order
 
 
 def unfinished(folder: Path) -> Stored | None:
-    """What a run that was cut off left in a folder, or None: its last run finished, or there was none.
+    """The interrupted run in a folder, or None if the last run finished or there was none.
 
     Raises:
-        OutputError: it is there and cannot be read.
+        OutputError: it exists but cannot be read.
     """
     with output_errors(folder):
         return read_journal(_standing(folder / JOURNAL)) if unfinished_size(folder) else None
 
 
 def unfinished_size(folder: Path) -> int:
-    """Bytes of the journal of a run that was cut off; 0 if there is none.
+    """Size in bytes of an interrupted run's journal; 0 if there is none.
 
     Raises:
-        OutputError: the folder cannot be looked into.
+        OutputError: the folder cannot be read.
     """
     with output_errors(folder):
         if exists(_standing(folder / RECORD)):
@@ -56,16 +61,16 @@ def unfinished_size(folder: Path) -> int:
 
 
 def check_folder(folder: Path, resumed: Stored | None) -> None:
-    """For a dry run: find out all that `Results` finds out before it removes anything, and leave the folder as it was.
+    """For a dry run: make the checks that `Results` makes before it removes anything, and leave the folder as it was.
 
-    What an earlier start that was killed had set aside gets its name back all the same.
+    Files that a killed run had set aside do get their names back.
 
     Args:
         resumed: as for `Results`.
 
     Raises:
-        HeldError: another run holds the folder.
-        OutputError: the folder cannot be made or written, or an earlier run's file cannot be removed.
+        HeldError: another run has locked the folder.
+        OutputError: the folder cannot be created or written, or an earlier run's file cannot be removed.
     """
     with output_errors(folder), found_good(folder, resumed, leave=True) as (_, unsynced):
         note = sync_note(unsynced)
@@ -79,31 +84,31 @@ def part_of(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def found_good(folder: Path, resumed: Stored | None, *, leave: bool = False) -> Iterator[tuple[Lock, set[str]]]:
-    """Make the folder, hold it, and try all that a run will do there, before anything in it is removed.
+    """Create and lock the folder, and try everything that a run will do there, before anything in it is removed.
 
     Args:
         resumed: as for `Results`.
-        leave: leave the folder as it was, or none where there was none.
+        leave: leave the folder as it was; remove it if it did not exist.
 
     Yields:
         The lock, and what the file system cannot sync.
 
     Raises:
-        HeldError, OutputError, OSError: as `Results` says; folders that were made are gone again.
+        HeldError, OutputError, OSError: as for `Results`; folders created here are removed again.
     """
     with contextlib.ExitStack() as undo:
-        # The innermost folder first, as they have to be removed again.
+        # Innermost folder first, the order in which they must be removed again.
         undo.callback(_remove_empty, [path for path in (folder, *folder.parents) if not os.path.lexists(path)])
         folder.mkdir(parents=True, exist_ok=True)
         check_not_append_only(folder)
         with held(folder, leave=leave) as lock:
             for name in put_back(folder, MOVED):
-                LOG.warning("%s: is back; a start that was killed had set it aside", folder / name)
+                LOG.warning("%s: restored; a killed run had set it aside", folder / name)
             if resumed and unfinished(folder) != resumed:
-                raise HeldError(f"{folder}: another run was at work there just now. Start this one again")
+                raise HeldError(f"{folder}: another run has just used it. Start this run again")
             unsynced = probe(folder)
             if resumed:
-                check_writing(folder / JOURNAL)  # never set aside: what is finished hangs on it
+                check_writing(folder / JOURNAL)  # never set aside: it contains all finished patients
                 check_writing(part_of(folder, LOG_FILE))
             check_removable(folder, [name for name in MOVED if not (resumed and name == JOURNAL)])
             if not leave:
@@ -118,7 +123,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _standing(path: Path) -> Path:
-    """Where a file is now: a start that was killed may have set it aside."""
+    """Where a file is now: a killed run may have set it aside."""
     hidden = aside(path)
     return hidden if not exists(path) and exists(hidden) else path
 

@@ -1,7 +1,7 @@
-"""The journal of a run: every finished patient, safe on the disk, so that a run that was cut off can go on.
+"""The journal of a run: every finished patient, safely on disk, so that an interrupted run can be resumed.
 
-A record a line: CRC-32, a blank, JSON. The first says what the results hang on; then come starts, downgrades and
-patients. What follows a line that was cut short or whose sum is wrong does not count and is cut away.
+One record per line: CRC-32, a space, JSON. The first states what the results depend on; then come starts, downgrades
+and patients. From the first truncated line or wrong checksum on, the rest is ignored and truncated.
 """
 
 import contextlib
@@ -23,36 +23,36 @@ from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"
 FORMAT = 3  # raised whenever an older journal would be misread
-SYNC_SECONDS = 1.0  # a killed process loses nothing, a machine that loses its power this much
+SYNC_SECONDS = 1.0  # a killed process loses nothing; a power failure loses this much
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a patient's result hangs on beside the patient: where all of it agrees, a run goes on."""
+    """What a result depends on apart from the patient: a run is resumed only if all of it is equal."""
 
     code: str  # version, and a digest of the program
-    libraries: str  # that decode and compute beside the networks
-    bundle: str  # id
+    libraries: str  # versions of the libraries that decode and compute
+    bundle: str  # ID
     operating_point: str
-    reference_date: str | None  # as asked for
+    reference_date: str | None  # as given on the command line
     date_format: str | None
-    numerics: str  # SHA-256 of what the self-test's pictures gave: processor, provider and library round alike
+    numerics: str  # SHA-256 of the self-test's outputs; equal if CPU, provider and library round identically
     sample_date_format: str | None = None
     sex_codes: str | None = None
 
 
 @dataclass(frozen=True)
 class Header:
-    """The first line."""
+    """The first record."""
 
     format: int
     identity: Identity
-    date: str  # at which ages are taken, pinned at the first start
+    date: str  # at which ages are taken, fixed at the first start
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the file a patient's result stands, and of which state of the patient it is."""
+    """Where in the file a patient's result is, and the state of the patient that it belongs to."""
 
     offset: int
     fingerprint: str
@@ -61,20 +61,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Stored:
-    """What an earlier run left."""
+    """The content of an unfinished run's journal."""
 
     header: Header
     starts: tuple[str, ...]
     downgrades: tuple[str, ...]  # of those starts
-    places: dict[str, Place]  # patient -> its last result
-    end: int  # bytes that count
+    places: dict[str, Place]  # patient -> last result
+    end: int  # number of valid bytes
 
 
 def read_journal(path: Path) -> Stored | None:
-    """What an earlier run left here, or None if that is nothing this program can use.
+    """Read an earlier run's journal; None if there is none that this program can use.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: it exists but cannot be read.
     """
     try:
         file = path.open("rb")
@@ -104,10 +104,10 @@ def read_journal(path: Path) -> Stored | None:
 
 
 class Journal:
-    """The journal of the run under way. Appends are in the kernel's hands when they return."""
+    """The journal of the current run. When an append returns, the kernel has the data."""
 
     def __init__(self, path: Path, header: Header, started: str, stored: Stored | None) -> None:
-        """Begin a journal, or go on with a stored one.
+        """Begin a journal, or resume a stored one.
 
         Raises:
             OSError: it cannot be written.
@@ -117,7 +117,7 @@ class Journal:
         self._file = os.fdopen(os.open(path, flags, MODE), "r+b", buffering=0)
         self._end = stored.end if stored else 0
         self._synced = 0.0
-        self.unsynced = ""  # what `sync` says of a file system that cannot
+        self.unsynced = ""  # the text from `sync` if the file system cannot sync
         try:
             self._file.truncate(self._end)
             if stored is None:
@@ -133,24 +133,24 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
+        with contextlib.suppress(OSError):  # a full disk must not hide the original error
             sync(self._file.fileno())
         with contextlib.suppress(OSError):
             self._file.close()
 
     def append(self, result: PatientResult) -> int:
-        """Write down a finished patient and return where.
+        """Append a finished patient and return its offset.
 
         Raises:
-            OSError: the disk is full or gone, or someone took the file away; what was whole before stays whole.
+            OSError: the disk is full or not available, or the file was removed; earlier records stay intact.
         """
         return self._append(msgspec.to_builtins(result))
 
     def note(self, downgrade: str) -> None:
-        """Write down that less is used than was asked for.
+        """Append a downgrade.
 
         Raises:
-            OSError: as `append`.
+            OSError: as for `append`.
         """
         self._append({"downgrade": downgrade})
 
@@ -158,7 +158,7 @@ class Journal:
         """Read a finished patient back.
 
         Raises:
-            OSError: the disk gives back something else than was written, or nothing.
+            OSError: the disk returns other data than was written, or none.
         """
         self._file.seek(offset)
         line = b""
@@ -179,7 +179,9 @@ class Journal:
         text = json.dumps(record).encode("ascii")
         line = memoryview(b"%08x %s\n" % (zlib.crc32(text), text))
         self._file.seek(offset)
-        while line:  # cut short by a full disk or a signal, it does not count; whole, it counts even if a signal came
+        while (
+            line
+        ):  # a line truncated by a full disk or a signal is invalid; a complete one is valid even after a signal
             line = line[self._file.write(line) :]
         self._end = self._file.tell()
         self._sync()
@@ -192,11 +194,11 @@ class Journal:
         self._synced = now
         self.unsynced = sync(self._file.fileno()) or self.unsynced
         if not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
-            raise FileNotFoundError(None, "was taken away while the run wrote it", str(self.path))
+            raise FileNotFoundError(None, "was removed or replaced during the run", str(self.path))
 
 
 def _whole_lines(file: Any) -> Iterator[tuple[int, int, Any]]:
-    """Records with where they begin and end, up to the first line that is not whole."""
+    """Records with their start and end offsets, up to the first invalid line."""
     offset = 0
     for line in file:
         record = _record(line)

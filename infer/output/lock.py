@@ -1,6 +1,6 @@
-"""One run at a time in a folder: a lock that the kernel lets go of however the process ends.
+"""One run at a time per folder: a lock that the kernel releases however the process ends.
 
-flock, not a process id in a file: in a container every first process has the same one.
+It uses flock, not a process ID in a file: in every container, the first process has the same ID.
 """
 
 import contextlib
@@ -13,27 +13,27 @@ from pathlib import Path
 from infer.errors import HeldError
 
 LOCK = ".lock"
-MODE = 0o640  # patients' data: of everything in the folder
-PATIENCE = 3.0  # seconds; a dry run holds the folder for a moment, which must not cost a night's run
+MODE = 0o640  # of every file in the folder, because they contain patients' data
+PATIENCE = 3.0  # seconds; a dry run locks the folder briefly, which must not fail a nightly run
 
 
 class Lock:
-    """The lock that this run holds, as long as nobody removes its file."""
+    """The lock held by this run, valid until somebody removes its file."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
 
     def check(self) -> None:
-        """Make sure that no other run can have taken the folder.
+        """Make sure that no other run can have locked the folder.
 
         Raises:
             OSError: the lock's file was removed or replaced.
         """
         if not os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
-            raise FileNotFoundError(None, "was taken away while the run held it", str(self._path))
+            raise FileNotFoundError(None, "was removed or replaced during the run", str(self._path))
 
     def holds(self) -> bool:
-        """Whether `check` finds nothing."""
+        """Whether the lock is still valid."""
         try:
             self.check()
         except OSError:
@@ -43,14 +43,14 @@ class Lock:
 
 @contextlib.contextmanager
 def held(folder: Path, *, leave: bool = False) -> Iterator[Lock]:
-    """Hold a folder against other runs; the lock's file is gone afterwards.
+    """Lock a folder against other runs; the lock file is removed afterwards.
 
     Args:
-        leave: for a dry run, which leaves the folder as it was: a lock's file that a killed run left stays.
+        leave: for a dry run, which leaves the folder as it was: the lock file of a killed run is not removed.
 
     Raises:
-        HeldError: another run holds it.
-        OSError: the folder cannot be made or written, or its file system cannot lock.
+        HeldError: another run has locked it.
+        OSError: the folder cannot be created or written, or its file system does not support locks.
     """
     path = folder / LOCK
     descriptor, was_there = _locked(path)
@@ -58,23 +58,24 @@ def held(folder: Path, *, leave: bool = False) -> Iterator[Lock]:
     try:
         yield lock
     finally:
-        if (
-            not (leave and was_there) and lock.holds()
-        ):  # else someone deleted the folder, and the file of this name is another run's
+        # If the lock is no longer valid, the folder was deleted and a file of this name belongs to another run.
+        if not (leave and was_there) and lock.holds():
             with contextlib.suppress(OSError):
                 path.unlink()
         os.close(descriptor)
 
 
 def _locked(path: Path) -> tuple[int, bool]:
-    """The lock's file, opened and locked, and whether it was there before."""
+    """The lock file, opened and locked, and whether it existed before."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)  # again: the dry run that made it may have held and removed it
+        path.parent.mkdir(
+            parents=True, exist_ok=True
+        )  # in the loop: a dry run that created the folder may have removed it
         was_there = os.path.lexists(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
         try:
             _flock(descriptor, path.parent)
-            # The run before may have removed the file between our opening and our locking: then ours has no name.
+            # Another run may have removed the file between our open and our flock: then our file has no name.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor, was_there
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the log says of patients, and of the run's end. Holds IDs, never a patient's values."""
+"""Log messages about patients and the end of a run. They contain IDs, never a patient's values."""
 
 import logging
 
@@ -10,14 +10,14 @@ from infer.pictures.duplicates import in_words
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
-MOST_DUPLICATES = 20  # lines of the log
+MOST_DUPLICATES = 20  # log lines
 
 
 def warn_of_dates(cohort: Cohort) -> None:
-    """Columns whose dates could have been read in another order."""
+    """Log the columns whose dates could also be read in the other order."""
     for column in cohort.unproven:
         LOG.warning(
-            "%s, column %s: read %s: no date shows it. If that is wrong, say --date-format",
+            "%s, column %s: read %s: no date proves this order. If it is wrong, use --date-format",
             cohort.table,
             column,
             cohort.readings[column],
@@ -25,37 +25,37 @@ def warn_of_dates(cohort: Cohort) -> None:
 
 
 def warn_of_patient(result: PatientResult, drift: Drift) -> None:
-    """Why a patient has no probability, and what is unusual about its files."""
+    """Log why a patient has no probability, and what is unusual about its files."""
     if result.code:
-        # An ID that is no folder's name may hold a line end, and look like a line of this log's own.
+        # An ID that cannot be a folder name may contain a line end, and could then imitate a log line.
         LOG.warning("%s %s (%s)", _printable(result.patient_id), result.status, result.code)
     if result.unusual_colour:
         LOG.warning("%s: colours are far from those of the training patients", result.patient_id)
     if result.unusual_sizes:
         listed = ", ".join(f"{count} of {size}" for size, count in result.unusual_sizes.items())
         LOG.warning(
-            "%s: pictures of another size than the training patients' (%s): %s. If a pixel shows more or less of the "
-            "slide than in training (another magnification), the probability is wrong",
+            "%s: pictures of another size than in training (%s): %s. If a pixel covers more or less of the slide than "
+            "in training (another magnification), the probability is wrong",
             result.patient_id,
             drift.sizes,
             listed,
         )
     if result.pictures_below:
-        # Their names are not this log's: people put patients' names into them.
+        # The names must not get into the log: they may contain patients' names.
         LOG.warning(
-            "%s: pictures in folders below its own (%d) were not looked at; run.json names the folders",
+            "%s: pictures in subfolders (%d) were ignored; run.json names the subfolders",
             result.patient_id,
             len(result.pictures_below),
         )
 
 
 def tell_end(summary: Summary, code: int) -> None:
-    """Duplicate pictures, counts, and the exit code."""
+    """Log duplicate pictures, counts and the exit code."""
     duplicates = list(summary.duplicates.found().items())
     for patients, pictures in duplicates[:MOST_DUPLICATES]:
         LOG.warning("%s", in_words(patients, pictures))
     if len(duplicates) > MOST_DUPLICATES:
-        LOG.warning("%d more lines of this kind; run.json has all of them", len(duplicates) - MOST_DUPLICATES)
+        LOG.warning("%d more messages of this kind; run.json lists all", len(duplicates) - MOST_DUPLICATES)
     counts = ", ".join(f"{summary.patients[status]} {status}" for status in ("scored", "refused", "failed"))
     LOG.info("%s; once all is written, exit code %d: %s", counts, code, EXIT_MEANING[code])
 

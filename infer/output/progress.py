@@ -1,4 +1,4 @@
-"""Tells how far a run is: one rewritten line on a terminal, a log line now and then otherwise."""
+"""Shows the progress of a run: one updated line on a terminal, otherwise an occasional log line."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ LOG_SECONDS = 30.0
 
 
 class Progress:
-    """Patients done of all, and pictures a second."""
+    """Number of finished patients, and pictures per second."""
 
     def __init__(self, patients: int) -> None:
         self._patients, self._done, self._images = patients, 0, 0
@@ -19,7 +19,7 @@ class Progress:
         self._start = self._shown = time.monotonic()
 
     def advance(self, images: int) -> None:
-        """One more patient is done, with that many pictures."""
+        """Count one finished patient with this many pictures."""
         self._done, self._images = self._done + 1, self._images + images
         now = time.monotonic()
         last = self._done == self._patients
@@ -29,7 +29,7 @@ class Progress:
         speed = self._images / max(now - self._start, 1e-9)
         text = f"{self._done} of {self._patients} patients, {self._images} pictures, {speed:.0f} pictures/s"
         if self._terminal:
-            with contextlib.suppress(OSError):  # the terminal was closed: no reason to stop
+            with contextlib.suppress(OSError):  # a closed terminal is no reason to stop
                 sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if last else ""))
                 sys.stderr.flush()
         else:

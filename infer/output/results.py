@@ -1,7 +1,7 @@
-"""The output folder of one run: predictions.csv, images.csv, run.json and run.log, each there only when complete.
+"""The output folder of one run: predictions.csv, images.csv, run.json and run.log, which appear only when complete.
 
-Until then finished patients stand in the journal, from which a run that was cut off goes on and the two tables are
-written at the end, in the table's order.
+Until then, finished patients are in the journal. An interrupted run is resumed from it, and at the end the two tables
+are written from it, in the table's order.
 """
 
 import contextlib
@@ -33,40 +33,40 @@ LOG = logging.getLogger("lympho")
 
 
 class _LogFile(logging.StreamHandler[IO[str]]):
-    """run.log. A line that cannot be written is left out: the journal finds out that the disk is full, and ends it."""
+    """run.log. A line that cannot be written is dropped: if the disk is full, the journal notices and ends the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         pass
 
 
 class Results:
-    """The output folder, locked. Leaving it without `finish` leaves the journal and no result file."""
+    """The locked output folder. Closing it without `finish` leaves the journal and no result file."""
 
     def __init__(self, folder: Path, header: Header, started: str, resumed: Stored | None) -> None:
-        """Lock the folder and take away an earlier run's results, which would not belong to this one.
+        """Lock the folder and remove an earlier run's results, which would not belong to this run.
 
         Args:
-            resumed: what `unfinished` found, where this run goes on from it.
+            resumed: the result of `unfinished`, if this run resumes it.
 
         Raises:
-            HeldError: another run holds the folder.
-            OutputError: the folder cannot be made or written, or an earlier run's file cannot be removed. All of them
-                are still there.
+            HeldError: another run has locked the folder.
+            OutputError: the folder cannot be created or written, or an earlier run's file cannot be removed. All of
+                its files still exist then.
         """
         self.folder = folder
-        self._places: dict[int, int] = {}  # line of the patient in the table -> where its entry stands
+        self._places: dict[int, int] = {}  # line of the patient in the table -> offset of its entry in the journal
         with contextlib.ExitStack() as stack, output_errors(folder):
             self._lock, self._unsynced = stack.enter_context(found_good(folder, resumed))
             stack.callback(self._remove_parts)
             log = folder / LOG_FILE
-            if resumed and log.exists():  # it was cut off while the results were put under their names
+            if resumed and log.exists():  # it was interrupted while the results were renamed
                 os.replace(log, part_of(folder, LOG_FILE))
-            if not resumed:  # before run.json, beside which a journal does not count
+            if not resumed:  # before run.json: a journal next to run.json is ignored
                 (folder / JOURNAL).unlink(missing_ok=True)
                 part_of(folder, LOG_FILE).unlink(missing_ok=True)
             for name in NAMES:
                 (folder / name).unlink(missing_ok=True)
-            for name in TABLES_AND_RECORD:  # another user's could be removed, but not written over
+            for name in TABLES_AND_RECORD:  # another user's file can be removed, but not overwritten
                 part_of(folder, name).unlink(missing_ok=True)
             self._journal = stack.enter_context(Journal(folder / JOURNAL, header, started, resumed))
             handler = _LogFile(self._open(part_of(folder, LOG_FILE), "a" if resumed else "w"))
@@ -75,8 +75,8 @@ class Results:
             logging.getLogger("lympho").addHandler(handler)
             stack.callback(logging.getLogger("lympho").removeHandler, handler)
             self._log = handler.stream
-            self._told = False
-            self._tell_unsynced()
+            self._logged = False
+            self._log_unsynced()
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Results":
@@ -88,28 +88,28 @@ class Results:
         self._stack.close()
 
     def write(self, line: int, result: PatientResult) -> None:
-        """Put a finished patient into the journal.
+        """Append a finished patient to the journal.
 
         Args:
-            line: the patient's in the table, unique in the cohort.
+            line: the patient's line in the table, unique in the cohort.
 
         Raises:
-            OutputError: the disk is full or gone.
+            OutputError: the disk is full or not available.
         """
         with output_errors(self.folder):
             self._places[line] = self._journal.append(result)
 
     def note(self, downgrade: str) -> None:
-        """Put a downgrade into the journal.
+        """Append a downgrade to the journal.
 
         Raises:
-            OutputError: the disk is full or gone.
+            OutputError: the disk is full or not available.
         """
         with output_errors(self.folder):
             self._journal.note(downgrade)
 
     def keep(self, line: int, offset: int) -> PatientResult:
-        """Take over a patient that an earlier start has finished.
+        """Keep a patient that an earlier start has finished.
 
         Raises:
             OutputError: its entry cannot be read back.
@@ -119,15 +119,15 @@ class Results:
             return self._journal.result(offset)
 
     def finish(self, record: dict[str, Any], patients: Sequence[Patient], writers: Sequence[Writer]) -> None:
-        """Write all files and put them under their names, run.json last: where it stands, the run ended.
+        """Write all files and rename them to their final names, run.json last: if it exists, the run has finished.
 
         Args:
-            record: for run.json, which also says whether the file system could sync.
+            record: for run.json, to which this adds whether the file system could sync.
             patients: all of them, in the table's order.
             writers: of predictions.csv and images.csv.
 
         Raises:
-            OutputError: the disk is full or gone; the journal stays.
+            OutputError: the disk is full or not available; the journal stays.
         """
         folder = self.folder
         with output_errors(folder), self._removing_results():
@@ -139,11 +139,13 @@ class Results:
                 for patient in patients:
                     result = self._journal.result(self._places[patient.line])
                     if result.patient_id != patient.patient_id:
-                        raise RuntimeError(f"{patient.patient_id}: another patient's result stands in its place")
+                        raise RuntimeError(
+                            f"{patient.patient_id}: the journal has another patient's result in its place"
+                        )
                     for writer, file in files:
                         file.write(writer.rows(result))
                 self._unsynced |= _sync(*(file for _, file in files), self._log)
-            note = self._tell_unsynced()
+            note = self._log_unsynced()
             record = {**record, "synced": not note, "sync_note": note}
             with self._open(part_of(folder, RECORD)) as file:
                 file.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
@@ -151,21 +153,21 @@ class Results:
             for name in (PREDICTIONS, IMAGES, LOG_FILE, RECORD):
                 os.replace(part_of(folder, name), folder / name)
             _sync_folder(folder)
-        # Not above: a signal between its removal and the end of that block would take the results away as well.
-        with contextlib.suppress(OSError):  # beside run.json it means nothing, the next run begins it anew
+        # Outside the block above: a signal between this removal and the end of the block would remove the results.
+        with contextlib.suppress(OSError):  # next to run.json it is ignored, and the next run replaces it
             (folder / JOURNAL).unlink()
 
-    def _tell_unsynced(self) -> str:
-        """Say what cannot be synced, in run.log once, at the start or when it is found out. Returns the sentence."""
+    def _log_unsynced(self) -> str:
+        """Log once what cannot be synced, at the start or when it is detected. Returns the sentence."""
         note = sync_note({*self._unsynced, self._journal.unsynced})
-        if note and not self._told:
+        if note and not self._logged:
             LOG.warning("%s", note)
-            self._told = True
+            self._logged = True
         return note
 
     @contextlib.contextmanager
     def _removing_results(self) -> Iterator[None]:
-        """Leave no result if what is inside fails; the log belongs to the journal and stays with it."""
+        """Remove all results if the block fails; the log belongs to the journal and stays with it."""
         try:
             yield
         except BaseException:
@@ -182,7 +184,7 @@ class Results:
             raise
 
     def _remove_parts(self) -> None:
-        if not self._lock.holds():  # someone removed the folder or the lock: these may be another run's
+        if not self._lock.holds():  # the folder or the lock was removed: these files may be another run's
             return
         for name in TABLES_AND_RECORD:
             with contextlib.suppress(OSError):
@@ -192,12 +194,12 @@ class Results:
         def opener(name: str, flags: int) -> int:
             return os.open(name, flags, MODE)
 
-        # File names need not be UTF-8; one that is not must not cost the others their results.
+        # File names need not be UTF-8; a name that is not must not cost the other patients their results.
         return open(path, mode, encoding="utf-8", errors="backslashreplace", newline="", opener=opener)
 
 
 def _close(file: IO[str]) -> None:
-    with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
+    with contextlib.suppress(OSError):  # a full disk must not hide the original error
         file.close()
 
 
@@ -210,5 +212,5 @@ def _sync(*files: IO[str]) -> set[str]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the new names are on the disk before the journal is not. Whether that can be, the start found out."""
+    """Sync the new names to disk before the journal is removed. The start has checked whether this is possible."""
     sync(folder)

@@ -1,6 +1,6 @@
-"""After a cut: whether a run goes on from what was left, and which patients' results still stand.
+"""Resuming an interrupted run: whether it can be resumed, and which patients' results are still valid.
 
-The same bundle, options and rounding go on; a patient stands if neither its row nor a byte of its pictures changed.
+Bundle, options and rounding must be the same. A patient is kept if neither its row nor a byte of its pictures changed.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from infer.scoring.result import ImageResult
 
 @dataclass(frozen=True)
 class Past:
-    """What an earlier run left in the output folder for this one."""
+    """The unfinished run found in the output folder, if any."""
 
-    stored: Stored | None = None  # to go on from
-    started_over: str = ""  # why an unfinished run is there and does not count, for run.json
-    problem: OutputError | None = None  # it cannot be read: nothing may be written over it
+    stored: Stored | None = None  # the unfinished run to resume
+    started_over: str = ""  # why an existing unfinished run is not resumed, for run.json
+    problem: OutputError | None = None  # it cannot be read, so it must not be overwritten
 
     def if_same(self, identity: Identity) -> "Past":
-        """This, or nothing if its results hang on something else than this run's."""
+        """This, or nothing to resume if its results were computed under a different identity."""
         if self.stored is None:
             return self
         before, now = asdict(self.stored.header.identity), asdict(identity)
@@ -35,10 +35,10 @@ class Past:
 
 
 def find_past(folder: Path, asked: Identity, *, fresh: bool) -> Past:
-    """Look for an unfinished run of the same identity; its numerics are known only later and are not compared.
+    """Look for an unfinished run with the same identity; numerics are not compared, because they are known only later.
 
     Args:
-        fresh: start over whatever is there.
+        fresh: start over in any case.
     """
     try:
         size = unfinished_size(folder)
@@ -50,22 +50,22 @@ def find_past(folder: Path, asked: Identity, *, fresh: bool) -> Past:
     except OutputError as error:
         return Past(problem=error)
     if stored is None:
-        return Past(started_over="the unfinished run's journal is of another program or damaged")
+        return Past(started_over="the unfinished run's journal is damaged or from another program version")
     return Past(stored).if_same(replace(asked, numerics=stored.header.identity.numerics))
 
 
 def unchanged(cohort: Cohort, places: Mapping[str, Place], workers: int, settle: float) -> dict[int, int]:
-    """Patients of the cohort that an earlier start finished and that are still what they were.
+    """Patients of the cohort that an earlier start finished and that are unchanged since.
 
-    All their pictures are read, none is decoded. Who failed is looked at again: what was missing may be there now.
+    All their pictures are read, but not decoded. Failed patients are scored again: what was missing may exist now.
 
     Args:
-        places: the journal's, by patient.
-        workers: reading threads.
-        settle: seconds that a patient's folder must have been left alone.
+        places: by patient, from the journal.
+        workers: number of reading threads.
+        settle: seconds for which a patient's folder must have been unchanged.
 
     Returns:
-        The patient's line in the table -> where its entry stands in the journal.
+        The patient's line in the table -> the offset of its entry in the journal.
     """
     root = cohort.folder.resolve()
     kept: dict[int, int] = {}

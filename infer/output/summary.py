@@ -1,4 +1,4 @@
-"""Counts of a run, for the exit code and run.json."""
+"""The counts of a run, which give the exit code and part of run.json."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,19 +19,19 @@ class Summary:
     images: Counter[str] = field(default_factory=Counter)  # used, rejected
     image_reasons: Counter[str] = field(default_factory=Counter)
     ignored_files: int = 0
-    unusual_colours: list[tuple[int, str]] = field(default_factory=list)  # lines in the table and patients
+    unusual_colours: list[tuple[int, str]] = field(default_factory=list)  # line in the table, patient
     unusual_sizes: Counter[str] = field(default_factory=Counter)  # "width x height" in pixels -> pictures
     of_unusual_size: list[tuple[int, str]] = field(default_factory=list)
-    pictures_below: list[tuple[int, str, list[str]]] = field(default_factory=list)  # and folders in its folder
+    pictures_below: list[tuple[int, str, list[str]]] = field(default_factory=list)  # line, patient, subfolders
     duplicates: Duplicates = field(default_factory=Duplicates)
-    not_scored: list[tuple[int, str, str, str]] = field(default_factory=list)  # and status and code
+    not_scored: list[tuple[int, str, str, str]] = field(default_factory=list)  # line, patient, status, code
 
     def add(self, result: PatientResult, line: int) -> None:
         """Count one patient and its pictures.
 
         Args:
-            line: the patient's in the table. Whoever an earlier start finished comes first, and the lists of run.json
-                are in the table's order all the same.
+            line: the patient's line in the table. Patients kept from an earlier start are added first, but the lists in
+                run.json must be in the table's order.
         """
         self.patients[result.status] += 1
         if result.code:
@@ -53,14 +53,14 @@ class Summary:
         self.duplicates.add(result.patient_id, result.contents)
 
     def exit_code(self, max_refused: float) -> int:
-        """0, or 3 if a patient failed, none was scored, or more than this share was refused."""
+        """0, or 3 if a patient failed, no patient was scored, or more than this share was refused."""
         total = sum(self.patients.values())
         too_many = self.patients["refused"] > max_refused * total
         bad = self.patients["failed"] or not self.patients["scored"] or too_many
         return FINISHED_WITH_FAILURES if bad else 0
 
     def as_record(self) -> dict[str, Any]:
-        """For run.json."""
+        """The counts for run.json."""
         return {
             "patients": {status: self.patients[status] for status in ("scored", "refused", "failed")},
             "patient_reasons": dict(sorted(self.reasons.items())),

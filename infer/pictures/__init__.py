@@ -1,1 +1,1 @@
-"""Picture files: found, read, checked, decoded to crops, by processes of their own. Knows no patient and no network."""
+"""Picture files: listing, reading, checking, decoding to crops in worker processes. Knows no patient and no network."""

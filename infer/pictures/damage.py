@@ -1,6 +1,6 @@
-"""Finds damage that decoders pass over: the file still decodes, into another picture.
+"""Finds damage that decoders do not notice: the file still decodes, but to a wrong picture.
 
-Disks and network shares lose data in blocks and leave zero bytes in their place; copying breaks off; transfers drop
+Disks and network shares lose whole blocks and leave zero bytes in their place; copies are truncated; transfers drop
 bytes. PNG, BMP and TIFF files are checked here, JPEG files in `infer.pictures.jpeg`. No pixel is changed.
 """
 
@@ -17,36 +17,36 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 Pixels = npt.NDArray[np.uint8]  # (height, width, 3), or 1 or 4 channels
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Of any size, and no matter for the pixels: Pillow refuses a picture whose text or colour profile is long.
+# Chunks without influence on the pixels. They are removed because Pillow refuses long texts or colour profiles.
 PNG_NOTES = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"})
 
-BLOCK = 512  # bytes: the smallest that disks lose
-PAGE = 4096  # bytes: in which a file system makes a file longer
+BLOCK = 512  # bytes: the smallest unit that disks lose
+PAGE = 4096  # bytes: the unit in which a file system extends a file
 ZEROS = re.compile(rb"\0+")
-MOST_RUNS = 10  # of zeros as long as a block: a picture with more is black by itself
-MOST_LINES = 15  # bytes 10 that may all follow a byte 13 by chance
+MOST_RUNS = 10  # runs of zeros of at least a block: a picture with more is really black
+MOST_LINES = 15  # LF bytes that may all follow a CR by chance
 
-COMPRESSION, FILL_ORDER, STRIPS, STRIP_SIZES, TILES, TILE_SIZES = 259, 266, 273, 279, 324, 325  # a TIFF's tags
+COMPRESSION, FILL_ORDER, STRIPS, STRIP_SIZES, TILES, TILE_SIZES = 259, 266, 273, 279, 324, 325  # TIFF tags
 DEFLATE = frozenset({8, 32946})
-NEVER_ZEROS = frozenset({5, 32773})  # LZW, PackBits: black pixels make few codes, and none of zeros twice in a row
+NEVER_ZEROS = frozenset({5, 32773})  # LZW, PackBits: black pixels give few codes, and never two zero codes in a row
 UNPACKED_AT_ONCE, MOST_UNPACKED = 2**20, 2**27  # bytes: a picture of 25 million pixels has less than 2**27
-# What Pillow does for a tag, undone: number of quarter turns anticlockwise, then whether mirrored.
+# How to undo Pillow's rotation for a tag: number of quarter turns anticlockwise, and whether mirrored.
 TURNED: dict[object, tuple[int, bool]] = {
     2: (0, True), 3: (2, False), 4: (2, True), 5: (1, True), 6: (1, False), 7: (3, True), 8: (3, False)
 }  # fmt: skip
 
 
 class DamagedError(Exception):
-    """Part of the picture is missing or wrong; the message says how that shows."""
+    """Part of the picture is missing or wrong; the message says how this was detected."""
 
 
 def checked_png(data: bytes) -> bytes:
-    """A PNG without its texts, colour profile and camera data, after its checksums have been looked at.
+    """Check a PNG's checksums and remove its texts, colour profile and camera data.
 
-    Pillow does not look at those of the pixels.
+    Pillow does not verify the checksums of the pixel data.
 
     Raises:
-        DamagedError: a checksum is wrong, or the file breaks off.
+        DamagedError: a checksum is wrong, or the file is truncated.
     """
     kept = [PNG_SIGNATURE]
     at, kind = len(PNG_SIGNATURE), b""
@@ -64,16 +64,16 @@ def checked_png(data: bytes) -> bytes:
 
 
 def check_for_lost_blocks(data: bytes) -> None:
-    """For formats without checksums (BMP, TIFF): look for blocks of zeros, and for what a transfer as text leaves.
+    """For formats without checksums (BMP, TIFF): look for blocks of zeros, and for the traces of a text-mode transfer.
 
     Raises:
-        DamagedError: there are such, or a TIFF's own checksums are wrong.
+        DamagedError: any of these is found, or a TIFF's own checksums are wrong.
     """
     runs = list(zero_runs(data, BLOCK))
     pages = [(start, end) for start, end in runs if start % PAGE == 0 and end % PAGE == 0]
     blocks = [(start, end) for start, end in runs if start % BLOCK == 0 and end % BLOCK == 0]
     tails = [(start, end) for start, end in runs if start % PAGE == 0 and end == len(data)]
-    # A black background has runs in almost every row: some begin and end at borders of blocks by chance.
+    # A black background has runs in almost every row: some begin and end at block boundaries by chance.
     for start, end in pages if len(runs) > MOST_RUNS else blocks + tails:
         raise DamagedError(f"{end - start} bytes of zeros stand in its data, as a lost block leaves")
     lines = data.count(b"\n")
@@ -86,8 +86,8 @@ def check_for_lost_blocks(data: bytes) -> None:
 
 
 def _check_strips(data: bytes) -> None:
-    """For a TIFF's compressed pixels: libtiff does not look at zlib's checksums, and takes zeros as codes."""
-    tags = ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])  # BigTIFFs say 43
+    """Check a TIFF's compressed pixels: libtiff ignores zlib's checksums and accepts zeros as codes."""
+    tags = ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])  # BigTIFFs have version 43
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
@@ -115,7 +115,7 @@ def _check_strips(data: bytes) -> None:
 
 
 def zero_runs(data: bytes, fewest: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-    """Where at least so many zero bytes stand in a row, between `start` and `end`: first and behind the last."""
+    """Runs of at least `fewest` zero bytes between `start` and `end`: first byte, and one past the last."""
     end = len(data) if end is None else end
     wanted = bytes(fewest)
     while (start := data.find(wanted, start, end)) >= 0:
@@ -126,6 +126,6 @@ def zero_runs(data: bytes, fewest: int, start: int = 0, end: int | None = None) 
 
 
 def turned_back(pixels: Pixels, orientation: object) -> Pixels:
-    """The pixels as they are stored, of a picture that Pillow turned because of its tag 274."""
+    """The pixels in stored orientation, of a picture that Pillow rotated because of its tag 274."""
     turns, mirrored = TURNED.get(orientation, (0, False))
     return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)

@@ -1,6 +1,6 @@
 """Reads a picture and turns it into the networks' input: the central crop as uint8 RGB.
 
-One function for training and scoring alike. A picture that cannot be used is rejected with a reason, never repaired.
+Training and scoring use the same functions. A picture that cannot be used is rejected with a reason, never repaired.
 """
 
 import errno
@@ -19,10 +19,10 @@ from infer.pictures.damage import PNG_SIGNATURE, DamagedError, check_for_lost_bl
 from infer.pictures.jpeg import strict_jpeg
 from infer.reasons import Reason
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, whatever the suffix says
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, regardless of the suffix
 MAX_FILE_BYTES = 64 * 2**20
-MAX_PIXELS = 25 * 10**6  # a 224 x 224 picture has 50,176; a bomb has 4 * 10^8
-# Failures to open that say something of this file; any other says something of the disk or the network.
+MAX_PIXELS = 25 * 10**6  # a 224 x 224 picture has 50,176; a decompression bomb has 4 * 10^8
+# Errors on opening that concern this file only; any other concerns the disk or the network.
 THIS_FILE_ALONE = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "La", "RGBa"})
 OTHER_COLOURS = frozenset({"LAB", "HSV"})
@@ -30,7 +30,7 @@ TIFF_BITS_PER_SAMPLE, ORIENTATION = 258, 274
 JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 WITHOUT_CHECKSUMS = ("BMP", "DIB", "TIFF")
 
-# Pillow only warns of pictures between one and two times its own limit; a nightly job must not decode them.
+# Pillow only warns about pictures between one and two times its own limit; a nightly job must not decode them.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -39,7 +39,7 @@ class RejectedImage(Exception):
 
 
 def leaves(path: Path, root: Path) -> bool:
-    """Whether a path, its links followed, ends outside `root` (itself resolved)."""
+    """Whether a path leads outside `root` once links are followed; `root` must be resolved."""
     return not Path(os.path.realpath(path)).is_relative_to(root)
 
 
@@ -56,7 +56,7 @@ def read_picture(path: Path, root: Path) -> bytes:
 
     Raises:
         RejectedImage: it cannot be used, with the reason.
-        OSError: reading broke off; the disk or the network failed, the picture may be good.
+        OSError: the disk or the network failed; the picture may be good.
     """
     if leaves(path, root):
         raise RejectedImage(Reason.OUTSIDE.text())
@@ -64,15 +64,15 @@ def read_picture(path: Path, root: Path) -> bytes:
 
 
 def try_picture(path: Path, root: Path) -> tuple[str, bytes | RejectedImage | OSError]:
-    """What tells a picture from any other, and its bytes or why it has none; never raises.
+    """A digest of a picture, and its bytes or why they cannot be read; never raises.
 
-    The first is the SHA-256 of its bytes, where they cannot be read the reason.
+    The digest is the SHA-256 of the bytes, or the reason if they cannot be read.
     """
     try:
         data = read_picture(path, root)
     except (RejectedImage, OSError) as error:
         return str(error), error
-    except MemoryError:  # no matter of the picture: its patient fails, the others go on
+    except MemoryError:  # not caused by the picture: its patient fails, the others continue
         too_large = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         return str(too_large), too_large
     return hashlib.sha256(data).hexdigest(), data
@@ -95,19 +95,19 @@ def decode_crop(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[in
         raise RejectedImage(Reason.NOT_AN_IMAGE.text()) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RejectedImage(Reason.TOO_MANY_PIXELS.text()) from error
-    except Exception as error:  # Pillow's decoders raise whatever their parsing runs into on broken bytes
+    except Exception as error:  # on broken bytes, Pillow's decoders may raise any exception
         raise RejectedImage(Reason.UNDECODABLE.text()) from error
 
 
 def centre_crop(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """The central `size` x `size` of (height, width, 3); with an odd margin the extra row or column is cut last."""
+    """The central `size` x `size` of (height, width, 3); an odd margin has its extra row or column at the end."""
     height, width = pixels.shape[:2]
     top, left = (height - size) // 2, (width - size) // 2
     return np.ascontiguousarray(pixels[top : top + size, left : left + size])
 
 
 def _read(path: Path) -> bytes:
-    """The file's bytes. Opened without waiting, so that a pipe named x.jpg cannot hang the night."""
+    """The file's bytes. Opened non-blocking, so that a pipe named x.jpg cannot block the nightly run."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
@@ -129,7 +129,7 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """All pixels as they are stored: (height, width, 3) RGB."""
+    """All pixels in stored orientation: (height, width, 3) RGB."""
     if data.startswith(PNG_SIGNATURE):
         data = checked_png(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -148,7 +148,7 @@ def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
             return _decode_jpeg(image, data)
         if image.format in WITHOUT_CHECKSUMS:
             check_for_lost_blocks(data)
-        orientation = image.getexif().get(ORIENTATION) if image.format == "TIFF" else None  # only TIFFs are turned
+        orientation = image.getexif().get(ORIENTATION) if image.format == "TIFF" else None  # Pillow rotates only TIFFs
         return turned_back(np.asarray(_to_rgb(image)), orientation)
 
 
@@ -160,9 +160,9 @@ def _decode_jpeg(image: Image.Image, data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits a channel as the file states them: Pillow opens 16-bit colour PNGs as 8-bit RGB without a word."""
+    """Bits per channel as stated in the file: Pillow silently opens 16-bit colour PNGs as 8-bit RGB."""
     if image.format == "PNG":
-        return data[24]  # the ninth byte of IHDR's content
+        return data[24]  # the ninth byte of the content of IHDR
     if image.format == "TIFF":
         tags: dict[int, tuple[int, ...]] = getattr(image, "tag_v2", {})
         return max(tags.get(TIFF_BITS_PER_SAMPLE, (8,)))

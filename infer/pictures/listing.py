@@ -1,7 +1,7 @@
-"""Lists a patient's folder: what in it is a picture, whatever its name, and what lies in folders below.
+"""Lists a patient's folder: which files are pictures, whatever their names, and which subfolders contain pictures.
 
-Half a folder gives a number that looks right. So a picture is known by its first bytes where its suffix does not say
-so, pictures in folders below are named, and a folder that is still being copied can be left for the next start.
+Half a folder gives a number that looks right. So a picture without a known suffix is recognised by its first bytes,
+subfolders with pictures are reported, and a folder that is still being copied can be left for the next run.
 """
 
 import errno
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
-AHEAD = 60.0  # seconds that a file server's clock may be ahead
-# What refuses to be opened is no picture by its suffix: a thumbnail database that a share holds, say.
+AHEAD = 60.0  # seconds by which a file server's clock may be ahead
+# A file without a picture suffix that cannot be opened is no picture, e.g. a thumbnail database locked by a share.
 LOCKED = frozenset({errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY, errno.EAGAIN, errno.ENOENT, errno.ENXIO})
-SNIFFED = 132  # bytes: a DICOM file says what it is behind 128 of anything
+SNIFFED = 132  # bytes: in DICOM files, the signature comes after 128 arbitrary bytes
 STARTS = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG\r\n\x1a\n",
     *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF, BigTIFF
-    # Pictures that lympho cannot read: they must not go by in silence.
+    # Pictures that lympho cannot read: they must not be ignored silently.
     *(b"GIF8", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\0\0\0\x0cJXL ", b"\xff\x0a"),  # GIF, JPEG 2000, JPEG XL
 )
 BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})  # bytes
@@ -28,11 +28,11 @@ BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})  # bytes
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a patient's folder; hidden files and folders are left out."""
+    """The content of a patient's folder; hidden files and folders are left out."""
 
-    names: tuple[str, ...]  # pictures by their suffix or their content, sorted
-    ignored: int = 0  # anything else
-    below: tuple[str, ...] = ()  # folders in it that hold pictures, sorted
+    names: tuple[str, ...]  # pictures, by suffix or content, sorted
+    ignored: int = 0  # number of other files and folders
+    below: tuple[str, ...] = ()  # subfolders that contain pictures, sorted
 
 
 def list_images(folder: Path) -> Listing:
@@ -46,7 +46,7 @@ def list_images(folder: Path) -> Listing:
     ignored = 0
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):  # ._x.jpg beside x.jpg is what a Mac knows of it
+            if entry.name.startswith("."):  # e.g. ._x.jpg, the metadata that macOS stores for x.jpg
                 continue
             if _has_suffix(entry.name) or _is_picture(entry):
                 names.append(entry.name)
@@ -58,7 +58,7 @@ def list_images(folder: Path) -> Listing:
 
 
 def still_changing(folder: Path, settle: float) -> str:
-    """Why the folder may still be copied: it or a file in it is younger than so many seconds. Empty if it is not.
+    """Why the folder may still be being copied: it or a file in it changed within `settle` seconds. Empty if not.
 
     Raises:
         OSError: the folder is missing or cannot be read.
@@ -69,9 +69,9 @@ def still_changing(folder: Path, settle: float) -> str:
     for file in files:
         try:
             states.append(file.stat(follow_symlinks=False))
-        except FileNotFoundError:  # as a copy's last step gives the file its name
+        except FileNotFoundError:  # e.g. renamed in the last step of copying
             return "a file in the folder got another name just now. Start again later"
-    # A copy may bring the time of writing with it, but not that of the last change to the file's entry.
+    # Copying may preserve the modification time, but not the time of the last inode change.
     age = time.time() - max(max(state.st_mtime, state.st_ctime) for state in states)
     if age < -AHEAD:
         return "a file is dated in the future, so its age is not known. Correct its time, or this machine's clock"
@@ -85,7 +85,7 @@ def _has_suffix(name: str) -> bool:
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    """By its first bytes.
+    """Whether a file is a picture, by its first bytes.
 
     Raises:
         OSError: the disk or the network failed.
@@ -119,5 +119,5 @@ def _pictures_below(folder: str) -> Iterator[bool]:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                     yield (_has_suffix(entry.name) and entry.is_file(follow_symlinks=False)) or _is_picture(entry)
-        except OSError:  # what cannot be looked into is not named
+        except OSError:  # an unreadable folder is not reported
             continue

@@ -1,4 +1,4 @@
-"""What the job sees of a picture: what tells it from any other, and its crop or why it has none."""
+"""A picture as read by the job: a digest of its content, and its crop or why it has none."""
 
 import errno
 import os
@@ -15,9 +15,9 @@ Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
 
 @dataclass(frozen=True)
 class Looked:
-    """A picture, read and decoded or not."""
+    """The result of reading and decoding a picture."""
 
-    content: str  # SHA-256 of its bytes; where they cannot be read, the reason
+    content: str  # SHA-256 of its bytes; the reason if they cannot be read
     crop: Crop | RejectedImage | OSError
     colour: tuple[float, ...] = ()  # mean red, green and blue of the crop
     pixels: tuple[int, ...] = ()  # width and height of the picture
@@ -28,7 +28,7 @@ def look(path: Path, root: Path, size: int) -> Looked:
 
     Args:
         root: the cohort's resolved folder; a link that leads out of it is not followed.
-        size: of the central crop.
+        size: of the central crop, in pixels.
     """
     try:
         content, data = try_picture(path, root)
@@ -38,12 +38,14 @@ def look(path: Path, root: Path, size: int) -> Looked:
         return Looked(content, crop, mean_colour(crop), pixels)
     except RejectedImage as error:
         return Looked(content, error)
-    except MemoryError:  # no matter of the picture: its patient fails, the others go on
+    except MemoryError:  # not caused by the picture: its patient fails, the others continue
         return Looked("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
 def mean_colour(crop: Crop) -> tuple[float, ...]:
-    """Mean red, green and blue, from sums of whole numbers: (3,)."""
+    """Mean red, green and blue, from integer sums: (3,)."""
     height, width, channels = crop.shape
-    columns = crop.reshape(height, width * channels).sum(axis=0, dtype=np.uint32)  # much faster than over both axes
+    columns = crop.reshape(height, width * channels).sum(
+        axis=0, dtype=np.uint32
+    )  # much faster than summing over both axes
     return tuple((columns.reshape(width, channels).sum(axis=0) / (height * width)).tolist())

@@ -1,4 +1,4 @@
-"""Decoding processes, side by side, each with a thread that waits for it."""
+"""A pool of decoding processes, each with a thread that waits for its answers."""
 
 import threading
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from infer.pictures.worker import DecodingProcess, StoppedError
 
 
 class DecodingPool:
-    """Decoding processes, each started when there is first something for it to do, and a thread that waits for each."""
+    """A pool of decoding processes, started on demand, and a thread pool that waits for their answers."""
 
     def __init__(self, root: Path, size: int, number: int) -> None:
-        """No process yet.
+        """Create the pool; starts no process yet.
 
         Args:
             root: the cohort's resolved folder.
-            size: of the crops.
+            size: of the crops, in pixels.
         """
         self.root, self.number = root, number
         self._size = size
@@ -27,19 +27,21 @@ class DecodingPool:
         self._counting = threading.Lock()
         self._starting = 0
         self._alive: list[DecodingProcess] = []
-        self._idle: SimpleQueue[DecodingProcess | None] = SimpleQueue()  # None: one was lost, or it is over
+        self._idle: SimpleQueue[DecodingProcess | None] = (
+            SimpleQueue()
+        )  # None: a process was lost, or the pool is closing
         self._pool = ThreadPoolExecutor(number, thread_name_prefix="decode")
 
     def look(self, folder: Path, names: Sequence[str]) -> Future[list[Looked]]:
         """Read and decode pictures of a folder.
 
-        Raises, as the future's:
+        Raises, through the future:
             WorkerError: no process can be started.
         """
         return self._pool.submit(self._look, folder, names)
 
     def close(self) -> None:
-        """End all processes, without waiting for pictures that nobody will ask for."""
+        """End all processes, without waiting for pending requests."""
         self._closing = True
         for decoder in list(self._alive):
             decoder.stop()
@@ -53,7 +55,7 @@ class DecodingPool:
         decoder = self._take()
         try:
             found = decoder.look(folder, names)
-        except BaseException:  # an answer may be left in its pipe, which the next request would get
+        except BaseException:  # an unread answer may be left in its pipe, and the next request would get it
             with self._counting:
                 self._alive.remove(decoder)
             self._idle.put(None)
@@ -68,12 +70,12 @@ class DecodingPool:
                 decoder = self._idle.get_nowait()
             except Empty:
                 decoder = self._one_more()
-            if decoder and not self._closing:  # else `close` may not have seen it yet, and ends it at last
+            if decoder and not self._closing:  # otherwise `close` will end it
                 return decoder
         raise StoppedError
 
     def _one_more(self) -> DecodingProcess | None:
-        """A new process; where none can be started, the next that becomes idle, or None if one was lost."""
+        """A new process; if none can be started, the next idle one, or None if one was lost."""
         with self._counting:
             self._starting += 1
         try:
@@ -83,7 +85,7 @@ class DecodingPool:
                 self._starting -= 1
                 alone = not self._starting and not self._alive
             if alone:
-                self._idle.put(None)  # whoever waits finds out as well
+                self._idle.put(None)  # so that other waiting threads notice as well
                 raise
             return self._idle.get()
         with self._counting:

@@ -1,9 +1,9 @@
-"""A process that reads and decodes pictures, asked and answered through its pipes.
+"""A worker process that reads and decodes pictures; requests and answers go through pipes.
 
-Threads would take turns at Python's lock for most of the work, so that more processors would decode no faster; and a
-picture at which a decoder crashes or hangs ends this process instead of the night. A request is a line of JSON: folder,
-names, root, size. The answer is a line of JSON, one [content, colour, pixels, rejection, [errno, text]] a name, and the
-crops' bytes.
+Threads would share Python's interpreter lock for most of the work, so more CPUs would not decode faster; and a picture
+that makes a decoder crash or hang ends this process instead of the nightly run. A request is a line of JSON: folder,
+names, root, size. The answer is a line of JSON, one [content, colour, pixels, rejection, [errno, text]] per name,
+followed by the crops' bytes.
 """
 
 import contextlib
@@ -27,32 +27,32 @@ from infer.pictures.look import Looked, look
 from infer.reasons import Reason
 
 READY = b"ready\n"
-ATTEMPTS = 2  # at a picture alone, before it is the picture that the process died of
-# Not SIGBUS: it comes from a disk that fails, not from a picture.
+ATTEMPTS = 2  # at a single picture, before it is blamed for the process's death
+# Not SIGBUS: it comes from a failing disk, not from a picture.
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
-LIMIT = 300.0  # seconds for an answer: sixteen pictures on a slow share take a few
-PATIENCE = 1.0  # seconds for a process that no longer answers to end by itself, so that its exit code is its own
-PARENT = Path(__file__).resolve().parents[2]  # where `infer` is found
+LIMIT = 300.0  # seconds to wait for an answer: sixteen pictures on a slow share take only a few
+PATIENCE = 1.0  # seconds for a process that stopped answering to end by itself, which preserves its exit code
+PARENT = Path(__file__).resolve().parents[2]  # the folder that contains the package `infer`
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from infer.pictures.worker import serve; serve()"
 
 
 class _DiedError(Exception):
-    """The process ended instead of answering, or does not answer any more."""
+    """The process ended instead of answering, or stopped answering."""
 
 
 class StoppedError(Exception):
-    """Nobody will ask for the answer any more."""
+    """The pool is closing; the answer is no longer wanted."""
 
 
 class DecodingProcess:
-    """The other side: starts the process, asks it, and starts another one where it dies."""
+    """The client side: starts the process, sends requests, and replaces it if it dies."""
 
     def __init__(self, root: Path, size: int) -> None:
         """Start the process.
 
         Args:
             root: the cohort's resolved folder.
-            size: of the crops.
+            size: of the crops, in pixels.
 
         Raises:
             WorkerError: it cannot be started.
@@ -64,28 +64,28 @@ class DecodingProcess:
     def look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
         """Read and decode pictures of a folder.
 
-        A picture at which the process crashes when asked for it alone, twice, is rejected. Where it ends otherwise, say
-        killed because memory is short, or does not answer, that is no matter of the picture, and its patient fails.
+        A picture is rejected if the process crashes on it twice when it is requested alone. If it ends otherwise,
+        e.g. killed because memory is short, or does not answer, the picture is not to blame and its patient fails.
 
         Raises:
             WorkerError: the process died, and another cannot be started.
             StoppedError: `stop` was called.
 
-        After an error nothing more may be asked: an answer might be left in the pipe.
+        After an error, send no more requests: an answer may be left in the pipe.
         """
         try:
             return self._ask(folder, names)
         except _DiedError:
             self._start_again()
-            return [self._alone(folder, name) for name in names]  # which of them it was
+            return [self._alone(folder, name) for name in names]  # to find the picture that caused it
 
     def stop(self) -> None:
-        """End the process under whoever waits for its answer, from another thread."""
+        """End the process while another thread is waiting for its answer."""
         self._stopped = True
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, and wait for it."""
+        """End the process and wait for it."""
         _end(self._process)
 
     def _ask(self, folder: Path, names: Sequence[str]) -> list[Looked]:
@@ -100,8 +100,8 @@ class DecodingProcess:
         line = answers.readline()
         if not line.endswith(b"\n"):
             raise _DiedError
-        told = json.loads(line)
-        good = sum(not (rejection or failure) for *_, rejection, failure in told)
+        answer = json.loads(line)
+        good = sum(not (rejection or failure) for *_, rejection, failure in answer)
         crops = np.empty((good, self._size, self._size, 3), np.uint8)
         if answers.readinto(crops.data) != crops.nbytes:
             raise _DiedError
@@ -113,7 +113,7 @@ class DecodingProcess:
                 tuple(colour),
                 tuple(pixels),
             )
-            for content, colour, pixels, rejection, failure in told
+            for content, colour, pixels, rejection, failure in answer
         ]
 
     def _alone(self, folder: Path, name: str) -> Looked:
@@ -128,20 +128,20 @@ class DecodingProcess:
         return Looked(content, OSError(errno.EIO, f"decoding was cut off again and again, exit code {code}"))
 
     def _start_again(self) -> int:
-        """Returns the exit code of the process that died."""
+        """Replace a process that died; returns its exit code."""
         if not self._stopped:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(PATIENCE)
         code = _end(self._process)
         if not self._stopped:
             self._process = _start()
-        if self._stopped:  # or was, while another was started; `close` ends that
+        if self._stopped:  # possibly meanwhile; then `close` ends the new process
             raise StoppedError
         return code
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Returns its exit code; -9 if it had not ended by itself."""
+    """Returns the exit code; -9 if the process had not ended by itself."""
     process.kill()
     with contextlib.suppress(BrokenPipeError), process:  # closes the pipes and waits
         pass
@@ -149,7 +149,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # As this interpreter reads its environment and file names; a name in another encoding would be another file's.
+    # Same handling of variables and file name encoding as in this interpreter, or a name would mean another file.
     flags = ["-P", "-X", f"utf8={sys.flags.utf8_mode}", *(["-E"] if sys.flags.ignore_environment else [])]
     try:
         process = subprocess.Popen(
@@ -157,17 +157,17 @@ def _start() -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,  # a terminal's Ctrl-C is for the run, which ends this process in good order
+            start_new_session=True,  # Ctrl-C in a terminal goes to the run only, which ends this process cleanly
         )
     except OSError as error:
         raise _cannot_start(error.strerror) from error
     answers = cast(BufferedReader, process.stdout)
     while line := answers.readline():
-        if line == READY:  # after whatever was printed before it
+        if line == READY:  # skips anything printed before it
             return process
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(PATIENCE)
-    raise _cannot_start(f"it ended at once, exit code {_end(process)}")
+    raise _cannot_start(f"it ended immediately, exit code {_end(process)}")
 
 
 def _cannot_start(why: str | None) -> WorkerError:
@@ -178,25 +178,25 @@ def _cannot_start(why: str | None) -> WorkerError:
 
 
 def serve() -> None:
-    """Answer until the requests end, or whoever asks is gone."""
+    """Answer requests until they end or the client is gone."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get among the answers
+    os.dup2(2, 1)  # what a library prints must not get into the answers
     try:
         answers.write(READY)
         answers.flush()
         for line in requests:
             folder, names, root, size = json.loads(line)
             found = [look(Path(folder, name), Path(root), size) for name in names]
-            answers.write(json.dumps([_told(one) for one in found]).encode() + b"\n")
+            answers.write(json.dumps([_as_answer(one) for one in found]).encode() + b"\n")
             for one in found:
                 if isinstance(one.crop, np.ndarray):
                     answers.write(one.crop.data)
             answers.flush()
     except BrokenPipeError:
-        os._exit(1)  # Python would try to write the rest once more, and complain
+        os._exit(1)  # avoids Python's second attempt to flush, which would print an error
 
 
-def _told(
+def _as_answer(
     looked: Looked,
 ) -> tuple[str, tuple[float, ...], tuple[int, ...], str | None, tuple[int | None, str | None] | None]:
     crop = looked.crop

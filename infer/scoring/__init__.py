@@ -1,1 +1,1 @@
-"""From patients to results: decoded pictures, batches, sums a patient, one probability."""
+"""From patients to results: decoded pictures, batches, sums per patient, one probability."""

@@ -1,4 +1,4 @@
-"""Crops of several patients on their way through the networks together."""
+"""Batches of crops from several patients."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,13 +11,13 @@ from infer.engine.networks import Seen
 from infer.pictures.look import Crop
 from infer.scoring.patient import Bag
 
-DRY_RUN = 64  # pictures that are counted at a time where nothing is scored
+DRY_RUN = 64  # batch size in a dry run, which only counts pictures
 
 _Item = tuple[Bag, int, Crop]  # a picture's place in its bag
 
 
 class Batches:
-    """Crops of several patients on their way through the networks together, some batches side by side."""
+    """Batches of crops from several patients, some of them in parallel."""
 
     def __init__(self, engine: Engine | None) -> None:
         self._engine = engine
@@ -31,7 +31,7 @@ class Batches:
         self._items.append((bag, index, crop))
         if len(self._items) == self.size:
             self._submit()
-            while len(self._under_way) > self.callers:  # one waits, so that no thread does
+            while len(self._under_way) > self.callers:  # one extra batch is queued, so that no thread is idle
                 self._settle()
 
     def flush(self) -> None:
@@ -55,7 +55,7 @@ class Batches:
         self._under_way.append((items, self._pool.submit(self._engine.score_pictures, images, clinical)))
 
     def _settle(self) -> None:
-        """Add the oldest batch to its patients: in the pictures' order, so that sums do not depend on chance."""
+        """Add the oldest batch to its patients, in the order of the pictures, so that sums are reproducible."""
         items, future = self._under_way.popleft()
         seen = future.result()
         members = self._engine.members if self._engine else ()
@@ -72,7 +72,7 @@ class Batches:
 
 
 def _finite(seen: Seen, number: int) -> npt.NDArray[np.bool_]:
-    """Whether all that was seen in each picture are numbers: (N,)."""
+    """Whether all of each picture's outputs are finite: (N,)."""
     finite = np.ones(number, dtype=bool)
     for outputs in seen.values():
         for values in outputs.values():

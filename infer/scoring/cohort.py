@@ -1,8 +1,8 @@
-"""The main job: patients in, one result a patient out, in the table's order and in bounded memory.
+"""The main job: patients in, one result per patient out, in the table's order and in bounded memory.
 
 table -> folders -> crops (decoded ahead by processes) -> batches filled across patients -> networks -> one probability.
-A patient's sums are taken picture by picture in double precision, so its result does not depend on how its pictures
-fell into batches.
+A patient's sums are accumulated picture by picture in double precision, so its result does not depend on how its
+pictures were split into batches.
 """
 
 from collections import deque
@@ -32,15 +32,15 @@ COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
 def score_cohort(
     cohort: Cohort, engine: Engine | None, manifest: Manifest, point: str, workers: int, settle: float = 0.0
 ) -> Generator[PatientResult, None, None]:
-    """Score a cohort, one result a patient in the table's order.
+    """Score a cohort; yields one result per patient, in the table's order.
 
     Args:
         engine: None for a dry run: everything is read and checked, nothing is scored (`Scores` stay None).
         point: operating point, a key of the manifest's.
         workers: decoding processes.
-        settle: seconds that a patient's folder must have been left alone, else the patient fails.
+        settle: seconds for which a patient's folder must have been unchanged, otherwise the patient fails.
 
-    Raises, while it runs:
+    Raises, during iteration:
         WorkerError: a decoding process cannot be started.
     """
     minimum = manifest.plausible.minimum_images
@@ -55,7 +55,7 @@ def score_cohort(
                 _close(bag, minimum)
             else:
                 _take(bag, position, looked, manifest, batches)
-            if len(under_way) > 4 * batches.size:  # a half-full batch must not hold back a queue of refused patients
+            if len(under_way) > 4 * batches.size:  # a half-full batch must not delay a queue of refused patients
                 batches.flush()
             while under_way and under_way[0].done:
                 yield _result(under_way.popleft(), engine, manifest, point)
@@ -73,7 +73,7 @@ def _take(bag: Bag, index: int, looked: Looked, manifest: Manifest, batches: Bat
     if isinstance(crop, RejectedImage):
         bag.images[index].reason = str(crop)
         return
-    if isinstance(crop, OSError):  # part of a patient's pictures would give a number that looks right
+    if isinstance(crop, OSError):  # a result from some of the pictures would look right
         bag.verdict = Verdict.of(Reason.READING_BROKE_OFF, error=crop.strerror)
         bag.images[index].reason = bag.verdict.reason
         bag.waiting.clear()
@@ -93,14 +93,14 @@ def _take(bag: Bag, index: int, looked: Looked, manifest: Manifest, batches: Bat
 
 
 def _close(bag: Bag, minimum: int) -> None:
-    """All pictures have been looked at: is there enough to score?"""
+    """All pictures have been read: decide whether there are enough to score."""
     bag.closed = True
     if bag.verdict:
         return
     if any(image.reason.startswith(Reason.UNREADABLE.code) for image in bag.images):
         try:
             list_images(bag.folder)
-        except OSError:  # not the pictures: all of the folder
+        except OSError:  # not single pictures: the whole folder is gone
             bag.verdict = Verdict.of(Reason.READING_BROKE_OFF, error="the patient's folder is no longer there")
             bag.waiting.clear()
             return
@@ -140,7 +140,7 @@ def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str) -> 
 
 
 def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> Scores:
-    """All pictures of the patient have been through the networks: make one probability of them."""
+    """All pictures of the patient have been scored: combine them into one probability."""
     if not bag.sums:
         raise ValueError(f"{bag.patient.patient_id}: no picture was scored")
     opinions = engine.score_patient(bag.sums, bag.clinical.vector())

@@ -1,4 +1,4 @@
-"""From the members' probabilities to one probability and a decision, by the numbers in the manifest."""
+"""From the members' probabilities to one probability and a decision, with the parameters in the manifest."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ Floats = npt.NDArray[np.float64]
 
 
 def calibrated(probability: Floats, calibration: Calibration) -> Floats:
-    """Platt's smooth map from a member's raw probability to a calibrated one, any shape."""
+    """Platt scaling of a member's raw probability, any shape."""
     return np.asarray(1.0 / (1.0 + np.exp(-calibrated_logit(probability, calibration))))
 
 
 def calibrated_logit(probability: Floats, calibration: Calibration) -> Floats:
-    """The calibrated probability's logit, finite however sure the member is, any shape."""
+    """The logit of the calibrated probability, any shape; finite even for raw probabilities of 0 and 1."""
     kept = np.clip(np.asarray(probability, dtype=np.float64), calibration.clip, 1 - calibration.clip)
     return np.asarray(calibration.slope * np.log(kept / (1 - kept)) + calibration.intercept)
 
@@ -27,7 +27,7 @@ def weighted(members: Mapping[str, Floats], ensemble: Ensemble) -> Floats:
 
 
 def decide(probability: float, point: OperatingPoint) -> str:
-    """`malignant` from refer_high on, `reactive` below refer_low, `refer` between: it should not decide alone."""
+    """`malignant` from refer_high on, `reactive` below refer_low, `refer` in between: leave it to other tests."""
     if probability >= point.refer_high:
         return "malignant"
     return "reactive" if probability < point.refer_low else "refer"

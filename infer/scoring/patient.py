@@ -1,4 +1,4 @@
-"""A patient on its way through the pipeline: its folder is listed, its pictures come in, its sums grow."""
+"""A patient in the pipeline: list its folder, collect its pictures, accumulate its sums."""
 
 import hashlib
 from collections import Counter
@@ -19,7 +19,7 @@ from infer.scoring.result import ImageResult
 
 @dataclass
 class Bag:
-    """A patient on its way through the pipeline."""
+    """A patient in the pipeline."""
 
     patient: Patient
     folder: Path
@@ -29,43 +29,43 @@ class Bag:
     pictures_below: tuple[str, ...] = ()
     unusual_sizes: Counter[str] = field(default_factory=Counter)
     contents: list[str] = field(default_factory=list)
-    waiting: list[tuple[int, Crop]] = field(default_factory=list)  # held back until there are enough to score at all
+    waiting: list[tuple[int, Crop]] = field(default_factory=list)  # held back until there are enough to score
     used: int = 0
     scored: int = 0
     closed: bool = False
     sums: dict[str, Any] = field(default_factory=dict)  # by member, once the first picture has been scored
     colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    finite: bool = True  # no network gave what is no number
+    finite: bool = True  # whether all outputs of the networks are finite
     _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def see(self, *what: object) -> None:
-        """Add to the fingerprint what the result hangs on, in an order that is always the same."""
+        """Add something that the result depends on to the fingerprint, always in the same order."""
         self._hash.update(repr(what).encode("utf-8", "surrogateescape"))
 
     @property
     def fingerprint(self) -> str:
-        """Of everything seen so far, as hexadecimal."""
+        """Digest of everything seen so far, hexadecimal."""
         return self._hash.hexdigest()
 
     @property
     def done(self) -> bool:
-        """Whether nothing of it is under way any more."""
+        """Whether none of its pictures is still in the pipeline."""
         return self.closed and (self.verdict is not None or self.scored == self.used)
 
     @property
     def clinical(self) -> Clinical:
-        """Complete for every bag whose pictures are scored."""
+        """The clinical values, which every bag with scored pictures has."""
         if self.patient.clinical is None:
             raise ValueError(f"{self.patient.patient_id}: has no clinical values")
         return self.patient.clinical
 
 
 def open_bag(folder: Path, root: Path, patient: Patient, settle: float) -> Bag:
-    """Begin a patient: look into its folder, or note at once why it has no probability.
+    """Begin a patient: list its folder, or record why it has no probability.
 
     Args:
-        folder: the cohort's, `root` the same resolved.
-        settle: seconds that the folder and its files must have been left alone.
+        folder: the cohort's folder; `root` is the same, resolved.
+        settle: seconds for which the folder and its files must have been unchanged.
     """
     bag = _listed(folder, root, patient, settle)
     names = [image.image for image in bag.images]

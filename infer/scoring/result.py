@@ -1,4 +1,4 @@
-"""What is known of a patient at the end: data that the journal keeps and writers render."""
+"""The result of a patient: plain data that the journal stores and the writers render."""
 
 import math
 from collections import Counter
@@ -14,12 +14,12 @@ class ImageResult(msgspec.Struct):
     """A picture."""
 
     image: str  # file name
-    reason: str = ""  # why rejected; empty while the picture is good
+    reason: str = ""  # why the picture was rejected; empty if it is good
     values: dict[str, float | int] = {}  # by column of images.csv, from the members
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """A patient's probabilities of malignant; the members' are calibrated."""
+    """A patient's probabilities of malignancy; the members' are calibrated."""
 
     probability: float
     decision: str
@@ -28,17 +28,17 @@ class Scores(msgspec.Struct, frozen=True):
 
     @property
     def finite(self) -> bool:
-        """Whether all of them are numbers."""
+        """Whether all values are finite."""
         return all(map(math.isfinite, (self.probability, *self.members.values(), *self.further.values())))
 
     @property
     def disagreement(self) -> float:
-        """Largest minus smallest of the members."""
+        """Largest minus smallest probability of the members."""
         return max(self.members.values()) - min(self.members.values())
 
 
 class PatientResult(msgspec.Struct, frozen=True):
-    """A patient, finished."""
+    """The result of a finished patient."""
 
     patient_id: str
     status: str  # scored, refused, failed
@@ -46,16 +46,16 @@ class PatientResult(msgspec.Struct, frozen=True):
     age_years: float | None
     scores: Scores | None
     images: tuple[ImageResult, ...]
-    fingerprint: str = ""  # of all that the result depends on, as hexadecimal
+    fingerprint: str = ""  # digest of all that the result depends on, hexadecimal
     ignored_files: int = 0
-    unusual_colour: bool = False  # far from the training patients' stain
+    unusual_colour: bool = False  # colour far from the training patients'
     unusual_sizes: dict[str, int] = {}  # "width x height" in pixels -> pictures
-    pictures_below: tuple[str, ...] = ()  # folders in the patient's that hold pictures, which nobody looked at
+    pictures_below: tuple[str, ...] = ()  # subfolders that contain pictures, which were ignored
     contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
 
     @property
     def code(self) -> str:
-        """Of the reason; empty for a scored patient."""
+        """The reason's code; empty for a scored patient."""
         return code_of(self.reason)
 
     @property
@@ -70,5 +70,5 @@ class PatientResult(msgspec.Struct, frozen=True):
 
     @property
     def image_reasons(self) -> Counter[str]:
-        """Rejected pictures by code."""
+        """Number of rejected pictures by code."""
         return Counter(code_of(image.reason) for image in self.images if image.reason)

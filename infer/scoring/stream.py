@@ -1,4 +1,4 @@
-"""The cohort as a stream of decoded pictures, in order, some ahead of the reader."""
+"""The cohort as an ordered stream of decoded pictures, some of them decoded ahead."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,17 @@ from infer.pictures.look import Looked
 from infer.pictures.pool import DecodingPool
 from infer.scoring.patient import Bag, open_bag
 
-CHUNK = 16  # pictures a request: asking, and waking a thread, takes a good part of a picture's time
+CHUNK = 16  # pictures per request: a request and waking a thread cost a good part of one picture's decoding time
 
 
 class Mark(Enum):
-    """Where a patient begins and ends in the stream of pictures."""
+    """The start and the end of a patient in the stream of pictures."""
 
     OPENED = "opened"
     CLOSED = "closed"
 
 
-# A mark, or a picture's place in its bag with what came of it.
+# A mark, or a picture's index in its bag with its result.
 Event = tuple[Bag, int | Mark, Looked | None]
 
 
@@ -28,10 +28,10 @@ def decoded(cohort: Cohort, decoders: DecodingPool, ahead: int, settle: float = 
     """The cohort as events, in order.
 
     Args:
-        ahead: pictures that are decoded before the reader asks for them.
-        settle: seconds that a patient's folder must have been left alone.
+        ahead: number of pictures decoded before they are needed.
+        settle: seconds for which a patient's folder must have been unchanged.
     """
-    ahead = max(ahead, 2 * CHUNK * decoders.number)  # so that each process has something to do, and something to come
+    ahead = max(ahead, 2 * CHUNK * decoders.number)  # so that each process has a current and a next request
     parts: deque[tuple[Bag, Sequence[int | Mark], Future[list[Looked]] | None]] = deque()
     waiting = 0
 

@@ -1,4 +1,4 @@
-"""The image named by LYMPHO_IMAGE, run as a hospital runs it: no network, read-only, no privileges, not root."""
+"""The image named by LYMPHO_IMAGE, run as in a hospital: no network, read-only, no privileges, not root."""
 
 import csv
 import json
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 TABLE = "clinical_annotation.csv"
 DATE = ("--reference-date", "2019-07-01")
 LOCKED = ("--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=1g")
-# Results are readable for their group: the caller's own, so that the tests need not be root to read them.
+# Results are readable for their group: here the caller's, so that the tests can read them without being root.
 GROUP = os.getgid()
-MANY = 100  # patients of 16 pictures: a run must outlive the start of another
+MANY = 100  # patients of 16 pictures: a run must take longer than another run's start
 RESULTS = ["images.csv", "predictions.csv", "run.json", "run.log"]
 
 real_patients = pytest.mark.skipif(not REAL, reason="LYMPHO_REAL_PATIENTS names no cohort")
@@ -62,7 +62,7 @@ def score_line(
 
 
 def in_the_image(program: str) -> str:
-    """What a program prints that the image's own Python runs, as the image's own user."""
+    """The output of a program, run by the image's Python as the image's user."""
     done = docker("run", "--rm", *LOCKED, "--entrypoint=python3", IMAGE, "-c", program)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -82,7 +82,7 @@ def names(folder: Path) -> list[str]:
 
 
 def new_folder(path: Path) -> Path:
-    """Writable for every user."""
+    """Create a folder that is writable for every user."""
     path.mkdir()
     path.chmod(0o777)
     return path
@@ -90,7 +90,7 @@ def new_folder(path: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _image_is_there() -> None:
-    """A missing engine or image is a failure: these tests were asked for by name."""
+    """A missing engine or image is a failure: these tests were explicitly requested."""
     if shutil.which("docker") is None:
         pytest.fail("there is no docker command")
     found = docker("image", "inspect", IMAGE)
@@ -107,7 +107,7 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def many(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough patients for a run to be cut off."""
+    """Enough patients to interrupt a run."""
     folder = tmp_path_factory.mktemp("many") / "patients"
     write_linked_cohort(folder, patients, MANY)
     return folder
@@ -204,7 +204,7 @@ def test_out_that_cannot_be_written_is_7(patients: Path, out: Path) -> None:
 
 
 def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
-    """The commonest mistake: made by root, not to be looked into by whom the container runs as."""
+    """The most common mistake: a folder created by root, unreadable for the container's user."""
     out = tmp_path / "out"
     out.mkdir(mode=0o700)
     for options in ((), ("--dry-run",)):
@@ -216,11 +216,11 @@ def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
 def test_wrong_usage_is_2() -> None:
     done = docker("run", "--rm", *LOCKED, IMAGE, "--unknown")
     assert done.returncode == 2
-    assert "No such option" in done.stderr  # Python itself also ends with 2 at an option that it does not know
+    assert "No such option" in done.stderr  # Python itself also exits with 2 at an unknown option
 
 
 def wait_for_patients(process: subprocess.Popen[str], out: Path, number: int) -> int:
-    """Until so many patients are finished; how many are."""
+    """Wait until this many patients are finished; returns how many are."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         stored = read_journal(out / JOURNAL)
@@ -273,7 +273,7 @@ def test_one_processor_and_no_home_change_nothing(patients: Path, out: Path, tmp
 
 
 def test_pictures_and_folders_without_permission(patients: Path, out: Path, tmp_path: Path) -> None:
-    """A file that nobody may read costs itself, a folder its patient."""
+    """An unreadable file costs that picture, an unreadable folder its patient."""
     cohort = tmp_path / "patients"
     shutil.copytree(patients, cohort)
     (cohort / "S001/000003.jpg").chmod(0)
@@ -291,7 +291,7 @@ def test_pictures_and_folders_without_permission(patients: Path, out: Path, tmp_
     assert (rejected["image"], rejected["reason"]) == ("000003.jpg", "unreadable: Permission denied")
 
 
-# What Docker before 20.10.10 did to a C library that starts its threads by clone3.
+# The behaviour of Docker before 20.10.10 towards a C library that starts threads with clone3.
 OLD_DOCKER = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "architectures": ["SCMP_ARCH_X86_64"],
@@ -319,7 +319,7 @@ def test_an_old_docker_is_1_and_costs_no_earlier_result(patients: Path, out: Pat
 def test_a_low_limit_on_processes_is_1_and_the_next_run_goes_on(
     patients: Path, out: Path, tmp_path: Path, most: int
 ) -> None:
-    """With one processor a run is four: itself, two threads and a decoding process."""
+    """With one CPU, a run counts as four processes: itself, two threads and a decoding process."""
     flags = (f"--pids-limit={most}",)
     done = score(patients, out, *DATE, "--threads=1", flags=flags)
     if most < 4:
@@ -337,7 +337,7 @@ def test_a_low_limit_on_processes_is_1_and_the_next_run_goes_on(
 
 @pytest.mark.parametrize(("cpus", "processors"), [("0.5", 1), ("1", 1), ("1.5", 2)])
 def test_a_quota_of_processors_is_kept_to(patients: Path, out: Path, cpus: str, processors: int) -> None:
-    """However many the host has, which the container sees."""
+    """However many CPUs of the host the container sees."""
     assert score(patients, out, *DATE, flags=(f"--cpus={cpus}",)).returncode == 0
     found = json.loads((out / "run.json").read_text())["device"]["processors"]
     assert found == min(processors, len(os.sched_getaffinity(0)))
@@ -393,8 +393,8 @@ def test_what_goes_wrong_with_real_patients_is_told_apart(out: Path, tmp_path: P
     assert done.returncode == 3, done.stderr
     found = {row["patient_id"]: row for row in rows(out / "predictions.csv")}
     assert list(found) == ids
-    told = {key: (row["status"], row["reason"].partition(":")[0]) for key, row in found.items() if row["reason"]}
-    assert told == {without_folder: ("failed", "folder_missing"), without_count: ("refused", "count_missing")}
+    reasons = {key: (row["status"], row["reason"].partition(":")[0]) for key, row in found.items() if row["reason"]}
+    assert reasons == {without_folder: ("failed", "folder_missing"), without_count: ("refused", "count_missing")}
     rejected = [row for row in rows(out / "images.csv") if row["status"] == "rejected"]
     assert {(row["patient_id"], row["image"], row["reason"].partition(":")[0]) for row in rejected} == {
         (with_cut_picture, cut.name, "damaged"),

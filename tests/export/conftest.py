@@ -13,7 +13,7 @@ __all__ = ["exported_once", "trained_run"]
 
 @pytest.fixture(scope="session", autouse=True)
 def exported_once() -> Iterator[None]:
-    """Export a network with the same weights to a graph once a session: it takes seconds, and gives the same bytes."""
+    """Cache exported graphs by weights for the test session: an export takes seconds and is deterministic."""
     made: dict[tuple[str, str], bytes] = {}
 
     def once(plan: GraphPlan) -> bytes:

@@ -1,7 +1,7 @@
-"""Rebuilds the torch networks of a bundle from its graphs' weights, to score patients a second way.
+"""Rebuilds the torch networks of a bundle from its graphs' weights, as an independent way to score patients.
 
-Export folds batch norm into the convolution before it; here each batch norm becomes the bias that was folded, so the
-rebuilt network computes what the trained one did.
+Export folds batch norm into the preceding convolution. Here each batch norm is replaced by the folded bias, so the
+rebuilt network computes the same as the trained one.
 """
 
 import re
@@ -45,7 +45,7 @@ def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoders, Heads, Ima
 
 
 def stored_weights(model: onnx.ModelProto) -> dict[str, Tensor]:
-    """By their names in the network; those stored in 16 bits are widened."""
+    """Tensors by their names in the network; those stored in float16 are converted to float32."""
     arrays = {one.name.removesuffix(".short"): numpy_helper.to_array(one) for one in model.graph.initializer}
     return {
         name: torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array.copy())
@@ -60,7 +60,7 @@ def _fill(network: nn.Module, model: onnx.ModelProto, prefix: str) -> None:
     filled = set()
     for name in state:
         stored = prefix + name
-        if ".scale." in name and stored not in tensors:  # equal in all mixtures: the exporter keeps the first one's
+        if ".scale." in name and stored not in tensors:  # equal in all mixtures: the exporter keeps only the first
             stored = re.sub(r"each\.\d+\.", "each.0.", stored)
         if stored in tensors:
             state[name].copy_(tensors[stored])
@@ -68,7 +68,7 @@ def _fill(network: nn.Module, model: onnx.ModelProto, prefix: str) -> None:
     for weight_name, bias in _convolution_biases(model, tensors):
         batch_norm = _batch_norm_after(weight_name.removeprefix(prefix))
         if f"{batch_norm}.running_var" not in state:
-            continue  # a convolution with a bias of its own
+            continue  # a convolution that has its own bias
         variance = state[f"{batch_norm}.running_var"].fill_(1.0)
         state[f"{batch_norm}.running_mean"].zero_()
         state[f"{batch_norm}.weight"].copy_(torch.sqrt(variance + 1e-5))
@@ -86,7 +86,7 @@ def _convolution_biases(model: onnx.ModelProto, tensors: dict[str, Tensor]) -> I
 
 
 def _batch_norm_after(convolution_weight: str) -> str:
-    """By the names of our encoder and of torchvision's basic block: conv1 -> bn1, the next place in a Sequential."""
+    """Batch norm of a convolution, by the names in torchvision's basic block (conv1 -> bn1) and in our Sequentials."""
     module = convolution_weight.removesuffix(".weight")
     parent, _, last = module.rpartition(".")
     following = str(int(last) + 1) if last.isdigit() else last.replace("conv", "bn")

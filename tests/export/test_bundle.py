@@ -1,4 +1,4 @@
-"""From a finished run to a bundle that the runtime takes, and that gives torch's numbers."""
+"""From a finished run to a bundle that the runtime accepts and that gives the same results as torch."""
 
 import csv
 import hashlib
@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scored:
-    """A cohort of drawn patients and what the runtime made of it."""
+    """A cohort of synthetic patients and the runtime's results for it."""
 
     patients: list[SyntheticPatient]
     folder: Path
@@ -72,7 +72,7 @@ def scored(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Scored:
 
 
 def export(*arguments: object) -> int:
-    """`python -m export` in this process."""
+    """Run `python -m export` in this process."""
     with patch.object(sys, "argv", ["export", *map(str, arguments)]):
         try:
             command.main()
@@ -145,7 +145,7 @@ def centre(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def bayes_by_hand(manifest: Manifest, clinical: Floats, classes: Sequence[int]) -> float:
-    """Features and Gaussian naive Bayes from the report's text, with scipy's normal density."""
+    """Features and Gaussian naive Bayes implemented from the report's text, with scipy's normal density."""
     shares = np.array([classes.count(fused) for fused in range(15)]) / len(classes)
     entropy = -sum(share * np.log(share + 1e-3) for share in shares)
     bayes, (sex, count, age) = scan_section(manifest).naive_bayes, clinical
@@ -160,7 +160,7 @@ def bayes_by_hand(manifest: Manifest, clinical: Floats, classes: Sequence[int]) 
 
 
 def torch_scores(trained: TrainedRun, manifest: Manifest, patient: SyntheticPatient, folder: Path) -> dict[str, float]:
-    """A patient's row of predictions.csv, straight from the checkpoints."""
+    """A patient's row of predictions.csv, computed directly from the checkpoints."""
     paths = sorted((folder / patient.patient_id).iterdir())
     images = torch.from_numpy(np.stack([centre(path) for path in paths]))
     age = (REFERENCE_DATE - patient.birth_date).days / 365.25
@@ -211,7 +211,7 @@ def test_the_runtime_gives_torchs_numbers(bundle: Path, trained_run: TrainedRun,
 
 
 def test_patients_differ(scored: Scored) -> None:
-    """Else the comparison with torch would prove little."""
+    """Otherwise the comparison with torch would prove little."""
     for name in ("probability_malignant", *(f"{member}_probability" for member in MEMBERS)):
         assert np.ptp([float(row[name]) for row in scored.rows.values()]) > 0.01
 
@@ -238,7 +238,7 @@ def test_other_precisions_ship_with_their_proof_and_go_when_not_asked_for(
             engine = Engine(loaded, Device(CPU, "test"), batch, threads, precision)
             engine.prove()
             assert (engine.precision, engine.downgrades) == (precision, [])
-    said = "Of 8 patients scored both ways 0 got another decision at any operating point; no probability moved by more"
+    said = "Of 8 patients scored both ways, 0 got a different decision at any operating point; no probability changed"
     assert (target / "MODEL_CARD.md").read_text().count(said) == 2
     assert export(trained_run.run, target, "--replace") == 0
     assert files(target) == files(bundle)
@@ -281,7 +281,7 @@ def test_short_weights_that_change_a_probability_do_not_ship(
 ) -> None:
     monkeypatch.setattr("export.members.baseline.ROUNDING_TOLERANCE", 1e-9)
     assert export(trained_run.run, tmp_path / "bundle") == 1
-    assert "weights in 16 bits change a probability" in capsys.readouterr().err
+    assert "float16 weights change a probability" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_empty_is_replaced_only_when_told(
@@ -306,7 +306,7 @@ def test_a_folder_that_is_not_empty_is_replaced_only_when_told(
 def test_only_a_bundle_is_ever_replaced(
     trained_run: TrainedRun, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the run folder, nor one that holds it, nor anybody's notes."""
+    """Never the run folder, a folder that contains it, or a folder with other files."""
     monkeypatch.setattr("export.pipeline.export_graph", lambda plan: pytest.fail("it began to export"))
     shutil.copytree(trained_run.run, tmp_path / "run")
     (tmp_path / "notes").mkdir()
@@ -387,7 +387,7 @@ def test_a_run_on_segmented_pictures_is_refused(
 
 
 def test_naive_bayes_of_other_classes_touches_nothing_that_is_packed(trained_run: TrainedRun, tmp_path: Path) -> None:
-    """Its numbers would be of other classes than the SCAN graph beside it gives."""
+    """Such a model would not match the classes of the SCAN graph in the same bundle."""
     run, classes = tmp_path / "run", tmp_path / "classes.csv"
     shutil.copytree(trained_run.run, run)
     rows = [row.rpartition(",") for row in (run / "scan/classes.csv").read_text().splitlines()]
@@ -397,4 +397,4 @@ def test_naive_bayes_of_other_classes_touches_nothing_that_is_packed(trained_run
     assert train("naive-bayes", trained_run.patients, run, *DATE, *OPTIONS, "--cell-classes", classes).code == 0
     assert (run / "naive_bayes_on_given_classes/full.json").is_file()
     changed = [str(path.relative_to(run)) for path, data in before.items() if path.read_bytes() != data]
-    assert set(changed) <= {"naive_bayes/metrics.json", "calls.jsonl"}  # the figures, and the record of the call
+    assert set(changed) <= {"naive_bayes/metrics.json", "calls.jsonl"}  # metrics, and the record of the call

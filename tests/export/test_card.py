@@ -1,4 +1,4 @@
-"""The model card tells what the figures say, the bad news too."""
+"""The model card reports the results, including bad ones."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ POINTS = ("balanced", "sensitivity-95", "sensitivity-98")
 
 
 def good_figures() -> Figures:
-    """Every demand holds; all numbers differ, so that each can be looked for."""
+    """All requirements are met; all numbers differ, so that each can be found in the text."""
     figures: Figures = {}
     for number, name in enumerate(SETS):
         auc = 0.9 + number / 1000 if name != "ensemble" else 0.951
@@ -100,7 +100,7 @@ def row(model: str, group: str, figure: str, value: float) -> dict[str, object]:
 
 
 def nested_figures() -> dict[str, object]:
-    """RUN/nested/figures.json, in small; all numbers differ."""
+    """A small RUN/nested/figures.json; all numbers differ."""
     models = ("clinical logistic", "ensemble", "ImageNet mean", *SHIPPED_MEMBERS)
     difference = {"model": "ImageNet mean", "against": "clinical logistic", "repeats": 5, "group": "all"}
     point = {"operating_point": "sensitivity-95", "label": "malignant", "decision": "refer"}
@@ -149,14 +149,14 @@ def test_the_card_says_what_other_precisions_change(tmp_path: Path) -> None:
     float16 = Reduced({}, {}, patients=26, largest_change=0.00123, changed_decisions=0)
     both = msgspec.structs.replace(manifest(), int8=int8, float16=float16)
     text = " ".join(card(tmp_path, good_figures(), both).split())
-    of_int8, _, of_float16 = text.partition("On a GPU the CNN, the mixtures' encoders and ImageNet's compute in 16-bit")
-    assert "Of 25 patients scored both ways 0 got another decision" in of_int8
-    assert "no probability moved by more than 0.0034." in of_int8
-    assert "Of 26 patients scored both ways 0 got another decision" in of_float16
-    assert "no probability moved by more than 0.0012." in of_float16
+    of_int8, _, of_float16 = text.partition("On a GPU the CNN and the encoders of the mixtures and the ImageNet member")
+    assert "Of 25 patients scored both ways, 0 got a different decision" in of_int8
+    assert "no probability changed by more than 0.0034." in of_int8
+    assert "Of 26 patients scored both ways, 0 got a different decision" in of_float16
+    assert "no probability changed by more than 0.0012." in of_float16
     alone = " ".join(card(tmp_path, good_figures(), manifest()).split())
     assert "- All graphs compute in float32." in alone
-    assert "16-bit floats" not in alone
+    assert "float16" not in alone
 
 
 def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> None:
@@ -171,9 +171,9 @@ def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> No
         "`moe.fit.epochs` = 30",
         "3.2e-07 at most",
         "Rounding moves it by 4.1e-05.",
-        "Four members: a net; bayes; some experts; and photographs. Their calibrated",
+        "Four members: a net; bayes; some experts; and photographs. The result is",
         "All graphs compute in float32.",
-        "64 patients, 24 of them malignant; above it 66 of 66 are",
+        "64 patients, 24 of them malignant; above it 66 of 66 are malignant",
         "8.3% of a cell's nearest neighbours",
         "by chance 2.1% would",
         "It is not a medical device",
@@ -255,7 +255,7 @@ def test_a_grey_zone_without_auc_is_said_to_have_none(tmp_path: Path) -> None:
     for name in ("grey_zone_auc", "grey_zone_auc_low", "grey_zone_auc_high"):
         del figures["moe"][name]
     line = next(line for line in card(tmp_path, figures, manifest()).splitlines() if line.startswith("| moe | 0.8"))
-    assert line.endswith("| not measurable, the zone lacks a class |")
+    assert line.endswith("| undefined, the zone has only one class |")
 
 
 def test_nested_figures_stand_in_it_where_the_protocol_has_run(tmp_path: Path) -> None:
@@ -279,12 +279,12 @@ def test_nested_figures_stand_in_it_where_the_protocol_has_run(tmp_path: Path) -
     (women, _) = [line for line in lines if line.startswith("| women: 64, 24 malignant | ")]
     assert women.startswith("| women: 64, 24 malignant | 0.521 [0.471, 0.561] | 0.621 [0.571, 0.661] | ")
     assert "| ImageNet mean | clinical logistic | 5 | all | 0.017 [0.002, 0.036] |" in lines
-    assert "0.333" not in text  # differences are of AUC
+    assert "0.333" not in text  # only differences in AUC are shown
     assert "| sensitivity-95 | malignant | refer | 0.123 [0.100, 0.200] |" in lines
-    assert "0.456" not in text  # operating points are of what ships
+    assert "0.456" not in text  # only operating points of the shipped ensemble are shown
     assert not any(line.startswith("| ImageNet mean (") for line in lines)
-    assert "Nested, for whatever uses SCAN or SimCLR: inductive: SCAN on each fold's own pictures" in joined
-    assert "Not made for this bundle" not in text
+    assert "In the nested evaluation, models that use SCAN or SimCLR are inductive: SCAN on each fold's own" in joined
+    assert "Not available for this bundle" not in text
 
 
 def test_inductive_figures_stand_beside_the_others(tmp_path: Path) -> None:
@@ -301,13 +301,14 @@ def test_inductive_figures_stand_beside_the_others(tmp_path: Path) -> None:
     assert "| ensemble (1x) | 0.610 [0.560, 0.650] | 0.611 [0.561, 0.651] |" in part
     assert "| ensemble | clinical logistic | 1 | all | 0.031 [0.004, 0.062] |" in part
     assert len([line for line in part.splitlines() if line.startswith("| scan (1x)")]) == 2
-    assert "| moe (1x)" not in part  # its figures are the same either way
+    assert "| moe (1x)" not in part  # its results do not depend on SCAN
     assert "| ImageNet mean" not in part
 
 
 def test_without_nested_figures_it_says_so(tmp_path: Path) -> None:
     text = card(tmp_path, good_figures(), manifest())
-    assert "Not made for this bundle. The figures below are out of fold, not nested: they may be optimistic." in text
+    said = "Not available for this bundle. The results below are out-of-fold but not nested: they may be optimistic."
+    assert said in " ".join(text.split())
 
 
 def test_headings_are_model_cards_own_and_say_what_they_answer(tmp_path: Path) -> None:
@@ -337,15 +338,15 @@ def test_nested_figures_of_other_cell_classes_are_left_out(
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan/classes.csv").write_bytes(b"as they are")
     text = card(tmp_path, good_figures(), manifest())
-    assert ("Not made for this bundle" in text) != shown
+    assert ("Not available for this bundle" in text) != shown
     assert ("| ensemble (1x)" in text) == shown
 
 
 def test_what_was_left_out_and_what_nobody_said_is_told(tmp_path: Path) -> None:
     text = " ".join(card(tmp_path, good_figures(), manifest()).split())
     assert "patients with LABEL -1 and 2 pictures that could not be used" in text
-    assert "Not known to this program: who was recruited" in text
-    assert "What the exporter adds: Nothing." in text
+    assert "This program does not know who was recruited" in text
+    assert "Added by the exporter: Nothing." in text
 
 
 def test_what_the_exporter_knows_stands_in_it(tmp_path: Path) -> None:

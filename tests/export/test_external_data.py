@@ -1,4 +1,4 @@
-"""A graph whose weights lie outside its own bytes: no checksum covers them, so it is no graph of a bundle."""
+"""Graphs with weights outside their own bytes are refused: no checksum covers these weights."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def graph_with_weights_at(location: str) -> bytes:
 
 @pytest.mark.parametrize("location", ["weights.bin", "./weights.bin", "../here/weights.bin", "{}/weights.bin"])
 def test_weights_outside_the_graph_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
-    """onnxruntime by itself would take those of the folder that the program was started in."""
+    """By itself, onnxruntime would read them from the current working directory."""
     here = tmp_path / "here"
     here.mkdir()
     (here / "weights.bin").write_bytes(np.ones((3, 4), np.float32).tobytes())

@@ -1,4 +1,4 @@
-"""The six graphs of untrained networks: names, axes, and the same numbers as torch."""
+"""The six graphs of untrained networks: names, axes, and agreement with torch."""
 
 import copy
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ Exported = tuple[list[GraphPlan], dict[str, bytes], dict[str, dict[str, Tensor]]
 
 @pytest.fixture(scope="module")
 def exported() -> Exported:
-    """Plans, graphs, and 64 drawn cells with clinical values as inputs."""
+    """Plans, graphs, and inputs: 64 synthetic cells with clinical values."""
     torch.manual_seed(0)
     clinical = torch.stack([torch.arange(64) % 2, 4 + torch.arange(64.0), 20 + torch.arange(64.0)], dim=1)
     baseline, scan = Baseline(BaselineDimensions(log_count=True)), ScanNetwork(ScanDimensions())
@@ -44,7 +44,7 @@ def exported() -> Exported:
         one.head.scale.fit(clinical)
     images = torch.from_numpy(np.stack([draw_cell(n % 4, np.random.default_rng(n), 112) for n in range(64)]))
     with torch.inference_mode():
-        committee.encoder.train()(images)  # moves the running statistics off their start
+        committee.encoder.train()(images)  # changes the running statistics from their initial values
     committee.eval()
     section = scan_section(load_bundle(REFERENCE).manifest)
     members = (
@@ -59,10 +59,11 @@ def exported() -> Exported:
 
 
 def imagenet_network() -> ImageNetNetwork:
-    """ImageNet's weights, the last layer's drawn."""
+    """ImageNet weights, with a random last layer."""
     network = ImageNetNetwork(ImageNetDimensions())
     network.pictures.embedding.load_state_dict(load_embedding().state_dict())
-    torch.manual_seed(41)  # each altered parameter moves even the first picture by more than parity allows
+    # With this seed each altered parameter changes even the first picture by more than parity allows.
+    torch.manual_seed(41)
     network.pictures.linear.weight.data = torch.randn(1, 1280) / 4
     network.head.clinical.set(np.array([0.5, 2.0, 0.25, 1.0]), -0.5)
     values = {
@@ -80,7 +81,7 @@ def imagenet_network() -> ImageNetNetwork:
 
 
 def shapes(values: Iterator[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
-    """Name -> its axes, a name for a free one."""
+    """Name -> axes, where a dynamic axis is given by its name."""
     return {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values
     }
@@ -110,7 +111,7 @@ def test_names_axes_and_opset(exported: Exported, name: str) -> None:
     for values, wanted in ((model.graph.input, INPUTS[name]), (model.graph.output, OUTPUTS[name])):
         found = shapes(iter(values))
         assert {key: tuple(axes[1:]) for key, axes in found.items()} == wanted
-        assert all(isinstance(axes[0], str) for axes in found.values())  # the batch is free
+        assert all(isinstance(axes[0], str) for axes in found.values())  # the batch axis is dynamic
     assert [opset.version for opset in model.opset_import if not opset.domain] == [20]
     assert OPSET == 20
     assert not any(tensor.external_data for tensor in model.graph.initializer)
@@ -144,7 +145,7 @@ def test_parity_holds_and_says_how_well(exported: Exported) -> None:
 
 
 def altered(exported: Exported, name: str, parameter: str, by: float) -> list[GraphPlan]:
-    """The plans, one parameter of one network moved after its export."""
+    """The plans, with one parameter of one network changed after export."""
     plans = list(exported[0])
     index = [plan.name for plan in plans].index(name)
     module: nn.Module = copy.deepcopy(plans[index].module)

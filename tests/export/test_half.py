@@ -1,4 +1,4 @@
-"""Graphs in 16-bit floats against a slow reference that rounds after every layer; what the self-test sees of them."""
+"""float16 graphs compared with a slow reference that rounds after every layer; what the self-test detects."""
 
 import copy
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def rounded(value: Tensor) -> Tensor:
 
 
 def in_16_bits(encoder: Encoder, images: Tensor) -> Tensor:
-    """Layer after layer in double precision, each result rounded: batch norm folded, as in a graph."""
+    """Computes layer by layer in double precision and rounds each result; batch norm is folded, as in a graph."""
     value = rounded(encoder.normalise(images))
     modules = list(encoder.blocks)
     for index, module in enumerate(modules):
@@ -63,8 +63,8 @@ def test_the_emulation_rounds_after_every_layer(encoders: Encoders, exact: bytes
     with torch.inference_mode():
         expected = torch.cat([in_16_bits(one, images) for one in encoders.each if isinstance(one, Encoder)], 1).numpy()
         in_float32 = encoders(images).numpy()
-    # Sums in another order land on the other side of a rounding here and there, and that goes on from layer to layer.
-    some = expected > 0  # what is 0 is so in any precision
+    # Sums in another order are sometimes rounded differently, and the effect propagates from layer to layer.
+    some = expected > 0  # zeros are the same in any precision
     assert np.mean((found == expected)[some]) > 0.98
     assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()
     assert np.mean((in_float32 == expected)[some]) < 0.1
@@ -73,7 +73,7 @@ def test_the_emulation_rounds_after_every_layer(encoders: Encoders, exact: bytes
 
 
 def test_a_processor_rounds_weights_alone(encoders: Encoders, exact: bytes) -> None:
-    """So that nobody takes it for a GPU. It is near all the same: the graph is right."""
+    """So a CPU does not show what a GPU computes. The results are close anyway: the graph is correct."""
     images = pictures(4, seed=3).numpy()
     emulated = Graph("emulated", emulate(exact), DEVICE, 1).run(images=images)["maps"]
     here = Graph("half", halve(NAME, exact), DEVICE, 1, (NAME, exact)).run(images=images)["maps"]
@@ -83,7 +83,7 @@ def test_a_processor_rounds_weights_alone(encoders: Encoders, exact: bytes) -> N
 
 @pytest.mark.parametrize("name", HALVES)
 def test_convolutions_are_narrow_and_the_rest_is_not(name: str) -> None:
-    """In the graphs that ship, by the types that onnx infers."""
+    """In the shipped graphs, by the types that onnx infers."""
     model = shape_inference.infer_shapes(onnx.load_from_string(load_bundle(REFERENCE).graphs[HALVES[name]]))
     graph = model.graph
     types = {one.name: one.type.tensor_type.elem_type for one in (*graph.value_info, *graph.input, *graph.output)}
@@ -122,7 +122,7 @@ def test_a_weight_that_16_bits_cannot_hold_is_refused(encoders: Encoders) -> Non
         convolution.weight[0, 0, 0, 0] = 1e6
     images = torch.zeros(2, 112, 112, 3, dtype=torch.uint8)
     data = export_graph(GraphPlan(NAME, large, {"images": images}, ("maps",)))
-    with pytest.raises(ParityError, match="does not fit 16 bits"):
+    with pytest.raises(ParityError, match="is outside the range of float16"):
         halve(NAME, data)
 
 
@@ -138,7 +138,7 @@ def without_a_bias(model: onnx.ModelProto) -> None:
 
 
 def with_smaller_weights(model: onnx.ModelProto, share: float = 1.0) -> None:
-    """The last convolution's are too small by a hundredth."""
+    """Outputs of the last convolution are too small by one percent."""
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     convolution = convolutions[round(share * (len(convolutions) - 1))]
     model.graph.initializer.append(numpy_helper.from_array(np.array(0.99, np.float16), "factor"))
@@ -158,7 +158,7 @@ def with_smaller_weights_in_the_middle(model: onnx.ModelProto) -> None:
 def test_a_gpu_that_computes_wrongly_is_found_out(
     name: str, fault: Callable[[onnx.ModelProto], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The faults are put into the graph that ships, whose self-test has not seen them. It misses single channels."""
+    """Faults are inserted into the shipped graph. Its self-test detects them, but would miss single channels."""
     monkeypatch.setattr("infer.engine.fallback.FASTEST", {CPU: "float16"})
     bundle = load_bundle(REFERENCE)
     model = onnx.load_from_string(bundle.graphs[HALVES[name]])

@@ -1,4 +1,4 @@
-"""Encoders in integers against a slow reference, one product after the other in 64-bit integers."""
+"""int8 encoders compared with a slow reference that sums products in 64-bit integers."""
 
 import copy
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 
 def drawn_encoder(seed: int) -> Encoder:
-    """Weights and batch norms as after some training: no layer dead, none exploding."""
+    """Weights and batch norms as after some training: no dead and no exploding layers."""
     torch.manual_seed(seed)
     encoder = Encoder(CHANNELS).eval()
     for module in encoder.modules():
@@ -38,7 +38,7 @@ def drawn_encoder(seed: int) -> Encoder:
 
 
 def pictures(number: int, seed: int) -> Tensor:
-    """Smooth ones, as cells are."""
+    """Smooth pictures, as cells are."""
     random = np.random.RandomState(seed)
     small = torch.from_numpy(random.rand(number, 3, 8, 8).astype(np.float32))
     large = nn.functional.interpolate(small, (112, 112), mode="bilinear")
@@ -66,7 +66,7 @@ def test_the_maps_are_near_those_of_float32(encoders: Encoders, data: bytes) -> 
     found = maps_of(data, images)
     assert found.shape == exact.shape == (8, 2 * CHANNELS[-1], 28, 28)
     assert np.abs(found - exact).mean() < 0.01 * exact.max()
-    # Rounding must not shift a channel: patients are means over pictures.
+    # Rounding must not shift the mean of a channel: a patient's features are means over pictures.
     assert np.abs((found - exact).mean((0, 2, 3))).max() < 0.003 * exact.max()
 
 
@@ -79,7 +79,7 @@ def test_every_weight_has_seven_bits_and_every_channel_uses_them(data: bytes) ->
 
 
 def test_the_graph_is_what_its_integers_say(data: bytes) -> None:
-    """From the float32 block on, to the bit: sums in 64-bit integers, one rounding a layer."""
+    """Bit by bit after the float32 block: sums in 64-bit integers, one rounding per layer."""
     model = onnx.load_from_string(data)
     nodes = list(model.graph.node)
     split = [node.op_type for node in nodes].index("Split")
@@ -138,7 +138,7 @@ SLOW: dict[str, Callable[..., Array]] = {
 
 
 def altered(data: bytes, layer: str, alter: Callable[[dict[str, Array], str], Array]) -> bytes:
-    """The graph with another bias, or what else `alter` gives for a name, in one layer."""
+    """The graph with the bias of one layer replaced by the result of `alter`."""
     model = onnx.load_from_string(data)
     stored = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     (bias,) = [one for one in model.graph.initializer if one.name == f"{layer}.bias"]
@@ -147,7 +147,7 @@ def altered(data: bytes, layer: str, alter: Callable[[dict[str, Array], str], Ar
 
 
 def rounding_down(stored: dict[str, Array], layer: str) -> Array:
-    """Half a step less is what rounds to the next lower value."""
+    """A bias lower by half a step, so that every value is rounded down."""
     mixture, number = layer.removeprefix("each.").split(".")
     before = f"each.{mixture}.{int(number) - 1}.scale" if number != "0" else f"each.{mixture}.scale"
     half = stored[f"{layer}.scale"] / 2 / (stored[before] * stored[f"{layer}.weight_scale"])
@@ -171,7 +171,7 @@ def losing_the_last_bias(stored: dict[str, Array], layer: str) -> Array:
 def test_a_processor_that_computes_integers_wrongly_is_found_out(
     layer: str, alter: Callable[[dict[str, Array], str], Array]
 ) -> None:
-    """The faults are put into the graph that ships, whose self-test knows nothing of them."""
+    """Faults are inserted into the shipped graph; its self-test must detect them."""
     bundle = load_bundle(REFERENCE)
     wrong = replace(bundle, graphs=bundle.graphs | {INT8: altered(bundle.graphs[INT8], layer, alter)})
     engine = Engine(wrong, Device(CPU, "test"), None, 1)
@@ -180,12 +180,12 @@ def test_a_processor_that_computes_integers_wrongly_is_found_out(
 
 
 def test_a_channel_that_integers_cannot_hold_is_refused(encoders: Encoders) -> None:
-    """Its weights are nothing beside its bias."""
+    """Its weights are negligible compared with its bias."""
     almost_dead = copy.deepcopy(encoders)
     norms = [module for module in almost_dead.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
         norms[-1].weight[0], norms[-1].bias[0] = 1e-8, 0.5
-    with pytest.raises(ParityError, match="layer 3 of an encoder has no integers"):
+    with pytest.raises(ParityError, match="layer 3 of an encoder cannot be quantised"):
         quantize(almost_dead, pictures(4, seed=3))
 
 
@@ -195,7 +195,7 @@ def test_a_layer_that_says_nothing_is_refused(encoders: Encoders, layer: int) ->
     norms = [module for module in dead.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
         norms[2 + layer].bias.fill_(-1000.0)
-    with pytest.raises(ParityError, match=f"layer {layer} of an encoder has no integers"):
+    with pytest.raises(ParityError, match=f"layer {layer} of an encoder cannot be quantised"):
         quantize(dead, pictures(4, seed=3))
 
 

@@ -1,4 +1,4 @@
-"""What another precision changes in patients, and that it does not ship where that is too much."""
+"""The effect of reduced precision on patients; it must not be shipped if the effect is too large."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,7 +53,7 @@ def test_a_changed_decision_or_probability_does_not_ship(
 
 
 def test_decisions_are_compared_at_every_operating_point(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest change of these is put between thresholds of one point, and counts once."""
+    """With a threshold of one operating point between a patient's two probabilities, one decision changes."""
     bundle = load_bundle(REFERENCE)
     ways = []
 
@@ -76,7 +76,7 @@ def test_decisions_are_compared_at_every_operating_point(drawn: Cohort, monkeypa
 
 
 def test_who_is_scored_one_way_alone_is_a_changed_decision(drawn: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the others are compared with themselves, not with who stands beside them."""
+    """The remaining patients must be compared with themselves, not with their neighbours in the list."""
     bundle, works = load_bundle(REFERENCE), reduced._scores
     whole = reduced.compare(bundle, drawn, "int8")
 
@@ -98,12 +98,12 @@ def test_who_is_scored_one_way_alone_is_a_changed_decision(drawn: Cohort, monkey
 
 def test_a_cohort_of_whom_nobody_is_scored_proves_nothing(tmp_path: Path) -> None:
     (tmp_path / "clinical_annotation.csv").write_text("ID,GENDER,DOB,LYMPH_COUNT\nP1,F,1/1/1950,5\n")
-    with pytest.raises(UsageError, match="nobody in this cohort can be scored"):
+    with pytest.raises(UsageError, match="no patient in this cohort can be scored"):
         check(load_bundle(REFERENCE), cohort_in(tmp_path), "int8")
 
 
 def test_float32_is_not_compared_with_itself(drawn: Cohort) -> None:
-    """Where a graph cannot be loaded scoring goes on in float32, and would differ by nothing."""
+    """If a graph cannot be loaded, scoring falls back to float32, and there would be no difference."""
     bundle = load_bundle(REFERENCE)
     broken = replace(bundle, graphs=bundle.graphs | {INT8: b"no graph"})
     with pytest.raises(ParityError, match=r"int8 does not run here: .*cannot load this graph"):
@@ -130,11 +130,11 @@ def test_float16_may_move_by_as_much_as_it_moved() -> None:
         ("baseline", [0.5, 0.253], "0.0025"),
         ("moe", [float("nan"), 0.25], "0.0025"),
         ("imagenet_contribution", [-8.09, 0.25], "0.08"),
-        ("moe_maps", [100.0, 100.6], "0.5"),  # twice as much could not be stated
+        ("moe_maps", [100.0, 100.6], "0.5"),  # twice this difference is more than a manifest may state
     ],
 )
 def test_float16_that_moves_too_far_is_no_rounding(name: str, values: list[float], allowed: str) -> None:
-    """Its own tolerance would grow with it."""
+    """Otherwise its own tolerance would grow with the error."""
     exact = {one: [0.5, 0.25] for one in FLOAT16_OUTPUTS} | LARGE | {"moe_maps": [100.0, 100.0]}
-    with pytest.raises(ParityError, match=rf"float16 moves {name} by .*, {allowed} is allowed"):
+    with pytest.raises(ParityError, match=rf"float16 changes {name} by .*, allowed {allowed}"):
         tolerance(MEMBERS, "float16", exact, exact | {name: values})

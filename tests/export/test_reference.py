@@ -1,4 +1,4 @@
-"""The bundle that ships, scored a second way: in torch, patient by patient, without infer's pipeline."""
+"""The shipped bundle, scored independently in torch, patient by patient, without infer's pipeline."""
 
 import csv
 import datetime as dt
@@ -30,7 +30,7 @@ from train.members.mixture_network import Encoders, Heads
 from train.members.scan.network import ScanNetwork
 
 REAL = os.environ.get("LYMPHO_REAL_PATIENTS")
-TOLERANCE = 1e-5 + 5e-7  # the second term is what six printed digits leave out
+TOLERANCE = 1e-5 + 5e-7  # the second term is the rounding to six printed digits
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def drawn(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def float32(tmp_path: Path) -> Bundle:
-    """Torch has no integers to compare with."""
+    """The rebuilt torch networks compute in float32, so int8 cannot be compared."""
     return in_float32(load_bundle(REFERENCE), tmp_path / "float32")
 
 
@@ -57,7 +57,7 @@ def test_real_patients_agree_with_torch(float32: Bundle, tmp_path: Path) -> None
 @pytest.mark.skipif(REAL is None, reason="LYMPHO_REAL_PATIENTS names no folder of real patients")
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_real_patients_keep_their_decisions(precision: Precision) -> None:
-    """The proof that the manifest states, made again on this machine."""
+    """The check recorded in the manifest, repeated on this machine."""
     bundle = load_bundle(REFERENCE)
     stated = bundle.manifest.reduced(precision)
     assert stated is not None
@@ -68,7 +68,7 @@ def test_real_patients_keep_their_decisions(precision: Precision) -> None:
 
 
 def test_the_card_that_ships_says_what_we_say_of_it() -> None:
-    """Else it was exported before the text was changed."""
+    """Otherwise it was exported before the text was changed."""
     assert Path("export/about_reference.md").read_text().strip() in (REFERENCE / "MODEL_CARD.md").read_text()
 
 
@@ -88,7 +88,7 @@ Networks = tuple[Baseline, ScanNetwork, Encoders, Heads, ImageNetNetwork]
 
 
 def scores_in_torch(folder: Path, bundle: Bundle, date: dt.date) -> dict[str, dict[str, float]]:
-    """Columns of predictions.csv by patient, one patient at a time."""
+    """Columns of predictions.csv by patient, computed one patient at a time."""
     cohort = read_cohort(folder, bundle.manifest.plausible, reference_date=date)
     networks = rebuild(bundle)
     return {patient.patient_id: _score(patient, folder, bundle, networks) for patient in cohort.patients}
@@ -127,14 +127,14 @@ def _score(patient: Patient, folder: Path, bundle: Bundle, networks: Networks) -
 
 
 def _crop(path: Path) -> np.ndarray:
-    """The central 112 x 112, by Pillow's own crop."""
+    """The central 112 x 112 pixels, cropped with Pillow."""
     with Image.open(path) as image:
         left, top = (image.width - 112) // 2, (image.height - 112) // 2
         return np.array(image.convert("RGB").crop((left, top, left + 112, top + 112)))
 
 
 def _naive_bayes(classes: list[int], clinical: list[float], bundle: Bundle) -> float:
-    """The 21 features counted out, then scikit-learn's own predict_proba."""
+    """The 21 features computed step by step, then scikit-learn's predict_proba."""
     section = scan_section(bundle.manifest)
     numbers = section.naive_bayes
     shares = [classes.count(c) / len(classes) for c in range(max(section.class_fusion) + 1)]

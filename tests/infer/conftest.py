@@ -20,13 +20,13 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="session")
 def networks(bundle: Bundle) -> Networks:
-    """Batches of eight on one thread."""
+    """The reference bundle's networks, with batches of eight on one thread."""
     return Networks(bundle, Device(CPU, "test"), 8, 1)
 
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cohort that nobody may change: S001 to S006, 12 to 15 pictures each."""
+    """A read-only cohort: S001 to S006, 12 to 15 pictures each."""
     folder = tmp_path_factory.mktemp("pristine") / "patients"
     write_cohort(folder, make_patients(PATIENTS, seed=3, images=(12, 15)), seed=3, labels=False, size=128)
     return folder
@@ -40,12 +40,12 @@ def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 @pytest.fixture
 def cohort(pristine: Path, tmp_path: Path) -> Path:
-    """The same cohort, to be changed."""
+    """A copy of the cohort that the test may change."""
     return link_cohort(pristine, tmp_path / "patients")
 
 
 class _ProcessHere:
-    """Stands for a decoding process."""
+    """Replaces a decoding process."""
 
     def __init__(self, root: Path, size: int) -> None:
         self._root, self._size = root, size
@@ -62,5 +62,5 @@ class _ProcessHere:
 
 @pytest.fixture
 def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are read and decoded in this process, where a test can let things go wrong."""
+    """Read and decode pictures in this process, where a test can inject faults."""
     monkeypatch.setattr("infer.pictures.pool.DecodingProcess", _ProcessHere)

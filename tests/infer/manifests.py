@@ -1,4 +1,4 @@
-"""A small valid manifest, and the same with something wrong in it."""
+"""A small valid manifest, and variants with one error."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0
 
 
 def make_manifest() -> Manifest:
-    """Every field filled; the numbers mean nothing."""
+    """All fields filled with arbitrary values."""
     return Manifest(
         schema=SCHEMA,
         provenance=Provenance(
@@ -87,7 +87,7 @@ def make_naive_bayes() -> NaiveBayes:
 
 
 def altered(path: str, value: Any) -> bytes:
-    """The manifest as JSON with one field, named as in `a.b.c`, set to a value or taken away by `None`."""
+    """The manifest as JSON with one field, named as in `a.b.c`, set to a value, or removed if it is `None`."""
     document: dict[str, Any] = json.loads(encode(make_manifest()))
     *parents, last = path.split(".")
     place = document

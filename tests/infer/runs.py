@@ -1,4 +1,4 @@
-"""Small cohorts, and what a run makes of them."""
+"""Helpers: small cohorts, runs and their results, small bundles."""
 
 import csv
 import json
@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infer.bundle.load import CARD, CHECKSUMS, checksums
+from infer.bundle.manifest import MANIFEST
 from infer.engine.networks import Seen
 from infer.members.member import Member
 from infer.options import Options
 from infer.run import run
 from tests.synthetic import REFERENCE_DATE
 
-TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes: tests/tiny_bundle.py made it
+TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes, made by tests/tiny_bundle.py
 TABLE = "clinical_annotation.csv"
 RESULT_FILES = ["images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
-LEFT = [".journal", ".run.log.part"]  # in the output folder, by a run that did not finish
+LEFT = [".journal", ".run.log.part"]  # files in the output folder after a run that did not finish
 CSV_FILES = ("predictions.csv", "images.csv")
 
 
 class Cut(BaseException):
-    """Stands for whatever ends a process."""
+    """Simulates a process that is killed."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Outcome:
         return {name: (self.out / name).read_bytes() for name in CSV_FILES}
 
     def images_of(self, patient_id: str) -> dict[str, tuple[str, str]]:
-        """Status and reason's code of each of a patient's pictures."""
+        """Status and reason code of each of a patient's pictures."""
         of_patient = [row for row in self.images if row["patient_id"] == patient_id]
         return {row["image"]: (row["status"], row["reason"].partition(":")[0]) for row in of_patient}
 
@@ -62,13 +64,29 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def score(patients: Path, out: Path, **options: Any) -> Outcome:
-    """A run in this process, on the processor, at the synthetic cohort's date."""
+    """Run in this process, on the CPU, at the synthetic cohort's date."""
     options = {"device": "cpu", "reference_date": REFERENCE_DATE, "workers": 2, **options}
     return Outcome(run(Options(patients, out, **options)), out)
 
 
+def tiny_manifest() -> dict[str, Any]:
+    """The tiny bundle's manifest."""
+    manifest: dict[str, Any] = json.loads((TINY / MANIFEST).read_bytes())
+    return manifest
+
+
+def write_bundle(folder: Path, manifest: dict[str, Any]) -> Path:
+    """A bundle with this manifest and the tiny bundle's graphs that it names."""
+    files = {name: (TINY / name).read_bytes() for name in (CARD, *manifest["graphs"])}
+    files[MANIFEST] = json.dumps(manifest).encode()
+    folder.mkdir()
+    for name, data in {**files, CHECKSUMS: checksums(files)}.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
 def sums_of(members: Iterable[Member[Any]], *batches: Seen) -> dict[str, Any]:
-    """A patient's sums, by member, of all pictures in some batches."""
+    """A patient's sums, by member, over all pictures of the batches."""
     members = tuple(members)
     sums = {member.name: member.begin() for member in members}
     for seen in batches:
@@ -79,7 +97,7 @@ def sums_of(members: Iterable[Member[Any]], *batches: Seen) -> dict[str, Any]:
 
 
 def verdict(row: dict[str, str]) -> tuple[str, str]:
-    """Status and reason's code of a row of predictions.csv."""
+    """Status and reason code of a row of predictions.csv."""
     return row["status"], row["reason"].partition(":")[0]
 
 
@@ -102,7 +120,7 @@ def cell(cohort: Path, patient_id: str, column: str) -> str:
 
 
 def set_count(cohort: Path, patient_id: str, count: str) -> None:
-    """LYMPH_COUNT is the last column."""
+    """Change a patient's count; LYMPH_COUNT is the last column."""
     lines = (cohort / TABLE).read_text(encoding="utf-8").splitlines()
     changed = [",".join([*line.split(",")[:-1], count]) if line.split(",")[1] == patient_id else line for line in lines]
     assert changed != lines
@@ -110,7 +128,7 @@ def set_count(cohort: Path, patient_id: str, count: str) -> None:
 
 
 def keep_patients(cohort: Path, *patient_ids: str) -> Path:
-    """Leave only these in the table; a patient's row does not depend on the others."""
+    """Keep only these patients in the table; a patient's result does not depend on the others."""
     header, *lines = (cohort / TABLE).read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.split(",")[1] in patient_ids]
     assert len(kept) == len(patient_ids)
@@ -119,7 +137,7 @@ def keep_patients(cohort: Path, *patient_ids: str) -> Path:
 
 
 def replace_picture(path: Path, data: bytes) -> None:
-    """Without writing through a hard link."""
+    """Replace a picture without writing through a hard link."""
     path.unlink(missing_ok=True)
     path.write_bytes(data)
 

@@ -1,4 +1,4 @@
-"""What run.json and the journal say of the program itself."""
+"""The digest of the program in run.json and the journal."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from infer.output.audit import program_digest
 
 
 def test_the_programs_digest_covers_every_module_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a journal of a changed program would be resumed."""
+    """Otherwise a changed program would resume an old journal."""
     deep = tmp_path / "rooms" / "deeper"
     deep.mkdir(parents=True)
     for path in (tmp_path / "__init__.py", tmp_path / "rooms" / "top.py", deep / "module.py"):

@@ -38,7 +38,7 @@ def problem(folder: Path) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Write SHA256SUMS anew, as somebody would who changes a bundle by hand."""
+    """Rewrite SHA256SUMS, as after changing a bundle by hand."""
     names = [path.name for path in folder.iterdir() if path.name != CHECKSUMS]
     (folder / CHECKSUMS).write_bytes(checksums({name: (folder / name).read_bytes() for name in names}))
 
@@ -72,9 +72,9 @@ def test_any_changed_byte_names_its_file(bundle: Path, name: str, where: str) ->
 
 
 def test_any_changed_byte_of_the_checksums_is_seen(bundle: Path) -> None:
-    """The other files' bytes are covered by a hash; these are covered by nothing but this test."""
+    """The other files are covered by checksums; this file is covered only by an exact comparison."""
     for path in bundle.glob("*.onnx"):
-        path.write_bytes(b"")  # small files, so that many rounds are quick
+        path.write_bytes(b"")  # small files, so that many iterations are fast
     seal(bundle)
     good = (bundle / CHECKSUMS).read_bytes()
     for place in range(len(good)):

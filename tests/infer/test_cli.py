@@ -21,15 +21,24 @@ from infer.cli import command
 from infer.errors import EXIT_MEANING, BundleError, CohortError, LymphoError, OutputError, UsageError
 from infer.output.journal import JOURNAL
 from infer.output.progress import Progress
-from tests.infer.runs import RESULT_FILES, TABLE, Outcome, keep_patients, names, score, set_count
+from tests.infer.runs import (
+    RESULT_FILES,
+    TABLE,
+    Outcome,
+    keep_patients,
+    names,
+    score,
+    set_count,
+    tiny_manifest,
+    write_bundle,
+)
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
 DATE = ["--reference-date", "2019-07-01"]
 
 
 def infer(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`python -m infer`, with no GPU to be seen."""
+    """Run `python -m infer` without a visible GPU."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     line = [sys.executable, "-m", "infer", *map(str, arguments)]
     return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -60,7 +69,6 @@ def test_help_and_version() -> None:
         ["only-one"],
         ["a", "b", "--unknown"],
         ["a", "b", "--device", "tpu"],
-        ["a", "b", "--operating-point", "sensitivity-100"],
         ["a", "b", "--reference-date", "1.7.2019"],
         ["a", "b", "--max-refused", "1.5"],
         ["a", "b", "--batch-size", "0"],
@@ -100,7 +108,7 @@ def error_of(patients: Path, out: Path, **options: object) -> LymphoError:
 
 
 def test_a_path_that_may_not_be_read_is_not_wrong_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretended: root may read everything."""
+    """Simulated, because root may read everything."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     (tmp_path / "bundle").mkdir()
     arguments = [str(tmp_path / "patients"), str(tmp_path / "out"), "--bundle", str(tmp_path / "bundle")]
@@ -160,8 +168,24 @@ def test_an_unknown_operating_point_is_2(pristine: Path, tmp_path: Path) -> None
     error = error_of(pristine, tmp_path / "out", operating_point="sensitivity-100")
     assert isinstance(error, UsageError)
     assert error.exit_code == 2
-    assert "sensitivity-100: this bundle has balanced, sensitivity-95, sensitivity-98" in str(error)
+    expected = "sensitivity-100: not in this bundle. Choose from balanced, sensitivity-95, sensitivity-98"
+    assert str(error) == f"--operating-point {expected}"
     assert not (tmp_path / "out").exists()
+
+
+def test_an_operating_point_that_only_this_bundle_has_can_be_chosen(pristine: Path, tmp_path: Path) -> None:
+    """The reference bundle, which does not have it, is refused with 2."""
+    manifest = tiny_manifest()
+    manifest["ensemble"]["operating_points"]["refer-everyone"] = {"refer_low": 0.0, "refer_high": 1.0}
+    bundle, out = write_bundle(tmp_path / "bundle", manifest), tmp_path / "out"
+    line = [str(pristine), str(out), "--device", "cpu", *DATE, "--operating-point", "refer-everyone"]
+    found = CliRunner().invoke(command, [*line, "--bundle", str(bundle)], standalone_mode=False)
+    assert (found.exception, found.return_value) == (None, 0)
+    outcome = Outcome(0, out)
+    assert {row["decision"] for row in outcome.predictions.values()} == {"refer"}
+    assert outcome.record["options"]["operating_point"] == "refer-everyone"
+    refused = CliRunner().invoke(command, line, standalone_mode=False)
+    assert isinstance(refused.exception, UsageError)
 
 
 @pytest.mark.parametrize("inside", [".", "out", "S001/out", "../patients/out"])
@@ -296,7 +320,7 @@ def test_today_is_pinned_when_no_date_is_given(cohort: Path, tmp_path: Path) -> 
 
 
 def test_the_date_format_holds_for_the_table(cohort: Path, tmp_path: Path) -> None:
-    """Written day first, every row is another date, or none; told so, it is the cohort it was."""
+    """With day first, every row has another date or none; with the right format, the cohort is the original."""
     lines = (cohort / TABLE).read_text().splitlines()
     swapped = [re.sub(r"(\d+)/(\d+)/(\d{4})", r"\2/\1/\3", line) for line in lines]
     swapped[1] = re.sub(r"\d+/\d+/\d{4}", "31/12/1950", swapped[1])
@@ -318,14 +342,14 @@ def test_a_date_format_that_gives_no_date_is_2(pristine: Path, tmp_path: Path, d
 def test_a_signal_ends_the_run_and_leaves_no_result(
     pristine: Path, tmp_path: Path, signal_sent: signal.Signals, code: int
 ) -> None:
-    """The same picture 4,000 times, by hard links, so that the run is still at work when the signal comes."""
+    """The same picture 4,000 times, as hard links, so that the run is still going when the signal arrives."""
     cohort, out = tmp_path / "patients", tmp_path / "out"
     (cohort / "S001").mkdir(parents=True)
     shutil.copy(pristine / TABLE, cohort)
     for number in range(4000):
         os.link(pristine / "S001" / "000000.jpg", cohort / "S001" / f"{number}.jpg")
     line = [sys.executable, "-m", "infer", str(cohort), str(out), "--device", "cpu", *DATE]
-    # Where the tests run in a shell's background SIGINT is ignored, and a child would inherit that.
+    # In a shell's background job SIGINT is ignored, and a child process would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         signal.signal(signal.SIGINT, before)
@@ -344,15 +368,6 @@ def test_every_exit_code_has_a_meaning() -> None:
     assert sorted(EXIT_MEANING) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 143]
 
 
-@pytest.mark.skipif(not README.exists(), reason="there is no README.md")
-def test_the_readme_names_every_option_and_exit_code() -> None:
-    text = README.read_text(encoding="utf-8")
-    options = [name for parameter in command.params for name in parameter.opts if name.startswith("--")]
-    assert len(options) > 10
-    assert [name for name in [*options, "--help"] if name not in text] == []
-    assert [code for code in EXIT_MEANING if not re.search(rf"\b{code}\b", text)] == []
-
-
 def test_checksums_name_is_what_sha256sum_expects() -> None:
     tool = shutil.which("sha256sum")
     if tool is None:
@@ -363,7 +378,7 @@ def test_checksums_name_is_what_sha256sum_expects() -> None:
 
 @pytest.mark.parametrize("closed", [(2,), (0, 1, 2), (1,)])
 def test_nothing_takes_a_closed_streams_place(closed: tuple[int, ...]) -> None:
-    """A file that does gets what a library prints there."""
+    """Otherwise the next file opened would receive what a library prints there."""
     program = (
         f"import os; keep = os.dup(1); [os.close(one) for one in {closed}]\n"
         "from infer.cli import _occupy_standard_streams; _occupy_standard_streams()\n"

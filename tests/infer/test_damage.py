@@ -24,7 +24,7 @@ from tests.fuzz import fuzz
 from tests.synthetic import draw_cell
 
 SIZE = 112
-WAYS: list[dict[str, Any]] = [{}, {"optimize": True}, {"progressive": True}]  # of writing a JPEG
+WAYS: list[dict[str, Any]] = [{}, {"optimize": True}, {"progressive": True}]  # options for writing a JPEG
 Pixels = npt.NDArray[np.uint8]
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
@@ -41,7 +41,7 @@ def saved(picture: Pixels | Image.Image, kind: str = "JPEG", **options: Any) -> 
 
 
 def as_pillow(data: bytes) -> Pixels:
-    """All pixels as Pillow alone decodes them."""
+    """All pixels as decoded by Pillow alone."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -54,7 +54,7 @@ def assert_taken(data: bytes) -> None:
 
 
 def why(data: bytes) -> str:
-    """The code for which a picture is rejected; "" if it is taken."""
+    """The reason code of a rejected picture; "" if it is accepted."""
     try:
         decode_crop(data, SIZE)
     except RejectedImage as error:
@@ -67,7 +67,7 @@ def with_zeros(data: bytes, at: int, size: int = 512) -> bytes:
 
 
 def cut_out(radius: int, colour: int, number: int = 0) -> Pixels:
-    """A cell on one colour, as a segmentation leaves it."""
+    """A cell on a uniform background, as after segmentation."""
     picture = drawn(number).copy()
     y, x = np.mgrid[:224, :224]
     picture[(y - 112) ** 2 + (x - 112) ** 2 > radius**2] = colour
@@ -76,7 +76,7 @@ def cut_out(radius: int, colour: int, number: int = 0) -> Pixels:
 
 PICTURES = [saved(drawn(number), quality=90) for number in range(30)]
 
-# Of 30 drawn pictures. What is not here: all of them.
+# Smallest share of 30 generated pictures that must be detected; 1 for damage not listed here.
 LEAST_SHARE = {
     ("as they are", "1 byte lost"): 0.30,
     ("as they are", "16 bytes lost"): 0.45,
@@ -86,16 +86,16 @@ LEAST_SHARE = {
     ("JPEG 90, progressive", "16 bytes lost"): 0.80,
     ("JPEG 90, progressive", "100 bytes lost"): 0.90,
     ("JPEG 90, progressive", "text mode, CRLF to LF"): 0.40,
-    # Zeros at any place might be black pixels: nothing in these files tells.
+    # Zeros anywhere may be black pixels; nothing in these files shows the difference.
     ("BMP", "512 zero bytes anywhere"): 0,
     ("BMP", "512 zero bytes at a third"): 0,
     ("TIFF", "512 zero bytes anywhere"): 0,
     ("TIFF", "512 zero bytes at a third"): 0,
-    ("TIFF", "a tail of zeros"): 0.95,  # nor where the byte before the tail is a zero of its own
+    ("TIFF", "a tail of zeros"): 0.95,  # nor if the byte before the tail is a real zero
 }
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, on broken TIFF tags
+@pytest.mark.filterwarnings("ignore::UserWarning")  # from Pillow, for broken TIFF tags
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_damage_is_found(encoding: str) -> None:
     good = [encoded(picture, encoding) for picture in PICTURES]
@@ -103,7 +103,7 @@ def test_damage_is_found(encoding: str) -> None:
     for (number, data), kind in itertools.product(enumerate(good), kinds_for(good[0])):
         counts.setdefault(kind, Count()).add(data, kinds_for(data)[kind](data, random.Random(f"{number} {kind}")))
     for kind, count in counts.items():
-        # A JPEG cut in the bits that fill up its last byte, say, has lost nothing.
+        # For example, a JPEG cut within the padding bits of its last byte has lost nothing.
         assert count.rejected + count.unharmed >= LEAST_SHARE.get((encoding, kind), 1) * count.damaged, (kind, count)
         assert count.damaged == 30 or kind.startswith("text mode"), kind
 
@@ -111,7 +111,7 @@ def test_damage_is_found(encoding: str) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_damaged_picture_is_called_so(encoding: str) -> None:
-    """Unless the damage hits the header, or Pillow finds it."""
+    """Unless the damage is in the header, or Pillow detects it."""
     for number, picture in enumerate(PICTURES[:5]):
         data = encoded(picture, encoding)
         for kind, harm in kinds_for(data).items():
@@ -163,7 +163,7 @@ def test_good_jpegs_keep_pillows_pixels(options: dict[str, Any]) -> None:
     ("colour", "size"), [(0, (224, 224)), (255, (224, 224)), (128, (113, 150)), (0, (150, 113)), (255, (1000, 1000))]
 )
 def test_flat_jpegs_are_taken(colour: int, size: tuple[int, int]) -> None:
-    """Their data are runs of zeros, if codes of zeros say that nothing changes."""
+    """Their data are runs of zeros if the code for "no change" consists of zeros."""
     flat = Image.new("RGB", size, (colour, colour, colour // 2))
     for mode, options, subsampling in itertools.product(("RGB", "L", "CMYK"), WAYS, (0, 1, 2)):
         assert_taken(saved(flat.convert(mode), subsampling=subsampling, **options))
@@ -171,7 +171,7 @@ def test_flat_jpegs_are_taken(colour: int, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("rows", [16, 40, 100, 108, 112, 150, 208])
 def test_bars_are_taken(rows: int) -> None:
-    """Below a straight line all is of one colour: neither a hole nor a shift, on the border of a unit or off it."""
+    """Everything below a straight line has one colour: neither a hole nor a shift, on a unit border or off it."""
     for colour, quality, subsampling, optimize in itertools.product((0, 90, 255), (75, 95), (0, 1, 2), (False, True)):
         picture = drawn().copy()
         picture[rows:] = colour
@@ -181,7 +181,7 @@ def test_bars_are_taken(rows: int) -> None:
 
 @pytest.mark.parametrize("quality", [10, 20, 30, 40, 50, 70, 80])
 def test_low_quality_is_taken(quality: int) -> None:
-    """Rounding moves whole rows of units by one quantum, and leaves equal means under grain."""
+    """Rounding shifts whole rows of units by one quantum, and makes means equal despite grain."""
     grain = 200 + np.random.default_rng(0).normal(0, 1, (224, 224, 1)).repeat(3, axis=2)
     for subsampling, options in itertools.product((0, 1, 2), WAYS[1:]):
         for number in range(3):
@@ -192,7 +192,7 @@ def test_low_quality_is_taken(quality: int) -> None:
 
 
 def test_holes_are_found_where_most_is_flat() -> None:
-    """Where codes of zeros cannot stand for flat units, or not for so few."""
+    """Where codes of zeros cannot mean flat units, or not so few."""
     for colour, options in itertools.product((0, 255), WAYS):
         data = saved(cut_out(50, colour), quality=92, **options)
         first = data.index(START_OF_SCAN) + 14
@@ -201,9 +201,9 @@ def test_holes_are_found_where_most_is_flat() -> None:
 
 
 def planar_jpeg(picture: Pixels, factors: Sequence[tuple[int, int]], optimize: bool = False) -> bytes:
-    """A JPEG of one scan a component, with sampling factors (horizontal, vertical) that Pillow cannot write.
+    """A JPEG with one scan per component and sampling factors (horizontal, vertical) that Pillow cannot write.
 
-    Each component is what Pillow writes as a grey picture of that size.
+    Each component is written by Pillow as a grey picture of that size.
     """
     height, width = picture.shape[:2]
     across, down = (max(factor[axis] for factor in factors) for axis in (0, 1))
@@ -222,7 +222,7 @@ def planar_jpeg(picture: Pixels, factors: Sequence[tuple[int, int]], optimize: b
 
 
 def segments_of(data: bytes, wanted: int) -> bytes:
-    """All segments of a JPEG's header that have this marker."""
+    """All segments of a JPEG's header with this marker."""
     at, found = 2, b""
     while data[at + 1] != START_OF_SCAN[1]:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -237,8 +237,8 @@ def segments_of(data: bytes, wanted: int) -> bytes:
     [
         ((1, 1), (1, 1), (1, 1)),
         ((2, 2), (1, 1), (1, 1)),
-        ((3, 1), (1, 1), (1, 1)),  # simplejpeg does not know it
-        ((1, 4), (1, 1), (1, 1)),  # libjpeg has a name for it, and simplejpeg none
+        ((3, 1), (1, 1), (1, 1)),  # unknown to simplejpeg
+        ((1, 4), (1, 1), (1, 1)),  # known to libjpeg, but not to simplejpeg
         ((4, 2), (1, 1), (1, 1)),
         ((2, 1), (1, 2), (1, 1)),
     ],
@@ -249,15 +249,15 @@ def test_other_subsampling_keeps_pillows_pixels(factors: Sequence[tuple[int, int
     gradient = np.repeat(np.linspace(60, 200, 224).astype(np.uint8)[:, None], 224, axis=1)[..., None].repeat(3, axis=2)
     for picture in (drawn(), drawn(2)[:150, :217], cut_out(50, 255), gradient):
         data = planar_jpeg(picture, factors, optimize)
-        assert np.abs(as_pillow(data).astype(int) - picture).mean() < 8  # the file is built as meant
+        assert np.abs(as_pillow(data).astype(int) - picture).mean() < 8  # the file was built correctly
         assert_taken(data)
         last = data.rindex(START_OF_SCAN)
-        assert why(data[:last] + END_OF_IMAGE) == "damaged"  # one component never came
+        assert why(data[:last] + END_OF_IMAGE) == "damaged"  # one component is missing
         assert why(with_zeros(data, data.index(START_OF_SCAN) + 200)) == "damaged"
 
 
 def test_a_scan_that_never_came() -> None:
-    """Every part of a progressive JPEG but the last, closed as if nothing were missing."""
+    """Every prefix of a progressive JPEG, closed as if nothing were missing."""
     data = saved(drawn(), quality=90, progressive=True)
     starts = [at for at in range(len(data)) if data[at : at + 2] == START_OF_SCAN]
     assert len(starts) > 5
@@ -298,7 +298,7 @@ def test_the_parts_of_a_jpeg() -> None:
     assert b"".join(content for marker, content in segments if marker == 0xFE) == b"\xff\xda in a comment"
     assert segments[-2:] == [(0xDA, data[header + 4 : header + 2 + length]), (0, data[header + 2 + length : -2])]
     assert jpeg._segments(data.replace(b"\xff\xda", b"\xff\xff\xff\xda")) != segments  # the comment changed
-    assert jpeg._segments(data[:header] + b"\xff\xff" + data[header:]) == segments  # a marker may be filled up
+    assert jpeg._segments(data[:header] + b"\xff\xff" + data[header:]) == segments  # fill bytes may precede a marker
     assert jpeg._segments(data[:header] + b"\xff") == segments[:-2]
 
 
@@ -322,7 +322,7 @@ def test_flat_tiles_against_a_slow_reference(shape: tuple[int, int, int], unit: 
     pixels = rng.integers(0, 256, (-(-height // 8), -(-width // 8), channels), np.uint8).repeat(8, axis=0)
     pixels = pixels.repeat(8, axis=1)[:height, :width].copy()
     for y, x in zip(rng.integers(0, height, 60), rng.integers(0, width, 60), strict=True):
-        pixels[y, x, 0] += 1  # on the rim of a tile it does not matter
+        pixels[y, x, 0] += 1  # the rim of a tile does not matter
     flat = 0
     for top in range(0, -(-height // unit[0]) * unit[0], 8):
         for left in range(0, -(-width // unit[1]) * unit[1], 8):
@@ -336,7 +336,7 @@ def test_flat_tiles_against_a_slow_reference(shape: tuple[int, int, int], unit: 
 
 
 def slow_lasting_step(pixels: Pixels, unit: tuple[int, int], quanta: Sequence[float]) -> bool:
-    """With plain loops over pixels; no attention is paid to what is drawn."""
+    """Reference with plain loops over pixels; without the exception for drawn edges."""
     height, width = unit
     rows, columns = -(-(pixels.shape[0] - 1) // height), pixels.shape[1] // width
     steps: list[list[float]] = []
@@ -393,16 +393,16 @@ def test_a_lasting_step_against_a_slow_reference(subsampling: int, monkeypatch: 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("first", [14, 20, 150, 13 * 14])
 def test_a_shift_is_found_from_its_limit_on(first: int, sign: int, kind: int) -> None:
-    """From one unit on all that follow in reading order are brighter, or of another colour."""
-    back = np.linalg.inv(YCC)[kind]  # what one level of brightness or colour is in red, green and blue
+    """From one unit on, all following units in reading order are brighter, or have another colour."""
+    back = np.linalg.inv(YCC)[kind]  # one level of brightness or colour in red, green and blue
     for size, shifted in ((0.7, False), (1.6, True)):
         picture = 128 + np.random.default_rng(0).normal(0, 0.4, (224, 224, 3))
         rows, columns = np.mgrid[:224, :224] // 16
         picture[rows * 14 + columns >= first] += sign * size * LARGEST_STEP[kind] * back
         pixels = np.round(picture).astype(np.uint8)
         assert has_lasting_step(pixels, (16, 16), np.zeros(3)) == shifted
-        assert not has_lasting_step(pixels, (16, 16), np.full(3, 4.0))  # rounding may do as much
-        assert not has_lasting_step(pixels[:, :192], (16, 16), np.zeros(3))  # too narrow to tell
+        assert not has_lasting_step(pixels, (16, 16), np.full(3, 4.0))  # rounding may cause as much
+        assert not has_lasting_step(pixels[:, :192], (16, 16), np.zeros(3))  # too narrow to decide
 
 
 def test_quanta_are_read_from_the_file() -> None:
@@ -413,7 +413,10 @@ def test_quanta_are_read_from_the_file() -> None:
     np.testing.assert_array_equal(jpeg._quanta(jpeg._segments(data)), of_components)
     grey = saved(Image.fromarray(drawn()).convert("L"), qtables=[[24] * 64])
     np.testing.assert_array_equal(jpeg._quanta(jpeg._segments(grey)), [3, 0, 0])
-    wide = [(0xC0, bytes((8, 0, 99, 0, 99, 1, 1, 17, 5))), (0xDB, bytes((0x15, 1, 44)) + bytes(126))]  # 16 bits, later
+    wide = [
+        (0xC0, bytes((8, 0, 99, 0, 99, 1, 1, 17, 5))),
+        (0xDB, bytes((0x15, 1, 44)) + bytes(126)),
+    ]  # 16 bits, in a later table
     np.testing.assert_array_equal(jpeg._quanta(wide), [300 / 8, 0, 0])
 
 
@@ -426,9 +429,9 @@ def huffman(table: int, counts: Sequence[int], symbols: Sequence[int]) -> bytes:
     [
         (huffman(0x00, [1, 1], [0, 5]), {0x00: 1}),
         (huffman(0x10, [0, 2, 1], [0, 1, 2]), {0x10: 2}),
-        (huffman(0x11, [0, 0, 3], [1, 0, 2]), {0x11: 0}),  # the first code stands for something else
-        (huffman(0x10, [0, 2, 1], [0, 1, 0x20]), {0x10: 0}),  # four blocks have a code of their own
-        (huffman(0x10, [0, 2, 1], [0, 1, 0xF0]), {0x10: 2}),  # sixteen zero coefficients: no matter
+        (huffman(0x11, [0, 0, 3], [1, 0, 2]), {0x11: 0}),  # the first code means something else
+        (huffman(0x10, [0, 2, 1], [0, 1, 0x20]), {0x10: 0}),  # there is a code for four blocks
+        (huffman(0x10, [0, 2, 1], [0, 1, 0xF0]), {0x10: 2}),  # sixteen zero coefficients do not matter
         (huffman(0x00, [1], [0]) + huffman(0x13, [0, 1], [0]), {0x00: 1, 0x13: 2}),
     ],
 )
@@ -437,7 +440,7 @@ def test_codes_of_zeros(content: bytes, bits: dict[int, int]) -> None:
 
 
 def test_no_more_zeros_than_the_flat_part_can_explain() -> None:
-    """Half flat, half not: the zeros that stand in the file, and a few bytes more."""
+    """Half flat, half not: as many zeros as the file has, and a few bytes more."""
     for colour, subsampling in itertools.product((0, 255), (0, 2)):
         picture = drawn().copy()
         picture[40:] = colour
@@ -479,12 +482,12 @@ def test_a_png_that_breaks_off_is_damaged_and_what_is_behind_its_end_does_not_ma
         assert_taken(data + behind)
     for size in (1, 4, 11, 12, 13, 100, len(data) // 2, len(data) - 20):
         assert why(data[:-size]) == "damaged"
-    for size in (1, 100):  # the last rows are black, and Pillow gets by without their end
+    for size in (1, 100):  # the last rows are black, and Pillow decodes them without their end
         assert why(data[: -40 - size] + data[-40:]) == "damaged"
 
 
 def bmp_with_runs(runs: Sequence[tuple[int, int]], black: bool) -> bytes:
-    """A BMP of 224 x 224 with zeros at these bytes; `black`: and in the middle of many rows."""
+    """A BMP of 224 x 224 with zeros at these bytes; `black`: also in the middle of many rows."""
     data = bytearray(saved(np.full((224, 224, 3), 99, np.uint8), "BMP"))
     for row in range(0, 224 if black else 0, 3):
         data[54 + 672 * row + 30 : 54 + 672 * row + 600] = bytes(570)
@@ -498,7 +501,7 @@ def test_blocks_of_zeros() -> None:
     assert why(bmp_with_runs([(4096 * 2, 4096 * 3)], black=False)) == "damaged"
     assert_taken(bmp_with_runs([(512 * 30 + 1, 512 * 33)], black=False))
     assert_taken(bmp_with_runs([(512 * 30, 512 * 33 + 1)], black=False))
-    # In a black picture two ends fall on borders of 512 by chance, on borders of 4096 hardly.
+    # In a black picture, both ends may be multiples of 512 by chance, but hardly of 4096.
     assert_taken(bmp_with_runs([(512 * 30, 512 * 33)], black=True))
     assert why(bmp_with_runs([(4096 * 2, 4096 * 3)], black=True)) == "damaged"
 
@@ -521,7 +524,7 @@ def test_good_pictures_without_checksums_keep_pillows_pixels(kind: str, colour: 
 
 
 def test_text_mode() -> None:
-    """LF to CRLF shifts all that follows; a BMP's header says how long it was."""
+    """LF to CRLF shifts everything after it; a BMP's header states the original length."""
     bright = np.clip(drawn(), 40, 255).astype(np.uint8)
     for few in (1, 3, 30):
         picture = bright.copy()
@@ -530,7 +533,7 @@ def test_text_mode() -> None:
         assert data.count(b"\n") == few
         assert_taken(data)
         assert why(data.replace(b"\n", b"\r\n")) == "damaged"
-        pairs = data.replace(b"\n", b"\r")  # bytes 13 alone
+        pairs = data.replace(b"\n", b"\r")  # CR only
         assert_taken(pairs)
     picture = bright.copy()
     picture[100, 60] = (13, 10, 13)
@@ -546,21 +549,21 @@ def test_good_tiffs_keep_pillows_pixels(compression: str) -> None:
     for picture in (drawn(), drawn(1)[:150, :217], cut_out(50, 0), cut_out(50, 255), np.zeros((400, 400, 3), np.uint8)):
         assert_taken(saved(picture, "TIFF", compression=compression))
         for options in ({"big_tiff": True}, {"strip_size": 1000}, {"strip_size": 10**6}):
-            if compression not in {"jpeg", "lzma"}:  # which Pillow cannot write in such strips, or takes long
+            if compression not in {"jpeg", "lzma"}:  # Pillow cannot write these in such strips, or is slow
                 assert_taken(saved(picture, "TIFF", compression=compression, **options))
     predicted = {"tiffinfo": {317: 2}} if compression in {"tiff_lzw", "tiff_adobe_deflate"} else {}
     assert_taken(saved(drawn(), "TIFF", compression=compression, **predicted))
 
 
 def strips(data: bytes) -> list[tuple[int, int]]:
-    """Where a TIFF's pixels lie: first byte and number of bytes."""
+    """The position of a TIFF's pixel data: first byte and number of bytes."""
     with Image.open(io.BytesIO(data)) as image:
         tags = image.tag_v2  # type: ignore[attr-defined]
         return list(zip(tags[273], tags[279], strict=True))
 
 
 def test_a_tiffs_own_checksums() -> None:
-    """libtiff does not get to the checksum where wrong codes make enough pixels."""
+    """libtiff does not reach the checksum if wrong codes produce enough pixels."""
     data = saved(drawn(), "TIFF", compression="tiff_adobe_deflate", strip_size=20_000)
     places = strips(data)
     assert len(places) > 3
@@ -587,7 +590,7 @@ def test_compressed_zeros_in_a_tiff(compression: str) -> None:
 
 
 def tiled_tiff(tile: bytes, side: int, order: str) -> bytes:
-    """A grey picture of one tile, built by hand: Pillow cannot write tiles."""
+    """A grey picture with one tile, built by hand, because Pillow cannot write tiles."""
     tile_at = 8
     directory_at = tile_at + len(tile)
     long, short = 4, 3
@@ -618,7 +621,7 @@ def test_a_tiffs_tiles(order: str) -> None:
 def test_a_tiff_that_unpacks_without_end_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.asarray(Image.fromarray(drawn(0, size=128)).convert("L"))
     long_one = tiled_tiff(zlib.compress(grey.tobytes() + bytes(2**25))[:-1], 128, "<")
-    assert why(long_one) == "damaged"  # read to its end, which is missing
+    assert why(long_one) == "damaged"  # read up to its missing end
     monkeypatch.setattr("infer.pictures.damage.MOST_UNPACKED", 2**22)
     assert_taken(long_one)
 

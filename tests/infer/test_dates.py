@@ -95,8 +95,8 @@ def test_a_date_in_another_order_makes_the_column_suspect(cell: str, usual: str,
     assert caught.value.exit_code == 4
     for part in ("table.csv", "line 4", "column DOB", "write all dates as year-month-day"):
         assert part in message
-    assert ("say --date-format" in message) == bool(remedy)
-    assert f"say --date-format {remedy}, or" in message or not remedy
+    assert ("use --date-format" in message) == bool(remedy)
+    assert f"use --date-format {remedy}, or" in message or not remedy
     assert cell not in message
 
 
@@ -110,7 +110,7 @@ def test_a_date_in_no_form_known_makes_any_column_suspect(cell: str) -> None:
 @pytest.mark.parametrize("sign", ["/", "-"])
 def test_dates_in_both_orders_make_the_column_suspect(sign: str) -> None:
     for proof_needed in (False, True):
-        with pytest.raises(CohortError, match=r"line 3, column DOB: dates as .* and as .* stand in this column"):
+        with pytest.raises(CohortError, match=r"line 3, column DOB: the column has dates as .* and as .*"):
             parse(f"13{sign}4{sign}2019", f"4{sign}13{sign}2019", proof_needed=proof_needed)
 
 

@@ -33,7 +33,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def positions(height: int, width: int) -> Pixels:
-    """A picture whose pixels say where they stand: row, column, 7."""
+    """A picture whose pixels encode their position: row, column, 7."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([y, x, np.full_like(y, 7)], axis=-1).astype(np.uint8)
 
@@ -64,7 +64,7 @@ def code_of(folder: Path, data: bytes) -> str:
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Fails what hangs, instead of hanging with it."""
+    """Make a test that hangs fail."""
 
     def too_late(*_: object) -> None:
         pytest.fail(f"still running after {seconds} s")
@@ -83,7 +83,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, colour: int, pixels: bytes) -> bytes:
-    """A PNG built by hand: Pillow cannot write 16-bit colour."""
+    """A PNG built by hand, because Pillow cannot write 16-bit colour."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(pixels)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -172,7 +172,7 @@ ORIENTATION, XMP = 274, 700
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_an_orientation_tag_is_ignored(tmp_path: Path, kind: str, orientation: int) -> None:
-    """Pixels as they are stored, in training and in scoring: analysers write none."""
+    """Pixels stay in stored orientation, in training and in scoring: analysers write no orientation tag."""
     picture = draw_cell(1, np.random.default_rng(0))
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -184,7 +184,7 @@ def test_an_orientation_tag_is_ignored(tmp_path: Path, kind: str, orientation: i
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (120, 150), (150, 113)])
 def test_an_orientation_tag_in_a_tiff_is_ignored(compression: str, orientation: int, height: int, width: int) -> None:
-    """Pillow turns them."""
+    """Pillow rotates these pictures."""
     picture = draw_cell(1, np.random.default_rng(0))[:height, :width]
     stored = centre_crop(picture, SIZE)
     turn = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
@@ -198,7 +198,7 @@ def test_an_orientation_tag_in_a_tiff_is_ignored(compression: str, orientation: 
 @pytest.mark.parametrize("kind", [4, 5, 11, 12], ids=["long", "rational", "float", "double"])
 @pytest.mark.parametrize("orientation", [5, 6])
 def test_an_orientation_of_another_number_type_is_ignored_too(kind: int, orientation: int) -> None:
-    """Pillow obeys it."""
+    """Pillow applies this tag."""
     picture = draw_cell(1, np.random.default_rng(0))[:120, :150]
     tags = ImageFileDirectory_v2()
     tags[ORIENTATION] = orientation
@@ -206,7 +206,7 @@ def test_an_orientation_of_another_number_type_is_ignored_too(kind: int, orienta
     data = encoded(picture, "TIFF", tiffinfo=tags)
     with Image.open(io.BytesIO(data)) as image:
         image.load()
-        assert image.size == (120, 150)  # turned
+        assert image.size == (120, 150)  # rotated
     np.testing.assert_array_equal(decode_crop(data, SIZE)[0], centre_crop(picture, SIZE))
 
 
@@ -254,7 +254,7 @@ def test_other_colours_are_named(tmp_path: Path) -> None:
 
 
 def png_with(*chunks: bytes) -> bytes:
-    """A drawn picture with chunks between header and pixels."""
+    """A generated picture with chunks between header and pixels."""
     data = encoded(draw_cell(1, np.random.default_rng(0)))
     return data[:33] + b"".join(chunks) + data[33:]
 
@@ -351,7 +351,7 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_a_socket_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # a socket's path has room for 108 characters
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 108 characters
     with socket.socket(socket.AF_UNIX) as server, within(10):
         server.bind("x.jpg")
         assert code(tmp_path / "x.jpg", tmp_path) == "unreadable"
@@ -374,13 +374,13 @@ def test_links(tmp_path: Path) -> None:
     assert code(cohort / "P1/outside.jpg", cohort) == "outside"
     assert code(cohort / "P1/gone.jpg", cohort) == "unreadable"
     assert code(cohort / "P1/loop.jpg", cohort) == "unreadable"
-    assert code(cohort / "P1/beside.jpg", cohort) == "outside"  # its path begins as the cohort's does
+    assert code(cohort / "P1/beside.jpg", cohort) == "outside"  # its path starts like the cohort's
     assert code(cohort / "P1/long.jpg", cohort) == "unreadable"
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
 def test_a_picture_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Pretended: root may read everything."""
+    """Simulated, because root may read everything."""
 
     def refused(*_: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -405,9 +405,9 @@ def test_too_little_memory_to_read_is_no_matter_of_the_picture(tmp_path: Path, m
         raise MemoryError
 
     monkeypatch.setattr("infer.pictures.decode.read_picture", short_of_memory)
-    told, found = try_picture(tmp_path / "x.jpg", tmp_path)
+    content, found = try_picture(tmp_path / "x.jpg", tmp_path)
     assert isinstance(found, OSError)
-    assert (found.errno, told) == (errno.ENOMEM, str(found))
+    assert (found.errno, content) == (errno.ENOMEM, str(found))
 
 
 def test_no_file_is_left_open(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_no_file_is_left_open(tmp_path: Path) -> None:
 
 
 def test_whatever_a_decoder_raises_is_undecodable(tmp_path: Path) -> None:
-    """Here Pillow's SyntaxError, which is neither an OSError nor a ValueError."""
+    """In this case Pillow raises SyntaxError, neither an OSError nor a ValueError."""
     pixels = zlib.compress((b"\0" + bytes(360)) * 120)
     broken = png(120, 120, 8, 2, b"")[:33] + chunk(b"IDAT", pixels[:20]) + chunk(b"\0\0\0\0", pixels[20:])
     assert code_of(tmp_path, broken + chunk(b"IEND", b"")) == "undecodable"
@@ -466,7 +466,7 @@ def test_damaged_pictures_are_a_crop_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, changes: list[tuple[float, int]], early: bool, kept: float
 ) -> None:
     damaged = bytearray(data)
-    reach = 200 if early else len(data)  # headers are short, and break in more ways
+    reach = 200 if early else len(data)  # headers are short and can break in more ways
     for place, value in changes:
         damaged[int(place * reach)] = value
     assert_crop_or_rejected(tmp_path_factory.getbasetemp(), bytes(damaged[: int(kept * len(damaged))]))

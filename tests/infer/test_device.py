@@ -1,4 +1,4 @@
-"""A GPU with too little memory, or that gives up, pretended on the processor: the answers are the real ones."""
+"""A GPU that fails or has too little memory, simulated on the CPU, so that the outputs are the real ones."""
 
 import threading
 from collections.abc import Callable
@@ -41,8 +41,8 @@ def crops() -> tuple[Any, Any]:
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, int], Exception | None]) -> list[tuple[str, int]]:
-    """Let graphs fail by name and batch while the networks stand on a device they may leave; returns what was run."""
-    works, leaves = Graph.run, Engine._on_the_processor
+    """Make graphs fail by name and batch size until the networks move to the CPU; returns the graphs that ran."""
+    works, leaves = Graph.run, Engine._on_the_cpu
     calls: list[tuple[str, int]] = []
     moved: list[str] = []
 
@@ -54,12 +54,12 @@ def breaks(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, int], Exceptio
         calls.append((self.name, rows))
         return works(self, **inputs)
 
-    def on_the_processor(self: Engine, device: Device, why: str) -> Networks:
+    def on_the_cpu(self: Engine, device: Device, why: str) -> Networks:
         moved.append(why)
         return leaves(self, device, why)
 
     monkeypatch.setattr(Graph, "run", run)
-    monkeypatch.setattr(Engine, "_on_the_processor", on_the_processor)
+    monkeypatch.setattr(Engine, "_on_the_cpu", on_the_cpu)
     return calls
 
 
@@ -100,13 +100,13 @@ def test_too_little_memory_for_the_smallest_batch_is_6_or_a_move(
         "batches of 8 instead of 40",
         "moved from CPUExecutionProvider to CPUExecutionProvider",
     ]
-    assert engine.device == Device(CPU, "a pretended GPU, then left")
+    assert engine.device == Device(CPU, "a pretended GPU, then fell back to the CPU")
 
 
 def test_two_threads_that_find_out_together_move_once(
     tiny: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have failed before either has moved; the second goes on with what the first put there."""
+    """Both fail before either switches; the second uses the fallback that the first installed."""
     whole = Networks(tiny, PINNED, 40, 1).score_pictures(*crops)
     engine, works, meeting, failed = Engine(tiny, PRETENDED, 40, 2), Networks.score_pictures, threading.Barrier(2), [0]
 
@@ -141,7 +141,7 @@ def test_too_little_memory_in_the_self_test_makes_batches_smaller(
 def test_a_device_left_within_the_self_test_has_the_processors_digest(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures were answered by the one, patients by the other."""
+    """Pictures were scored by one device, patients by the other."""
     expected = Engine(tiny, PINNED, 8, 1).prove()
     engine = Engine(tiny, PRETENDED, 8, 1)
     works: Callable[..., Any] = Networks.score_pictures
@@ -220,11 +220,11 @@ def test_a_processor_that_computes_otherwise_is_not_moved_to(
 
 
 def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
-    """A session that ends up on the processor although CUDA was found."""
+    """A session that runs on the CPU although CUDA was found."""
     with pytest.raises(DeviceError, match=r"baseline\.onnx: runs on CPUExecutionProvider"):
         Engine(tiny, Device(CUDA, "found"), 8, 1)
     engine = Engine(tiny, Device(CUDA, "found", may_move=True), None, 1)
-    assert engine.device == Device(CPU, "found, then left")
+    assert engine.device == Device(CPU, "found, then fell back to the CPU")
     assert (engine.batch_size, engine._networks.batch_size) == (
         256,
         8,
@@ -236,12 +236,12 @@ def test_a_device_that_does_not_load_the_graphs_is_left(tiny: Bundle) -> None:
 def test_what_onnxruntime_says_of_memory_is_understood(tiny: Bundle, text: str) -> None:
     assert type(failure(tiny, CUDA, text)) is DeviceMemoryError
     assert type(failure(tiny, CUDA, "CUDA failure 700: an illegal memory access was encountered")) is DeviceError
-    assert type(failure(tiny, CPU, text)) is MemoryError  # of a processor it is no matter of the device
+    assert type(failure(tiny, CPU, text)) is MemoryError  # on a CPU this is not a device error
     assert type(failure(tiny, CPU, "memory layout")) is RuntimeError
 
 
 def test_pictures_are_shared_among_graphs(bundle: Bundle, crops: tuple[Any, Any]) -> None:
-    """A value of onnxruntime's own in an array's place gives the same; a GPU that takes none has given up."""
+    """An OrtValue instead of an array gives the same result; if a GPU cannot create one, it has failed."""
     images = crops[0][:8]
     graph = Graph("scan.onnx", bundle.graphs["scan.onnx"], PINNED, 1)
     assert shared(PINNED, images) is images
@@ -272,7 +272,7 @@ def test_nodes_that_take_time_must_be_on_the_device() -> None:
 
 def test_every_node_of_a_real_graph_is_seen(bundle: Bundle) -> None:
     graph = Graph("moe_encoder.onnx", bundle.graphs["moe_encoder.onnx"], PINNED, 1)
-    assert graph.nodes[CPU] > 36  # two convolutions a block, six blocks, three encoders
+    assert graph.nodes[CPU] > 36  # two convolutions per block, six blocks, three encoders
     with pytest.raises(DeviceError, match="36 Conv on CPUExecutionProvider"):
         check_nodes("moe_encoder.onnx", infer.engine.sessions._placed(graph._session), CUDA)
 
@@ -292,10 +292,10 @@ def test_a_run_whose_device_gives_up_finishes_on_the_processor_and_says_so(
     monkeypatch.setattr("infer.run.choose_device", lambda *_: PRETENDED)
     outcome = score(pristine, tmp_path / "out", bundle=TINY, device="auto")
     assert (outcome.code, outcome.csv_bytes) == (0, plain.csv_bytes)
-    told = ["moved from CPUExecutionProvider to CPUExecutionProvider: scan.onnx: CUDA failure 999"]
-    assert outcome.record["downgrades"] == told
-    assert outcome.record["device"]["note"] == "a pretended GPU, then left"
-    assert told[0] in (tmp_path / "out/run.log").read_text()
+    expected = ["moved from CPUExecutionProvider to CPUExecutionProvider: scan.onnx: CUDA failure 999"]
+    assert outcome.record["downgrades"] == expected
+    assert outcome.record["device"]["note"] == "a pretended GPU, then fell back to the CPU"
+    assert expected[0] in (tmp_path / "out/run.log").read_text()
 
 
 def test_what_an_earlier_start_did_without_stands_in_the_record(

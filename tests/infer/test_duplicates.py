@@ -53,8 +53,8 @@ def test_all_digits_count() -> None:
 
 
 def test_the_words() -> None:
-    assert in_words(("A1", "A2"), 12).startswith("A1 and A2: the same 12 pictures. Find out whose")
-    assert in_words(("A1", "A2", "A3"), 1).startswith("A1, A2 and A3: the same 1 picture. ")
-    assert in_words(("A1",), 2) == "A1: 2 pictures more than once in the folder. Each copy was counted"
+    assert in_words(("A1", "A2"), 12).startswith("A1 and A2 share 12 pictures. Find out whose")
+    assert in_words(("A1", "A2", "A3"), 1).startswith("A1, A2 and A3 share 1 picture. ")
+    assert in_words(("A1",), 2) == "A1: 2 pictures found more than once in the folder. Each copy was counted"
     many = tuple(f"A{number}" for number in range(9))
-    assert in_words(many, 3).startswith("A0, A1, A2, A3, A4 and 4 more: the same 3 pictures")
+    assert in_words(many, 3).startswith("A0, A1, A2, A3, A4 and 4 more share 3 pictures")

@@ -15,7 +15,7 @@ CLINICAL = np.array([1.0, 11.2, 69.0])
 
 
 def slow_features(clinical: Sequence[float], cell_classes: Sequence[int], classes: int) -> list[float]:
-    """Section 2.2 of the report, written down as it is told."""
+    """Section 2.2 of the report, implemented literally."""
     shares = [sum(1 for cell in cell_classes if cell == wanted) / len(cell_classes) for wanted in range(classes)]
     entropy = 0.0
     variety = 0
@@ -26,7 +26,7 @@ def slow_features(clinical: Sequence[float], cell_classes: Sequence[int], classe
 
 
 def slow_probability(base: Sequence[float], model: NaiveBayes) -> float:
-    """Bayes' rule with the densities multiplied out, after a low count was raised to the floor."""
+    """Bayes' rule with the product of the densities, after a low count was raised to the floor."""
     base = [base[0], max(base[1], model.count_floor), *base[2:]]
     outliers = sum(value > quantile for value, quantile in zip(base, model.quantiles, strict=True))
     features = [*base, outliers]
@@ -70,7 +70,7 @@ def test_outliers_lie_above_their_quantile_not_on_it() -> None:
 
 
 def test_naive_bayes_by_hand() -> None:
-    """Scaled features (0.5, 0, 1) lie on the malignant mean and 1.25 squared units from the reactive one."""
+    """Scaled features (0.5, 0, 1): on the malignant mean, and at squared distance 1.25 from the reactive one."""
     model = NaiveBayes(
         count_floor=0.0,
         quantiles=[0.5, 0.5],
@@ -99,7 +99,7 @@ def test_a_count_below_the_floor_is_read_as_the_floor() -> None:
     before = base.copy()
     found = malignant_probability(base, model)
     assert found[0] == found[1] == found[2] != found[3]
-    np.testing.assert_array_equal(base, before)  # the caller's values are its own
+    np.testing.assert_array_equal(base, before)  # the caller's array is unchanged
     plain = malignant_probability(base, msgspec.structs.replace(model, count_floor=0.0))
     np.testing.assert_array_equal(found[2:], plain[2:])
     assert plain[0] != plain[1]
@@ -128,5 +128,5 @@ def test_extreme_inputs_give_a_finite_probability(clinical: list[float], varianc
 def test_the_most_probable_class_decides_whatever_is_fused_with_others() -> None:
     probabilities = np.array([[0.4, 0.0, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4]])
     classes, confidence = cell_classes(probabilities, np.array([0, 1, 2, 2]))
-    assert classes.tolist() == [0, 2]  # sums would have made the first picture's class 2, by .6 against .4
+    assert classes.tolist() == [0, 2]  # with sums, the first picture would be class 2, by 0.6 to 0.4
     np.testing.assert_allclose(confidence, [0.4, 0.7])

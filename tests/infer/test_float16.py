@@ -1,4 +1,4 @@
-"""The networks in 16-bit floats, for a GPU: here the processor stands for one, and rounds their weights alone."""
+"""The networks in float16, for a GPU: simulated here on the CPU, which rounds only their weights."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def _a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def crops() -> tuple[Any, Any]:
-    """Soft ones: noise drives activations to where a rounded bit is large."""
+    """Smooth pictures: noise drives activations into a range where rounding errors are large."""
     images = self_test_images(7, 16, 112, (190, 160, 180))
     return images, np.random.RandomState(0).rand(16, 3).astype(np.float32)
 
@@ -47,7 +47,7 @@ def maps_of(seen: Seen) -> Any:
 
 
 def expecting(bundle: Bundle, name: str, change: float) -> Bundle:
-    """One value of the self-test in float16 is another."""
+    """Change one value of the self-test in float16."""
     float16 = bundle.manifest.float16
     assert float16
     values = [*float16.expected[name][:-1], float16.expected[name][-1] + change]
@@ -56,7 +56,7 @@ def expecting(bundle: Bundle, name: str, change: float) -> Bundle:
 
 
 def made(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, Precision], Exception | None]) -> Made:
-    """Which networks are loaded where, and which of them cannot be."""
+    """Record which networks are loaded on which device, and make some of them fail."""
     works: Any = Networks.__init__
     loaded: Made = []
 
@@ -82,7 +82,7 @@ def test_the_networks_of_pictures_are_near_those_in_float32(bundle: Bundle, crop
     ):
         difference = float(np.abs(exact[name][output] - found[name][output]).max())
         assert 1e-6 < difference < allowed, name
-    # The largest of them counts, and must not change.
+    # Only the largest counts, and it must not change.
     assert np.array_equal(exact["scan"]["probabilities"], found["scan"]["probabilities"])
 
 
@@ -103,7 +103,7 @@ def test_weights_are_those_of_the_graph_in_float32(bundle: Bundle) -> None:
 
 
 def test_no_file_is_looked_into_for_weights(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even one that lies where the program was started, under the name that the graph gives."""
+    """Not even a file in the current folder with the name that the graph refers to."""
     (tmp_path / "baseline.onnx").write_bytes(bundle.graphs["baseline.onnx"])
     monkeypatch.chdir(tmp_path)
     assert Path("baseline.onnx").is_file()
@@ -126,10 +126,10 @@ def test_a_gpu_uses_float16_and_says_so(
 
 
 def test_which_device_uses_what(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who leaves a GPU computes in float32."""
+    """After leaving a GPU, the networks compute in float32."""
     loaded = made(monkeypatch, lambda note, _: DeviceError("gone") if note == "found" else None)
     engine = Engine(bundle, Device(CUDA, "found", may_move=True), None, 1)
-    assert loaded == [("found", "float16"), ("found", "float32"), ("found, then left", "float32")]
+    assert loaded == [("found", "float16"), ("found", "float32"), ("found, then fell back to the CPU", "float32")]
     assert [text.partition(":")[0] for text in engine.downgrades] == [
         "float32 instead of float16",
         "moved from CUDAExecutionProvider to CPUExecutionProvider",
@@ -177,7 +177,7 @@ def test_a_gpu_that_computes_wrongly_either_way_is_left(bundle: Bundle, monkeypa
     monkeypatch.setattr("infer.engine.fallback.self_test", fails)
     engine = Engine(bundle, GPU, None, 1)
     engine.prove()
-    assert (engine.precision, engine.device.note) == ("float32", "a pretended GPU, then left")
+    assert (engine.precision, engine.device.note) == ("float32", "a pretended GPU, then fell back to the CPU")
     assert engine.downgrades == [
         "float32 instead of float16: wrong in float16",
         f"moved from {CPU} to {CPU}: wrong in float32",
@@ -209,7 +209,7 @@ def test_smaller_batches_stay_in_float16(
 def test_a_gpu_that_gives_up_in_float16_gets_float32(
     bundle: Bundle, crops: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, proving: bool
 ) -> None:
-    """Loaded, and then there is no kernel for it, or it breaks down later. In float32 it may still do."""
+    """It loads, but a kernel is missing or it fails later. In float32 the device may still work."""
     expected = Networks(bundle, PINNED, 16, 1).score_pictures(*crops)
     works: Any = Networks.score_pictures
 
@@ -231,7 +231,7 @@ def test_a_gpu_that_gives_up_in_float16_gets_float32(
 def test_the_self_test_begins_anew_where_float16_is_left_within_it(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures were answered in float16, patients in float32: neither the one's digest nor the other's."""
+    """Pictures were scored in float16, patients in float32: the digest would match neither precision."""
     expected = self_test(Networks(bundle, PINNED, 16, 1), bundle)
     works: Any = Networks.score_patient
 
@@ -247,7 +247,7 @@ def test_the_self_test_begins_anew_where_float16_is_left_within_it(
 
 
 def test_what_is_left_is_named(bundle: Bundle) -> None:
-    """Whatever the device's own choice would have been."""
+    """Whatever the device's default precision is."""
     broken = dataclasses.replace(bundle, graphs=bundle.graphs | {HALVES["baseline.onnx"]: b"no graph"})
     (said,) = Engine(broken, PINNED, 8, 1, "float16").downgrades
     assert said.startswith("float32 instead of float16: baseline.float16.onnx: onnxruntime cannot load")
@@ -274,7 +274,7 @@ def test_float32_is_tested_before_it_takes_over_under_way(
     proven = True
     expected = Networks(bundle, Device(CPU, "here"), 8, 1).score_pictures(*(part[:8] for part in crops))
     assert np.array_equal(maps_of(engine.score_pictures(*crops))[:8], maps_of(expected))
-    assert engine.device.note == "a pretended GPU, then left"
+    assert engine.device.note == "a pretended GPU, then fell back to the CPU"
     assert engine.downgrades == ["float32 instead of float16: no engine", f"moved from {CPU} to {CPU}: {error}"]
     proven = False
     engine = Engine(bundle, PINNED, 16, 1)

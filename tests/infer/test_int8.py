@@ -1,4 +1,4 @@
-"""The mixtures' encoders in integers: used where they compute rightly, and float32 in their place where not."""
+"""The mixtures' encoders in int8: used if they compute correctly, otherwise float32."""
 
 import dataclasses
 from pathlib import Path
@@ -29,8 +29,8 @@ from tests.infer.manifests import make_manifest
 from tests.infer.runs import Outcome, score
 
 DEVICE = Device(CPU, "test")
-INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in integers
-OUTPUTS = ("moe", "moe_maps", "moe_image", "moe_gate")  # of the self-test, those that depend on it
+INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in int8
+OUTPUTS = ("moe", "moe_maps", "moe_image", "moe_gate")  # the outputs of the self-test that depend on it
 
 
 def of(bundle: Bundle) -> Reduced:
@@ -44,7 +44,7 @@ def with_int8(bundle: Bundle, **changes: object) -> Bundle:
 
 
 def expecting(bundle: Bundle, name: str, change: float) -> Bundle:
-    """One value of the self-test in integers is another: what a processor does that computes them wrongly."""
+    """Change one value of the self-test in int8, as a CPU does that computes it wrongly."""
     values = list(of(bundle).expected[name])
     values[-1] += change
     return with_int8(bundle, expected=of(bundle).expected | {name: values})
@@ -61,13 +61,13 @@ def written(bundle: Bundle, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def float32(bundle: Bundle, pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The pristine cohort, scored without integers."""
+    """The pristine cohort, scored without int8."""
     folder = tmp_path_factory.mktemp("float32")
     return score(pristine, folder / "out", bundle=in_float32(bundle, folder / "bundle").folder)
 
 
 def numbers(outcome: Outcome) -> list[dict[str, str]]:
-    """All of predictions.csv but the bundle's id."""
+    """predictions.csv without the bundle ID."""
     return [{name: value for name, value in row.items() if name != "bundle"} for row in outcome.predictions.values()]
 
 
@@ -78,7 +78,7 @@ def test_a_processor_uses_integers_and_says_so(bundle: Bundle, plain: Outcome, f
 
 
 def test_integers_change_the_mixture_and_little(plain: Outcome, float32: Outcome) -> None:
-    """Drawn pictures are none that the ranges were taken from: real ones change by a tenth of it."""
+    """The ranges were not calibrated on generated pictures: real ones change by a tenth of this."""
     changes = [
         abs(float(a["moe_probability"]) - float(b["moe_probability"]))
         for a, b in zip(numbers(plain), numbers(float32), strict=True)
@@ -111,7 +111,7 @@ def test_integers_that_give_no_number_get_float32(bundle: Bundle) -> None:
 
 
 def test_float32_has_its_own_self_test(bundle: Bundle) -> None:
-    """Both wrong: no bundle for this machine."""
+    """Both precisions are wrong: the bundle does not work on this machine."""
     wrong = expecting(bundle, "moe", 0.01)
     test = wrong.manifest.self_test
     expected = test.expected | {"moe": [value + 0.01 for value in test.expected["moe"]]}
@@ -185,7 +185,7 @@ GOOD = Reduced(EXPECTED, ALLOWED, patients=1, largest_change=0.01, changed_decis
 
 
 def complete_manifest() -> Manifest:
-    """Two pictures, and one value of each output."""
+    """Two pictures, with one value per output."""
     manifest = make_manifest()
     test = msgspec.structs.replace(manifest.self_test, expected=manifest.self_test.expected | EXPECTED)
     return msgspec.structs.replace(manifest, self_test=test)
@@ -205,12 +205,12 @@ def test_integers_without_a_proof_or_a_test_are_refused(changes: dict[str, objec
     manifest = complete_manifest()
     graphs = manifest.graphs | {INT8: "0" * 64}
     wrong = msgspec.structs.replace(manifest, graphs=graphs, int8=msgspec.structs.replace(GOOD, **changes))
-    assert "int8 and float16 must give " in problem(wrong)
+    assert "int8 and float16 must state " in problem(wrong)
 
 
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_what_ships_kept_its_proof(precision: Precision) -> None:
-    """As the card states it; tests/export/test_reference.py scores real patients both ways again."""
+    """As stated in the card; tests/export/test_reference.py scores real patients in both precisions again."""
     stated = load_bundle(REFERENCE).manifest.reduced(precision)
     assert stated
     assert (stated.patients, stated.changed_decisions) == (24, 0)

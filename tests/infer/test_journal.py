@@ -50,7 +50,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
         first, second = journal.append(RESULT), journal.append(UNSCORED)
         assert (journal.result(first), journal.result(second)) == (RESULT, UNSCORED)
         kinds = [type(value) for value in journal.result(first).images[1].values.values()]
-        assert kinds == [int, float]  # 2.0 must not become 2, nor 14 14.0: their text is another
+        assert kinds == [int, float]  # 2.0 must not become 2, nor 14 become 14.0: their text differs
     stored = read_journal(tmp_path / JOURNAL)
     assert stored is not None
     assert (stored.header, stored.starts) == (HEADER, ("now",))
@@ -79,12 +79,14 @@ def test_any_text_reads_back_the_same(
 def test_any_number_reads_back_the_same(
     tmp_path_factory: pytest.TempPathFactory, number: float, other: float, whole: int
 ) -> None:
-    """What is no number, too: its patient fails, and its pictures stand in the journal."""
+    """NaN and infinity too: the patient fails, but its pictures are in the journal."""
     values = {"a": number, "b": whole}
     scores = Scores(number, "refer", {"scan": other}, {"gate": number})
     result = structs.replace(RESULT, age_years=other, scores=scores, images=(ImageResult("1.jpg", "", values),))
     with started(tmp_path_factory.mktemp("journal") / JOURNAL) as journal:
-        assert repr(journal.result(journal.append(result))) == repr(result)  # as it is, NaN differs from itself
+        assert repr(journal.result(journal.append(result))) == repr(
+            result
+        )  # compared as text, because NaN differs from itself
 
 
 def test_a_journal_cut_anywhere_keeps_what_was_whole(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_another_format_does_not_count(tmp_path: Path) -> None:
 @fuzz(200)
 @given(st.data())
 def test_any_damage_is_cut_away(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Whatever happened to the file: what is taken from it was written by a run, and a run can go on from it."""
+    """Whatever happened to the file, everything read from it was written by a run, and a run can resume from it."""
     path = tmp_path_factory.mktemp("journal") / JOURNAL
     written = [RESULT, of("P2"), of("P3")]
     with started(path, *written):
@@ -169,7 +171,7 @@ def test_any_damage_is_cut_away(tmp_path_factory: pytest.TempPathFactory, data: 
 
 
 class Stopping:
-    """A file that takes `room` bytes more, a few at a time, and then something ends the run."""
+    """A file that accepts `room` more bytes, a few at a time, and then raises an error."""
 
     def __init__(self, file: Any, room: int, end: BaseException) -> None:
         self._file, self._room, self._end = file, room, end
@@ -209,7 +211,7 @@ def test_an_entry_cut_short_leaves_what_was_whole(tmp_path: Path, end: BaseExcep
 
 
 def test_an_entry_that_is_whole_when_a_signal_comes_counts(tmp_path: Path) -> None:
-    """Whoever looked saw it in the file: it must not be taken out again."""
+    """Other processes may have seen it in the file: it must not be removed again."""
     path = tmp_path / JOURNAL
     with started(path, RESULT) as journal:
         begin = path.stat().st_size
@@ -228,7 +230,7 @@ def test_a_journal_taken_away_is_noticed(tmp_path: Path, put_in_its_place: bool)
         path.rename(tmp_path / "away")
         if put_in_its_place:
             path.write_bytes(b"")
-        journal._synced = 0.0  # a second has passed
+        journal._synced = 0.0  # as if a second had passed
         with pytest.raises(FileNotFoundError) as caught:
             journal.append(RESULT)
     assert caught.value.filename == str(path)
@@ -272,7 +274,7 @@ def test_a_file_system_that_cannot_sync_ends_nothing_and_a_disk_that_fails_does(
     with started(path) as journal:
         assert journal.unsynced == ""
         monkeypatch.setattr(os, "fsync", fails)
-        journal._synced = 0.0  # a second has passed
+        journal._synced = 0.0  # as if a second had passed
         if says is None:
             with pytest.raises(OSError, match="Input/output error"):
                 journal.append(RESULT)

@@ -37,7 +37,7 @@ def test_a_picture_is_known_by_its_content(tmp_path: Path, name: str, kind: str)
         b"\0\0\0\x18ftypmif1",
         b"\0\0\0\x18ftypavif",
         b"\xff\x0a",  # JPEG XL without its box
-        b"BM" + bytes(12) + bytes([124, 0, 0, 0]),  # a header of its fifth version
+        b"BM" + bytes(12) + bytes([124, 0, 0, 0]),  # header version 5
         b"BM" + bytes(12) + bytes([12, 0, 0, 0]),
         bytes(128) + b"DICM",
         b"\xff\x4f\xff\x51",
@@ -129,7 +129,7 @@ def test_links_are_taken_by_their_suffix_alone(tmp_path: Path) -> None:
 def test_a_file_that_is_locked_is_ignored_and_a_disk_that_fails_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Without a picture's suffix: a thumbnail database that a share holds, say."""
+    """Without a picture suffix, e.g. a thumbnail database locked by a share."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -144,7 +144,7 @@ def test_a_file_that_is_locked_is_ignored_and_a_disk_that_fails_is_not(
 
 
 def test_folders_below_folders_without_end(tmp_path: Path) -> None:
-    """Some hundred, and few calls within calls allowed: with a thousand no test's folder could be removed again."""
+    """A few hundred levels and a low recursion limit: with a thousand, the test folder could not be removed."""
     (tmp_path / "/".join("x" * 200)).mkdir(parents=True)
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + 60)
@@ -183,12 +183,12 @@ def test_names_that_are_no_text_are_listed(tmp_path: Path) -> None:
     try:
         (tmp_path / name).write_bytes(encoded("JPEG"))
     except OSError:
-        pytest.skip("this file system takes UTF-8 names alone")
+        pytest.skip("this file system accepts only UTF-8 names")
     assert list_images(tmp_path).names == (name,)
 
 
 def test_a_folder_is_changing_while_anything_in_it_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times of the last change to a file's entry cannot be set, so the clock is."""
+    """A file's inode change time cannot be set, so the clock is changed instead."""
     folder = tmp_path / "P1"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"")
@@ -199,7 +199,7 @@ def test_a_folder_is_changing_while_anything_in_it_is_young(tmp_path: Path, monk
         monkeypatch.setattr("infer.pictures.listing.time.time", lambda later=later: now + later)
         assert bool(still_changing(folder, 60.0)) == changing
     monkeypatch.setattr("infer.pictures.listing.time.time", lambda: now + 61.0)
-    (folder / ".b.jpg.Xa1").write_bytes(b"")  # as rsync names what it is copying
+    (folder / ".b.jpg.Xa1").write_bytes(b"")  # temporary name used by rsync
     os.utime(folder / ".b.jpg.Xa1", (now + 30, now + 30))
     assert still_changing(folder, 60.0)
 
@@ -214,7 +214,7 @@ def test_a_folder_is_changing_when_something_was_taken_away_or_linked(
     now = folder.stat().st_ctime
     monkeypatch.setattr("infer.pictures.listing.time.time", lambda: now + 100)
     assert not still_changing(folder, 60.0)
-    os.utime(far, (now + 90, now + 90))  # of a link its own times count: what it names may not be there yet
+    os.utime(far, (now + 90, now + 90))  # a link's own times count: its target may not exist yet
     assert not still_changing(folder, 60.0)
     os.utime(folder, (now + 90, now + 90))
     assert still_changing(folder, 60.0)

@@ -1,6 +1,6 @@
-"""Whatever the locale's encoding: names are bytes, mostly UTF-8, and what is written is UTF-8.
+"""In every locale, file names are bytes, mostly UTF-8, and output is UTF-8.
 
-The locales are made here, where there is the tool for it; else all of them are plain ASCII, which every machine has.
+The tests create the locales if the tool exists; otherwise all of them are plain ASCII, which every machine has.
 """
 
 import os
@@ -20,31 +20,33 @@ from tests.soak import write_linked_cohort
 
 ROOT = Path(__file__).parents[2]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-# One byte a character; then several, in which some UTF-8 is text too, of other letters.
+# One single-byte encoding, and two multi-byte encodings in which some UTF-8 is valid text with other letters.
 PLACES = {"ISO-8859-1": "fr_FR", "GB18030": "zh_CN", "EUC-JP": "ja_JP"}
 NAME = "\N{LATIN CAPITAL LETTER L WITH STROKE}uk"
 DATE = "--reference-date=2019-07-01"
-# Of the process that comes to its end, not of one that another took the place of.
+# Printed at exit, so only by the process that finishes, not by one that was replaced by exec.
 PRINT_MODE = "import atexit, sys; atexit.register(lambda: print(sys.flags.utf8_mode, sys.flags.optimize))"
 PRINT_ARGUMENTS = "import atexit, os, sys; atexit.register(lambda: print([os.fsencode(one) for one in sys.argv[1:]]))"
 
 
 @pytest.fixture(scope="session", params=["ASCII", *PLACES])
 def locale(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables of a locale that is not UTF-8."""
+    """Environment variables of a locale that is not UTF-8."""
     tool, encoding = shutil.which("localedef"), request.param
     if encoding == "ASCII" or tool is None:
         return ASCII
     name = f"{PLACES[encoding]}.{encoding}"
     folder = tmp_path_factory.mktemp("locales")
     line = [tool, "--no-archive", "-c", "-i", PLACES[encoding], "-f", encoding, str(folder / name)]
-    subprocess.run(line, capture_output=True, check=False)  # warns of what is unusual, and fails without the sources
+    subprocess.run(
+        line, capture_output=True, check=False
+    )  # warns about unusual locales, and fails without their sources
     variables = {"LC_ALL": name, "LOCPATH": str(folder)}
     return variables if mode_of(variables) == "0" else ASCII
 
 
 def mode_of(variables: dict[str, str]) -> str:
-    """Python's own mode in a locale: 1 in ASCII and where the locale is not there."""
+    """Python's default mode in a locale: 1 for ASCII and for missing locales."""
     line = [sys.executable, "-c", "import sys; print(sys.flags.utf8_mode)"]
     return subprocess.run(line, env=variables, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -94,7 +96,7 @@ def test_a_name_in_the_log_is_utf8(locale: dict[str, str], named: Path, tmp_path
 
 
 def test_arguments_go_through_as_bytes(locale: dict[str, str], tmp_path: Path) -> None:
-    """Decoded in the locale's encoding and encoded again some would be other bytes."""
+    """Decoding and encoding again in the locale's encoding would change some bytes."""
     arguments = [NAME.encode(), b"", b"\xe9", b"\x83\\\xff~", b"a b\n'\"$x", b"\x9d\xdd", b""]
     (tmp_path / "sitecustomize.py").write_text(PRINT_ARGUMENTS)
     done = infer(locale | {"PYTHONPATH": str(tmp_path)}, "--help", *arguments)
@@ -114,7 +116,7 @@ def test_exit_codes_and_messages_are_the_same(locale: dict[str, str], arguments:
 def test_all_command_lines_start_again_with_the_same_flags(
     locale: dict[str, str], package: str, flags: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """train ends at once where torch is not installed; by then it is in UTF-8 mode."""
+    """Without torch, train exits immediately, but it is in UTF-8 mode by then."""
     (tmp_path / "sitecustomize.py").write_text(PRINT_MODE)
     done = python(locale | {"PYTHONPATH": str(tmp_path)}, *flags, "-m", package, "--help")
     assert done.stdout.splitlines()[-1].decode() == f"1 {2 if '-OOuB' in flags else 0}"
@@ -143,7 +145,7 @@ def started_again(variables: dict[str, str]) -> bytes:
 
 
 def test_it_never_starts_again_twice() -> None:
-    """Even if Python's mode were what it was before."""
+    """Even if Python's mode did not change."""
     program = (
         "import os, sys; from types import SimpleNamespace; from infer.machine import encoding\n"
         "os.execv = lambda *_: print('again'); encoding.sys = SimpleNamespace(flags=SimpleNamespace(utf8_mode=0), "
@@ -178,7 +180,7 @@ def end_it(process: "subprocess.Popen[str]", out: Path, sent: signal.Signals) ->
     [(signal.SIGTERM, False, 143), (signal.SIGINT, False, 130), (signal.SIGINT, True, 0)],
 )
 def test_signals_reach_the_run(pristine: Path, tmp_path: Path, sent: signal.Signals, ignored: bool, code: int) -> None:
-    """It is the same process, and what its caller ignores is still ignored."""
+    """The process ID is the same, and signals ignored by the caller are still ignored."""
     write_linked_cohort(tmp_path / "patients", pristine, 250)
     out = tmp_path / "out"
     line = [sys.executable, "-m", "infer", str(tmp_path / "patients"), *map(str, options(out))]

@@ -28,13 +28,13 @@ with held(Path(sys.argv[1])):
 
 @pytest.fixture(autouse=True)
 def _impatient() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:  # its own: some tests undo theirs
+    with pytest.MonkeyPatch.context() as patch:  # a separate one, because some tests undo theirs
         patch.setattr("infer.output.lock.PATIENCE", 0)
         yield
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
-    """Another process that holds the folder until it is killed."""
+    """Another process that locks the folder until it is killed."""
     line = [sys.executable, "-c", HOLD, str(folder)]
     process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -69,7 +69,7 @@ def test_a_dry_run_leaves_a_killed_runs_lock_where_it_was(tmp_path: Path, was_th
 def test_a_folder_held_for_a_moment_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: bool, removed: bool
 ) -> None:
-    """As a dry run does, which also removes the folder if it had made it."""
+    """As by a dry run, which also removes the folder if it created it."""
     monkeypatch.setattr("infer.output.lock.PATIENCE", 30)
     out = tmp_path / "out"
     first = contextlib.ExitStack()
@@ -99,7 +99,7 @@ def test_the_kernel_lets_go_when_the_holder_is_killed(tmp_path: Path) -> None:
 def test_a_lock_whose_file_was_removed_in_between_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The holder before removes its file after ours was opened: two runs must not hold two files of one name."""
+    """The previous run removes its file after we opened it: two runs must not lock two files of the same name."""
     opens, opened = os.open, []
 
     def removed_under_way(path: Path, flags: int, *mode: int) -> int:
@@ -127,7 +127,7 @@ def test_a_folder_made_anew_under_a_run_is_left_to_the_next(tmp_path: Path) -> N
         out.mkdir()
         with held(out) as another:
             assert not lock.holds()
-            with pytest.raises(FileNotFoundError, match="taken away"):
+            with pytest.raises(FileNotFoundError, match="removed or replaced"):
                 lock.check()
             first.close()
             another.check()
@@ -164,7 +164,7 @@ def test_two_runs_on_one_output_are_8_and_the_first_loses_nothing(
 def test_a_second_run_takes_nothing_from_the_journal_of_the_first(
     pristine: Path, tmp_path: Path, fresh: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it would go on or start over: it may touch nothing before the folder is its own."""
+    """Whether it would resume or start over, it must not change anything before it has the lock."""
     works, left = Results.write, 2
 
     def cut(self: Results, line: int, result: PatientResult) -> None:

@@ -1,4 +1,4 @@
-"""What the machine does to a run: disks that fill up, outputs that vanish, signals, few processors, no home."""
+"""Influences of the machine: full disks, removed outputs, signals, few CPUs, no home folder."""
 
 import datetime as dt
 import os
@@ -35,7 +35,7 @@ def many(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The same, scored in one go."""
+    """The same cohort, scored without interruption."""
     return again(many, tmp_path_factory.mktemp("whole") / "out")
 
 
@@ -49,7 +49,7 @@ def start(cohort: Path, out: Path, bundle: Path = TINY, **how: Any) -> subproces
 
 
 def popen(line: list[str], **how: Any) -> subprocess.Popen[str]:
-    # Where the tests run in a shell's background SIGINT is ignored, and a child would inherit that.
+    # In a shell's background job SIGINT is ignored, and a child process would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, **how)
@@ -98,7 +98,7 @@ def test_a_second_signal_does_not_cut_short_the_tidying_up(many: Path, whole: Ou
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
     code, errors = ended(process)
-    assert code in (143, 130)  # the kernel delivers what is pending at once in no promised order
+    assert code in (143, 130)  # the order of simultaneously pending signals is not defined
     assert "Traceback" not in errors
     assert names(tmp_path) == LEFT
     assert again(many, tmp_path).csv_bytes == whole.csv_bytes
@@ -108,7 +108,7 @@ def test_a_second_signal_does_not_cut_short_the_tidying_up(many: Path, whole: Ou
 def test_tidying_up_is_not_cut_short_by_the_same_signal_again(
     many: Path, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
-    """It is made to take its time, so that the second signal falls into it."""
+    """The cleanup is slowed down, so that the second signal arrives during it."""
     with run_with_slow_end(many, tmp_path, patience=60, seconds=2) as process:
         for _ in range(2):
             process.send_signal(sent)
@@ -129,7 +129,7 @@ def test_a_second_signal_ends_a_run_that_is_stuck_in_tidying_up(many: Path, tmp_
 
 
 def test_an_interrupt_that_the_caller_ignores_is_ignored(many: Path, whole: Outcome, tmp_path: Path) -> None:
-    """As in a shell's background."""
+    """As in a shell's background job."""
     process = start(many, tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     wait_for_patients(process, tmp_path, 3)
     process.send_signal(signal.SIGINT)
@@ -169,7 +169,7 @@ cli.main()
 
 
 def test_a_disk_that_fills_up_is_7_and_the_next_run_goes_on(many: Path, whole: Outcome, tmp_path: Path) -> None:
-    """The kernel's own limit on a file's size stands for the disk: writes are cut short, then fail."""
+    """The kernel's limit on file sizes simulates a full disk: writes are truncated, then fail."""
 
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
@@ -263,12 +263,12 @@ def test_a_run_that_gets_too_little_memory_says_so(many: Path, tmp_path: Path) -
 
     code, errors = ended(start(many, tmp_path, preexec_fn=little, bundle=REFERENCE))
     assert code == 1
-    assert "Error: too little memory" in errors
+    assert "Error: out of memory" in errors
     assert "Traceback" not in errors
 
 
 def test_one_processor_gives_the_same_bytes(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
-    """With the real networks: their sums are split among threads."""
+    """With the real networks, whose sums are split among threads."""
     line = [sys.executable, "-m", "infer", str(pristine), str(tmp_path), "--device=cpu", "--reference-date=2019-07-01"]
     one = {min(os.sched_getaffinity(0))}
     done = subprocess.run(line, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, one), check=False)
@@ -296,7 +296,7 @@ def test_files_are_for_the_owner_and_its_group(pristine: Path, tmp_path: Path) -
 def test_too_little_memory_for_a_picture_fails_its_patient_alone(
     pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What decoding runs into is handed over: neither the process nor the run ends."""
+    """Errors during decoding are passed on: neither the worker process nor the run ends."""
     plain = score(pristine, tmp_path / "plain", bundle=TINY)
     works, calls = np.ascontiguousarray, 0
 

@@ -87,7 +87,7 @@ def test_a_missing_field_is_named(path: str) -> None:
 def test_a_wrong_type_names_its_path(path: str, value: Any) -> None:
     message = problem(altered(path, value))
     assert "Expected `" in message
-    if path.startswith("members."):  # sections are read by their members
+    if path.startswith("members."):  # each section is parsed by its member
         _, member, path = path.split(".", 2)
         assert f"manifest.json: members.{member}: " in message
     assert f"$.{path.split('.')[0]}" in message
@@ -119,7 +119,7 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
     ("path", "value", "part"),
     [
         ("graphs", {"baseline.onnx": "0"}, "graphs are not"),
-        ("members", {}, "members: there is none"),
+        ("members", {}, "members: is empty"),
         ("members.imagenet", None, "graphs are not"),
         ("members.moe.mixtures", 0, "members.moe: Expected `int` >= 1"),
         ("members.scan.class_fusion", [0, 2, *[0] * 18], "class_fusion"),
@@ -143,14 +143,14 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
         (
             "ensemble.weights",
             {"baseline": 0.75, "scan": 0.25},
-            "must calibrate and weigh baseline, imagenet, moe, scan",
+            "must calibrate and weight baseline, imagenet, moe, scan",
         ),
-        ("ensemble.calibration", {"baseline": CALIBRATION}, "must calibrate and weigh baseline, imagenet, moe, scan"),
+        ("ensemble.calibration", {"baseline": CALIBRATION}, "must calibrate and weight baseline, imagenet, moe, scan"),
         ("ensemble.operating_points", {}, "lacks the operating point balanced"),
-        ("ensemble.operating_points", {"balanced": {"refer_low": 0.6, "refer_high": 0.4}}, "refer_low lies above"),
+        ("ensemble.operating_points", {"balanced": {"refer_low": 0.6, "refer_high": 0.4}}, "refer_low is above"),
         ("ensemble.operating_points", {"balanced": {"refer_low": -0.1, "refer_high": 0.4}}, ">= 0"),
         ("ensemble.operating_points", {"balanced": {"refer_low": 0.1, "refer_high": 1.4}}, "<= 1"),
-        ("drift.rgb_std", [1.0, 1.0], "three colours"),
+        ("drift.rgb_std", [1.0, 1.0], "three colour channels"),
         ("self_test.clinical", [[0.0, 4.5, 40.0]], "self_test"),
         ("self_test.clinical", [[0.0, 4.5], [0.0, 4.5]], "self_test"),
         ("self_test.expected", {"baseline": [0.1, 0.2, 0.3]}, "self_test"),
@@ -162,7 +162,7 @@ def test_sizes_sums_and_orders_are_checked(path: str, value: Any, part: str) -> 
 
 
 def test_a_huge_class_takes_no_memory() -> None:
-    """Fuzz found it: as many numbers as the largest class says were listed, until the machine had no memory left."""
+    """Found by fuzzing: a list as long as the largest class number exhausted the machine's memory."""
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (2 * 2**30, limits[1]))
     try:
@@ -180,14 +180,18 @@ def test_a_self_test_of_no_picture_is_refused() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "part"),
     [
-        ("ensemble.calibration", {member: {"slope": -1.0, "intercept": 0.0} for member in names()}, "does not rise"),
+        (
+            "ensemble.calibration",
+            {member: {"slope": -1.0, "intercept": 0.0} for member in names()},
+            "slope is not positive",
+        ),
         ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.0} for member in names()}, "clip is not between"),
         ("ensemble.calibration", {member: CALIBRATION | {"clip": 0.6} for member in names()}, "clip is not between"),
-        ("ensemble.calibration", {member: CALIBRATION | {"slope": 0.0} for member in names()}, "does not rise"),
+        ("ensemble.calibration", {member: CALIBRATION | {"slope": 0.0} for member in names()}, "slope is not positive"),
         ("plausible.age_years", {"low": 120.0, "high": 0.0}, "range is empty"),
         ("plausible.lymph_count", {"low": 1000.0, "high": 0.0}, "range is empty"),
         ("plausible.minimum_images", 0, "minimum_images is below 1"),
-        ("drift.rgb_std", [1.0, 0.0, 1.0], "three colours"),
+        ("drift.rgb_std", [1.0, 0.0, 1.0], "three colour channels"),
     ],
     ids=[
         "falling calibration",
@@ -211,7 +215,7 @@ def test_several_problems_are_told_at_once() -> None:
     document["drift"]["rgb_mean"] = []
     document["ensemble"]["weights"] = {"baseline": 1.0, "scan": 1.0, "moe": 1.0, "imagenet": 1.0}
     message = problem(json.dumps(document).encode())
-    assert "three colours" in message
+    assert "three colour channels" in message
     assert "weights must sum to 1" in message
 
 
@@ -221,7 +225,7 @@ PIECES = [b"{", b"}", b"[", b"]", b",", b":", b'"', b"null", b"-1", b"1e999", b"
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A good manifest, some bytes of which are others."""
+    """A valid manifest with some bytes changed."""
     data = GOOD
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(data)))

@@ -1,6 +1,5 @@
-"""A bundle says which members there are: one more, one less, or one alone, and nothing else has to know."""
+"""A bundle decides which members exist: one more, one less or a single one, without other changes to the program."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from infer.bundle.load import CARD, CHECKSUMS, checksums
-from infer.bundle.manifest import MANIFEST, Calibration
+from infer.bundle.manifest import Calibration
 from infer.column import Column
 from infer.engine.self_test import self_test_images
 from infer.errors import BundleError
 from infer.members.member import Floats, GraphForm, Mean, Member, Opinion, RunGraph
 from infer.members.registry import MEMBERS, names
 from infer.pictures.decode import read_crop
-from tests.infer.runs import TINY, Outcome, score
+from tests.infer.runs import TINY, Outcome, score, tiny_manifest, write_bundle
 
 OF_THE_ENSEMBLE = {"probability_malignant", "decision", "disagreement", "bundle"}  # columns of all members together
 SCALE, CALIBRATION, WEIGHT = 0.75, Calibration(slope=1.5, intercept=0.25), 0.2
@@ -29,7 +27,7 @@ class RednessSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Redness(Member[Mean]):
-    """The redder, the more malignant."""
+    """The redder a picture, the more malignant."""
 
     name = "redness"
     title = "redness"
@@ -59,28 +57,12 @@ class Redness(Member[Mean]):
 
 @pytest.fixture(scope="module")
 def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The pristine cohort, scored with the tiny bundle as it is."""
+    """The pristine cohort, scored with the unchanged tiny bundle."""
     return score(pristine, tmp_path_factory.mktemp("plain") / "out", bundle=TINY)
 
 
-def document() -> dict[str, Any]:
-    """The tiny bundle's manifest."""
-    found: dict[str, Any] = json.loads((TINY / MANIFEST).read_bytes())
-    return found
-
-
-def write(folder: Path, manifest: dict[str, Any]) -> Path:
-    """A bundle of this manifest and the tiny bundle's graphs that it names."""
-    files = {name: (TINY / name).read_bytes() for name in (CARD, *manifest["graphs"])}
-    files[MANIFEST] = json.dumps(manifest).encode()
-    folder.mkdir()
-    for name, data in {**files, CHECKSUMS: checksums(files)}.items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
 def with_redness() -> dict[str, Any]:
-    manifest = document()
+    manifest = tiny_manifest()
     test, ensemble = manifest["self_test"], manifest["ensemble"]
     manifest["members"]["redness"] = {"scale": SCALE}
     ensemble["calibration"]["redness"] = {"slope": CALIBRATION.slope, "intercept": CALIBRATION.intercept}
@@ -92,8 +74,8 @@ def with_redness() -> dict[str, Any]:
 
 
 def of_some(*kept: str) -> dict[str, Any]:
-    """The manifest without the other members. Their graphs and outputs begin with their names."""
-    manifest = document()
+    """The manifest with only these members. Graphs and outputs begin with their member's name."""
+    manifest = tiny_manifest()
     ensemble, test = manifest["ensemble"], manifest["self_test"]
     for name in set(names()) - set(kept):
         del manifest["members"][name], ensemble["calibration"][name], ensemble["weights"][name]
@@ -109,7 +91,7 @@ def redness(crop: Any) -> float:
 
 
 def assert_is_the_mean(outcome: Outcome, weights: dict[str, float]) -> None:
-    """Each number is rounded to 6 digits."""
+    """Check probability and disagreement; each number is rounded to 6 digits."""
     for row in outcome.predictions.values():
         members = {name: float(row[f"{name}_probability"]) for name in weights}
         mean = sum(weight * members[name] for name, weight in weights.items())
@@ -123,7 +105,7 @@ def without(columns: set[str], rows: list[dict[str, str]]) -> list[dict[str, str
 
 
 def numbers(outcome: Outcome, *columns: str) -> list[dict[str, str]]:
-    """predictions.csv without some columns and what all members make together."""
+    """predictions.csv without some columns and those of all members together."""
     return without({*columns, *OF_THE_ENSEMBLE}, list(outcome.predictions.values()))
 
 
@@ -132,7 +114,7 @@ def test_a_fifth_member_needs_a_class_and_a_place_in_the_list(
 ) -> None:
     manifest = with_redness()
     monkeypatch.setattr("infer.members.registry.MEMBERS", [*MEMBERS, Redness])
-    outcome = score(pristine, tmp_path / "out", bundle=write(tmp_path / "bundle", manifest))
+    outcome = score(pristine, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", manifest))
     assert outcome.code == 0
     columns, before = list(outcome.predictions["S001"]), list(plain.predictions["S001"])
     assert columns == [*before, "redness_probability"]
@@ -161,12 +143,12 @@ def test_what_a_fifth_member_computes_is_put_to_the_self_test(
     manifest["self_test"]["expected"]["redness"][-1] += 0.01
     monkeypatch.setattr("infer.members.registry.MEMBERS", [*MEMBERS, Redness])
     with pytest.raises(BundleError, match="self-test failed on CPUExecutionProvider: redness differs by "):
-        score(pristine, tmp_path / "out", bundle=write(tmp_path / "bundle", manifest))
+        score(pristine, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", manifest))
 
 
 def test_a_member_that_the_program_does_not_know_is_refused(pristine: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"this program knows no member redness: use the matching version$") as caught:
-        score(pristine, tmp_path / "out", bundle=write(tmp_path / "bundle", with_redness()))
+    with pytest.raises(BundleError, match=r"unknown member redness: use the matching program version$") as caught:
+        score(pristine, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", with_redness()))
     assert caught.value.exit_code == 5
     assert not (tmp_path / "out").exists()
 
@@ -174,7 +156,7 @@ def test_a_member_that_the_program_does_not_know_is_refused(pristine: Path, tmp_
 def test_a_bundle_without_scan_has_none_of_its_columns(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
     manifest = of_some("baseline", "moe", "imagenet")
     assert len(manifest["graphs"]) == 5
-    outcome = score(pristine, tmp_path / "out", bundle=write(tmp_path / "bundle", manifest))
+    outcome = score(pristine, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", manifest))
     assert outcome.code == 0
     assert "scan_probability" in plain.predictions["S001"]
     columns = [column for column in plain.predictions["S001"] if column != "scan_probability"]
@@ -187,7 +169,7 @@ def test_a_bundle_without_scan_has_none_of_its_columns(plain: Outcome, pristine:
 
 @pytest.mark.parametrize("name", names())
 def test_a_member_alone_is_the_ensemble(plain: Outcome, pristine: Path, tmp_path: Path, name: str) -> None:
-    outcome = score(pristine, tmp_path / "out", bundle=write(tmp_path / "bundle", of_some(name)))
+    outcome = score(pristine, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", of_some(name)))
     assert outcome.code == 0
     others = {f"{other}_probability" for other in names() if other != name}
     others |= set() if name == "moe" else {"moe_image_gate"}

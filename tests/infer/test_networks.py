@@ -45,7 +45,7 @@ def clinical_of(number: int) -> npt.NDArray[np.float32]:
 
 
 def assert_same(found: Seen, expected: Seen, place: int) -> None:
-    """The picture at a place of one batch has, to the last bit, what a batch of its own gives it."""
+    """A picture within a batch gives, to the last bit, the same outputs as in a batch of its own."""
     assert {name: list(outputs) for name, outputs in expected.items()} == {
         "baseline": ["probability"],
         "scan": ["probabilities", "cell_class", "confidence"],
@@ -62,7 +62,7 @@ def test_shapes_and_ranges(networks: Networks, crops: Crops) -> None:
     baseline, classes = seen["baseline"]["probability"], seen["scan"]["probabilities"]
     assert baseline.shape == (3,)
     assert classes.shape == (3, 20)
-    assert seen["moe"]["maps"].shape == (3, 3 * 256, 3, 3)  # of three mixtures
+    assert seen["moe"]["maps"].shape == (3, 3 * 256, 3, 3)  # three mixtures
     assert seen["imagenet"]["contribution"].shape == (3,)
     assert ((baseline >= 0) & (baseline <= 1)).all()
     np.testing.assert_allclose(classes.sum(axis=1), 1, atol=1e-5)
@@ -90,7 +90,7 @@ def test_a_picture_has_the_same_scores_to_the_last_bit_whatever_stands_beside_it
 
 
 def test_different_pictures_and_patients_have_different_scores(networks: Networks, crops: Crops) -> None:
-    """Else the test above would hold for a network that looks at nothing."""
+    """Otherwise the test above would pass for networks that ignore their input."""
     seen = networks.score_pictures(crops, clinical_of(BATCH))
     assert len(np.unique(seen["moe"]["maps"].reshape(BATCH, -1), axis=0)) == BATCH
     assert len(np.unique(seen["imagenet"]["contribution"])) == BATCH
@@ -163,9 +163,9 @@ def test_the_self_test_compares_every_output(networks: Networks, bundle: Bundle)
 
 
 def test_the_pictures_of_the_self_test_are_frozen() -> None:
-    """Golden value: SHA-256 of the array's bytes, made on 2026-11-26 with NumPy 2.4.6 on x86-64.
+    """Golden value: SHA-256 of the array's bytes, generated on 2026-11-26 with NumPy 2.4.6 on x86-64.
 
-    RandomState's stream is promised not to change (NumPy, NEP 19); if this fails, every exported bundle fails too.
+    RandomState's stream is guaranteed not to change (NumPy, NEP 19); if this fails, every exported bundle fails too.
     """
     images = self_test_images(20190701, 4, 112, (200.4, 128.0, 31.6))
     assert images.shape == (4, 112, 112, 3)
@@ -175,7 +175,7 @@ def test_the_pictures_of_the_self_test_are_frozen() -> None:
 
 
 def test_the_pictures_of_the_self_test_are_interpolated_around_a_colour() -> None:
-    """By fractions, one pixel after the other."""
+    """Reference with exact fractions, pixel by pixel."""
     corners = np.random.RandomState(4).randint(-115, 116, size=(2, 7, 7, 3)).tolist()
     images = self_test_images(4, 2, 112, (200.4, 128.0, 31.6))
     for image, row, column in itertools.product(range(2), (0, 1, 18, 50, 111), (0, 7, 99, 110, 111)):
@@ -194,20 +194,20 @@ def test_the_pictures_of_the_self_test_are_interpolated_around_a_colour() -> Non
 def test_a_graph_in_anothers_place_is_refused(bundle: Bundle) -> None:
     graphs = bundle.graphs | {"baseline.onnx": bundle.graphs["scan.onnx"]}
     swapped = dataclasses.replace(bundle, graphs=graphs)
-    with pytest.raises(BundleError, match=r"baseline\.onnx: takes "):
+    with pytest.raises(BundleError, match=r"baseline\.onnx: has inputs "):
         Networks(swapped, Device(CPU, "test"), 4, 1)
 
 
 def test_a_graph_that_takes_the_same_and_gives_something_else_is_refused(bundle: Bundle) -> None:
     graphs = bundle.graphs | {"scan.onnx": bundle.graphs["moe_encoder.onnx"]}
     swapped = dataclasses.replace(bundle, graphs=graphs)
-    with pytest.raises(BundleError, match=r"scan\.onnx: gives \('maps',\)"):
+    with pytest.raises(BundleError, match=r"scan\.onnx: has outputs \('maps',\)"):
         Networks(swapped, Device(CPU, "test"), 4, 1)
 
 
 def test_graphs_for_pictures_of_another_size_are_refused(bundle: Bundle) -> None:
     other = dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, crop_size=96))
-    with pytest.raises(BundleError, match=r"baseline\.onnx: takes .*112.* feeds .*96"):
+    with pytest.raises(BundleError, match=r"baseline\.onnx: has inputs .*112.* expects .*96"):
         Networks(other, Device(CPU, "test"), 4, 1)
 
 
@@ -215,7 +215,7 @@ def test_graphs_for_pictures_of_another_size_are_refused(bundle: Bundle) -> None
 def test_a_head_of_another_number_of_mixtures_is_refused(bundle: Bundle, mixtures: int) -> None:
     members = bundle.manifest.members | {"moe": {"mixtures": mixtures}}
     other = dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, members=members))
-    with pytest.raises(BundleError, match=rf"moe_head\.onnx: takes .*768.* feeds .*{256 * mixtures}"):
+    with pytest.raises(BundleError, match=rf"moe_head\.onnx: has inputs .*768.* expects .*{256 * mixtures}"):
         Networks(other, Device(CPU, "test"), 4, 1)
 
 

@@ -33,14 +33,14 @@ def read_one(folder: Path, row: str, header: str = HEADER, day: dt.date | None =
 
 
 def verdict(patient: Patient) -> tuple[str, str]:
-    """Status and code of a patient that has no clinical values."""
+    """Status and code of a patient without clinical values."""
     assert patient.verdict is not None
     assert patient.clinical is None
     return patient.verdict.status, patient.verdict.reason.partition(": ")[0]
 
 
 def refusal(folder: Path, table: str | bytes, date_format: str | None = None) -> str:
-    """The message of the table as a whole being refused."""
+    """The message with which the whole table is refused."""
     with pytest.raises(CohortError) as caught:
         read(folder, table, date_format=date_format)
     assert caught.value.exit_code == 4
@@ -123,7 +123,7 @@ def test_no_folder_and_no_table(tmp_path: Path) -> None:
         read_cohort(tmp_path / ("x" * 300), PLAUSIBLE, reference_date=DAY)
     assert caught.value.exit_code == 4
     os.mkfifo(tmp_path / "clinical_annotation.csv")
-    with pytest.raises(CohortError, match=r"clinical_annotation\.csv: is no file\. .*--annotations"):
+    with pytest.raises(CohortError, match=r"clinical_annotation\.csv: is not a regular file\. .*--annotations"):
         read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY)
 
 
@@ -150,7 +150,7 @@ def test_a_folders_name_need_not_be_utf_8(tmp_path: Path) -> None:
     try:
         (tmp_path / "P\udce9").mkdir()
     except OSError:
-        pytest.skip("this file system takes UTF-8 names alone")
+        pytest.skip("this file system accepts only UTF-8 names")
     assert read(tmp_path, f"{HEADER}\n{GOOD}\n").folders_without_row == ("P\udce9",)
 
 
@@ -196,7 +196,7 @@ def test_the_header_alone_decides_between_commas_and_semicolons(tmp_path: Path) 
     semicolons = read(tmp_path, "ID;GENDER;DOB;LYMPH_COUNT\nP,1,2,3,4;F;1950-07-01;11.2\n")
     assert [patient.patient_id for patient in semicolons.patients] == ["P,1,2,3,4"]
     assert commas.patients[0].clinical == semicolons.patients[0].clinical == Clinical(True, 11.2, AGE)
-    assert "line 2: 1 cells where the header has 4" in refusal(tmp_path, f"{HEADER}\nP1;F;7/1/1950;11.2\n")
+    assert "line 2: 1 cells, but the header has 4" in refusal(tmp_path, f"{HEADER}\nP1;F;7/1/1950;11.2\n")
 
 
 SEMICOLONS = "ID;GENDER;DOB;LYMPH_COUNT;AGE"
@@ -243,8 +243,8 @@ def test_points_and_commas_in_one_table_end_the_run(
     tmp_path: Path, rows: list[str], place: str, sign: str, before: str
 ) -> None:
     message = refusal(tmp_path, "\n".join([SEMICOLONS, *(f"P;F;;{row}".replace("P;F;;\n", "\nP;F;;") for row in rows)]))
-    assert f"{place}: a decimal {sign} where a number before has a decimal {before}" in message
-    assert "write all in one way" in message
+    assert f"{place}: a decimal {sign}, but an earlier number has a decimal {before}" in message
+    assert "use one separator" in message
 
 
 def test_of_columns_the_first_in_the_file_disagrees_last(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_broken_quote_names_the_line_it_opens_in(tmp_path: Path, end: str) -> 
     lines = [HEADER, '"P\n1",F,7/1/1950,11.2', '"P2"x,M,7/1/1950,5', *[GOOD] * 3, ""]
     assert "line 4: ',' expected after '\"'. Correct the line" in refusal(tmp_path, end.join(lines))
     lines[2] = '"P2,M,7/1/1950,5'
-    assert "line 4: a quote is never closed. Correct the line" in refusal(tmp_path, end.join(lines))
+    assert "line 4: a closing quote is missing. Correct the line" in refusal(tmp_path, end.join(lines))
     assert "line 1: " in refusal(tmp_path, f'ID,"GENDER"x,DOB,LYMPH_COUNT{end}{GOOD}{end}')
 
 
@@ -296,7 +296,7 @@ def test_a_cell_of_any_length_is_read_or_named_by_its_line(tmp_path: Path) -> No
     assert f"line 3: a cell of more than {limit} characters" in message
     unclosed = refusal(tmp_path, f'{HEADER}\n{GOOD}\n"P2,F,7/1/1950,5\n' + f"{GOOD}\n" * limit)
     assert "line 3: " in unclosed
-    assert "a quote never closed?" in unclosed
+    assert "is a closing quote missing?" in unclosed
 
 
 @pytest.mark.parametrize("table", [f"{HEADER}\n", f"{HEADER}\n\n,,,\n"])
@@ -308,7 +308,7 @@ def test_no_rows(tmp_path: Path, table: str) -> None:
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no mark", "mark"])
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_not_utf_8_names_the_line(tmp_path: Path, end: str, mark: bytes, encoding: str) -> None:
-    lines = [HEADER, GOOD, "\xe9,M,7/1/1950,5", GOOD, ""]  # right behind the end of a line
+    lines = [HEADER, GOOD, "\xe9,M,7/1/1950,5", GOOD, ""]  # directly after the end of a line
     message = refusal(tmp_path, mark + end.join(lines).encode(encoding))
     assert "line 3: not UTF-8 text, but Latin-1" in message
     assert "Save the table as CSV in UTF-8" in message
@@ -372,7 +372,7 @@ def test_a_formula_or_any_other_name_of_a_folder_stays_as_it_is(tmp_path: Path, 
 
 def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
     rows = [f"P{index};M;{1 + index % 28}-7-1950;{index % 999},5" for index in range(100_000)]
-    rows[70_000] = "P7;F;1-7-1950;1,5"  # P7 stands twice
+    rows[70_000] = "P7;F;1-7-1950;1,5"  # P7 occurs twice
     cohort = read(tmp_path, "\r\n".join(["ID;GENDER;DOB;LYMPH_COUNT", *rows]))
     assert len(cohort.patients) == 99_999
     assert cohort.patients[-1] == Patient(
@@ -574,7 +574,7 @@ def test_what_csv_writes_reads_back_the_same(
 @pytest.mark.parametrize(
     ("sample", "today", "code"),
     [
-        ("7/2/2019", "2019-07-01", ""),  # a hospital in New Zealand is a day ahead
+        ("7/2/2019", "2019-07-01", ""),  # a hospital in New Zealand may be a day ahead
         ("7/3/2019", "2019-07-01", "sample_date_in_future"),
         ("7/1/2091", "2026-11-27", "sample_date_in_future"),
         ("7/1/1950", "2019-07-01", ""),  # a newborn
@@ -634,7 +634,7 @@ def test_a_french_table_whose_days_are_all_twelve_or_lower_stops(tmp_path: Path)
 def test_women_of_a_spanish_table_are_not_men(tmp_path: Path) -> None:
     rows = "ID;GENDER;DOB;LYMPH_COUNT\nA1;H;1946-01-17;5,8\nA2;M;1929-06-16;4,6\n"
     message = refusal(tmp_path, rows)
-    assert "line 2, column GENDER: the column holds H, M, and" in message
+    assert "line 2, column GENDER: the column contains H, M, and" in message
     assert "--sex-codes" in message
     cohort = read_cohort(tmp_path, PLAUSIBLE, reference_date=DAY, sex_codes={"H": "male", "M": "female"})
     assert [one.clinical.female for one in cohort.patients if one.clinical] == [False, True]

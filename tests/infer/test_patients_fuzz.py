@@ -1,4 +1,4 @@
-"""The table in every dress, and every other file in its place."""
+"""Fuzzing: the table in every format, and any other file instead of it."""
 
 import csv
 import datetime as dt
@@ -74,7 +74,7 @@ TABLES = st.sampled_from([GOOD.encode(), GOOD.replace(",", ";").replace(".", ","
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A good table, some bytes of which are others."""
+    """A valid table with some bytes changed."""
     table = draw(TABLES)
     at = draw(st.integers(0, len(table)))
     until = draw(st.integers(at, min(at + 6, len(table))))

@@ -1,6 +1,6 @@
-"""How many processors a run uses: the affinity mask, the quotas of its control groups, and --threads.
+"""How many CPUs a run uses: the affinity mask, the quotas of its control groups, and --threads.
 
-The control groups' files are written here as the kernel writes them, below a folder that stands for /.
+The tests write the files of the control groups as the kernel does, in a folder that replaces /.
 """
 
 import json
@@ -23,7 +23,7 @@ CONTAINER = "/docker/0123abcd"
 
 
 def put(root: Path, **files: str) -> Path:
-    """Files by path; two underscores stand for a slash."""
+    """Write files by path; two underscores mean a slash."""
     for name, text in files.items():
         path = root / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def own_groups(root: Path, text: str) -> None:
     ("text", "processors"),
     [
         ("100000 100000", 1),
-        ("150000 100000", 2),  # a part of a processor's time is computed on a whole one
+        ("150000 100000", 2),  # fractions are rounded up
         ("300000 100000", 3),
         ("1000 100000", 1),
         ("25000 50000", 1),
@@ -77,7 +77,7 @@ def own_groups(root: Path, text: str) -> None:
     ],
 )
 def test_a_container_of_version_2(root: Path, groups: Path, text: str, processors: int) -> None:
-    """With its own namespace: its group is the mount."""
+    """With its own namespace, its group is the mount point."""
     own_groups(root, "0::/\n")
     v2(groups, text)
     assert available_processors(root) == processors
@@ -91,7 +91,7 @@ def test_a_container_of_version_2(root: Path, groups: Path, text: str, processor
 def test_a_container_of_version_1(
     root: Path, groups: Path, quota_us: int, period_us: int, processors: int, mount: str
 ) -> None:
-    """Docker tells it the path of its group on the host, and shows it that group alone, as the mount."""
+    """Docker shows the path of its group on the host, but mounts only that group."""
     own_groups(root, V1.format(CONTAINER, CONTAINER))
     v1(groups / mount, quota_us, period_us)
     assert available_processors(root) == processors
@@ -116,7 +116,7 @@ def test_the_smallest_quota_on_the_way_up_counts(root: Path, groups: Path, small
     own_groups(root, "0::/system.slice/batch.service/x\n")
     for folder in ("system.slice", "system.slice/batch.service", "system.slice/batch.service/x"):
         v2(groups / folder, "800000 100000")
-    v2(groups / "system.slice/other.service", "100000 100000")  # not on the way
+    v2(groups / "system.slice/other.service", "100000 100000")  # not a parent group
     v2(groups / smallest, "300000 100000")
     assert available_processors(root) == 3
 
@@ -125,7 +125,7 @@ def test_the_smallest_quota_on_the_way_up_counts_in_version_1(root: Path, groups
     own_groups(root, V1.format("/a/b", "/c"))
     v1(groups / "cpu,cpuacct/a/b", -1)
     v1(groups / "cpu,cpuacct/a", 500_000)
-    v1(groups / "cpu,cpuacct/c", 100_000)  # the group for memory has no say
+    v1(groups / "cpu,cpuacct/c", 100_000)  # the group for memory does not matter
     v1(groups / "cpu,cpuacct", -1)
     (groups / "cpu").symlink_to("cpu,cpuacct")
     assert available_processors(root) == 5
@@ -183,7 +183,7 @@ def test_where_nothing_is_known_the_affinity_mask_counts(root: Path) -> None:
 def test_folders_and_files_without_permission_limit_nothing(
     root: Path, groups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pretended: root may read everything."""
+    """Simulated, because root may read everything."""
 
     def refused(*_: object, **__: object) -> str:
         raise PermissionError
@@ -217,7 +217,7 @@ def test_a_run_uses_what_it_may_and_says_so(
 def test_threads_are_the_processors_that_are_used(
     plain: Outcome, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """Instead of those that were found. Not a byte of the tables depends on it."""
+    """Instead of the number found. Not a byte of the tables depends on it."""
     monkeypatch.setattr("infer.run.available_processors", lambda: 64)
     outcome = score(pristine, tmp_path / "out", threads=threads)
     assert outcome.csv_bytes == plain.csv_bytes

@@ -1,4 +1,4 @@
-"""Codes that programs read, and the sentences beside them."""
+"""Reason codes and their sentences."""
 
 import re
 import string
@@ -15,7 +15,7 @@ def gaps_of(reason: Reason) -> set[str]:
 
 
 def test_codes_are_unique_and_in_lower_case() -> None:
-    """Two reasons with one sentence are two all the same, and not one under two names."""
+    """Two reasons with the same sentence are different reasons, not aliases."""
     assert list(Reason.__members__.values()) == list(Reason)
     codes = [reason.code for reason in Reason]
     assert len(set(codes)) == len(codes)

@@ -132,7 +132,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 @fuzz(200)
 @given(patient_id=texts, image=texts, reason=texts, number=st.floats(0, 1))
 def test_rows_read_back_as_they_were(patient_id: str, image: str, reason: str, number: float) -> None:
-    """Commas, quotes and line ends in texts; a guarded one differs by its apostrophe alone."""
+    """Commas, quotes and line ends in texts; a guarded text differs only by its apostrophe."""
     scores = structs.replace(SCORES, probability=number)
     of_patient = result(patient_id, scores=scores, images=(ImageResult(image, reason),))
     prediction = dict(zip(PREDICTION_COLUMNS, prediction_row(of_patient), strict=True))
@@ -182,7 +182,7 @@ def test_the_summary_by_value() -> None:
         without_scores("failed", "folder_missing: y"),
         without_scores("failed", "folder_missing: z"),
     ):
-        summary.add(one, 9 - sum(summary.patients.values()))  # as after a cut: the last comes first
+        summary.add(one, 9 - sum(summary.patients.values()))  # as when resuming: the last comes first
     assert summary.as_record() == {
         "patients": {"scored": 1, "refused": 1, "failed": 2},
         "patient_reasons": {"count_missing": 1, "folder_missing": 2},
@@ -254,7 +254,7 @@ def test_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for out, said in (
         ("file", "file: cannot be written (File exists)"),
         ("file/below", "file/below: cannot be written (Not a directory)"),
-        ("out", "out/predictions.csv: is in the way of the new results and cannot be removed (Is a directory)"),
+        ("out", "out/predictions.csv: must be replaced by the new results but cannot be removed (Is a directory)"),
     ):
         with pytest.raises(OutputError, match=re.escape(f"{tmp_path / said}")) as caught:
             Results(tmp_path / out, HEADER, "now", None)
@@ -307,7 +307,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert record["device"] == {
         "asked": "cpu",
         "provider": "CPUExecutionProvider",
-        "note": "cpu asked for",
+        "note": "cpu requested",
         "precision": "int8",
         "batch_size": 8,
         "processors": available_processors(),
@@ -343,12 +343,12 @@ def test_neither_run_json_nor_the_log_hold_a_patients_values(
     outcome = score(cohort, tmp_path / "out")
     assert outcome.code == 0
     values = [row[column] for row in rows(cohort / TABLE) for column in ("DOB", "LYMPH_COUNT")]
-    told = {"patient_id", "status", "reason", "decision", "bundle"}
-    values += [row[column] for row in outcome.predictions.values() for column in row if column not in told]
-    values += [row["image"] for row in outcome.images]  # a name may say more than an ID
+    harmless = {"patient_id", "status", "reason", "decision", "bundle"}
+    values += [row[column] for row in outcome.predictions.values() for column in row if column not in harmless]
+    values += [row["image"] for row in outcome.images]  # a file name may reveal more than an ID
     for name in ("run.json", "run.log"):
         text = (outcome.out / name).read_text()
-        long_enough = [value for value in values if len(value) > 3]  # "5.1" may stand in a time or version
+        long_enough = [value for value in values if len(value) > 3]  # "5.1" may be part of a time or version
         assert len(long_enough) > 8
         assert [value for value in long_enough if value in text] == []
 
@@ -362,7 +362,7 @@ def test_an_id_forges_no_line_of_the_log(cohort: Path, tmp_path: Path) -> None:
 
 
 def test_a_disk_too_full_for_the_log_hides_nothing(tmp_path: Path) -> None:
-    """The line stays in the log's buffer, and closing the log fails once more."""
+    """The line stays in the log's buffer, and closing the log fails again."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def cut_on_a_full_disk() -> None:
@@ -390,7 +390,7 @@ def test_a_lock_taken_away_ends_the_run_before_its_results(tmp_path: Path) -> No
 def test_no_result_is_left_when_scoring_breaks_midway(
     pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first batches succeed: rows have been written by then."""
+    """The first batches succeed, so rows have been written by then."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "predictions.csv").write_text("earlier")
@@ -398,7 +398,7 @@ def test_no_result_is_left_when_scoring_breaks_midway(
 
     def breaks(self: Networks, images: object, clinical: object) -> Seen:
         calls.append(names(out))
-        if len(calls) > 8:  # four self-test pictures and some of the cohort's
+        if len(calls) > 8:  # the self-test's pictures and some of the cohort
             raise RuntimeError("a bug")
         return works(self, images, clinical)  # type: ignore[arg-type]
 
@@ -424,7 +424,7 @@ def test_ids_that_look_like_formulas_are_scored_and_guarded(cohort: Path, tmp_pa
 def test_a_log_that_cannot_be_written_writes_nothing_elsewhere(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Python's own way is a traceback on the terminal, for every line."""
+    """By default, Python prints a traceback for every line."""
     caplog.set_level(logging.INFO, "lympho")
     with Path("/dev/full").open("w") as full:
         handler = _LogFile(full)

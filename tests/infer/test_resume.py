@@ -1,4 +1,4 @@
-"""A run that was cut off goes on: what was finished is kept, and the two tables are those of an uninterrupted run."""
+"""Resuming an interrupted run: finished patients are kept, and the tables are those of an uninterrupted run."""
 
 import contextlib
 import datetime as dt
@@ -28,7 +28,7 @@ from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Cut, Outcome, keep
 
 @pytest.fixture(autouse=True)
 def _info(caplog: pytest.LogCaptureFixture) -> None:
-    """As the command line sets it."""
+    """Same level as the command line."""
     caplog.set_level(logging.INFO, "lympho")
 
 
@@ -38,12 +38,12 @@ def score(cohort: Path, out: Path, **options: Any) -> Outcome:
 
 @pytest.fixture(scope="module")
 def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The pristine cohort, scored in one go."""
+    """The pristine cohort, scored without interruption."""
     return score(pristine, tmp_path_factory.mktemp("plain") / "out")
 
 
 def cut(cohort: Path, out: Path, after: int, **options: Any) -> None:
-    """A run that ends once so many patients are finished."""
+    """A run that is killed after this many finished patients."""
     writes, count = Results.write, 0
 
     def write(self: Results, line: int, result: PatientResult) -> None:
@@ -62,7 +62,7 @@ def cut(cohort: Path, out: Path, after: int, **options: Any) -> None:
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each batch had from here on; the first of each run is the self-test's."""
+    """Records the size of each batch from here on; the first one of each run is the self-test's."""
     works: Callable[..., Any] = Networks.score_pictures
     seen: list[int] = []
 
@@ -91,12 +91,12 @@ def test_finished_patients_are_kept_and_the_tables_are_the_same_bytes(
     assert sum(pictures[1:]) == expected_pictures(plain, *rest)
     record = outcome.record
     assert (record["kept_from_earlier_starts"], len(record["starts"]), record["started_over"]) == (after, 2, "")
-    told_again = {"starts", "ended", "kept_from_earlier_starts", "options"}
-    assert {name: record[name] for name in record if name not in told_again} == {
-        name: plain.record[name] for name in record if name not in told_again
+    different = {"starts", "ended", "kept_from_earlier_starts", "options"}
+    assert {name: record[name] for name in record if name not in different} == {
+        name: plain.record[name] for name in record if name not in different
     }
     log = (tmp_path / "run.log").read_text()
-    assert log.count(f"goes on: {after} patients are kept, ages are taken at 2019-07-01") == 1
+    assert log.count(f"resuming: {after} finished patients kept, ages are taken at 2019-07-01") == 1
 
 
 def test_a_run_cut_off_three_times(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_who_failed_is_looked_at_again(plain: Outcome, cohort: Path, tmp_path: P
 def test_who_failed_is_looked_at_again_though_nothing_of_it_changed(
     plain: Outcome, pristine: Path, tmp_path: Path
 ) -> None:
-    """The networks gave no number: on this start they may."""
+    """The networks gave NaN; on the next start they may not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("infer.scoring.cohort.weighted", lambda *_: np.array(np.nan))
         cut(pristine, tmp_path, 2)
@@ -270,7 +270,7 @@ def test_other_options_start_over_and_say_so(pristine: Path, tmp_path: Path, opt
     assert outcome.csv_bytes == score(pristine, tmp_path / "fresh", **(options | {"fresh": False})).csv_bytes
     record = outcome.record
     assert (record["kept_from_earlier_starts"], len(record["starts"]), record["started_over"]) == (0, 1, why)
-    assert f"starts over: {why}" in (tmp_path / "out/run.log").read_text()
+    assert f"starting over: {why}" in (tmp_path / "out/run.log").read_text()
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 5}, {"workers": 1}, {"max_refused": 0.1}])
@@ -321,7 +321,7 @@ def test_the_first_starts_day_holds(pristine: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_pinned_day_goes_with_its_results(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the machine rounds otherwise nothing is kept, and then the ages are today's."""
+    """If the machine rounds differently, nothing is kept, and ages are taken today."""
     at(monkeypatch, 2019, 7, 1)
     cut(pristine, tmp_path, 2, reference_date=None)
     at(monkeypatch, 2020, 7, 1)
@@ -337,14 +337,14 @@ def test_a_pinned_day_goes_with_its_results(pristine: Path, tmp_path: Path, monk
 def test_a_pinned_day_does_not_outlive_its_patients(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut off, and next year started on other patients: they get the ages they have now."""
+    """Interrupted, and started a year later on other patients: these get their present ages."""
     at(monkeypatch, 2019, 7, 1)
     cut(keep_patients(cohort, "S001", "S002", "S003"), tmp_path / "out", 1, reference_date=None)
     lines = (cohort / TABLE).read_text().splitlines()
     (cohort / TABLE).write_text("\n".join([lines[0], *lines[2:]]) + "\n")
     at(monkeypatch, 2020, 7, 1)
     outcome = score(cohort, tmp_path / "out", reference_date=None)
-    assert outcome.record["started_over"] == "no finished patient of the unfinished run stands as it was"
+    assert outcome.record["started_over"] == "no finished patient of the unfinished run is unchanged"
     assert outcome.record["options"]["reference_date"] == "2020-07-01"
     assert outcome.record["reference_date_asked_for"] is None
 
@@ -371,7 +371,7 @@ def test_a_journal_that_cannot_be_read_now_is_not_written_over(
 def test_killed_while_an_earlier_runs_files_are_removed(
     plain: Outcome, pristine: Path, tmp_path: Path, stale_journal: bool
 ) -> None:
-    """run.json goes before the tables it speaks for, and a journal that no longer counts before run.json."""
+    """run.json is removed before the tables it describes, and an obsolete journal before run.json."""
     if stale_journal:
         cut(pristine, tmp_path, 3)
         stale = (tmp_path / JOURNAL).read_bytes()
@@ -401,7 +401,7 @@ def test_a_damaged_journal_starts_over(plain: Outcome, pristine: Path, tmp_path:
     data = (tmp_path / JOURNAL).read_bytes()
     (tmp_path / JOURNAL).write_bytes(b"x" + data[1:])
     outcome = score(pristine, tmp_path)
-    assert outcome.record["started_over"] == "the unfinished run's journal is of another program or damaged"
+    assert outcome.record["started_over"] == "the unfinished run's journal is damaged or from another program version"
     assert outcome.csv_bytes == plain.csv_bytes
 
 
@@ -418,7 +418,7 @@ def test_a_journal_that_ends_in_the_middle_of_a_patient(plain: Outcome, pristine
 def test_a_cut_while_the_results_get_their_names(
     plain: Outcome, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
-    """SIGKILL: nothing tidies up. After the last rename the run has ended, whatever came later."""
+    """SIGKILL: no cleanup. After the last rename the run counts as finished."""
     works, count = os.replace, 0
 
     def replaced(*paths: Path) -> None:

@@ -30,7 +30,7 @@ MEMBERS = ("baseline", "scan", "moe", "imagenet")
 
 
 def age_of(cohort: Path, patient_id: str) -> float:
-    """In years on the synthetic cohort's date."""
+    """Age in years on the synthetic cohort's date."""
     month, day, year = (int(part) for part in cell(cohort, patient_id, "DOB").split("/"))
     return (REFERENCE_DATE - dt.date(year, month, day)).days / 365.25
 
@@ -66,7 +66,7 @@ def test_the_decision_follows_from_the_probability(plain: Outcome, bundle: Bundl
 
 
 def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: Bundle) -> None:
-    """Picture by picture, each in a batch of its own, by the formulas of the report."""
+    """Reference: picture by picture, each in its own batch, with the formulas of the report."""
     device = Device(CPU, "test")
     networks = Networks(bundle, device, 1, 1, "int8")
     patient_id, row = "S003", plain.predictions["S003"]
@@ -129,13 +129,13 @@ def test_neither_batches_nor_processes_change_a_byte(
 def test_processors_change_no_byte(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int
 ) -> None:
-    """However many batches go side by side, and on however many threads each."""
+    """For any number of parallel batches and of threads per batch."""
     monkeypatch.setattr("infer.run.available_processors", lambda: cpus)
     assert score(cohort, tmp_path / "out", batch_size=8).csv_bytes == plain.csv_bytes
 
 
 def test_batches_go_side_by_side(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first three batches wait for each other: one after the other they would wait for ever."""
+    """The first three batches wait for each other: if run one after the other, they would hang."""
     works, calls, meeting = Networks.score_pictures, itertools.count(), threading.Barrier(3)
 
     def met(self: Networks, images: Any, clinical: Any) -> Any:
@@ -163,8 +163,8 @@ def test_the_tables_order_is_the_results_order(plain: Outcome, cohort: Path, tmp
 
 
 def test_every_picture_has_a_row_in_order(plain: Outcome, pristine: Path) -> None:
-    looked_at = [(row["patient_id"], row["image"]) for row in plain.images]
-    assert looked_at == [(path.parent.name, path.name) for path in sorted(pristine.glob("S*/*"))]
+    listed = [(row["patient_id"], row["image"]) for row in plain.images]
+    assert listed == [(path.parent.name, path.name) for path in sorted(pristine.glob("S*/*"))]
     for row in plain.images:
         assert (row["status"], row["reason"]) == ("used", "")
         assert 0 <= int(row["cell_class"]) <= 14
@@ -186,7 +186,7 @@ def test_sample_dates_and_ages_in_the_table_are_used(plain: Outcome, cohort: Pat
     assert ages == before | {"S002": ages["S002"], "S004": "55.50"}
 
 
-# What can go wrong with a patient.
+# Problems with single patients.
 
 
 def remove_the_folder(cohort: Path, patient_id: str) -> None:
@@ -282,8 +282,8 @@ def test_what_befalls_one_patient_befalls_no_other(
         values = [row[column] for column in row if column not in ("patient_id", "status", "reason", "bundle")]
         assert set(values) == {""}
         assert row["bundle"] == plain.predictions[patient_id]["bundle"]
-    looked_at = {patient_id for patient_id, (_, code) in changes.items() if code.endswith(("_image", "_images"))}
-    assert {row["patient_id"] for row in outcome.images} == (set(plain.predictions) - set(changes)) | looked_at
+    listed = {patient_id for patient_id, (_, code) in changes.items() if code.endswith(("_image", "_images"))}
+    assert {row["patient_id"] for row in outcome.images} == (set(plain.predictions) - set(changes)) | listed
     counts = {"scored": 6 - len(changes), "refused": 0, "failed": 0}
     assert outcome.record["patients"] == counts | {status: len(changes)}
     assert outcome.record["patient_reasons"] == dict(sorted((code, 1) for _, code in changes.values()))
@@ -307,7 +307,7 @@ def test_nine_pictures_are_too_few_and_ten_are_enough(cohort: Path, tmp_path: Pa
 
 
 def test_an_unusable_picture_costs_that_picture_only(plain: Outcome, cohort: Path, tmp_path: Path) -> None:
-    """Added pictures leave the patient's numbers as they were; a spoilt one changes them and costs one picture."""
+    """Adding unusable files does not change a patient's numbers; damaging a picture does, and costs that picture."""
     folder = cohort / "S003"
     good = (folder / "000000.jpg").read_bytes()
     (folder / "zz-text.jpg").write_text("no picture")
@@ -373,7 +373,7 @@ def test_a_picture_that_vanishes_between_listing_and_reading_costs_that_picture_
 
 
 def test_a_file_name_that_is_not_utf_8_costs_at_most_that_picture(cohort: Path, tmp_path: Path) -> None:
-    """As a Windows share in Latin-1 hands them out."""
+    """As delivered by a Windows share in Latin-1."""
     folder = cohort / "S003"
     (folder / "000000.jpg").rename(folder / os.fsdecode(b"zz-\xe9.jpg"))
     outcome = score(keep_patients(cohort, "S003"), tmp_path / "out")
@@ -413,7 +413,7 @@ def test_rows_and_pictures_add_up(plain: Outcome) -> None:
 def test_what_is_no_number_for_a_picture_fails_its_patient(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, output: str
 ) -> None:
-    """Classes above all: the largest of no numbers is the first, and naive Bayes would make a number of it."""
+    """Above all SCAN's classes: the argmax of NaN is the first class, from which naive Bayes would give a number."""
     works: Callable[..., Seen] = Networks.score_pictures
     calls = itertools.count()
 
@@ -435,7 +435,7 @@ def test_what_is_no_number_for_a_picture_fails_its_patient(
 def test_a_folder_that_vanishes_while_it_is_read_fails_its_patient(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each picture alone looks as if someone had deleted it; the rest would give a number like any other."""
+    """Each picture by itself looks deleted; the rest would give a plausible number."""
     opens = os.open
 
     def unmounted(path: str, flags: int, *mode: int) -> int:
@@ -453,7 +453,7 @@ def test_a_folder_that_vanishes_while_it_is_read_fails_its_patient(
 def test_a_disk_that_fails_midway_fails_the_patient_and_no_other(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A probability of half the pictures would look like any other."""
+    """A probability from half the pictures would look plausible."""
     opens = os.open
 
     def broken(path: str, flags: int, *mode: int) -> int:
@@ -495,7 +495,7 @@ def test_what_is_no_number_for_a_patient_fails_it_alone(
 def test_a_folder_that_may_not_be_read_fails_its_patient_alone(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pretended: root may read everything."""
+    """Simulated, because root may read everything."""
 
     def listed(folder: Path) -> Listing:
         if folder.name == "S003":
@@ -523,7 +523,7 @@ def test_a_folder_that_gets_stale_while_it_is_read_fails_its_patient_alone(
 
 
 def test_colours_far_from_the_training_patients_are_told(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
-    """A patient's mean in the channel that is farthest off counts: S003's is none, S004's 5 off, half of S005's 7."""
+    """The channel with the largest deviation of the patient's mean counts: S003 has 0, S004 5, half of S005 7."""
     mean, std = np.array(bundle.manifest.drift.rgb_mean), np.array(bundle.manifest.drift.rgb_std)
     for patient_id, away in (("S003", (0.0, 0.0)), ("S004", (5.0, 5.0)), ("S005", (0.0, 7.0))):
         for index, path in enumerate(sorted((cohort / patient_id).iterdir())[:12]):
@@ -540,7 +540,7 @@ def log_of(outcome: Outcome) -> str:
 
 
 def test_pictures_of_another_size_are_named_and_counted(cohort: Path, tmp_path: Path) -> None:
-    """S003's are of 224 x 224, as the training patients'; S004's are of 128 x 128, two of S005's of 168 x 140."""
+    """S003 has 224 x 224 as in training, S004 has 128 x 128, and two pictures of S005 have 168 x 140."""
     picture = Image.fromarray(draw_cell(1, np.random.default_rng(0)))
     for number, path in enumerate(sorted((cohort / "S003").iterdir())):
         replace_picture(path, encoded(picture.rotate(90 * (number % 4)), "JPEG", quality=90 - number))
@@ -555,8 +555,8 @@ def test_pictures_of_another_size_are_named_and_counted(cohort: Path, tmp_path: 
     assert outcome.record["unusual_picture_size"] == ["S004", "S005"]
     assert outcome.record["patients_with_unusual_picture_size"] == 2
     log = log_of(outcome)
-    assert f"S004: pictures of another size than the training patients' (224 x 224): {pictures} of 128 x 128. " in log
-    assert "S005: pictures of another size than the training patients' (224 x 224): 2 of 168 x 140. " in log
+    assert f"S004: pictures of another size than in training (224 x 224): {pictures} of 128 x 128. " in log
+    assert "S005: pictures of another size than in training (224 x 224): 2 of 168 x 140. " in log
     assert "S003: pictures" not in log
 
 
@@ -571,8 +571,8 @@ def test_the_same_pictures_under_two_patients_are_named(plain: Outcome, cohort: 
     assert outcome.record["same_pictures"] == [
         {"patients": ["S003", "S004"], "pictures": 3}, {"patients": ["S005"], "pictures": 1}
     ]  # fmt: skip
-    assert "S003 and S004: the same 3 pictures." in log_of(outcome)
-    assert "S005: 1 picture more than once in the folder." in log_of(outcome)
+    assert "S003 and S004 share 3 pictures." in log_of(outcome)
+    assert "S005: 1 picture found more than once in the folder." in log_of(outcome)
     assert outcome.predictions["S003"] == plain.predictions["S003"]
     assert plain.record["same_pictures"] == []
 
@@ -583,12 +583,12 @@ def test_many_duplicates_do_not_fill_the_log(cohort: Path, tmp_path: Path, monke
         replace_picture(cohort / patient_id / "copy.jpg", (cohort / patient_id / "000000.jpg").read_bytes())
     outcome = score(keep_patients(cohort, "S002", "S003", "S004"), tmp_path / "out", bundle=TINY)
     assert log_of(outcome).count("more than once in the folder") == 2
-    assert "1 more lines of this kind; run.json has all of them" in log_of(outcome)
+    assert "1 more messages of this kind; run.json lists all" in log_of(outcome)
     assert len(outcome.record["same_pictures"]) == 3
 
 
 def test_pictures_of_every_kind_are_told_of_a_refused_patient(cohort: Path, tmp_path: Path) -> None:
-    """Ten are enough to be scored; nine are not, and are looked at all the same."""
+    """Ten pictures are enough for scoring; nine are not, but are checked too."""
     for patient_id, fewest in (("S003", 9), ("S004", 10)):
         for path in sorted((cohort / patient_id).iterdir())[fewest:]:
             path.unlink()
@@ -616,8 +616,8 @@ def test_folders_below_a_patients_that_hold_pictures_are_named(plain: Outcome, c
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.record["pictures_below"] == {"S003": ["slide\n2"]}
     assert outcome.record["patients_with_pictures_below"] == 1
-    assert "S003: pictures in folders below its own (1) were not looked at; run.json names" in log_of(outcome)
-    assert "slide\n2" not in log_of(outcome)  # people put patients' names into them
+    assert "S003: pictures in subfolders (1) were ignored; run.json names" in log_of(outcome)
+    assert "slide\n2" not in log_of(outcome)  # folder names may contain patients' names
     assert outcome.predictions["S003"] == plain.predictions["S003"]
 
 
@@ -680,8 +680,10 @@ def test_an_order_that_no_date_shows_is_told(cohort: Path, tmp_path: Path) -> No
         outcome = score(cohort, tmp_path / "out", bundle=TINY, **options)
         assert outcome.code == 0
     assert outcome.record["cohort"]["read_as"]["DOB"] == "with / month/day/year, unproven"
-    told = "column DOB: read with / month/day/year, unproven: no date shows it. If that is wrong, say --date-format"
-    assert told in log_of(outcome)
+    expected = (
+        "column DOB: read with / month/day/year, unproven: no date proves this order. If it is wrong, use --date-format"
+    )
+    assert expected in log_of(outcome)
     sure = score(cohort, tmp_path / "sure", bundle=TINY, date_format="%d/%m/%Y")
     assert sure.record["cohort"]["read_as"] == {"DOB": "%d/%m/%Y", "GENDER": f"{born[2]}={'fe' * (born[2] == 'F')}male"}
-    assert "no date shows it" not in log_of(sure)
+    assert "no date proves this order" not in log_of(sure)

@@ -5,7 +5,7 @@ from infer.errors import CohortError, UsageError
 
 
 def read(*cells: str, codes: dict[str, Sex] | None = None) -> str:
-    """The cells' sexes, as m, f and -."""
+    """The sexes of the cells, as m, f and -."""
     found, _ = sexes(cells, range(2, 2 + len(cells)), "GENDER", "table.csv", codes)
     return "".join(sex[0] if sex else "-" for sex in found)
 
@@ -28,7 +28,7 @@ def read(*cells: str, codes: dict[str, Sex] | None = None) -> str:
         ("Masculin Féminin", "mf"),
         ("M U F ? N/A Unknown", "m-f---"),
         ("M X", "m-"),
-        ("M F V M F", "mf-mf"),  # a slip
+        ("M F V M F", "mf-mf"),  # a typing error
         ("H F W? H F", "mf-mf"),
         ("male female nieznana female indéterminé", "mf-f-"),
         ("Male Female Nonbinary", "mf-"),
@@ -37,7 +37,7 @@ def read(*cells: str, codes: dict[str, Sex] | None = None) -> str:
         ("M F D O X", "mf---"),
         ("Muž žena", "mf"),
         ("Maennlich WEIBLICH", "mf"),
-        ("\uff2d \uff26", "mf"),  # of full width
+        ("\uff2d \uff26", "mf"),  # full-width letters
         ("H F X", "mf-"),
         ("", ""),
     ],
@@ -65,8 +65,8 @@ def test_an_empty_cell_has_no_sex() -> None:
         ("1 2", 2, "1, 2"),
         ("M F 1", 4, "1, F, M"),
         ("M F V", 4, "F, M, V"),
-        ("V V V M M M M M F", 2, "F, M, V"),  # varón, mujer, and a slip
-        ("F F F F F N N N M", 7, "F, M, N"),  # férfi, nő, and a slip
+        ("V V V M M M M M F", 2, "F, M, V"),  # varón, mujer, and a typing error
+        ("F F F F F N N N M", 7, "F, M, N"),  # férfi, nő, and a typing error
         ("M ♀", 3, "M, ♀"),
         ("61 72 M", 2, "M, other text"),
         ("M Abc", 3, "M, other text"),
@@ -84,14 +84,14 @@ def test_a_column_in_doubt_names_its_codes_and_the_remedy(column: str, line: int
         read(*column.split())
     assert caught.value.exit_code == 4
     message = str(caught.value)
-    assert message.startswith(f"table.csv, line {line}, column GENDER: the column holds {named}, and")
-    assert message.endswith("for example --sex-codes H=male,M=female; leave out codes that mean neither")
+    assert message.startswith(f"table.csv, line {line}, column GENDER: the column contains {named}, and")
+    assert message.endswith("e.g. --sex-codes H=male,M=female; leave out codes that mean neither")
 
 
 def test_codes_given_replace_the_rule() -> None:
     assert read("H", "M", "m", "F", "", codes=parse_sex_codes("H=male,M=female")) == "mff--"
     assert read("1", "2", "9", "M", codes=parse_sex_codes("1=male, 2=Female")) == "mf--"
-    assert read("M", codes=parse_sex_codes("H=male,M=female")) == "f"  # also in a night without H
+    assert read("M", codes=parse_sex_codes("H=male,M=female")) == "f"  # even if the table has no H
     assert read("Ж", "\u041c", codes=parse_sex_codes("м=male,ж=female")) == "fm"
 
 

@@ -36,7 +36,7 @@ def nucleus_mask(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 def cell_mask(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Nucleus and cytoplasm: bluer than red, as neither red cells nor the background are. (n, h, w, 3) -> (n, h, w)"""
+    """Nucleus and cytoplasm: more blue than red, unlike red cells and background. (n, h, w, 3) -> (n, h, w)"""
     return pictures[..., 2].astype(int) > pictures[..., 0].astype(int) + 5
 
 
@@ -50,7 +50,7 @@ def cytoplasm_to_nucleus(kind: int) -> float:
 
 
 def nucleus_extremes(kind: int) -> float:
-    """Farthest over nearest point of the nucleus's edge, seen from its centre of mass; mean over the drawings."""
+    """Ratio of largest to smallest distance of the nucleus's edge from its centre of mass, mean over the drawings."""
     ratios = []
     for mask in nucleus_mask(drawings(kind)):
         y, x = np.nonzero(mask)
@@ -172,7 +172,7 @@ def test_number_of_pictures_covers_the_range() -> None:
 def test_mixture_and_clinical_values_depend_on_the_label() -> None:
     patients = make_patients(200, seed=0)
     assert share_of_clonal_kinds(patients, 1) > share_of_clonal_kinds(patients, 0) + 0.3
-    for label in (0, 1):  # overlap: no picture gives its patient away
+    for label in (0, 1):  # overlap: no single picture reveals its patient's label
         assert {kind for p in patients if p.label == label for kind in p.kinds} == {0, 1, 2, 3}
     by_label = [[p for p in patients if p.label == label] for label in (0, 1)]
     counts = [np.array([p.lymph_count for p in group]) for group in by_label]

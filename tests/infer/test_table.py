@@ -1,4 +1,4 @@
-"""Tables as spreadsheets write them: what is read by value, and which lines stay errors lest a cell moved unseen."""
+"""Tables as written by spreadsheets: the values read, and lines that are errors because a cell may be shifted."""
 
 import itertools
 from pathlib import Path
@@ -25,7 +25,7 @@ def read_rows(table: str | bytes) -> list[tuple[int, dict[str, str]]]:
 
 
 def refusal(table: str | bytes) -> str:
-    """The message of the table as a whole being refused."""
+    """The message with which the whole table is refused."""
     with pytest.raises(CohortError) as caught:
         read(table)
     assert caught.value.exit_code == 4
@@ -50,11 +50,11 @@ def test_the_separator_line_decides_and_not_the_header() -> None:
 
 def test_messages_below_a_separator_line_have_the_files_lines() -> None:
     assert refusal("sep=;\nID;GENDER;LYMPH_COUNT\nA1;M;5,8\n") == (
-        ": has no column DOB. Line 2 must name the columns, parted as line 1 says"
+        ": has no column DOB. Line 2 must name the columns, separated as line 1 says"
     )
     assert refusal("ID;GENDER;LYMPH_COUNT\nA1;M;5,8\n") == ": has no column DOB. Line 1 must name the columns"
-    assert ", line 3: 3 cells where the header has 4" in refusal(f"sep=;\n{HEADER}\nA1;M;1946-01-17\n")
-    assert ", line 4: a quote is never closed" in refusal(f'sep=;\n{HEADER}\nA1;M;1946-01-17;5,8\n"A2;F\n')
+    assert ", line 3: 3 cells, but the header has 4" in refusal(f"sep=;\n{HEADER}\nA1;M;1946-01-17\n")
+    assert ", line 4: a closing quote is missing" in refusal(f'sep=;\n{HEADER}\nA1;M;1946-01-17;5,8\n"A2;F\n')
     assert ", line 2: ';' expected after" in refusal(f'sep=;\n"ID"x;{HEADER}\n')
     assert ", line 4, column LYMPH_COUNT: a decimal point" in refusal(f"sep=;\n{BODY.replace('9,1', '9.1')}")
     assert ", line 4: not UTF-8" in refusal(f"sep=;\n{HEADER}\nA1;M;1946-01-17;5,8\n\xe9;F\n".encode("latin-1"))
@@ -110,11 +110,11 @@ def test_a_last_ctrl_z_is_the_end(end: str, times: int) -> None:
 def test_a_ctrl_z_elsewhere_is_part_of_its_cell() -> None:
     rows = read_rows(BODY.replace("A1", "A\x1a1") + "\x1a;F;1950-02-03;9,1\n")
     assert [cells["ID"] for _, cells in rows] == ["A\x1a1", "A2", "\x1a"]
-    assert ", line 4: 1 cells where the header has 4" in refusal(f"{BODY}\x1a\r\nA3;M;1946-01-17;5,8\r\n")
+    assert ", line 4: 1 cells, but the header has 4" in refusal(f"{BODY}\x1a\r\nA3;M;1946-01-17;5,8\r\n")
 
 
 def dressed(rows: str, delimiter: str) -> str:
-    """A table written with commas and decimal points, parted by something else."""
+    """A table written with commas and decimal points, separated by another delimiter."""
     return rows.replace(",", delimiter)
 
 
@@ -165,49 +165,49 @@ def test_a_line_without_a_cell_or_with_a_cell_too_many_stays_an_error(row: str, 
     table = f"ID,GENDER,DOB,LYMPH_COUNT,REMARK\nA1,M,1946-01-17,5.8,\n{row}\n"
     cells = row.count(",") + 1
     assert refusal(dressed(table, delimiter)) == (
-        f", line 3: {cells} cells where the header has 5 columns. Correct the line"
+        f", line 3: {cells} cells, but the header has 5 columns. Correct the line"
     )
 
 
 def test_a_column_that_is_read_only_sometimes_may_not_be_left_out_either() -> None:
     for column in ("LABEL", "SAMPLE_DATE", "AGE"):
         table = f"ID,GENDER,DOB,LYMPH_COUNT,{column}\nA1,M,1946-01-17,5.8,\nA2,F,1950-02-03,9.1\n"
-        assert ", line 3: 4 cells where the header has 5 columns" in refusal(table)
+        assert ", line 3: 4 cells, but the header has 5 columns" in refusal(table)
 
 
 def test_columns_that_no_line_has_are_an_error() -> None:
-    """Perhaps it is another column that is missing."""
+    """Another column may be missing."""
     message = refusal("ID,GENDER,DOB,LYMPH_COUNT,WBC\nA1,M,1946-01-17,12.5\nA2,F,1950-02-03,14.5\n")
     assert message == (
-        ", line 2: 4 cells where the header has 5 columns, and no line has so many. Correct the lines or the header"
+        ", line 2: 4 cells, but the header has 5 columns, and no line has as many. Correct the lines or the header"
     )
 
 
 @pytest.mark.parametrize(
     ("header", "whole", "short", "why"),
     [
-        # the count is missing, and the number after it stands in its place
+        # the count is missing, and the next number is in its place
         (
             "ID;GENDER;DOB;LYMPH_COUNT;WBC",
             "A1;M;1946-01-17;5.8;12.5",
             "A2;F;1950-02-03;14.5",
             "in line 2 a cell after LYMPH_COUNT could be a value of LYMPH_COUNT too",
         ),
-        # the date of birth is missing, and the visit's stands in its place: a patient of one year
+        # the date of birth is missing, and the visit's date is in its place: a patient of one year
         (
             "ID;GENDER;LYMPH_COUNT;DOB;VISIT",
             "A1;M;5.8;1946-01-17;2018-05-05",
             "A2;F;9.1;2018-05-05",
             "in line 2 a cell after DOB could be a value of DOB too",
         ),
-        # the date of birth is missing, the remark has moved
-        ("ID;GENDER;DOB;LYMPH_COUNT;REMARK", "A1;M;1946-01-17;5.8;old", "A2;F;9.1;old", "LYMPH_COUNT holds no value"),
-        ("ID;GENDER;DOB;LYMPH_COUNT;REMARK", "A1;M;1946-01-17;5.8;old", "A2;F;9.1;", "LYMPH_COUNT holds no value"),
-        # the count is missing, and an age of 61 stands in its place
-        ("ID;GENDER;DOB;LYMPH_COUNT;AGE;X", "A1;M;;5.8;60;", "A2;F;1950-02-03;61;", "AGE holds no value"),
-        # the count is missing, and the label, which scoring does not look at, stands in its place
-        ("ID;GENDER;DOB;LYMPH_COUNT;LABEL;X", "A1;M;1946-01-17;5.8;1;y", "A2;F;1950-02-03;1;z", "LABEL holds no value"),
-        # the sex is missing: a marital status stands in its place
+        # the date of birth is missing, and the remark is shifted
+        ("ID;GENDER;DOB;LYMPH_COUNT;REMARK", "A1;M;1946-01-17;5.8;old", "A2;F;9.1;old", "LYMPH_COUNT has no value"),
+        ("ID;GENDER;DOB;LYMPH_COUNT;REMARK", "A1;M;1946-01-17;5.8;old", "A2;F;9.1;", "LYMPH_COUNT has no value"),
+        # the count is missing, and an age of 61 is in its place
+        ("ID;GENDER;DOB;LYMPH_COUNT;AGE;X", "A1;M;;5.8;60;", "A2;F;1950-02-03;61;", "AGE has no value"),
+        # the count is missing, and the label, which scoring ignores, is in its place
+        ("ID;GENDER;DOB;LYMPH_COUNT;LABEL;X", "A1;M;1946-01-17;5.8;1;y", "A2;F;1950-02-03;1;z", "LABEL has no value"),
+        # the sex is missing, and a marital status is in its place
         (
             "ID;DOB;LYMPH_COUNT;GENDER;STATUS",
             "A1;1946-01-17;5.8;M;single",
@@ -222,29 +222,29 @@ def test_a_short_line_that_may_lack_a_cell_in_its_middle_is_an_error(
     columns = header.count(";") + 1
     cells = short.count(";") + 1
     assert refusal(f"{header}\n{whole}\n{short}\n") == (
-        f", line 3: {cells} cells where other lines have {columns}, and perhaps one in the middle is missing: {why}. "
+        f", line 3: {cells} cells, but other lines have {columns}; a cell in the middle may be missing: {why}. "
         f"Write as many cells in each line as in the header"
     )
 
 
 def test_where_lines_end_with_delimiters_one_that_does_not_is_short() -> None:
-    """With another delimiter at the end it has as many cells as the header."""
+    """With one more delimiter at the end, it has as many cells as the header."""
     lines = ["ID;GENDER;DOB;LYMPH_COUNT;WBC", "A1;M;1946-01-17;5.8;12.5;", "A3;M;1946-01-17;5.8;12.5;"]
     assert len(read("\n".join(lines)).rows) == 2
-    assert ", line 4: 5 cells where other lines have 6" in refusal("\n".join([*lines, "A2;F;1950-02-03;14.5;"]))
+    assert ", line 4: 5 cells, but other lines have 6" in refusal("\n".join([*lines, "A2;F;1950-02-03;14.5;"]))
     assert len(read("\n".join([*lines, "A2;F;1950-02-03;9.1;14.5"])).rows) == 3
 
 
 def test_columns_without_a_name_do_not_stand_in_for_a_missing_cell() -> None:
     lines = ["ID;GENDER;DOB;LYMPH_COUNT;AGE;;", *["A1;M;1946-01-17;5.8;60"] * 3, "A2;F;1950-02-03;9.1;61;;"]
     assert len(read("\n".join(lines)).rows) == 4
-    assert ", line 6: 6 cells where other lines have 7" in refusal("\n".join([*lines, "A3;M;1946-01-17;62;;"]))
+    assert ", line 6: 6 cells, but other lines have 7" in refusal("\n".join([*lines, "A3;M;1946-01-17;62;;"]))
     assert len(read("\n".join([*lines, "A3;M;1946-01-17;5.8;;;"])).rows) == 5
 
 
 def test_a_column_without_a_name_counts_where_it_has_a_cell() -> None:
     message = refusal(f"{HEADER};\nA1;M;1946-01-17;5.8;12.5\nA2;F;1950-02-03;14.5\n")
-    assert ", line 3: 4 cells where other lines have 5" in message
+    assert ", line 3: 4 cells, but other lines have 5" in message
     assert "in line 2 a cell after LYMPH_COUNT could be a value of LYMPH_COUNT too" in message
 
 
@@ -263,8 +263,8 @@ def test_with_commas_a_number_that_may_be_split_is_an_error(
     header: str, rows: list[str], line: int, uneven: str
 ) -> None:
     assert refusal("\n".join([header, *rows])) == (
-        f", line {line}, column LYMPH_COUNT: with the next cell it may be one number with a decimal comma (line "
-        f"{uneven} where the header has {header.count(',') + 1} columns). Write decimal points, and as many cells in "
+        f", line {line}, column LYMPH_COUNT: this cell and the next may be one number with a decimal comma (line "
+        f"{uneven}, but the header has {header.count(',') + 1} columns). Write decimal points, and as many cells in "
         f"each line as in the header"
     )
 
@@ -284,7 +284,7 @@ def test_lines_as_long_as_the_header_vouch_for_their_cells() -> None:
 @pytest.mark.parametrize("trimmed", [False, True])
 @pytest.mark.parametrize("after", ["WBC", "REMARK", "VISIT", "FLAG"])
 def test_no_cell_left_out_gives_a_wrong_value_unseen(after: str, trimmed: bool, delimiter: str) -> None:
-    """Of all orders of the columns, with one or two cells left out, none is read."""
+    """In every column order, a row with one or two missing cells is refused."""
     values = {"WBC": "12.5", "REMARK": "old smear", "VISIT": "2018-05-05", "FLAG": "M"}
     patient = {"ID": "A1", "GENDER": "M", "DOB": "1946-01-17", "LYMPH_COUNT": "5.8", "AGE": "61.5"}
     patient |= {after: values[after], "WARD": "west"}

@@ -1,7 +1,7 @@
-"""Where threads cannot be started: the run ends with 1 and says why, and nothing that was finished is lost.
+"""If threads cannot be started, the run ends with 1 and says why, and no finished patient is lost.
 
-Two ways to get there: the kernel itself refuses every thread, as under the profile of an old Docker; or no more than so
-many run side by side in this process, as under a limit on processes.
+Two cases: the kernel refuses every thread, as under the seccomp profile of an old Docker; or the number of threads in
+this process is limited, as under a limit on processes.
 """
 
 import re
@@ -30,8 +30,8 @@ ADVICE = (
 ERROR = f"Error: a thread cannot be started (can't start new thread). {ADVICE}\n"
 DEVICE = Device(CPU, "test")
 
-# A filter for the kernel (https://docs.kernel.org/userspace-api/seccomp_filter.html): clone3, and clone for a thread
-# (CLONE_THREAD), are not permitted; processes are. Then the program that is named runs under it.
+# A seccomp filter (https://docs.kernel.org/userspace-api/seccomp_filter.html): clone3, and clone for a thread
+# (CLONE_THREAD), are not permitted, but processes are. The given program then runs under it.
 WITHOUT_THREADS = """
 import ctypes, os, struct, sys
 
@@ -57,7 +57,7 @@ if refused or kernel.prctl(SECCOMP, FILTER, ctypes.byref(Filter(len(steps), code
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
-# No more than so many threads beside the first.
+# Limits the number of threads besides the first.
 FEW_THREADS = """
 import sys, threading
 from infer import cli
@@ -89,7 +89,7 @@ def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 def python(*line: object) -> subprocess.CompletedProcess[str]:
-    """Two minutes: where a thread is missing, something may wait for it for ever."""
+    """A timeout of two minutes: something may wait forever for a missing thread."""
     command = [sys.executable, *map(str, line)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
@@ -104,7 +104,7 @@ def few_threads(most: int, cohort: Path, out: Path, *options: object) -> subproc
 
 
 def test_the_filter_keeps_threads_and_lets_processes_go() -> None:
-    """Else the tests below would hold for anything."""
+    """Otherwise the tests below would prove nothing."""
     program = (
         "import subprocess, sys, threading\n"
         "print(subprocess.run(['echo', 'a process'], capture_output=True, start_new_session=True).stdout.decode())\n"
@@ -119,7 +119,7 @@ def test_the_filter_keeps_threads_and_lets_processes_go() -> None:
 def test_a_run_without_threads_says_why_and_touches_nothing(
     pristine: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """An earlier run's results are still there."""
+    """An earlier run's results still exist."""
     earlier = score(pristine, tmp_path, bundle=TINY)
     before = {name: (tmp_path / name).read_bytes() for name in RESULT_FILES}
     line = ["-m", "infer", pristine, tmp_path, "--device=cpu", "--bundle", TINY, "--reference-date=2019-07-01"]
@@ -131,7 +131,7 @@ def test_a_run_without_threads_says_why_and_touches_nothing(
 
 @pytest.mark.parametrize("variables", [{}, {"OPENBLAS_NUM_THREADS": "4"}])
 def test_numpy_starts_no_thread(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    """It is loaded before anything can be said, and where it cannot start a thread it interrupts the process."""
+    """OpenBLAS is loaded before any message can be printed, and interrupts the process if it cannot start a thread."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     done = python("-c", "import infer.run, os; print(len(os.listdir('/proc/self/task')))")
@@ -163,7 +163,7 @@ def test_onnxruntimes_own_threads_are_no_matter_of_the_bundle(threads: int) -> N
 
 
 def test_onnxruntime_is_not_asked_where_it_would_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it can start some of its threads and not all, it never comes back."""
+    """If it can start only some of its threads, it hangs."""
     starts, before = threading.Thread.start, threading.active_count()
 
     def start_one(thread: threading.Thread) -> None:
@@ -180,7 +180,7 @@ def test_onnxruntime_is_not_asked_where_it_would_wait_for_ever(monkeypatch: pyte
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_what_onnxruntime_says_of_threads_is_understood(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """Something else on the machine may have taken them in the meantime."""
+    """Another program may have used up the threads in the meantime."""
 
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError(
@@ -212,7 +212,7 @@ def test_too_few_threads_are_found_out_before_the_output_is_touched(pristine: Pa
 def test_a_thread_that_is_missing_later_ends_the_run(
     many: Path, whole: Outcome, tmp_path: Path, most: int, enough: bool
 ) -> None:
-    """Two for batches and three that wait for pictures: neither does the run hang nor is anything half written."""
+    """Two for batches and three waiting for pictures: the run neither hangs nor leaves partial results."""
     done = few_threads(most, many, tmp_path, "--threads=2", "--workers=3")
     if not enough:
         assert done.returncode == 1
@@ -226,7 +226,7 @@ def test_a_thread_that_is_missing_later_ends_the_run(
 
 @pytest.mark.parametrize("most", [0, 3])
 def test_finished_patients_are_kept(many: Path, whole: Outcome, tmp_path: Path, most: int) -> None:
-    """A run that was cut off is gone on with where there are too few threads, and then where there are enough."""
+    """An interrupted run is resumed first with too few threads, and then with enough."""
     process = start(many, tmp_path)
     wait_for_patients(process, tmp_path, 3)
     process.kill()

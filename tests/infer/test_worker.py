@@ -1,7 +1,7 @@
-"""The processes that decode: their answers are `look`'s own, and their deaths cost what they should.
+"""The decoding processes: their answers equal those of `look`, and a crash costs no more than it should.
 
-Faults are put into a process from outside: Python runs a sitecustomize.py that it finds on its path, and this one lets
-Pillow do something else at pictures that end with a given word. What follows a JPEG's end is no part of the picture.
+Faults are injected from outside: Python runs a sitecustomize.py found on its path, and this one changes what Pillow
+does with pictures that end with a given word. Bytes after a JPEG's end are not part of the picture.
 """
 
 import os
@@ -42,7 +42,7 @@ KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 
 @pytest.fixture
 def in_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a program before all others of a decoding process, and of a run that a test starts."""
+    """Runs a program at the start of every decoding process and of every run started by a test."""
 
     def put(program: str) -> None:
         folder = tmp_path / "before"
@@ -72,7 +72,7 @@ def lives(pid: int) -> bool:
 
 
 def gone(pids: list[int]) -> bool:
-    """Whether they end within a minute."""
+    """Whether these processes end within a minute."""
     deadline = time.monotonic() + 60
     while any(map(lives, pids)) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -159,7 +159,7 @@ def test_a_picture_that_crashes_the_decoder_costs_that_picture_only(
     replace_picture(picture, whole + WORD)
     assert (
         score(cohort, tmp_path / "whole").predictions["S003"] == plain.predictions["S003"]
-    )  # the word changes nothing
+    )  # the word does not change the picture
     in_the_process(AT_THE_WORD.format(fault=SEGMENTATION_FAULT))
     outcome = score(cohort, tmp_path / "out")
     assert outcome.code == 0
@@ -172,7 +172,7 @@ def test_a_picture_that_crashes_the_decoder_costs_that_picture_only(
 def test_a_process_that_is_killed_each_time_fails_the_patient_and_no_other(
     plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None]
 ) -> None:
-    """As the kernel does where memory is short: the picture may be good, and half a bag gives a number all the same."""
+    """As the kernel does when memory is short: the picture may be good, and half the pictures would give a number."""
     with_the_word(cohort / "S003/000004.jpg")
     in_the_process(AT_THE_WORD.format(fault=KILLED))
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
@@ -187,7 +187,7 @@ def test_a_process_that_is_killed_each_time_fails_the_patient_and_no_other(
 def test_a_process_that_dies_less_often_changes_nothing(
     plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None], fault: str, times: int
 ) -> None:
-    """Once among others, once alone: a third time is the picture's fault."""
+    """Once in a batch, once alone: a third crash is blamed on the picture."""
     with_the_word(cohort / "S003/000007.jpg")
     left = tmp_path / "left"
     left.write_bytes(bytes(times))
@@ -226,7 +226,7 @@ def test_what_a_library_prints_is_no_answer(
 def test_the_fingerprint_of_a_picture_that_crashes_is_its_content(
     cohort: Path, in_the_process: Callable[[str], None]
 ) -> None:
-    """Else a run that goes on would take the patient for changed each time."""
+    """Otherwise a resumed run would treat the patient as changed every time."""
     with_the_word(cohort / "S003/000004.jpg")
     in_the_process(AT_THE_WORD.format(fault=SEGMENTATION_FAULT))
     decoder = DecodingProcess(cohort.resolve(), 112)
@@ -263,7 +263,7 @@ def test_too_many_processes_are_said_to_be_that(
         "--threads, raise the limit on processes (--pids-limit, ulimit -u), or give the run more memory\n" in errors
     )
     assert "Traceback" not in errors
-    assert names(tmp_path / "out") == [".journal", ".run.log.part"]  # what the next start goes on from
+    assert names(tmp_path / "out") == [".journal", ".run.log.part"]  # from which the next run resumes
 
 
 def test_a_run_leaves_no_process(pristine: Path, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_run_that_is_ended_takes_its_processes_along(pristine: Path, tmp_path:
     process = start(tmp_path / "patients", tmp_path / "out")
     deadline = time.monotonic() + 120
     workers: list[int] = []
-    # In a session of their own, a little after their birth: a terminal's Ctrl-C is not for them.
+    # Shortly after their start they are in their own session, which a terminal's Ctrl-C does not reach.
     while not workers or any(os.getsid(worker) != worker for worker in workers):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -307,7 +307,7 @@ def test_a_closed_log_does_not_bring_what_is_printed_among_the_answers(
 
 
 def test_names_are_read_as_the_run_reads_them(cohort: Path, tmp_path: Path) -> None:
-    """In another encoding a name would be another file's, and missing; the patient would be scored on the rest."""
+    """In another encoding, a name would mean a missing file, and the patient would be scored without it."""
     (cohort / "S003/000000.jpg").rename(cohort / "S003/\N{LATIN SMALL LETTER E WITH ACUTE}.jpg")
     keep_patients(cohort, "S003")
     line = [sys.executable, "-X", "utf8", "-m", "infer", str(cohort), str(tmp_path / "out"), "--device=cpu"]
@@ -323,7 +323,7 @@ ASLEEP = "__import__('time').sleep(600)"
 def test_a_run_that_is_stopped_does_not_wait_for_pictures(
     cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None]
 ) -> None:
-    """Nor for those that wait in the same request, or on a share that is gone."""
+    """Nor for others in the same request, or on an unavailable share."""
     for path in (cohort / "S002").iterdir():
         with_the_word(path)
     in_the_process(AT_THE_WORD.format(fault=ASLEEP))
@@ -342,7 +342,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_pictures(
 def test_a_picture_that_hangs_fails_its_patient(
     plain: Outcome, cohort: Path, tmp_path: Path, in_the_process: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infer.pictures.worker.LIMIT", 5.0)  # more than other pictures take on a busy machine
+    monkeypatch.setattr("infer.pictures.worker.LIMIT", 5.0)  # longer than other pictures need on a busy machine
     with_the_word(cohort / "S003/000004.jpg")
     in_the_process(AT_THE_WORD.format(fault=ASLEEP))
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
@@ -352,7 +352,7 @@ def test_a_picture_that_hangs_fails_its_patient(
 
 
 def test_a_process_in_an_unknown_state_is_not_asked_again(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left in its pipe would be taken for the answer to the next request."""
+    """Data left in its pipe would be read as the answer to the next request."""
     folder, names_ = cohort / "S003", ["000001.jpg"]
     decoders = DecodingPool(cohort.resolve(), 112, 1)
     try:
@@ -399,7 +399,7 @@ def test_those_that_started_do_the_work_of_those_that_cannot(cohort: Path, monke
 def test_a_python_error_in_the_process_has_its_own_exit_code(
     cohort: Path, in_the_process: Callable[[str], None]
 ) -> None:
-    """And not that of being killed, which README says of too little memory."""
+    """Not that of a killed process, which suggests too little memory."""
     with_the_word(cohort / "S003/000004.jpg")
     in_the_process(AT_THE_WORD.format(fault="raise KeyboardInterrupt"))
     decoder = DecodingProcess(cohort.resolve(), 112)
@@ -412,7 +412,7 @@ def test_a_python_error_in_the_process_has_its_own_exit_code(
 
 def test_where_none_can_be_started_nobody_waits(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
-        time.sleep(0.05)  # so that they try together
+        time.sleep(0.05)  # so that they try at the same time
         raise WorkerError("no more")
 
     monkeypatch.setattr(DecodingProcess, "__init__", none)

@@ -1,4 +1,4 @@
-"""What OUT's file system cannot do is found out before anything is scored or removed, and by a dry run alike."""
+"""What OUT's file system cannot do is detected before anything is scored or removed, also by a dry run."""
 
 import contextlib
 import errno
@@ -29,8 +29,8 @@ from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names
 IDENTITY: dict[str, Any] = {field.name: "" for field in fields(Identity)}
 HEADER = Header(FORMAT, Identity(**IDENTITY), "2019-07-01")
 CANNOT_BE_REMOVED = (
-    "is in the way of the new results and cannot be removed ({}). If it is open in a spreadsheet, close it there; if "
-    "it is protected or another user's, have it removed; or choose another folder. Nothing was changed"
+    "must be replaced by the new results but cannot be removed ({}). If it is open in a spreadsheet, close it; if it "
+    "is protected or belongs to another user, have it removed; or choose another folder. Nothing was changed"
 )
 
 
@@ -49,7 +49,7 @@ def error_of(*arguments: Any, **options: Any) -> LymphoError:
 
 
 def same_error(cohort: Path, out: Path, **options: Any) -> LymphoError:
-    """Of a dry run and of a run; neither may change anything."""
+    """The same error from a dry run and from a run; neither may change anything."""
     before = content(out) if out.is_dir() else None
     dry = error_of(cohort, out, dry_run=True, **options)
     assert (content(out) if out.is_dir() else None) == before
@@ -60,7 +60,7 @@ def same_error(cohort: Path, out: Path, **options: Any) -> LymphoError:
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, call: str, number: int, *paths: Path) -> None:
-    """This function of os fails from here on, where it is about one of these paths."""
+    """From here on, this function of os fails for these paths."""
     works = getattr(os, call)
 
     def fails(path: Any, *arguments: Any, **named: Any) -> Any:
@@ -73,7 +73,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, call: str, number: int, *paths: Path) 
 
 @contextlib.contextmanager
 def flagged(path: Path, flag: str) -> Iterator[None]:
-    """`chattr +i` or `+a`, or a test that is skipped."""
+    """`chattr +i` or `+a`; skips the test if that is not possible."""
     tool = shutil.which("chattr")
     if tool is None or subprocess.run([tool, f"+{flag}", path], capture_output=True, check=False).returncode:
         pytest.skip("chattr cannot be used here")
@@ -95,7 +95,7 @@ def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 def cut(cohort: Path, out: Path, **options: Any) -> None:
-    """A run that ends when two patients are finished."""
+    """A run that is killed after two finished patients."""
     writes, count = Results.write, 0
 
     def write(self: Results, line: int, result: PatientResult) -> None:
@@ -112,7 +112,7 @@ def cut(cohort: Path, out: Path, **options: Any) -> None:
     assert names(out) == LEFT
 
 
-# What cannot be synced
+# File systems that cannot sync
 
 
 def fail_sync(monkeypatch: pytest.MonkeyPatch, number: int, *, files: bool, folders: bool) -> None:
@@ -165,7 +165,7 @@ def test_a_disk_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
         sync(tmp_path / "gone")
 
 
-NOTE = "OUT's file system cannot sync {}. If the power fails, results that were written shortly before may be lost"
+NOTE = "OUT's file system cannot sync {}. Results written shortly before a power failure may be lost"
 
 
 def test_the_sentence_by_value() -> None:
@@ -201,7 +201,7 @@ def test_a_run_where_nothing_can_be_synced_finishes_and_says_so(
     assert (outcome.code, outcome.csv_bytes, names(out)) == (0, plain.csv_bytes, RESULT_FILES)
     assert (outcome.record["synced"], outcome.record["sync_note"]) == (False, note)
     assert outcome.record["kept_from_earlier_starts"] == 2
-    assert (out / "run.log").read_text().count(f"WARNING {note}") == 2  # once a start
+    assert (out / "run.log").read_text().count(f"WARNING {note}") == 2  # once per start
     monkeypatch.undo()
     assert score(pristine, out).record["synced"] is True
     assert "cannot sync" not in (out / "run.log").read_text()
@@ -281,7 +281,7 @@ def test_a_folder_in_a_files_place_is_7(pristine: Path, old: Path) -> None:
 def test_another_users_leftovers_are_removed_where_they_could_not_be_written_over(
     pristine: Path, old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder is ours, the files are not."""
+    """Our folder contains files of another user."""
     left = [old / name for name in (JOURNAL, ".predictions.csv.part", ".run.log.part", ".run.json.part")]
     for path in left:
         path.touch()
@@ -299,7 +299,7 @@ def test_another_users_leftovers_are_removed_where_they_could_not_be_written_ove
     assert names(old) == RESULT_FILES
 
 
-# A journal that a run goes on from
+# The journal of an interrupted run
 
 
 @pytest.mark.parametrize("name", LEFT)
@@ -320,7 +320,7 @@ def test_an_unfinished_run_that_cannot_be_written_on_is_7(
         error = same_error(pristine, out)
     assert str(error) == (
         f"{out / name}: belongs to an unfinished run and cannot be written (Permission denied). "
-        "Start as the user that began it, or choose another folder"
+        "Run as the user who started it, or choose another folder"
     )
     assert score(pristine, out).record["kept_from_earlier_starts"] == 2
 
@@ -343,12 +343,12 @@ def test_a_journal_that_a_run_goes_on_from_keeps_its_name(
     assert score(pristine, tmp_path / "out").record["kept_from_earlier_starts"] == 2
 
 
-# Cut off between setting aside and putting back
+# Killed between setting aside and putting back
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from infer.output.results import check_folder
+from infer.output.folder import check_folder
 
 left, works = int(sys.argv[2]), os.rename
 
@@ -373,7 +373,7 @@ def kill_after(folder: Path, renames: int) -> None:
 def test_killed_while_files_are_set_aside(
     old: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, renames: int
 ) -> None:
-    """run.json never stands without its tables, a stale journal does not count, and the next start puts all back."""
+    """run.json never exists without its tables, a stale journal is ignored, and the next run restores everything."""
     (old / JOURNAL).write_bytes(b"stale")
     before = content(old)
     kill_after(old, renames)
@@ -382,12 +382,12 @@ def test_killed_while_files_are_set_aside(
     assert "run.json" not in left or not set(RESULT_FILES) - set(left)
     assert unfinished_size(old) == 0
     check_folder(old, None)
-    assert content(old) == before | {LOCK: b""}  # the killed one's
-    assert f"{old / 'run.json'}: is back; a start that was killed had set it aside" in caplog.text
+    assert content(old) == before | {LOCK: b""}  # left by the killed run
+    assert f"{old / 'run.json'}: restored; a killed run had set it aside" in caplog.text
 
 
 def test_killed_before_a_run_that_starts_over(pristine: Path, tmp_path: Path) -> None:
-    """The unfinished run is still found, and goes on when it is asked for again."""
+    """The unfinished run is still found, and can be resumed."""
     cut(pristine, tmp_path)
     stored = unfinished(tmp_path)
     before = content(tmp_path)
@@ -424,7 +424,7 @@ def test_a_signal_or_a_passing_error_leaves_every_name(
     before = content(old)
     monkeypatch.setattr("infer.output.checks.PAUSE", 0)
     monkeypatch.setattr(os, "rename", rename)
-    # Four go and four come back; an error when one comes back is tried again.
+    # Four files are set aside and four restored; after an error, restoring is retried.
     ends = isinstance(end, SystemExit) or renames <= 4
     with pytest.raises((SystemExit, OutputError)) if ends else contextlib.nullcontext():
         check_folder(old, None)
@@ -439,8 +439,8 @@ def test_a_file_that_does_not_come_back_is_named_and_kept(
     monkeypatch.setattr("infer.output.checks.PAUSE", 0)
     fail(monkeypatch, "rename", errno.EBUSY, hidden)
     message = (
-        f"{hidden}: is an earlier images.csv that cannot get its name back (Device or resource busy). "
-        "The next start tries again"
+        f"{hidden}: is an earlier images.csv that cannot be renamed back (Device or resource busy). "
+        "The next run tries again"
     )
     for dry_run in (True, False):
         assert str(error_of(pristine, old, dry_run=dry_run)) == message
@@ -456,8 +456,8 @@ def test_a_file_set_aside_is_not_written_over(pristine: Path, old: Path) -> None
     error = same_error(pristine, old)
     assert error.exit_code == 7
     assert str(error) == (
-        f"{hidden}: is an earlier predictions.csv, set aside by a start that was killed, and there is another "
-        "predictions.csv by now. Remove one of them, or choose another folder"
+        f"{hidden}: is an earlier predictions.csv that a killed run set aside, and a new predictions.csv exists. "
+        "Remove one of them, or choose another folder"
     )
     hidden.unlink()
     assert score(pristine, old).code == 0
@@ -491,7 +491,7 @@ def test_a_full_disk_is_7_before_anything_is_removed(
 def test_a_folder_that_lets_nothing_be_removed_is_7(
     pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Pretended: the probe, which a real one would keep, can then be removed after all."""
+    """Simulated: the probe, which a real folder would keep, can be removed afterwards."""
     works, failed = getattr(os, call), 0
 
     def fails(path: Any, *arguments: Any) -> None:
@@ -507,7 +507,7 @@ def test_a_folder_that_lets_nothing_be_removed_is_7(
         failed = 0
         error = error_of(pristine, out, dry_run=dry_run)
         assert str(error) == (
-            f"{out}: a file can be made there, but not renamed and removed again (Operation not permitted). "
+            f"{out}: a file can be created there, but not renamed and removed (Operation not permitted). "
             "Choose another folder"
         )
         assert not out.exists()
@@ -522,7 +522,7 @@ def test_an_append_only_folder_is_7_and_gets_no_file(
     with flagged(folder, "a"):
         error = same_error(pristine, folder)
     assert error.exit_code == 7
-    assert str(error) == f"{folder}: is append-only: what is made there cannot be removed. Choose another folder"
+    assert str(error) == f"{folder}: is append-only: files created there cannot be removed. Choose another folder"
 
 
 def test_a_protected_folder_is_7(pristine: Path, old: Path) -> None:
@@ -573,13 +573,13 @@ def test_a_journal_that_another_run_went_on_with_just_now_is_8(pristine: Path, t
     assert stored is not None
     cut(pristine, tmp_path)
     before = content(tmp_path)
-    with pytest.raises(HeldError, match="another run was at work there just now"):
+    with pytest.raises(HeldError, match="another run has just used it"):
         check_folder(tmp_path, stored) if leave else Results(tmp_path, stored.header, "now", stored)
     assert content(tmp_path) == before
 
 
 def test_a_dry_run_leaves_a_killed_runs_files(pristine: Path, tmp_path: Path) -> None:
-    """Its lock too; and of folders that it made none."""
+    """Including its lock; and folders created by the dry run are removed."""
     cut(pristine, tmp_path)
     for name in (LOCK, ".predictions.csv.part", "notes.txt"):
         (tmp_path / name).write_text(name)
@@ -589,7 +589,7 @@ def test_a_dry_run_leaves_a_killed_runs_files(pristine: Path, tmp_path: Path) ->
     assert content(tmp_path) == before
     assert score(pristine, tmp_path / "new" / "out", dry_run=True).code == 0
     assert content(tmp_path) == before
-    for name in (PROBE, f"{PROBE}.renamed"):  # of a dry run that was killed
+    for name in (PROBE, f"{PROBE}.renamed"):  # left by a killed dry run
         (tmp_path / name).touch()
     assert score(pristine, tmp_path).record["kept_from_earlier_starts"] == 2
     assert names(tmp_path) == sorted([*RESULT_FILES, "notes.txt"])

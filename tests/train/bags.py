@@ -1,4 +1,4 @@
-"""Bags made in memory, for tests that need no files."""
+"""Bags created in memory, for tests without files."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from train.data.bags import Bags
 
 
 def make_bags(labels: Sequence[int], images: Sequence[int], *, seed: int = 0, size: int = 2) -> Bags:
-    """Patients p0, p1, ... with pictures 0.png, 1.png, ... of `size` pixels and clinical values at random."""
+    """Patients p0, p1, ... with random pictures 0.png, 1.png, ... of `size` pixels and random clinical values."""
     rng = np.random.default_rng(seed)
     number = len(labels)
     clinical = np.stack([rng.integers(0, 2, number), rng.uniform(4, 40, number), rng.uniform(20, 90, number)], axis=1)

@@ -1,4 +1,4 @@
-"""Augmentation turns, flips, crops and stains; it never invents a ninth orientation."""
+"""Augmentation rotates, flips, crops and changes stain; there are exactly eight orientations."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def orientations(picture: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generi
 
 
 def orientation_of(found: npt.NDArray[np.generic], picture: npt.NDArray[np.generic], tolerance: float) -> int:
-    """Which of the eight it is; fails if it is none or more than one."""
+    """Index of the orientation; fails if none or more than one matches."""
     matches = [
         code for code, wanted in enumerate(orientations(picture)) if np.allclose(found, wanted, rtol=0, atol=tolerance)
     ]
@@ -40,7 +40,7 @@ def test_turn_and_flip_gives_the_eight_orientations_and_nothing_else() -> None:
     assert turned.shape == images.shape
     codes = [orientation_of(turned[n].numpy(), images[n].numpy(), 0) for n in range(len(images))]
     counts = np.bincount(codes, minlength=8)
-    assert counts.min() > 25  # 50 are expected of each
+    assert counts.min() > 25  # 50 of each are expected
     assert counts.sum() == 400
 
 
@@ -91,14 +91,14 @@ def test_no_saturation_is_grey() -> None:
 @pytest.mark.parametrize("smallest", [0.5, 0.8])
 def test_crop_is_square_inside_the_picture_and_as_large_as_asked(smallest: float) -> None:
     torch.manual_seed(0)
-    along = torch.linspace(-1, 1, 65)  # of the first and last pixel's centre
+    along = torch.linspace(-1, 1, 65)  # at the centres of the first and last pixel
     ramp = torch.stack([along.expand(65, 65), along[:, None].expand(65, 65), torch.zeros(65, 65)])
     view = random_view(ramp.expand(200, 3, 65, 65), replace(OFF, crop=smallest))
-    across = (view[:, 0, 32, 63] - view[:, 0, 32, 1]) / (along[63] - along[1])  # slope: the crop's side
+    across = (view[:, 0, 32, 63] - view[:, 0, 32, 1]) / (along[63] - along[1])  # the slope is the side of the crop
     down = (view[:, 1, 63, 32] - view[:, 1, 1, 32]) / (along[63] - along[1])
     torch.testing.assert_close(across, down, rtol=0, atol=1e-3)
     assert smallest - 1e-3 < across.min() < smallest + 0.05
     assert 0.95 < across.max() < 1 + 1e-3
     centre = view[:, 0, 32, 32]
     assert (centre.abs() <= 1 - across + 0.02).all()
-    assert centre.std() > 0.05  # not always the middle
+    assert centre.std() > 0.05  # not always central

@@ -1,4 +1,4 @@
-"""Statistics taken anew against a slow reference: batch norm's input over all pictures, layer by layer."""
+"""Recomputed batch norm statistics compared with a slow reference: the inputs over all pictures, layer by layer."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_statistics_are_those_of_the_pictures_under_the_present_weights() -> Non
     net, batches = network(), [pictures(8, seed) for seed in range(3)]
     net.train()
     for _ in range(5):
-        net(5 + 3 * pictures(8, 9))  # running averages of other pictures, to be forgotten
+        net(5 + 3 * pictures(8, 9))  # running averages of other pictures, which must be discarded
     weights = {name: value.clone() for name, value in net.named_parameters()}
     recalibrate(net, batches)
     inputs = [net[0](batch) for batch in batches]  # (8, 4, 7, 7) each
@@ -35,12 +35,12 @@ def test_statistics_are_those_of_the_pictures_under_the_present_weights() -> Non
         assert isinstance(statistic, Tensor)
         torch.testing.assert_close(statistic, torch.stack(expected).mean(0))
     assert all(torch.equal(value, weights[name]) for name, value in net.named_parameters())
-    assert net[1].momentum == net[4].momentum == 0.1  # training goes on as before
+    assert net[1].momentum == net[4].momentum == 0.1  # later training is not affected
     assert not net.training
 
 
 def test_the_last_layers_statistics_are_those_of_one_batch_seen_alone() -> None:
-    """A batch normalised by itself, so that its output has mean 0 and variance 1."""
+    """A batch normalised with its own statistics has an output with mean 0 and variance 1."""
     net, batch = network(), pictures(64, 1)
     recalibrate(net, [batch])
     with torch.inference_mode():
@@ -51,7 +51,8 @@ def test_the_last_layers_statistics_are_those_of_one_batch_seen_alone() -> None:
 
 @pytest.mark.parametrize(("number", "expected"), [(600, 512), (3 * NORM_BATCH, 512), (90, 90), (0, 0)])
 def test_the_sample_is_of_whole_batches_from_all_of_the_training_patients(number: int, expected: int) -> None:
-    bags = make_bags([0, 1] * 6, [100] * 11 + [1])  # the last has too few for 768: whole batches of the rest
+    # The last patient has too few pictures for a sample of 768, so it is cut to full batches.
+    bags = make_bags([0, 1] * 6, [100] * 11 + [1])
     patients = np.arange(1, 12)
     sample = norm_sample(bags, patients, number, Job("toy", None, 0)).numpy()  # type: ignore[arg-type]
     assert len(sample) == len(set(sample)) == expected

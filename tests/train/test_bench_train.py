@@ -1,4 +1,4 @@
-"""What `make bench-train` compares is the same work: the report's way trains as ours does where both are float32."""
+"""`make bench-train` compares equal work: in float32 the report's way and ours give the same training."""
 
 import csv
 from contextlib import nullcontext
@@ -18,14 +18,16 @@ from train.data.inputs import Normalise
 from train.members.mixture import new_network, train_network
 from train.members.mixture_network import MixtureOfExperts
 
+pytestmark = pytest.mark.slow  # an experiment: nothing that ships depends on it
+
 CPU = torch.device("cpu")
-EPOCHS = 2  # the second's loss tells whether the first one's step was the same
+EPOCHS = 2  # the loss of the second epoch shows whether the steps of the first were the same
 RECIPE = replace(bench_train.RECIPE, turns=False, fit=replace(bench_train.RECIPE.fit, epochs=EPOCHS, decay=1.0))
 
 
 @pytest.fixture
 def bags() -> Bags:
-    """As many patients as a batch has, so that their order does not tell."""
+    """As many patients as a batch has, so that their order does not matter."""
     return make_bags([0, 1] * 4, [2, 3] * 4, size=112)
 
 
@@ -48,7 +50,7 @@ def test_both_ways_have_the_same_losses_in_float32(bags: Bags, tmp_path: Path, m
     )
     network = network_without_dropout(bags, job)
     reports = [bench_train.report_epoch(network, loader, RECIPE, CPU) for _ in range(EPOCHS)]
-    assert abs(ours[1] - ours[0]) > 1e-3  # else the second epoch would show nothing
+    assert abs(ours[1] - ours[0]) > 1e-3  # otherwise the second epoch would prove nothing
     assert reports == pytest.approx(ours, abs=1e-4)
 
 
@@ -61,7 +63,8 @@ def test_the_reports_pictures_are_turned_at_random_and_channels_first(bags: Bags
     turned, still = bench_train.report_transform(), bench_train.report_transform(turns=False)
     views = {turned(stored[0]).numpy().tobytes() for _ in range(200)}
     plain = still(stored[0])
-    assert torch.allclose(plain, Normalise()(bags.crops[:1])[0], atol=1e-5)  # batch norm hides scale from the loss
+    # The loss would not show a wrong scale, because of batch norm.
+    assert torch.allclose(plain, Normalise()(bags.crops[:1])[0], atol=1e-5)
     expected = {
         torch.rot90(side, turn, (1, 2)).numpy().tobytes() for side in (plain, plain.flip(2)) for turn in range(4)
     }
@@ -72,7 +75,7 @@ def test_the_reports_pictures_are_turned_at_random_and_channels_first(bags: Bags
 
 def test_an_epoch_that_leaves_pictures_out_is_not_timed(bags: Bags, tmp_path: Path) -> None:
     network = new_network(bags, np.arange(len(bags)), RECIPE, Job("moe", tmp_path / "moe.safetensors", 0), CPU)
-    with pytest.raises(RuntimeError, match="an epoch saw 3 pictures of 20"):
+    with pytest.raises(RuntimeError, match="an epoch used 3 of 20 pictures"):
         bench_train.timed(network, lambda net: net.encoder(bags.crops[:3]), 20)
 
 

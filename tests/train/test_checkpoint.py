@@ -1,4 +1,4 @@
-"""Networks go to disk and come back the same, without pickle."""
+"""Networks are saved and loaded without change and without pickle."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -58,7 +58,7 @@ def test_round_trip(network: Any, load: Callable[[Path], Any], tmp_path: Path) -
     elif isinstance(network, MixtureOfExperts):
         network.head.scale.fit(CLINICAL)
     else:
-        network(IMAGES)  # moves the running statistics
+        network(IMAGES)  # changes the running statistics
     path = tmp_path / "network.safetensors"
     save_network(path, network, network.dimensions)
     loaded = load(path)
@@ -91,7 +91,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match=r"network\.safetensors"):
         load_backbone(path)
-    save_file({"a": torch.zeros(1)}, path)  # another program's: no dimensions
+    save_file({"a": torch.zeros(1)}, path)  # from another program: no dimensions
     with pytest.raises(CheckpointError, match=r"network\.safetensors"):
         load_dimensions(path)
 

@@ -1,4 +1,4 @@
-"""scikit-learn's classifiers side by side: same folds and features as naive Bayes, nobody dropped, drawn as stored."""
+"""Comparison of scikit-learn's classifiers: same folds and features as naive Bayes, none missing, drawn as stored."""
 
 import json
 import warnings
@@ -35,15 +35,15 @@ PROTOCOLS = ["report", "honest"]
 
 
 def random_base(labels: npt.NDArray[np.int64] = LABELS, shift: float = 0.8) -> npt.NDArray[np.float64]:
-    """Features of which the first three are higher by `shift` for the malignant: (P, 20)."""
+    """Features of which the first three are higher by `shift` for malignant patients: (P, 20)."""
     base = np.random.default_rng(7).normal(size=(len(labels), 20))
-    base[:, 3:] = np.exp(2 * base[:, 3:])  # a held-out largest value changes the scale
+    base[:, 3:] = np.exp(2 * base[:, 3:])  # skewed, so that a held-out maximum changes the scale
     base[:, :3] += shift * labels[:, None]
     return base
 
 
 class Raising(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Fits, and then cannot predict."""
+    """Can be fitted, but raises in prediction."""
 
     def fit(self, features: Any, labels: Any) -> "Raising":
         self.classes_ = np.unique(labels)
@@ -54,7 +54,7 @@ class Raising(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class Warns(GaussianNB):  # type: ignore[misc]
-    """Warns twice of the same, and divides by zero."""
+    """Gives the same warning twice, and divides by zero."""
 
     def fit(self, features: Any, labels: Any) -> Any:
         for _ in range(2):
@@ -64,7 +64,7 @@ class Warns(GaussianNB):  # type: ignore[misc]
 
 
 def among(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
-    """Let these be all of scikit-learn's classifiers."""
+    """Replace the list of scikit-learn's classifiers."""
     monkeypatch.setattr(classifiers, "all_estimators", lambda type_filter: [(kind.__name__, kind) for kind in kinds])
 
 
@@ -74,7 +74,7 @@ def accuracies(comparison: Comparison, kind: type) -> list[float]:
 
 
 def reference(model: Any, base: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], protocol: str) -> list[float]:
-    """The same written with scikit-learn from end to end."""
+    """The same implemented only with scikit-learn."""
     values = []
     for training, held_out in StratifiedKFold(5, shuffle=True, random_state=42).split(base, labels):
         seen = np.arange(len(base)) if protocol == "report" else training
@@ -175,7 +175,7 @@ def test_what_can_be_separated_is(protocol: str, monkeypatch: pytest.MonkeyPatch
     assert found == [1.0] * 5
     shuffled = np.random.default_rng(0).permutation(LABELS)
     found = accuracies(compare_classifiers(base, shuffled, protocol, BayesRecipe(), 0), LogisticRegression)
-    assert np.mean(found) < 0.7  # chance: nothing of the held-out label reaches the model
+    assert np.mean(found) < 0.7  # near chance: held-out labels do not reach the model
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -194,7 +194,7 @@ def test_order_within_a_folds_class_does_not_matter(protocol: str, monkeypatch: 
 
 
 def stored_run(run: Path, *, baseline: bool) -> Path:
-    """A run folder with four classifiers, and a baseline whose folds have .5, .5 and 1."""
+    """A run folder with four classifiers, and a baseline with balanced accuracies .5, .5 and 1 in its folds."""
     folds = {
         "Middle": [0.6, 0.7, 0.8, 0.7, 0.5],
         "Worst": [0.5, 0.5, 0.5, 0.9, 0.5],
@@ -223,7 +223,7 @@ def test_what_is_stored_is_drawn(tmp_path: Path) -> None:
     boxes = read_boxes(stored_run(tmp_path, baseline=True))
     assert boxes.names == ["GaussianNB", "Middle, higher mean", "Middle", "Worst"]
     assert boxes.protocol == "honest"
-    assert boxes.baseline == pytest.approx(2 / 3)  # pooled over all patients: .7375
+    assert boxes.baseline == pytest.approx(2 / 3)  # pooled over all patients it would be .7375
     figure = box_plot(boxes)
     drawn = [(np.mean(np.asarray(line.get_ydata())), *np.unique(line.get_xdata())) for line in lines(figure, "median")]
     assert drawn == [(4, pytest.approx(0.85)), (3, pytest.approx(0.7)), (2, pytest.approx(0.7)), (1, 0.5)]

@@ -1,4 +1,4 @@
-"""SCAN's loss against the paper's equation 2, written with loops; the loss that chooses a head."""
+"""SCAN's loss compared with the paper's equation 2 written as loops; the loss that selects a head."""
 
 import math
 
@@ -71,7 +71,8 @@ def test_the_head_that_separates_has_the_lowest_loss(better: int) -> None:
     with torch.no_grad():
         for index, head in enumerate(network.heads):
             assert isinstance(head, nn.Linear)
-            sign = torch.tensor([-1.0, 1.0]) if index == better else torch.zeros(2)  # the others cannot decide
+            # The other heads give equal probabilities.
+            sign = torch.tensor([-1.0, 1.0]) if index == better else torch.zeros(2)
             head.weight.copy_(sign[:, None] * direction)
             head.bias.copy_(-sign * (direction @ embedding.mean(0)))
     losses = head_losses(network, crops, neighbours, 5.0, CPU)

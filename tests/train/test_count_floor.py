@@ -1,4 +1,4 @@
-"""Fewer lymphocytes never raise the odds of malignant, whatever the training patients were."""
+"""A lower lymphocyte count never raises the odds of malignant, whatever the training patients."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def test_the_floor_is_where_the_odds_are_lowest(mean: tuple[float, float], varia
 @pytest.mark.parametrize(
     ("mean", "variance"),
     [
-        ((5.0, 36.0), (9.0, 9.0)),  # odds rise all along
-        ((5.0, 36.0), (10.0, 9.0)),  # odds have a highest point, no lowest
-        ((0.1, 36.0), (9.0, 10.0)),  # lowest below a count of 0
+        ((5.0, 36.0), (9.0, 9.0)),  # odds rise everywhere
+        ((5.0, 36.0), (10.0, 9.0)),  # odds have a maximum, but no minimum
+        ((0.1, 36.0), (9.0, 10.0)),  # the minimum is at a count below 0
     ],
 )
 def test_no_floor(mean: tuple[float, float], variance: tuple[float, float]) -> None:
@@ -52,5 +52,5 @@ def test_a_low_count_does_not_make_a_patient_more_malignant() -> None:
     rough = plain.predict_proba(asked)[:, 1]
     above = asked[:, 1] > model.floor
     np.testing.assert_array_equal(found[above], rough[above])
-    assert rough[0] > 2 * found[0]  # what the floor is for
+    assert rough[0] > 2 * found[0]  # the purpose of the floor
     assert 4 < model.floor < 6

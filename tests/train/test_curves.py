@@ -1,4 +1,4 @@
-"""Figures by epoch against values worked out by hand."""
+"""Metrics per epoch compared with values computed by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The frozen ImageNet network: it still knows what ImageNet taught it, and its padding is TensorFlow's."""
+"""The frozen ImageNet network: it still recognises ImageNet classes, and its padding is TensorFlow's."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -22,7 +22,7 @@ from train.members.embedding import (
 )
 
 CPU = torch.device("cpu")
-PALACE, DAISY = 698, 985  # classes of ImageNet
+PALACE, DAISY = 698, 985  # ImageNet classes
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def network() -> EfficientNetLite0:
     ("picture", "best", "likely"), [("china.jpg", PALACE, {442, 663, 483}), ("flower.jpg", DAISY, {947})]
 )
 def test_photographs_are_recognised(network: EfficientNetLite0, picture: str, best: int, likely: set[int]) -> None:
-    """With the classifier that the weights' file has and the network leaves out; photographs of scikit-learn.
+    """With the classifier from the weights file, which the network omits, on scikit-learn's sample photographs.
 
-    A Chinese palace (bell cote, monastery, castle are its neighbours), a flower (mushroom). A layer in the wrong order,
-    a padding on the wrong side or other normalisation would not find them.
+    A Chinese palace (similar classes: bell cote, monastery, castle) and a flower (mushroom). With layers in the wrong
+    order, padding on the wrong side or another normalisation they would not be recognised.
     """
     photograph = Image.fromarray(load_sample_image(picture))
     side = min(photograph.size)
@@ -53,14 +53,14 @@ def test_photographs_are_recognised(network: EfficientNetLite0, picture: str, be
 
 
 def test_the_weights_are_the_published_ones(network: EfficientNetLite0) -> None:
-    assert weights_digest().startswith("57934424")  # the file's name carries it
-    assert sum(value.numel() for value in network.parameters()) == 4_652_008 - 1_281_000  # less the classifier
+    assert weights_digest().startswith("57934424")  # it is part of the file's name
+    assert sum(value.numel() for value in network.parameters()) == 4_652_008 - 1_281_000  # without the classifier
     assert not network.training
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(6, 3, 2), (7, 3, 2), (6, 5, 2), (5, 3, 1), (6, 1, 1)])
 def test_an_odd_pixel_of_padding_goes_to_the_right_and_to_the_bottom(size: int, kernel: int, stride: int) -> None:
-    """Against TensorFlow's definition of SAME, one output pixel at a time."""
+    """Compared with TensorFlow's definition of SAME, one output pixel at a time."""
     torch.manual_seed(0)
     layer = _Convolution(1, 1, kernel, stride=stride, active=False).eval()
     picture = torch.rand(size, size)

@@ -1,4 +1,4 @@
-"""What turns members into a decision, on predictions whose right answer is known, and on stub run folders."""
+"""The ensemble and its decisions, on predictions with known answers and on stub run folders."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ FOLDERS = {member.name: member.folder for member in registry.MEMBERS}
 
 
 def simulated(patients: int, strength: float, seed: int = 0) -> tuple[Floats, Labels]:
-    """Calibrated probabilities and labels drawn by them."""
+    """Calibrated probabilities, and labels drawn from them."""
     rng = np.random.default_rng(seed)
     probability = expit(rng.normal(0.3, strength, patients))
     return probability, (rng.random(patients) < probability).astype(np.int64)
@@ -118,7 +118,7 @@ def test_best_threshold_equals_brute_force() -> None:
         reached = balanced_accuracy_score(labels, probability >= found)
         grid = [balanced_accuracy_score(labels, probability >= threshold) for threshold in np.linspace(0, 1, 201)]
         assert reached >= max(grid) - 1e-12
-        assert np.abs(probability - found).min() > 0.04  # in the middle between two values
+        assert np.abs(probability - found).min() > 0.04  # midway between two values
 
 
 def test_sensitivity_threshold_by_hand() -> None:
@@ -150,7 +150,7 @@ def test_nobody_is_referred_where_all_can_be_decided() -> None:
 
 
 def test_band_by_hand() -> None:
-    """Two of 16 are on the wrong side: the second nearest and the third nearest to the threshold."""
+    """Two of 16 patients are on the wrong side: the second and third nearest to the threshold."""
     distance = np.linspace(0.2, 4, 16)
     side = np.where(np.arange(16) % 2 == 0, 1, -1)
     labels = (side > 0).astype(np.int64)
@@ -173,11 +173,11 @@ def test_band_properties() -> None:
         inside = referred(probability, (low, high))
         assert inside.mean() <= LARGEST_REFERRED
         alone = balanced_accuracy_score(labels[~inside], probability[~inside] >= threshold)
-        if alone < TRUSTED_ACCURACY:  # then it is as wide as it may be
+        if alone < TRUSTED_ACCURACY:  # then the band has its maximum width
             wider = np.sort(np.abs(logit(probability) - logit(threshold)))[inside.sum()] * (1 + 1e-9)
             assert np.mean(np.abs(logit(probability) - logit(threshold)) <= wider) > LARGEST_REFERRED
         widths.add(alone >= TRUSTED_ACCURACY)
-    assert widths == {True, False}  # both cases were seen
+    assert widths == {True, False}  # both cases occurred
 
 
 def test_operating_points_decide_as_they_promise() -> None:
@@ -207,9 +207,9 @@ assigned = np.arange(PATIENTS) // 2 % 5
 
 
 def stub_run(run: Path, seed: int = 0) -> Bags:
-    """A run folder with out-of-fold predictions of four members of different worth."""
+    """A run folder with out-of-fold predictions of four members of different quality."""
     bags = make_bags([0, 1] * (PATIENTS // 2), [1] * PATIENTS)
-    bags.clinical[:, 1] = np.linspace(4, 12, PATIENTS)  # a grey zone of both classes
+    bags.clinical[:, 1] = np.linspace(4, 12, PATIENTS)  # so that the grey zone has both classes
     rng = np.random.default_rng(seed)
     for (_, folder), strength in zip(FOLDERS.items(), (0.5, 1.0, 1.5, 0.75), strict=True):
         probability = expit(rng.normal(strength * (2 * bags.labels - 1), 1))
@@ -227,7 +227,7 @@ def stub_run(run: Path, seed: int = 0) -> Bags:
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bootstrap intervals take seconds and are tested elsewhere."""
+    """Skip the bootstrap intervals: they take seconds and are tested elsewhere."""
     monkeypatch.setattr("train.ensemble.fit.summary", lambda labels, score, count: {"auc": 0.5})
 
 
@@ -313,7 +313,7 @@ def test_the_ensemble_remembers_what_it_was_fitted_on(tmp_path: Path) -> None:
 
 
 def test_members_stand_in_the_manifests_order(tmp_path: Path) -> None:
-    """The best member, by construction the mixture, gets the largest weight."""
+    """The best member, which is the mixture by construction, gets the largest weight."""
     bags = stub_run(tmp_path)
     tables = [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
     ensemble = fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels, names())
@@ -326,7 +326,7 @@ def test_a_member_that_is_missing_or_of_other_patients(tmp_path: Path) -> None:
     path = tmp_path / "naive_bayes/out_of_fold.csv"
     text = path.read_text()
     path.write_text(text.replace("p3,", "p99,"))
-    with pytest.raises(UsageError, match=r"naive_bayes/out_of_fold\.csv: is of other patients"):
+    with pytest.raises(UsageError, match=r"naive_bayes/out_of_fold\.csv: lists other patients"):
         train_ensemble(bags, assigned, tmp_path)
     path.unlink()
     with pytest.raises(UsageError, match=r"has no naive_bayes/out_of_fold\.csv\. Run `python -m train naive-bayes`"):

@@ -1,4 +1,4 @@
-"""Figures show the run folder's numbers: each CSV against what it was drawn from, each PNG decoded."""
+"""Figures show the numbers in the run folder: each CSV is compared with its source, each PNG is decoded."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ from train.figures.table import write_table_2
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run folder with made-up results."""
+    """A run folder with invented results."""
     rng = np.random.default_rng(0)
     for name in ("crops", "scan", "figures", "report/baseline", "report/moe"):
         (tmp_path / name).mkdir(parents=True)
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Path:
         history = pd.DataFrame(rng.random((4, len(columns))), columns=columns)
         history.insert(0, "epoch", range(4))
         history.to_csv(tmp_path / f"report/{model}/split.history.csv", index=False)
-        (tmp_path / f"report/{model}/split.safetensors").touch()  # its presence says that the training ended
+        (tmp_path / f"report/{model}/split.safetensors").touch()  # its presence means that training is complete
     figures = {"training": 0.9, "validation": 0.8, "folds": [0.7] * 5, "folds_mean": 0.7, "folds_spread": 0.0}
     facts = {"protocol": LABEL, "recipe": "small", "seed": 0, "patients": 50, "stated_in_report": STATED}
     models = {"moe": figures | {"folds_mean": 0.75}, "baseline": figures}
@@ -114,8 +114,8 @@ def test_the_contact_sheet_shows_pictures_of_the_class_it_names(run: Path) -> No
     alone = int(np.flatnonzero(classes == 7)[0])
     assert (sheet[2 * (112 + GAP) :, MARGIN : MARGIN + 112] == bags.crops[alone].numpy()).all()
     names = [sheet[row * (112 + GAP) : row * (112 + GAP) + 112, :MARGIN] for row in range(3)]
-    assert all(name.min() == 0 for name in names)  # a number stands there
-    assert len({name.tobytes() for name in names}) == 3  # and each its own
+    assert all(name.min() == 0 for name in names)  # a number is drawn there
+    assert len({name.tobytes() for name in names}) == 3  # and each row has a different one
 
 
 def test_segmentation_shows_the_picture_and_what_is_kept(run: Path) -> None:

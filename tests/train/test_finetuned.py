@@ -1,4 +1,4 @@
-"""The fine-tuned expert: it begins at the clinical model and learns from pictures what that leaves open."""
+"""The fine-tuned expert: it starts from the clinical model and learns from pictures what that does not explain."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
 from tests.train.bags import make_bags
+from train.core.arrays import Floats
 from train.core.checkpoint import save_network
 from train.core.fitting import FitRecipe, Job
 from train.data.bags import Bags
 from train.evaluation.nested.finetuned import FineTuned, load_finetuned, predict, train_network
-from train.evaluation.nested.plan import Floats
 from train.members.embedding import load_embedding
 from train.members.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert
 from train.members.recipes import FINE_TUNED, FineTunedRecipe
@@ -28,7 +28,7 @@ QUICK = FineTunedRecipe(FitRecipe(epochs=8, learning_rate=1e-3), batch_patients=
 
 @pytest.fixture
 def bags() -> Bags:
-    """Counts tell half of the labels; of the others, the malignant have darker pictures."""
+    """Counts determine half of the labels; of the other patients, the malignant have darker pictures."""
     made = make_bags([0, 1] * 6, [2, 3] * 6, size=48)
     made.clinical[:, 1] = [5, 60, 5, 60, 5, 60, 8, 8, 8, 8, 8, 8]
     for patient, (start, stop) in enumerate(made.ranges()):
@@ -37,7 +37,7 @@ def bags() -> Bags:
 
 
 def a_network(bags: Bags, *, size: int = 48, told: float = 0.0) -> FineTuned:
-    """As training finds it, but that its last layer's weights are drawn with this spread."""
+    """The network as at the start of training, but with random last-layer weights of this standard deviation."""
     torch.manual_seed(1)
     network = FineTuned(ImageNetDimensions(size))
     network.pictures.embedding.load_state_dict(load_embedding().state_dict())
@@ -48,7 +48,7 @@ def a_network(bags: Bags, *, size: int = 48, told: float = 0.0) -> FineTuned:
 
 
 def clinical_model(bags: Bags) -> tuple[LogisticRegression, Floats]:
-    """The reference: scikit-learn on sex, log count, age and what the count exceeds 7 by."""
+    """The reference: scikit-learn on sex, log count, age and the excess of the count over 7."""
     sex, count, age = bags.clinical.astype(np.float64).T
     features = np.stack([sex, np.log(count) - 2, (age - 60) / 10, 3 * np.log(np.maximum(count, 7) / 7)], axis=1)
     return LogisticRegression(C=3).fit(features, bags.labels), features
@@ -107,7 +107,7 @@ def test_pictures_tell_what_the_count_leaves_open(bags: Bags, tmp_path: Path) ->
     found = predict(path, bags, EVERYBODY, CPU)
     model, features = clinical_model(bags)
     clinical = model.predict_proba(features)[:, 1]
-    alike = EVERYBODY[6:]  # patients whose counts are the same
+    alike = EVERYBODY[6:]  # patients with equal counts
     assert roc_auc_score(bags.labels[alike], clinical[alike]) < 0.9
     assert roc_auc_score(bags.labels[alike], found["probability"][alike]) == 1.0
     assert roc_auc_score(bags.labels[alike], found["pictures_only"][alike]) == 1.0

@@ -1,4 +1,4 @@
-"""The training loop on a model of one weight, small enough to follow by hand."""
+"""The training loop on a model with one weight, small enough to verify by hand."""
 
 import csv
 import os
@@ -25,12 +25,12 @@ def job(folder: Path, best: str | None = None) -> Job:
 
 @dataclass
 class Watched:
-    """A linear model's training, its weight noted at the start of each epoch."""
+    """Training of a linear model; its weight is recorded at the start of each epoch."""
 
     network: nn.Linear = field(default_factory=lambda: nn.Linear(1, 1, bias=False))
     weights: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    bad: tuple[int, int] | None = None  # epoch and batch of a loss that is not finite
+    bad: tuple[int, int] | None = None  # epoch and batch with a non-finite loss
 
     def batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
         epoch = len(self.weights)
@@ -51,7 +51,7 @@ def test_stops_at_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     watched = Watched(bad=(1, 2))
     with pytest.raises(TrainingError, match=r"toy: stopped, the loss is nan in epoch 1, batch 2"):
         watched.fit(FitRecipe(epochs=5, learning_rate=0.1), tmp_path)
-    assert torch.isfinite(watched.network.weight).all()  # it stopped before the step
+    assert torch.isfinite(watched.network.weight).all()  # stopped before the optimiser step
 
 
 @pytest.mark.parametrize(("epochs", "averaged"), [(8, 2), (12, 3), (3, 1), (1, 1)])
@@ -66,7 +66,7 @@ def test_weights_are_averaged_over_the_last_quarter_of_the_epochs(tmp_path: Path
 
 
 def test_running_statistics_are_averaged_too(tmp_path: Path) -> None:
-    network = nn.BatchNorm1d(1, momentum=None)  # its mean is the mean of all batches so far
+    network = nn.BatchNorm1d(1, momentum=None)  # with this momentum it is the mean of all batches so far
 
     def loss(net: nn.BatchNorm1d, batch: Tensor) -> Tensor:
         return net(batch).sum()  # type: ignore[no-any-return]
@@ -91,7 +91,7 @@ def test_history_has_a_row_an_epoch_and_the_rate_decays(tmp_path: Path) -> None:
 
 
 def test_the_rate_that_decays_is_the_one_used(tmp_path: Path) -> None:
-    """Adam's steps are about as long as the rate: with a constant gradient's sign, exactly."""
+    """Adam's steps are about as large as the learning rate; exactly so if the gradient's sign is constant."""
     watched = Watched()
     nn.init.constant_(watched.network.weight, -100.0)
     recipe = FitRecipe(epochs=3, learning_rate=0.01, decay=0.1, weight_decay=0.0)
@@ -130,7 +130,7 @@ def weight_of(network: nn.Linear, epoch: int) -> dict[str, float]:
 
 @pytest.mark.parametrize(("sign", "best_epoch"), [(1.0, 5), (-1.0, 0)])
 def test_the_best_epoch_is_kept_where_one_is_asked_for(tmp_path: Path, sign: float, best_epoch: int) -> None:
-    """The weight grows from epoch to epoch: its highest value is the last, that of its negative the first."""
+    """The weight grows from epoch to epoch: it is highest in the last epoch, and its negative in the first."""
     watched = Watched()
     nn.init.constant_(watched.network.weight, -1.0)
     trained = fit(
@@ -147,12 +147,12 @@ def test_the_best_epoch_is_kept_where_one_is_asked_for(tmp_path: Path, sign: flo
 
 
 class Killed(Exception):
-    """Stands for a kill: nothing in the loop may catch it."""
+    """Simulates a kill: nothing in the loop may catch it."""
 
 
 @dataclass
 class Noisy:
-    """A training that draws from every source: batches from numpy, dropout from torch, batch norm's statistics."""
+    """A training with every kind of random state: batches from numpy, dropout from torch, batch norm statistics."""
 
     folder: Path
     killed_at: tuple[int, int] | None = None  # epoch of this call and batch
@@ -192,7 +192,7 @@ def history(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("best", [None, "figure"])
-@pytest.mark.parametrize("epoch", [1, 3, 6])  # before, at the border of and within the averaged epochs
+@pytest.mark.parametrize("epoch", [1, 3, 6])  # before, at the start of and within the averaged epochs
 def test_killed_within_an_epoch_it_ends_as_if_nothing_had_happened(
     tmp_path: Path, epoch: int, best: str | None
 ) -> None:
@@ -205,13 +205,13 @@ def test_killed_within_an_epoch_it_ends_as_if_nothing_had_happened(
         killed.run(best)
     assert killed.batches_seen == 5 * epoch + 2
     resumed = Noisy(cut)
-    assert state(resumed.run(best)) == expected  # to the last bit
-    assert resumed.epochs_seen == 8 - epoch  # what was done is not done again
+    assert state(resumed.run(best)) == expected  # bit by bit
+    assert resumed.epochs_seen == 8 - epoch  # completed epochs are not repeated
     assert history(cut) == history(whole)
 
 
 def kill_within_epoch_3(folder: Path) -> None:
-    """Run in a process of its own."""
+    """Run in a separate process."""
     training = Noisy(folder)
     draw = training.batches
 
@@ -257,7 +257,9 @@ def test_progress_that_cannot_be_gone_on_from_is_named(tmp_path: Path, damage: s
     path = progress_path(tmp_path / "toy.safetensors")
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be resumed .*Delete it to train from scratch"):
+        with pytest.raises(
+            CheckpointError, match=r"toy\.progress: cannot be resumed .*Delete it to train from scratch"
+        ):
             Noisy(tmp_path).run()
     else:
         with pytest.raises(CheckpointError, match=r"toy\.progress: cannot be resumed"):

@@ -1,4 +1,4 @@
-"""Fusion of the most confused classes, on confusions made by hand."""
+"""Fusion of the most confused classes, on confusions constructed by hand."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from train.members.scan.fusion import first_second_confusion, fuse
 
 
 def pictures(*choices: tuple[int, int, int], classes: int) -> npt.NDArray[np.float64]:
-    """(first class, second class, how many pictures) -> probabilities (N, classes)."""
+    """(first choice, second choice, number of pictures) -> probabilities (N, classes)."""
     rows = []
     for first, second, times in choices:
         row = np.full(classes, 0.1 / (classes - 2))
@@ -24,7 +24,7 @@ def test_confusion_by_hand() -> None:
 
 
 def test_the_pair_with_the_largest_share_of_confusions_is_fused() -> None:
-    # 1 and 3 are confused in 10 of their 12 pictures; 0 and 1 more often, but in 21 of their 36.
+    # 1 and 3 are confused in 10 of their 12 pictures; 0 and 1 more often, but in only 21 of their 36.
     confused = pictures(
         (1, 3, 5), (3, 1, 5), (1, 0, 1), (3, 2, 1), (0, 1, 20), (0, 2, 10), (2, 1, 20), (2, 0, 10), classes=4
     )
@@ -32,7 +32,7 @@ def test_the_pair_with_the_largest_share_of_confusions_is_fused() -> None:
 
 
 def test_fusion_goes_on_with_groups() -> None:
-    # First 0 and 1 (all of 20). Then 2 belongs to that group in 8 of 10 pictures, to 3 in 2.
+    # First 0 and 1 (all 20 pictures). Then 2 is confused with this group in 8 of 10 pictures, with 3 in 2.
     confused = pictures(
         (0, 1, 10), (1, 0, 10), (2, 0, 4), (2, 1, 4), (2, 3, 2), (3, 4, 3), (4, 3, 3), (3, 2, 9), classes=5
     )
@@ -58,7 +58,7 @@ def test_nothing_to_fuse() -> None:
 
 
 def test_classes_nobody_uses_are_given_up_first() -> None:
-    """SCAN often leaves some of its 20 classes empty; five fusions then need not cost a class that is in use."""
+    """SCAN often leaves some of its 20 classes empty; then the five fusions need not merge classes that are in use."""
     used = [(k, (k + 1) % 8, 10) for k in range(8)]
     probabilities = pictures(*used, classes=20)
     classes, _ = cell_classes(probabilities, fuse(probabilities, 15))

@@ -1,18 +1,18 @@
-"""The gate over two models: it finds whom to believe about whom, and no more than its pull allows."""
+"""The gate over two models: it learns which model to trust for whom, as far as its regularisation allows."""
 
 import numpy as np
 import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss
 
+from train.core.arrays import Floats, Indices
 from train.ensemble.fit import best_threshold
-from train.evaluation.nested.plan import Floats, Indices
 from train.evaluation.nested.stacking import score_gated
 from train.members.gating import GATE_PULLS, Gate, fit_gate
 
 
 def cohort(patients: int = 400, seed: int = 0) -> tuple[Floats, Floats, Indices]:
-    """The first expert knows the women, the second the men; of the others each only guesses."""
+    """The first expert is right about women, the second about men; otherwise both guess."""
     rng = np.random.default_rng(seed)
     truth, sex = rng.normal(0, 3, patients), rng.integers(0, 2, patients)
     labels = (rng.random(patients) < expit(truth)).astype(np.int64)
@@ -43,7 +43,7 @@ def test_pulled_hard_enough_it_is_the_mean_of_both() -> None:
 
 
 def test_its_weights_are_those_of_least_cost() -> None:
-    """Against every small step away, the cost written out patient by patient."""
+    """Any small step increases the cost, which is computed patient by patient here."""
     experts, clinical, labels = cohort(60)
     pull, gate = 0.05, fit_gate(*cohort(60), 0.05)
 

@@ -1,4 +1,4 @@
-"""The ImageNet member: the network gives what scikit-learn's pipeline gives, and nobody held out enters a fit."""
+"""The ImageNet member: the network agrees with scikit-learn's pipeline, and no held-out patient is used in a fit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,10 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
 
 from tests.train.bags import make_bags
+from train.core.arrays import Floats
 from train.core.checkpoint import save_network
 from train.data.bags import Bags
 from train.evaluation.nested.leads import Pictures
-from train.evaluation.nested.plan import Floats
 from train.members import imagenet
 from train.members.count_floor import FlooredBayes
 from train.members.embedding import load_embedding
@@ -41,7 +41,7 @@ EVERYBODY = np.arange(PATIENTS)
 
 @pytest.fixture(scope="module")
 def bags() -> Bags:
-    """Counts tell some of the labels, darker pictures the others."""
+    """Counts determine some of the labels, darker pictures the others."""
     made = make_bags([0, 1] * (PATIENTS // 2), [2, 3] * (PATIENTS // 2), size=112)
     made.clinical[:12, 1] = [5, 60] * 6
     for patient, (start, stop) in enumerate(made.ranges()):
@@ -103,14 +103,14 @@ def test_out_of_fold_nobody_is_judged_by_a_model_that_saw_it(bags: Bags, embeddi
     assert list(table.columns) == ["patient_id", "fold", "label", "probability", "pictures_only"]
     for column in ("probability", "pictures_only"):
         same = table[column] == turned[column]
-        assert same[folds == 1].all()  # their own labels do not reach them
+        assert same[folds == 1].all()  # their own labels have no effect on them
         assert not same[folds != 1].any()
     expected = fit_and_predict(bags, bags.means(embedding), EVERYBODY[folds != 2], EVERYBODY[folds == 2])
     np.testing.assert_array_equal(table["probability"][folds == 2], expected)
     kept = pd.read_csv(tmp_path / "imagenet/out_of_fold.csv")
     np.testing.assert_allclose(kept["probability"], table["probability"])
     assert (tmp_path / "imagenet/full.safetensors").exists()
-    again = train_imagenet(bags, folds, tmp_path, CPU)  # what is finished is kept: nothing is embedded
+    again = train_imagenet(bags, folds, tmp_path, CPU)  # finished results are reused: nothing is embedded again
     np.testing.assert_allclose(again["probability"], table["probability"])
 
 
@@ -145,7 +145,7 @@ def test_the_gate_is_fitted_on_patients_whom_neither_expert_had_seen(bags: Bags,
 
 
 def test_an_expert_that_is_too_sure_is_held_as_in_fitting(bags: Bags, means: Floats) -> None:
-    """Counts far above any in training: naive Bayes' odds leave what a float can hold."""
+    """Counts far above any in training: naive Bayes' odds exceed the range of a float."""
     training, asked = EVERYBODY[:18], EVERYBODY[18:]
     far = replace(bags, clinical=bags.clinical.copy())
     far.clinical[18:, 1] = [200, 300, 400, 500, 700, 900]
@@ -162,7 +162,7 @@ def test_an_expert_that_is_too_sure_is_held_as_in_fitting(bags: Bags, means: Flo
 def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means: Floats) -> None:
     training, asked = EVERYBODY[:18], EVERYBODY[18:]
     low = replace(bags, clinical=bags.clinical.copy())
-    low.clinical[:18:2, 1] = np.linspace(4, 6, 9)  # reactive ones lie close together
+    low.clinical[:18:2, 1] = np.linspace(4, 6, 9)  # reactive counts have a small variance
     low.clinical[18:, 1] = [0.01, 0.5, 1, 2, 3, 4]
     network = fit_network(low, means, training)
     floor = float(network.head.get_buffer("floor"))

@@ -1,4 +1,4 @@
-"""What happens to raw inputs inside the networks."""
+"""Preprocessing of raw inputs inside the networks."""
 
 import math
 

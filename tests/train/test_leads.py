@@ -1,4 +1,4 @@
-"""Leads: their features against slow references, and that each finds a truth of its own kind."""
+"""Leads: their features are compared with slow references, and each finds the signal it is made for."""
 
 import shutil
 from dataclasses import replace
@@ -32,12 +32,12 @@ OWNER = np.repeat(np.arange(PATIENTS), PICTURES)
 
 @pytest.fixture
 def bags() -> Bags:
-    rng = np.random.default_rng(7)  # not the one that make_bags draws sex with
+    rng = np.random.default_rng(7)  # not the seed with which make_bags draws sex
     return make_bags(rng.integers(0, 2, PATIENTS).tolist(), [PICTURES] * PATIENTS)
 
 
 def area(member: Candidate, bags: Bags) -> float:
-    """Of the second half of the patients, trained on the first."""
+    """Predictions for the second half of the patients, trained on the first."""
     half = np.arange(PATIENTS // 2)
     rest = half + PATIENTS // 2
     return float(roc_auc_score(bags.labels[rest], member.predict(half, rest, Path("unused"))))
@@ -62,7 +62,7 @@ def test_a_dispersion_that_tells_is_found_where_it_is_looked_at(bags: Bags) -> N
 
 
 def test_an_interplay_of_count_and_age_is_found(bags: Bags) -> None:
-    """Malignant where both are high or both are low: no sum of them tells."""
+    """Malignant if both are high or both are low: linear terms carry no information."""
     clinical = clinical_features(bags)
     labels = (clinical[:, 1] * clinical[:, 2] > np.median(clinical[:, 1] * clinical[:, 2])).astype(np.int64)
     assert area(clinical_interplay(replace(bags, labels=labels)), replace(bags, labels=labels)) > 0.95
@@ -75,7 +75,7 @@ def test_class_shares_that_tell_are_found(bags: Bags) -> None:
 
 
 def test_alike_cells_are_found(bags: Bags) -> None:
-    """A clone's cells share a direction, which is another in every patient."""
+    """Cells of a clone share a direction, which differs between patients."""
     rng = np.random.default_rng(4)
     own = rng.normal(size=(PATIENTS, 40))[OWNER]
     pictures = (noise() + 2 * own * bags.labels[OWNER, None]).astype(np.float32)
@@ -100,9 +100,9 @@ def test_names_and_numbers_make_different_members(bags: Bags) -> None:
 
 
 def test_ensembles_and_gates_are_of_members_that_are_there(trained_run: TrainedRun, tmp_path: Path) -> None:
-    """A misspelt name would come out only after hours of training."""
+    """A misspelt name would otherwise be noticed only after hours of training."""
     run, cpu = tmp_path / "run", torch.device("cpu")
-    shutil.copytree(trained_run.run, run)  # the pictures' embedding is kept in the run folder
+    shutil.copytree(trained_run.run, run)  # the embedding is cached in the run folder
     bags = load_crops(run)
     members = all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, SMALL, 0, cpu)
     names = [str(member) for member in members + deep_leads(bags, 0, cpu)]

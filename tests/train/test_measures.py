@@ -1,4 +1,4 @@
-"""What is said of a stage of SCAN, against slow references; the guards against collapse."""
+"""Quality measures of a SCAN stage compared with slow references; the checks for collapse."""
 
 import math
 from itertools import permutations
@@ -30,9 +30,9 @@ def test_same_patient_share_equals_the_slow_reference() -> None:
 def test_classes_that_are_patients_are_seen_through() -> None:
     patient = np.repeat(np.arange(4), 10)
     assert same_patient_share(patient, patient) == 1
-    mixed = np.tile(np.arange(4), 10)  # every class has every patient alike
+    mixed = np.tile(np.arange(4), 10)  # every class has the same number from every patient
     assert same_patient_share(mixed, patient) < 0.25
-    assert same_patient_share(np.arange(4), np.arange(4)) == 0  # nothing to compare
+    assert same_patient_share(np.arange(4), np.arange(4)) == 0  # no pairs to compare
 
 
 def test_agreement_forgets_names_and_chance() -> None:
@@ -60,7 +60,7 @@ def test_kmeans_finds_directions_and_repeats_itself() -> None:
 
 
 def test_a_stage_is_measured() -> None:
-    """Two kinds of cells in four patients; the classes follow the kind, and one is three times the other."""
+    """Two kinds of cells in four patients; the classes follow the kind, and one is three times as large."""
     kind = np.repeat([0, 1], [30, 10])
     patient = np.tile(np.arange(4), 10)
     noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)) * 0.01
@@ -93,7 +93,7 @@ def test_sizes_of_every_head() -> None:
 def test_a_class_that_vanished_is_named() -> None:
     with pytest.raises(Collapse, match="1 of 2 classes have no pictures left, the first is class 2"):
         check_classes(np.array([5, 0, 0]), np.array([True, False, True]), 0.5)
-    check_classes(np.array([5, 0, 5]), np.array([True, False, True]), 0.5)  # 1 was empty before
+    check_classes(np.array([5, 0, 5]), np.array([True, False, True]), 0.5)  # class 1 was already empty
 
 
 def test_a_class_that_swallows_the_others_is_named() -> None:

@@ -1,4 +1,4 @@
-"""Freed memory is kept: a block of the same size costs no new pages. In processes of their own, as it is for good."""
+"""Freed memory is kept: a block of the same size needs no new pages. In separate processes: it cannot be undone."""
 
 import subprocess
 import sys
@@ -27,5 +27,5 @@ def faults(call: str) -> tuple[str, int]:
 def test_a_freed_block_is_taken_again() -> None:
     usual, kept = faults("None")[1], faults("keep_freed_memory()")
     assert kept[0] == "True"
-    assert usual >= 4 * 32  # pages of 2 MB, where the kernel gives such; else 16,384 a block
+    assert usual >= 4 * 32  # with 2 MB pages, if the kernel uses them; otherwise 16,384 per block
     assert kept[1] < usual / 10

@@ -1,4 +1,4 @@
-"""Figures of predictions whose quality is known."""
+"""Metrics of predictions with known quality."""
 
 import json
 
@@ -23,14 +23,15 @@ def test_interval_contains_the_auc() -> None:
 
 
 def test_interval_is_as_wide_as_theory_says() -> None:
-    """Hanley & McNeil 1982: standard error of an AUC of .5 with 40 and 40 patients."""
+    """Hanley & McNeil 1982: standard error of an AUC of .5 with 40 patients in each class."""
     error = np.sqrt((0.25 + 2 * 39 * (1 / 3 - 0.25)) / 1600)
     low, high = auc_interval(LABELS, noisy(0.0, seed=2), seed=0)
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
 def test_interval_repeats_and_is_stratified() -> None:
-    few = np.array([1] + [0] * 20)  # most plain resamples of 21 patients would lack the malignant one, or double it
+    # Most unstratified resamples of 21 patients would miss or duplicate the malignant one.
+    few = np.array([1] + [0] * 20)
     assert auc_interval(few, np.linspace(1, 0, 21), seed=0) == (1, 1)
     assert auc_interval(LABELS, noisy(1), seed=3) == auc_interval(LABELS, noisy(1), seed=3)
 
@@ -68,4 +69,4 @@ def test_a_grey_zone_of_one_class_has_no_auc(count: list[float], grey: tuple[int
     assert figures["auc"] == pytest.approx(3 / 4)
     assert (figures["grey_zone_patients"], figures["grey_zone_malignant"]) == grey
     assert ("grey_zone_auc" in figures) == (grey == (3, 2))
-    json.dumps(figures, allow_nan=False)  # metrics.json is read by others
+    json.dumps(figures, allow_nan=False)  # metrics.json must be standard JSON

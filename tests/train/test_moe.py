@@ -1,4 +1,4 @@
-"""Training and scoring of the mixture of experts around its network, on noise and clinical values that tell."""
+"""Training and scoring of the mixture of experts, on noise pictures and informative clinical values."""
 
 import json
 from dataclasses import replace
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from tests.train.bags import make_bags
+from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
-from train.core.curves import Curves, Floats, Indices
+from train.core.curves import Curves
 from train.core.fitting import FitRecipe, Job
 from train.data.bags import Bags
 from train.members import mixture as moe
@@ -39,7 +40,7 @@ EVERYBODY = np.arange(8)
 
 @pytest.fixture
 def bags() -> Bags:
-    """The malignant are older; nothing else tells them."""
+    """Malignant patients are older; nothing else is informative."""
     made = make_bags([0, 1] * 4, [2, 3] * 4, size=112)
     made.clinical[:, 2] = [30, 70, 32, 75, 35, 72, 40, 80]
     return made
@@ -92,12 +93,12 @@ def test_the_gate_is_drawn_to_one_half(network: MixtureOfExperts, bags: Bags, tm
         fit_clinical_side(network, bags, EVERYBODY, replace(SMALL.moe, late_steps=200, gate_pull=pull), CPU)
         save_network(tmp_path / "moe.safetensors", network, network.dimensions)
         gates.append(predict(tmp_path / "moe.safetensors", bags, EVERYBODY, CPU)["gate"])
-    assert np.abs(gates[0] - 0.5).max() > 0.3  # free, it turns to the expert that knows
+    assert np.abs(gates[0] - 0.5).max() > 0.3  # without regularisation it trusts the informative expert
     assert np.abs(gates[1] - 0.5).max() < 0.05
 
 
 def test_what_is_scored_after_an_epoch_and_in_the_end_has_statistics_of_its_weights(bags: Bags, tmp_path: Path) -> None:
-    """Watched after each epoch, and returned: batch norm's means are those of the sample under the weights then."""
+    """After each epoch and in the result, batch norm's means are those of the sample under the current weights."""
     recipe = replace(SMALL.moe, fit=FitRecipe(epochs=2, learning_rate=1e-2), images_per_patient=2, norm_images=12)
     job = Job("toy", tmp_path / "toy.safetensors", 0)
     sample = bags.crops[norm_sample(bags, EVERYBODY, 12, job)]
@@ -117,7 +118,7 @@ def test_what_is_scored_after_an_epoch_and_in_the_end_has_statistics_of_its_weig
     assert len(of_first) == 3
     for kept, expected in of_first:
         torch.testing.assert_close(kept, expected, atol=2e-4, rtol=0)
-    assert not torch.allclose(of_first[0][1], of_first[1][1], atol=1e-3)  # the weights had moved
+    assert not torch.allclose(of_first[0][1], of_first[1][1], atol=1e-3)  # the weights changed in between
 
 
 def test_the_reports_recipe_keeps_running_averages(bags: Bags, tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_classes_weigh_alike_or_as_the_recipe_says() -> None:
     assert malignant_weight(FULL.moe, labels) == 2
     weight = malignant_weight(SMALL.moe, labels)
     assert weight == pytest.approx(1 / 3)
-    # Three malignant and one reactive, all at .5 but the reactive: half of the weight is the reactive's.
+    # Three malignant patients at 1 and one reactive patient at .5, who has half of the total weight.
     loss = weighted_cross_entropy(torch.tensor([1.0, 1.0, 1.0, 0.5]), torch.from_numpy(labels), weight)
     assert loss.item() == pytest.approx(np.log(2) / 2, abs=1e-6)
 
@@ -192,7 +193,7 @@ def test_mixtures_after_the_first_train_in_folders_of_their_own_and_are_averaged
 @pytest.mark.parametrize("number", [1, 3])
 def test_the_mixtures_are_those_that_the_options_ask_for(tmp_path: Path, number: int) -> None:
     (tmp_path / "options.json").write_text(json.dumps({"seed": 9, "recipe": {"moe_seeds": number}}))
-    (tmp_path / "moe/seed-12").mkdir(parents=True)  # of no recipe's
+    (tmp_path / "moe/seed-12").mkdir(parents=True)  # not part of the recipe
     (tmp_path / "moe/seed-12/full.safetensors").touch()
     names = ["moe", "moe/seed-10", "moe/seed-11"][:number]
     assert network_paths(tmp_path) == [tmp_path / name / "full.safetensors" for name in names]

@@ -1,4 +1,4 @@
-"""The mixture of experts by value, and the report's two slips, shown on the report's own head."""
+"""The mixture of experts by value, and the report's two errors, demonstrated on the report's own head."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,9 @@ CHANNELS = (2, 3, 4, 5, 6, 8)
 
 
 class ReportHead(nn.Module):
-    """The head as the report's authors wrote it: (P, 256, 3, 3) and scaled (P, 3) -> p, image, clinical, each (P, 2).
+    """The head of the report's authors: (P, 256, 3, 3) and scaled (P, 3) -> p, image, clinical, each (P, 2).
 
-    Every expert ends in a sigmoid, the clinical expert has one output, and it is added to both classes.
+    Every expert ends in a sigmoid, and the clinical expert has a single output that is added to both classes.
     """
 
     def __init__(self, channels: int) -> None:
@@ -57,8 +57,8 @@ def test_the_reports_clinical_expert_cannot_tell_the_classes_apart() -> None:
     report.double()
     assert (malignant_of_clinical(report, bags, clinical) == 0.5).all()
     mixed, image, clinic = report(bags, clinical)
-    assert clinic[:, 0].std() > 0.001  # it does look at the patients
-    assert torch.equal(mixed.argmax(1), image.argmax(1))  # whatever the gate does, the pictures alone decide
+    assert clinic[:, 0].std() > 0.001  # it does depend on the patients
+    assert torch.equal(mixed.argmax(1), image.argmax(1))  # whatever the gate does, only the pictures decide
 
 
 def test_our_clinical_expert_can() -> None:
@@ -70,14 +70,14 @@ def test_our_clinical_expert_can() -> None:
         changed[:, column] += 1
         assert (malignant_of_clinical(head, bags, changed) - probability).abs().min() > 1e-6
     decisions = [head(bags, clinical + torch.tensor([0.0, step, 0.0])).probability for step in (-500, 500)]
-    assert (decisions[0] - decisions[1]).abs().min() > 1e-4  # it reaches the mixture
+    assert (decisions[0] - decisions[1]).abs().min() > 1e-4  # it has an effect on the mixture
 
 
 def test_sigmoids_in_a_softmax_cross_entropy_can_never_be_sure() -> None:
     _, bags, clinical = head_and_inputs(50)
     report = ReportHead(8)
     for parameter in report.parameters():
-        nn.init.normal_(parameter, std=100)  # as sure as it can be made
+        nn.init.normal_(parameter, std=100)  # as confident as possible
     as_trained = report(bags, clinical)[0].softmax(1)
     assert as_trained.min() >= 0.2689
     assert as_trained.max() <= 0.7311

@@ -1,4 +1,4 @@
-"""The table of what steadies the mixture of experts, from predictions whose figures are known."""
+"""The comparison of ways to stabilise the mixture of experts, from predictions with known metrics."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,13 @@ from train.members.mixture import score
 from train.members.mixture_network import MixtureOfExperts, MoeDimensions
 from train.members.recipes import SMALL
 
+pytestmark = pytest.mark.slow  # an experiment: nothing that ships depends on it
+
 CPU = torch.device("cpu")
 
 
 def test_each_way_has_its_seeds_mean_and_the_figures_of_their_mean_probability() -> None:
-    """Two seeds, each wrong about another patient: together they are right."""
+    """Two seeds, each wrong about a different patient: their mean is right."""
     label = [1, 1, 0, 0]
     first, second = [0.9, 0.4, 0.1, 0.2], [0.4, 0.9, 0.1, 0.2]
     parts = [
@@ -48,7 +50,7 @@ def test_orientations_are_the_eight_of_the_square() -> None:
     assert turned.shape == (16, 3, 3, 3)
     assert len({picture.numpy().tobytes() for picture in turned}) == 16
     corners = {tuple(sorted(picture[::2, ::2].reshape(-1).tolist())) for picture in turned}
-    assert len(corners) == 2  # each picture keeps its own corners
+    assert len(corners) == 2  # corners of different pictures are not mixed
 
 
 def test_turned_bags_do_not_depend_on_how_a_picture_lies() -> None:
@@ -57,7 +59,7 @@ def test_turned_bags_do_not_depend_on_how_a_picture_lies() -> None:
     lying = replace(bags, crops=torch.rot90(bags.crops, 1, (1, 2)).flip(1))
     network = MixtureOfExperts(MoeDimensions()).eval()
     with torch.no_grad():
-        network.head.image_map.weight.mul_(1000)  # an untrained expert hardly tells pictures apart
+        network.head.image_map.weight.mul_(1000)  # an untrained expert hardly distinguishes pictures
     some = np.array([0, 2])
     plain = [score(network, of, some, CPU)["image"] for of in (bags, lying)]
     assert np.abs(plain[0] - plain[1]).max() > 1e-5
@@ -73,7 +75,7 @@ def tiny_bags() -> Bags:
 def test_all_ways_are_compared_and_a_second_call_trains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stability, "LATE_STEPS", 20)  # what they find is not looked at
+    monkeypatch.setattr(stability, "LATE_STEPS", 20)  # the result does not matter here
     recipe = replace(SMALL.moe, fit=FitRecipe(epochs=2, learning_rate=1e-3), images_per_patient=1, norm_images=8)
     table = compare(tiny_bags(), tmp_path, recipe, range(2), CPU)
     assert len(table) == 3 * 2 * 2 * 2

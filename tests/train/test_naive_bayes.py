@@ -1,4 +1,4 @@
-"""Gaussian naive Bayes: the container's numbers are scikit-learn's, the report's figures come out again."""
+"""Gaussian naive Bayes: the runtime agrees with scikit-learn, and the report's results are reproduced."""
 
 import os
 from pathlib import Path
@@ -33,11 +33,11 @@ assigned = np.arange(40) // 2 % 5
 
 
 def random_base(seed: int = 0, patients: int = 40) -> npt.NDArray[np.float64]:
-    """Features of the real ones' size, a little higher for the malignant: (P, 20)."""
+    """Features on the scale of real ones, slightly higher for malignant patients: (P, 20)."""
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.full(15, 0.5), patients)
     count = rng.lognormal(2, 1, patients)
-    count[::2] = rng.normal(8, 1, patients)[::2]  # reactive ones lie close together
+    count[::2] = rng.normal(8, 1, patients)[::2]  # reactive counts have a small variance
     base = np.column_stack([rng.integers(0, 2, patients), count, rng.uniform(20, 95, patients)])
     return np.column_stack([base, shares, rng.uniform(0, 3, patients), rng.integers(1, 15, patients)])
 
@@ -50,7 +50,7 @@ def sklearn_probability(
     *,
     floored: bool = True,
 ) -> npt.NDArray[np.float64]:
-    """The same written with scikit-learn from end to end, the floor of the count looked for on a grid."""
+    """The same implemented with scikit-learn, with the floor of the count searched on a grid."""
 
     def features(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.column_stack([values, (values > np.quantile(base, 0.9, axis=0)).sum(axis=1)])
@@ -64,7 +64,7 @@ def sklearn_probability(
 
 
 def lowest_odds(scaler: MinMaxScaler, model: GaussianNB) -> float:
-    """The count from 0 to 1000 at which naive Bayes' odds of malignant are lowest; 0 where they are at its end."""
+    """The count from 0 to 1000 with the lowest odds of malignant by naive Bayes; 0 if it is at an end of the range."""
     counts = np.linspace(0, 1000, 2_000_001)
     scaled = counts * scaler.scale_[1] + scaler.min_[1]
     odds = norm.logpdf(scaled[:, None], model.theta_[:, 1], np.sqrt(model.var_[:, 1]))
@@ -75,7 +75,7 @@ def lowest_odds(scaler: MinMaxScaler, model: GaussianNB) -> float:
 @pytest.mark.parametrize("smoothing", [1e-9, 1e-2])
 def test_numpy_equals_scikit_learn(smoothing: float) -> None:
     base, asked = random_base(0), random_base(1, patients=200)
-    asked[:20] *= 1000  # far outside of all training
+    asked[:20] *= 1000  # far outside the training range
     asked[20:40] *= -1000
     asked[40] = 0
     model = fit_naive_bayes(base, LABELS, BayesRecipe(smoothing))
@@ -160,7 +160,7 @@ def test_a_file_that_is_no_table_of_classes(text: str, tmp_path: Path) -> None:
 
 
 def out_of_fold(base: npt.NDArray[np.float64], run: Path) -> pd.DataFrame:
-    """train_naive_bayes on features given instead of pictures."""
+    """train_naive_bayes on given features instead of pictures."""
     bags = make_bags(LABELS.tolist(), [1] * 40)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.members.naive_bayes.patient_features", lambda bags, classes: base)
@@ -185,7 +185,7 @@ def test_out_of_fold_equals_five_separate_fits(tmp_path: Path) -> None:
 def test_a_held_out_patient_touches_nothing_it_is_scored_with(tmp_path: Path) -> None:
     base = random_base()
     changed = base.copy()
-    changed[4] = changed.max(axis=0) * 3  # enough to move every quantile, minimum and range it enters
+    changed[4] = changed.max(axis=0) * 3  # enough to change every quantile, minimum and range that includes it
     before, after = (out_of_fold(values, tmp_path / name) for values, name in ((base, "a"), (changed, "b")))
     same = before["probability"] == after["probability"]
     companions = (assigned == assigned[4]) & (np.arange(40) != 4)
@@ -201,7 +201,7 @@ def test_honest_and_report_differ_by_what_the_held_out_give_away() -> None:
     assert honest.fold_balanced_accuracy != report.fold_balanced_accuracy
     smooth = [evaluate_naive_bayes(base, LABELS, name, BayesRecipe(1.0)) for name in ("honest", "report")]
     assert smooth[0] != honest
-    assert smooth[1] == report  # the report's protocol has the report's smoothing
+    assert smooth[1] == report  # the report's protocol ignores the recipe's smoothing
 
 
 def test_a_run_without_naive_bayes(tmp_path: Path) -> None:
@@ -214,7 +214,8 @@ def test_the_reports_figures_on_its_own_classes(tmp_path: Path) -> None:
     bags = cache_crops(Path(LYON) / "trainset", tmp_path, REFERENCE_DATE, None)
     assert (len(bags), len(bags.crops)) == (130, 10622)
     base = patient_features(bags, read_cell_classes(Path(LYON) / "cell_classes.csv", bags))
-    figures = evaluate_naive_bayes(base, bags.labels, "report", BayesRecipe(smoothing=0.1))  # which is not the report's
+    # The recipe's smoothing is not the report's, and must be ignored.
+    figures = evaluate_naive_bayes(base, bags.labels, "report", BayesRecipe(smoothing=0.1))
     assert figures.training_balanced_accuracy == pytest.approx(0.8923611, abs=1e-6)
     assert figures.validation_balanced_accuracy == pytest.approx(0.9166667, abs=1e-6)
     folds = [0.88889, 0.84722, 0.81944, 0.94444, 0.90972]

@@ -1,4 +1,4 @@
-"""Nearest neighbours against brute force, and how often they are of the cell's own patient."""
+"""Nearest neighbours compared with brute force, and how often they come from the cell's own patient."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from train.members.scan.neighbours import nearest, own_patient_share
 def brute_force(
     embedding: npt.NDArray[np.float64], count: int, patient: npt.NDArray[np.int64] | None
 ) -> list[set[int]]:
-    """The `count` others of largest cosine, of another patient where patients are given."""
+    """The `count` other pictures with the largest cosine, from other patients if patients are given."""
     unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     found = []
     for index, row in enumerate(unit):
@@ -35,7 +35,7 @@ def test_nearest_comes_first_and_length_does_not_matter() -> None:
 
 
 def test_never_itself_nor_its_patient_beyond_the_first_block_of_rows() -> None:
-    """Rows are worked off in blocks of 1,024; a patient's pictures are each other's nearest."""
+    """Rows are processed in blocks of 1,024; a patient's pictures are each other's nearest neighbours."""
     generator = torch.Generator().manual_seed(0)
     patient = torch.arange(2100) // 3
     embedding = torch.randn(700, 8, generator=generator)[patient] + 0.01 * torch.randn(2100, 8, generator=generator)

@@ -1,12 +1,13 @@
-"""The nested protocol: who is predicted from whom, what is kept, what is chosen inside, and chance where labels lie."""
+"""The nested protocol: who is predicted from whom, caching, inner selection, and chance level for permuted labels."""
 
+import contextlib
 import hashlib
 import json
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from infer.errors import UsageError
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, clear_cut, train
+from train.core.arrays import Floats, Indices
 from train.core.performance import Predictions
 from train.data.bags import Bags
 from train.ensemble.fit import combine, fit_ensemble
@@ -46,7 +48,7 @@ from train.evaluation.nested.members import (
     ensembles,
     with_simclr,
 )
-from train.evaluation.nested.plan import Floats, Indices, Predictor, all_tasks, inner_tasks, outer_folds, outer_task
+from train.evaluation.nested.plan import Predictor, all_tasks, inner_tasks, outer_folds, outer_task
 from train.evaluation.nested.protocol import CHOSEN, Nested, gather, train_part
 from train.evaluation.nested.report import SHOWN
 from train.evaluation.nested.stacking import PULLS, Stack, choose_pull, score_member
@@ -63,7 +65,7 @@ CPU = torch.device("cpu")
 
 
 def clinical_bags(patients: int = 60, *, strength: float = 2.0, seed: int = 0) -> Bags:
-    """The older and the higher the count, the likelier malignant."""
+    """Malignant is more likely with higher age and count."""
     rng = np.random.default_rng(seed)
     bags = make_bags([0, 1] * (patients // 2), [1] * patients, seed=seed)
     score = strength * rng.normal(size=patients)
@@ -74,7 +76,7 @@ def clinical_bags(patients: int = 60, *, strength: float = 2.0, seed: int = 0) -
 
 
 def recorded(calls: list[tuple[Indices, Indices]], name: str = "recorder", *, repeated: bool = True) -> Candidate:
-    """A member that notes who it is trained on and asked for, and gives every patient its index as probability."""
+    """A member that records its training and predicted patients, and predicts each patient's index."""
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
         calls.append((training, asked))
@@ -92,7 +94,7 @@ def test_every_patient_is_held_out_once_a_repeat_and_once_in_each_outer_training
         assert sorted(held_out) == list(range(50))
     for fold in folds:
         for indices in (fold.training, fold.held_out, *fold.inner):
-            assert (np.diff(indices) > 0).all()  # what stands in order can be joined by searchsorted
+            assert (np.diff(indices) > 0).all()  # sorted, as needed for joining by searchsorted
         assert not set(fold.training) & set(fold.held_out)
         assert sorted(np.concatenate(fold.inner)) == sorted(fold.training)
         assert len(fold.inner) == 3
@@ -195,7 +197,7 @@ def test_a_checkpoint_goes_when_its_predictions_are_there(tmp_path: Path) -> Non
 
 
 def cheap_members(bags: Bags, classes: Indices) -> list[Candidate]:
-    """Everything that trains at once: baselines, SCAN's naive Bayes, and a lead of each kind."""
+    """All models that train quickly: baselines, SCAN's naive Bayes, and one lead of each kind."""
     pictures = np.random.default_rng(9).normal(size=(len(bags.crops), 12)).astype(np.float32)
     return [
         count_cut_off(bags),
@@ -210,7 +212,7 @@ def cheap_members(bags: Bags, classes: Indices) -> list[Candidate]:
 
 
 def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> None:
-    """Members, calibration, weights, pull, thresholds and the choice of an ensemble: all of training patients alone."""
+    """Members, calibration, weights, regularisation, thresholds and selection use only training patients."""
     drawn = clinical_bags()
     drawn = replace(drawn, crops=drawn.crops[:1].expand(240, -1, -1, -1), offsets=np.arange(61) * 4)
     classes = np.random.default_rng(2).integers(0, 4, 240)
@@ -242,7 +244,7 @@ def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> 
 
 
 def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> None:
-    """Another recipe, seed or file of classes is another member: predictions are kept by these."""
+    """Another recipe, seed or file of classes is another member: these are part of the cache key."""
     bags = clinical_bags(20)
     (tmp_path / "scan").mkdir()
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
@@ -266,7 +268,7 @@ def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> 
 
 
 def test_a_task_that_another_process_is_at_is_left_to_it_or_waited_for(tmp_path: Path) -> None:
-    """One process holds the task; a share passes on, a call that needs it waits and does not train it again."""
+    """One process holds the task; a share skips it, and a call that needs it waits and does not train it again."""
     bags = clinical_bags()
     calls: list[tuple[Indices, Indices]] = []
     task = all_tasks([recorded(calls)], outer_folds(bags.labels, 0, 1))[0]
@@ -293,7 +295,7 @@ def test_a_task_that_another_process_is_at_is_left_to_it_or_waited_for(tmp_path:
 
 
 def test_the_truth_is_found_and_permuted_labels_fall_to_chance(tmp_path: Path) -> None:
-    """Clinical values and cell classes that tell; then the same with labels that were dealt anew."""
+    """Informative clinical values and cell classes; then the same with permuted labels."""
     found: list[float] = []
     chance: list[float] = []
     decided: list[float] = []
@@ -333,7 +335,7 @@ def test_a_members_threshold_is_where_the_inner_predictions_part() -> None:
 
 
 def test_the_pull_is_the_one_of_least_loss_on_inner_folds_that_did_not_fit_it() -> None:
-    """One member knows and two guess; then three that know alike."""
+    """One informative member and two that guess; then three equally informative members."""
     rng = np.random.default_rng(0)
     score = rng.normal(0, 2, 120)
     labels = (rng.random(120) < expit(score)).astype(np.int64)
@@ -357,7 +359,7 @@ def test_the_pull_is_the_one_of_least_loss_on_inner_folds_that_did_not_fit_it() 
 
 
 def test_of_several_ensembles_each_outer_fold_has_the_one_its_inner_folds_chose(tmp_path: Path) -> None:
-    """One that knows and one that guesses; the held-out patients' labels have no say."""
+    """One informative ensemble and one that guesses; labels of held-out patients have no effect."""
     bags = clinical_bags(80, strength=3.0)
     guess = recorded([], "guess")
     ensembles = {"poor": Stack(("guess",)), "good": Stack(("clinical logistic", "guess"))}
@@ -370,7 +372,7 @@ def test_of_several_ensembles_each_outer_fold_has_the_one_its_inner_folds_chose(
 
 
 def test_the_ensemble_that_ships_is_stacked_as_a_bundles_is(tmp_path: Path) -> None:
-    """Its pull is the bundle's, so that the card's figures are of the procedure that made the bundle."""
+    """Its regularisation is that of the bundle, so that the card's results are for the bundle's procedure."""
     bags = clinical_bags(80)
     names, stack = ("count cut-off", "clinical GaussianNB", "clinical logistic"), ensembles()[SHIPPED]
     assert stack.members == member_names() == ("baseline", "scan", "moe", "imagenet")
@@ -442,7 +444,7 @@ def test_tables_say_what_scikit_learn_says(tmp_path: Path) -> None:
 
 
 def at(table: pd.DataFrame, **facts: str) -> list[dict[str, Any]]:
-    """The rows with these values."""
+    """The rows of the table with these values."""
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     return [row for row in rows if all(row[name] == value for name, value in facts.items())]
 
@@ -470,7 +472,7 @@ def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_pa
         return None, torch.eye(3)[torch.arange(len(of.crops)) % 3][None]
 
     def embed_all(path: Path, crops: torch.Tensor, device: object) -> torch.Tensor:
-        """Says which patients' network it was, and which picture is looked at."""
+        """Features that show on which patients the network was trained, and which picture was processed."""
         whose = int(path.parents[2].name[:6], 16) / 1e6
         return torch.stack([torch.full((len(crops),), whose), torch.arange(len(crops)) ** 2.0], dim=1)
 
@@ -484,14 +486,14 @@ def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_pa
         looks = inductive_looks(bags, tmp_path, SMALL.scan, 4, CPU)
         found = looks(np.array([3, 1]))
         again = looks(np.array([1, 3]))
-        other = looks(np.array([0, 1]))  # collapses from the first seed
-        with pytest.raises(Collapse, match="SCAN collapsed on 2 patients from 3 seeds"):
+        other = looks(np.array([0, 1]))  # collapses with the first seed
+        with pytest.raises(Collapse, match="SCAN collapsed on 2 patients with 3 seeds"):
             inductive_looks(bags, tmp_path / "other", SMALL.scan, 0, CPU)(np.array([0, 1]))
     assert trained[:3] == [(["p1", "p3"], 4), (["p0", "p1"], 4), (["p0", "p1"], 5)]
     assert len(trained) == 6
-    assert found.classes.tolist() == [1, 0, 1, 1, 0, 1, 1, 0]  # of all eight pictures
+    assert found.classes.tolist() == [1, 0, 1, 1, 0, 1, 1, 0]  # for all eight pictures
     np.testing.assert_array_equal(again.simclr, found.simclr)
-    assert (found.simclr[:, 0] != other.simclr[:, 0]).all()  # of a network of its own
+    assert (found.simclr[:, 0] != other.simclr[:, 0]).all()  # from a different network
     np.testing.assert_allclose(found.simclr[:, 1], [0.5, (4 + 9 + 16) / 3, 25, (36 + 49) / 2])
     np.testing.assert_allclose(found.simclr[:, 3], [0.5, float(np.std([4, 9, 16])), 0, 6.5], rtol=1e-6)
 
@@ -537,7 +539,7 @@ def test_a_model_on_simclr_sees_what_its_own_training_patients_taught_simclr() -
 
 
 def embedded_on(bags: Bags, seen: npt.NDArray[np.float32], training: Indices, asked: Indices) -> Floats:
-    """Logistic regression on clinical values and components of features given by patient."""
+    """Logistic regression on clinical values and principal components of patient features."""
     features = np.concatenate([leads.clinical_features(bags), seen.astype(np.float64)], axis=1)
     model = fit_logistic(features[training], bags.labels[training], seen.shape[1])
     return np.asarray(model.predict_proba(features[asked])[:, 1])
@@ -563,13 +565,24 @@ def test_the_mean_of_members_is_of_their_trainings_and_nothing_is_trained_for_it
     np.testing.assert_allclose(nested.predictions["both"][0].probability, halves.predictions["half"][0].probability)
 
 
-# 20 trainings; that means are taken is tested above
+# would need 20 trainings; averaging is tested above
 ONE_MIXTURE = replace(SMALL_BATCHES, moe_seeds=1, moe=replace(SHORT, late_steps=5, norm_images=8))
+
+
+@contextlib.contextmanager
+def shortened() -> Iterator[None]:
+    """Fewer resamples, and nothing to choose from for a regression: both are tested elsewhere."""
+    with (
+        patch("train.core.performance.RESAMPLES", 100),
+        patch("train.members.linear.STRENGTHS", (0.3,)),
+        patch("train.members.linear.COMPONENTS", (10,)),
+    ):
+        yield
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """`evaluate --protocol nested` in two shares, on classes that the drawn kinds stand for."""
+    """`evaluate --protocol nested` in two shares, with the true kinds of the synthetic cells as classes."""
     folder = tmp_path_factory.mktemp("nested")
     patients = [clear_cut(patient, 3) for patient in make_patients(40, 3, images=(3, 4))]
     write_cohort(folder / "patients", patients, seed=3)
@@ -582,10 +595,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str
     (folder / "run/scan").mkdir()
     images.to_csv(folder / "run/scan/classes.csv", index=False)
     nested = ("evaluate", folder / "patients", folder / "run", *options, "--protocol", "nested", "--repeats", "2")
-    for part in ("1/2", "2/2"):
-        call = train(*nested, "--part", part, small=ONE_MIXTURE)
-        assert (call.code, call.output) == (0, "")
-    call = train(*nested, small=ONE_MIXTURE)
+    with shortened():
+        for part in ("1/2", "2/2"):
+            call = train(*nested, "--part", part, small=ONE_MIXTURE)
+            assert (call.code, call.output) == (0, "")
+        call = train(*nested, small=ONE_MIXTURE)
     assert call.code == 0, call.errors
     return folder / "patients", folder / "run", call.output
 
@@ -594,7 +608,14 @@ def test_the_report_is_written_and_says_how_it_came_about(evaluated: tuple[Path,
     _, run, output = evaluated
     folder = run / "nested"
     assert output.strip() == (folder / "nested.md").read_text().strip()
-    for said in ("5 outer folds", "transductive", "chosen outside", "## Operating points", "men: ", "pull towards"):
+    for said in (
+        "5 outer folds",
+        "transductive",
+        "chosen outside",
+        "## Operating points",
+        "men: ",
+        "regularisation towards",
+    ):
         assert said in output
     names = {path.name for path in folder.iterdir()}
     assert names >= {"performance.csv", "differences.csv", "figures.json", "decision_curve.png", "auc.png"}
@@ -610,7 +631,7 @@ def test_the_report_is_written_and_says_how_it_came_about(evaluated: tuple[Path,
 
 
 def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path, str]) -> None:
-    """SCAN is not trained here: what it would have seen is drawn."""
+    """SCAN is not trained here: its output is random."""
     patients, run, transductive = evaluated
     asked_for: list[list[int]] = []
 
@@ -620,8 +641,8 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
         return lambda training: asked_for.append(training.tolist()) or Look(classes, simclr)  # type: ignore[func-returns-value]
 
     options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1", "--protocol", "nested")
-    repeats = ("--repeats", "2")  # as above, whose trainings it takes over
-    with patch("train.evaluation.nested.members.inductive_looks", inductive_looks):
+    repeats = ("--repeats", "2")  # as above, so that its trainings are reused
+    with patch("train.evaluation.nested.members.inductive_looks", inductive_looks), shortened():
         call = train("evaluate", patients, run, *options, *repeats, "--inductive", small=ONE_MIXTURE)
     assert call.code == 0, call.errors
     assert (run / "nested/nested.md").read_text().strip() == transductive.strip()
@@ -631,7 +652,7 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
     table = pd.read_csv(run / "nested_inductive/performance.csv")
     seen = table.groupby("model")["repeats"].first()
     assert seen[["scan", SIMCLR, *with_simclr(), *GATED_SIMCLR, "ensemble"]].tolist() == [1, 1, 1, 1, 1]
-    assert len(asked_for) == 2 * 20  # by both that need SCAN, for every training
+    assert len(asked_for) == 2 * 20  # by both models that need SCAN, for every training
     assert len({tuple(one) for one in asked_for}) == 20
 
 
@@ -643,7 +664,7 @@ def test_the_card_takes_what_the_protocol_wrote(evaluated: tuple[Path, Path, str
     table = pd.read_csv(run / "nested/performance.csv")
     cells = []
     for figure in SHOWN:
-        rows = at(table, model="ensemble", group="all", figure=figure)  # none where labels leave it unknown
+        rows = at(table, model="ensemble", group="all", figure=figure)  # none if the metric is undefined
         cells.append("".join(f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in rows))
     expected = "| ensemble (1x) | " + " | ".join(cells) + " |"
     assert expected in [line for part in card_figures.nested(found) for line in part.splitlines()]
@@ -671,11 +692,11 @@ def test_a_share_that_is_none_is_wrong_usage(evaluated: tuple[Path, Path, str], 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("nested", "--model", "moe"), "--model goes with --protocol report"),
-        (("report", "--part", "1/2"), "go with --protocol nested"),
-        (("nested", "--leads", "--inductive"), "leave --inductive out"),
-        (("report", "--deep-leads"), "go with --protocol nested"),
-        (("nested", "--deep-leads"), "come on top of --leads"),
+        (("nested", "--model", "moe"), "--model can only be used with --protocol report"),
+        (("report", "--part", "1/2"), "can only be used with --protocol nested"),
+        (("nested", "--leads", "--inductive"), "cannot be combined with --inductive"),
+        (("report", "--deep-leads"), "can only be used with --protocol nested"),
+        (("nested", "--deep-leads"), "--deep-leads requires --leads"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(

@@ -1,4 +1,4 @@
-"""Cross-validation with a member that only remembers what it saw."""
+"""Cross-validation with a member that only records its training patients."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def bags() -> Bags:
 
 
 class Remembering:
-    """Trains by noting its patients and predicts their number and the patient's own index."""
+    """Trains by recording its patients; predicts their number and the predicted patient's index."""
 
     def __init__(self) -> None:
         self.trained: dict[str, set[int]] = {}
@@ -56,7 +56,7 @@ def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:
     again = cross_predict(bags(), assigned, tmp_path, member.trainee())
     assert member.trained == {}
     assert again.equals(first)
-    (tmp_path / "fold-1.safetensors").unlink()  # its predictions are all that is needed of it
+    (tmp_path / "fold-1.safetensors").unlink()  # only its predictions are needed
     assert cross_predict(bags(), assigned, tmp_path, member.trainee()).equals(first)
     assert member.trained == {}
     (tmp_path / "fold-2.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn's with sample weights, known predictions, and intervals of resamples."""
+"""Metrics compared with scikit-learn's with sample weights, known predictions, and bootstrap intervals."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_every_figure_equals_scikit_learns_on_each_resample(ties: bool) -> None:
     of = drawn(ties=ties)
     for weights in resamples(of.labels, 3, 5):
         found = figures(of, weights[None])
-        again = np.repeat(np.arange(len(weights)), weights.astype(int))  # the patients written out
+        again = np.repeat(np.arange(len(weights)), weights.astype(int))  # the resampled patients
         labels, probability, called = of.labels[again], of.probability[again], of.called[again]
         assert found["auc"] == pytest.approx(roc_auc_score(labels, probability))
         assert found["average_precision"] == pytest.approx(average_precision_score(labels, probability))
@@ -76,7 +76,7 @@ def test_perfect_predictions() -> None:
     assert {name: found[name] for name in ones} == dict.fromkeys(ones, 1.0)
     assert found["brier_score"] == 0
     assert found["avoided_per_100_when_keeping_98"] == 40  # the two reactive of five
-    assert found["calibration_intercept"] == pytest.approx(np.log(3 / 2) / 2, abs=1e-5)  # next to no weight
+    assert found["calibration_intercept"] == pytest.approx(np.log(3 / 2) / 2, abs=1e-5)  # almost no weight
 
 
 def test_useless_predictions() -> None:
@@ -94,7 +94,7 @@ def test_useless_predictions() -> None:
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.5, 0.0), (2.0, 0.0), (1.0, -0.7)])
 def test_miscalibrated_predictions_are_seen_through(slope: float, intercept: float) -> None:
-    """Labels drawn with logit = intercept + slope x the score that is predicted with."""
+    """Labels drawn with logit = intercept + slope x predicted score."""
     rng = np.random.default_rng(1)
     score = rng.normal(0, 1.5, 200_000)
     labels = (rng.random(len(score)) < 1 / (1 + np.exp(-(intercept + slope * score)))).astype(np.int64)
@@ -107,7 +107,7 @@ def test_miscalibrated_predictions_are_seen_through(slope: float, intercept: flo
 
 @pytest.mark.parametrize(("probability", "share"), [(0.05, 0.3), (0.9, 0.5), (0.001, 0.1), (0.999, 0.9), (0.5, 0.99)])
 def test_the_intercept_is_right_far_from_where_it_starts(probability: float, share: float) -> None:
-    """Everybody has one probability: the intercept is what lies between its logit and that of the malignant's share."""
+    """All have the same probability: the intercept is logit(prevalence) minus the logit of that probability."""
     labels = np.repeat([1, 0], [round(1000 * share), round(1000 * (1 - share))])
     of = Predictions(labels, np.full(1000, probability), labels == 1)
     expected = np.log(share / (1 - share)) - np.log(probability / (1 - probability))
@@ -131,7 +131,7 @@ def test_resamples_keep_the_size_of_each_class() -> None:
 
 
 def test_an_interval_covers_as_often_as_it_says() -> None:
-    """Sensitivity of a decision that is right with chance .8, 60 malignant patients, 300 times."""
+    """Sensitivity of a decision that is right with probability .8, for 60 malignant patients, 300 times."""
     rng, covered = np.random.default_rng(0), 0
     labels = np.repeat([0, 1], [20, 60])
     weights = resamples(labels, 0, 500)

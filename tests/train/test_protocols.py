@@ -1,4 +1,4 @@
-"""Folds and seeds: the same question, the same answer."""
+"""Folds and random seeds are reproducible."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_folds_are_kept_in_the_run(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "folds.csv")
     assert table["patient_id"].tolist() == bags.patient_ids
     assert table["fold"].tolist() == folds.tolist()
-    assert np.array_equal(assign_folds(bags, tmp_path, seed=5), folds)  # the file stands
+    assert np.array_equal(assign_folds(bags, tmp_path, seed=5), folds)  # the stored folds are used
 
 
 def test_folds_of_other_patients_are_refused(tmp_path: Path) -> None:
@@ -64,5 +64,5 @@ def test_seeded_repeats_whatever_ran_before() -> None:
 
 def test_seeds_and_parts_differ() -> None:
     draws = [draw(seed, part) for seed in (0, 1) for part in ("moe fold-1", "moe fold-2", "baseline fold-1")]
-    for column in (0, 5):  # numpy's first, torch's last
+    for column in (0, 5):  # first from numpy, last from torch
         assert len({row[column] for row in draws}) == 6

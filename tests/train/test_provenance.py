@@ -1,4 +1,4 @@
-"""A run folder says what made it."""
+"""A run folder records its provenance."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_other_code_is_noticed(
     record_call(tmp_path, {}, CPU)
     assert "a different code version was used here before" in caplog.text
     caplog.clear()
-    record_call(tmp_path, {}, CPU)  # still: the folder stays a mixture
+    record_call(tmp_path, {}, CPU)  # the warning is repeated: the folder still has results of both versions
     assert "a different code version was used here before" in caplog.text
 
 

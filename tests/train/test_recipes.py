@@ -1,4 +1,4 @@
-"""The full recipe is the report's, and a shortened one says so in its name."""
+"""The full recipe is the report's, and changes to a recipe appear in its name."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""The report's split, the epoch it picks, and what is printed beside its own figures."""
+"""The report's split, the selected epoch, and what is printed next to the report's own results."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from train.evaluation.report_protocol import LABEL, divisions
 
 
 def test_patients_are_divided_in_the_order_of_their_ids_as_strings() -> None:
-    """P10 comes before P9: the report's deep models were split so, naive Bayes in the file's order."""
+    """P10 comes before P9: so were the report's deep models split; naive Bayes uses the order of the file."""
     rng = np.random.default_rng(0)
     bags = make_bags(rng.permutation([0] * 12 + [1] * 28).tolist(), [1] * 40)
     ids = [f"P{number}" for number in rng.permutation(40)]

@@ -1,4 +1,4 @@
-"""The lymphocyte in the middle is kept whole, what surrounds it is wiped out: against outlines known by drawing."""
+"""The central lymphocyte is kept and its surroundings removed; compared with the outlines of synthetic cells."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from train.data.segmentation import before_and_after, keep_cell, kmeans, segment
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-# Colours as RGB, 0-255, of the kind an analyser's pictures have.
+# Colours as RGB, 0-255, typical of an analyser's pictures.
 SLIDE, NUCLEUS, CYTOPLASM, RED_CELL = (255, 229, 204), (80, 40, 120), (196, 182, 203), (190, 148, 158)
 PALE = (234, 206, 201)  # less saturated than the slide: .14 against .20
 LEAST_OVERLAP = {0: 0.90, 1: 0.95, 2: 0.89, 3: 0.87}  # intersection over union of the worst cell, by kind
@@ -30,7 +30,7 @@ def disc(x: float, y: float, radius: float) -> Mask:
 
 
 def paint(*parts: tuple[Mask, tuple[int, int, int]]) -> Pixels:
-    """Each part over the earlier ones, on a bare slide with a camera's noise."""
+    """Draws the parts on top of each other, on a bare slide with camera noise."""
     picture = np.full((CROP_SIZE, CROP_SIZE, 3), SLIDE, np.float64)
     for mask, colour in parts:
         picture[mask] = colour
@@ -64,7 +64,7 @@ def test_cytoplasm_is_kept_though_it_is_paler_than_the_slide(cytoplasm: tuple[in
 
 @pytest.mark.parametrize("gap", [-4, 0, 6])
 def test_red_cells_at_the_edge_are_removed(gap: int) -> None:
-    """Beside the lymphocyte or pushed against it; px between them."""
+    """Beside the lymphocyte or touching it; the parameter is the distance in px."""
     cell = disc(56, 56, 30)
     red = disc(56 + 30 + gap + 24, 60, 24) & ~cell
     found = segment(paint((red, RED_CELL), (cell, CYTOPLASM), (disc(56, 56, 22), NUCLEUS)))
@@ -152,7 +152,7 @@ def test_kmeans_by_hand() -> None:
 
 
 def test_kmeans_is_lloyds() -> None:
-    """Against the definition, pixel by pixel: everybody with the nearest centre, every centre the mean of its own."""
+    """Compared with the definition: every pixel has the nearest centre, every centre is the mean of its pixels."""
     rng = np.random.default_rng(2)
     values = np.concatenate([rng.normal(mean, 0.03, 400) for mean in (0.1, 0.4, 0.8)]).clip(0, 1)
     values = np.rint(values * 255) / 255
@@ -195,7 +195,7 @@ def test_whole_and_segmented_pictures_do_not_mix(cohort: Path, tmp_path: Path) -
 
 
 def test_a_run_folder_that_does_not_say_holds_whole_pictures(cohort: Path, tmp_path: Path) -> None:
-    """As those do that were made before pictures could be segmented."""
+    """As do run folders from before segmentation was introduced."""
     cached(cohort, tmp_path / "run", False)
     path = tmp_path / "run/crops/cohort.json"
     facts = json.loads(path.read_text())

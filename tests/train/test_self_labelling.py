@@ -1,4 +1,4 @@
-"""Self-labelling's loss against a slow reference; who teaches; what training leaves alone."""
+"""Self-labelling: the loss compared with a slow reference, the selected pictures, and what training must not change."""
 
 import math
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_a_large_class_weighs_no_more_than_a_small_one() -> None:
 
 
 def test_each_class_is_taught_by_its_own_surest_pictures() -> None:
-    """Class 0 is sure of three, class 1 of none: its better half teaches all the same; class 2 has no picture."""
+    """Class 0 has three confident pictures; class 1 has none, so its better half is used; class 2 has no pictures."""
     first, second = [0.99, 0.98, 0.97, 0.4], [0.5, 0.6, 0.45, 0.55]
     rows = [[p, (1 - p) / 2, (1 - p) / 2] for p in first] + [[(1 - p) / 2, p, (1 - p) / 2] for p in second]
     half = sure_pictures(torch.tensor(rows), confidence=0.9, trusted_share=0.5)
@@ -49,7 +49,7 @@ def test_each_class_is_taught_by_its_own_surest_pictures() -> None:
 
 
 def test_training_leaves_batch_statistics_and_the_network_given_as_they_were(tmp_path: Path) -> None:
-    """Statistics that follow augmented views would drift away from plain pictures, and classes with them."""
+    """Statistics updated on augmented views would no longer fit plain pictures, and classes would drift."""
     torch.manual_seed(0)
     network = ScanNetwork(ScanDimensions(widths=(4, 8), clusters=3)).eval()
     before = {name: values.clone() for name, values in network.state_dict().items()}

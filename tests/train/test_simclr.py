@@ -1,4 +1,4 @@
-"""NT-Xent against the paper's equation, written with loops."""
+"""NT-Xent compared with the paper's equation, written as loops."""
 
 import math
 

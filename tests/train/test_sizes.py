@@ -1,4 +1,4 @@
-"""The table of backbone sizes: what is trained for it, what stands in it, and how speed is taken."""
+"""The table of backbone sizes: what is trained, the contents, and how speed is measured."""
 
 import json
 from dataclasses import replace
@@ -21,6 +21,8 @@ from train.members.backbones import BACKBONES
 from train.members.recipes import SMALL, BayesRecipe
 from train.members.scan.measures import Collapse
 
+pytestmark = pytest.mark.slow  # an experiment: nothing that ships depends on it
+
 CPU = torch.device("cpu")
 LABELS = [0, 1] * 5
 FOLDS = np.repeat(np.arange(5), 2)
@@ -31,7 +33,7 @@ def drawn_bags() -> Bags:
 
 
 def write_found(bags: Bags, run: Path, of_patient: np.ndarray) -> None:
-    """What train_scan leaves: every picture in its patient's class, and a stage table."""
+    """Writes the files of train_scan: every picture in its patient's class, and a stage table."""
     owner = bags.patient_of_image()
     table = pd.DataFrame(
         {
@@ -64,7 +66,7 @@ def test_a_row_has_the_final_stage_the_folds_figures_or_why_there_are_none(tmp_p
     assert table["classes"].tolist()[:2] == [2, 2]
     assert table["agreement_with_reference"].tolist()[:2] == [0.25, 0.25]
     assert table["auc_pictures_only"][0] == 1  # the classes are the labels
-    assert table["auc_pictures_only"][1] == 0.5  # they say nothing: one of each label in each
+    assert table["auc_pictures_only"][1] == 0.5  # not informative: one patient of each label in each class
     assert table["collapsed"].tolist()[2] == "all in one"
     assert np.isnan(table["auc"][2])
     assert (table["pictures_per_second"] > 0).all()
@@ -93,7 +95,7 @@ def test_a_quarter_of_the_epochs_one_at_least() -> None:
 
 
 def test_speed_is_the_median_and_the_first_round_does_not_count() -> None:
-    """A clock that stands still but in the networks: 9 s in the first round, then 1, 2, 8 s, or ten times that."""
+    """A clock that advances only in the networks: 9 s in the first round, then 1, 2, 8 s, or ten times that."""
     now = 0.0
     taken = iter([9, 90, 1, 10, 2, 20, 8, 80])
 
@@ -111,6 +113,6 @@ def test_speed_is_the_median_and_the_first_round_does_not_count() -> None:
 
 
 def test_an_unknown_size_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no size is called huge\. Choose of width-32, "):
+    with pytest.raises(UsageError, match=r"unknown size huge\. Choose from width-32, "):
         compare_sizes(drawn_bags(), FOLDS, tmp_path, SMALL.scan, SMALL.bayes, 0, CPU, names=("huge",))
     assert set(BACKBONES) >= {"width-32", "width-16-half-input"}

@@ -1,4 +1,4 @@
-"""A stage that collapses leaves the one before standing; stages are stand-ins that give the classes a test asks for."""
+"""A stage that collapses leaves the previous one in place. Stages are stubs that return the classes a test needs."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ from train.members.scan.stages import load_scan, train_scan
 
 CPU = torch.device("cpu")
 RECIPE = replace(SMALL.scan, neighbours=2, clusters=3, fused=2, heads=2)
-BRIGHTNESS = [0, 0, 1, 1, 2, 2, 0, 1, 2, 2, 1, 0]  # of the twelve pictures: what classes are told by
+BRIGHTNESS = [0, 0, 1, 1, 2, 2, 0, 1, 2, 2, 1, 0]  # of the twelve pictures, which determines their class
 
 
 def drawn_bags() -> Bags:
@@ -36,7 +36,7 @@ def drawn_bags() -> Bags:
 
 
 def network(*heads: Sequence[int]) -> ScanNetwork:
-    """A network each of whose heads puts dark, middling and bright pictures into the three classes named."""
+    """A network in which each head puts dark, medium and bright pictures into the three given classes."""
 
     class Grey(Backbone):
         def forward(self, images: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def network(*heads: Sequence[int]) -> ScanNetwork:
 
 
 def run_stages(tmp_path: Path, clustered: ScanNetwork, student: ScanNetwork) -> None:
-    """train_scan with stand-ins. Checkpoints hold weights alone, so loading hands the stand-ins back."""
+    """train_scan with stubs. Checkpoints store only weights, so loading returns the stubs."""
     made = {"clustering": clustered, "self_labelling": student}
 
     def load(path: Path) -> ScanNetwork:
@@ -102,7 +102,7 @@ def test_self_labelling_that_loses_a_class_leaves_the_clustering_standing(
 ) -> None:
     run_stages(tmp_path, network([0, 1, 2], [1, 2, 0]), network([0, 1, 1]))
     verdict = json.loads((tmp_path / "scan/self_labelling.json").read_text())
-    assert verdict == {"kept": False, "reason": "1 of 3 classes have no picture left, the first is class 2"}
+    assert verdict == {"kept": False, "reason": "1 of 3 classes have no pictures left, the first is class 2"}
     assert "no pictures left, the first is class 2. The clustering result is used" in caplog.text
     assert classes_of(tmp_path, "scan.safetensors") == classes_of(tmp_path, "clustering.safetensors")
     assert not (tmp_path / "scan/self_labelling.safetensors").exists()
@@ -135,7 +135,7 @@ def test_a_stability_seed_that_collapses_is_named_and_the_others_count(
     with patch.object(stages, "train_clustering", lambda *arguments: collapsed):
         stages._measure_stability(
             sound.backbone, neighbours, bags, tmp_path / "scan", RECIPE, range(1, 3), CPU
-        )  # the first seed is the run's own, whose clustering is there
+        )  # the first seed is the run's own, whose clustering exists already
     facts = json.loads((tmp_path / "scan/stability.json").read_text())
     assert facts["collapsed"] == [2]
     assert facts["agreement"] is None
@@ -143,7 +143,7 @@ def test_a_stability_seed_that_collapses_is_named_and_the_others_count(
 
 
 def test_whole_trainings_are_compared_by_their_final_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The first seed is the run's own; one of the others collapses, the other only names its classes anew."""
+    """The first seed is the run's own; of the others, one collapses and one only permutes the class numbers."""
     folder = tmp_path / "scan"
     folder.mkdir()
     pd.DataFrame({"cell_class": [0, 0, 1, 1, 2, 2]}).to_csv(folder / "classes.csv", index=False)

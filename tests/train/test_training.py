@@ -1,4 +1,4 @@
-"""Training learns what is there to learn, and nothing where there is nothing: `python -m train` on drawn patients."""
+"""Training learns a signal if there is one, and nothing from random labels: `python -m train` on synthetic patients."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def auc(table: pd.DataFrame, column: str) -> float:
 
 
 def trained_files(run: Path) -> dict[str, int]:
-    """When each network, prediction of a fold and history was written."""
+    """Modification times of all networks, fold predictions and histories."""
     patterns = ("*/*.safetensors", "*/fold-*.csv", "*/*.history.csv", "crops/*", "folds.csv")
     return {str(path): path.stat().st_mtime_ns for pattern in patterns for path in run.glob(pattern)}
 
@@ -64,7 +64,7 @@ def test_figures_are_those_of_the_predictions(trained_run: TrainedRun) -> None:
 
 def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(trained_run.run, run)  # keeps the times
+    shutil.copytree(trained_run.run, run)  # preserves modification times
     before, predictions = trained_files(run), out_of_fold(run, "ensemble")
     assert len([path for path in before if path.endswith(".safetensors")]) == 2 * 6 + 3 + 1
     assert train("all", trained_run.patients, run, *DATE, *OPTIONS).code == 0
@@ -78,11 +78,11 @@ def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: P
 def test_another_seed_or_recipe_needs_another_folder(trained_run: TrainedRun, other: tuple[str, str]) -> None:
     call = train("all", trained_run.patients, trained_run.run, *DATE, *OPTIONS, *other)
     assert call.code == 2
-    assert "run: was begun with another seed or recipe. Choose another run folder" in call.errors
+    assert "run: was started with another seed or recipe. Choose another run folder" in call.errors
 
 
 def test_nothing_is_learnt_from_labels_at_random(trained_run: TrainedRun, tmp_path: Path) -> None:
-    """The same patients, their labels dealt out anew, pictures and folds as before: AUCs fall to chance."""
+    """The same patients, pictures and folds with permuted labels: AUCs fall to chance level."""
     patients, run = tmp_path / "patients", tmp_path / "run"
     patients.mkdir()
     for folder in trained_run.patients.iterdir():
@@ -98,7 +98,7 @@ def test_nothing_is_learnt_from_labels_at_random(trained_run: TrainedRun, tmp_pa
         csv.writer(file).writerows(rows)
 
     assert train("baseline", patients, run, *DATE, "--recipe", "small", "--epochs", "3").code == 0
-    classes = trained_run.run / "scan/classes.csv"  # found without labels, so the same ones
+    classes = trained_run.run / "scan/classes.csv"  # found without labels, so they are the same
     options = (*DATE, "--recipe", "small", "--epochs", "3", "--cell-classes", classes)
     assert train("naive-bayes", patients, run, *options).code == 0
     for member in ("baseline", GIVEN_CLASSES_FOLDER):

@@ -1,4 +1,4 @@
-"""The networks around the baseline against slow references, and their table on noise."""
+"""The networks compared with the baseline: slow references, and the table on noise."""
 
 import shutil
 from dataclasses import replace
@@ -31,11 +31,13 @@ from train.experiments.zoo import (
 from train.members import baseline
 from train.members.baseline import Baseline, BaselineDimensions
 
+pytestmark = pytest.mark.slow  # an experiment: nothing that ships depends on it
+
 CPU = torch.device("cpu")
 CHEAPEST = ("mean-pooling", "baseline")  # one of each family
 POOLINGS = ("mean-pooling", "attention-pooling")
 RECIPE = replace(TINY, fit=replace(TINY.fit, epochs=2), images_per_patient=2)
-PATIENT = torch.tensor([0, 0, 1, 2, 2, 2])  # whose picture each is
+PATIENT = torch.tensor([0, 0, 1, 2, 2, 2])  # patient of each picture
 CLINICAL = torch.tensor([[0, 5.0, 40], [1, 9, 70], [1, 30, 80]])
 
 
@@ -53,7 +55,7 @@ def made(name: str, log_count: bool = False) -> ZooNetwork:
 @pytest.fixture(scope="module")
 def bags() -> Bags:
     made = make_bags([0] * 10 + [1] * 15, [1, 2, 3, 2, 4] * 5, size=112)
-    made.clinical[divisions(made)[0].validation[0]] = [0, 1, 5]  # below all that the networks are trained on
+    made.clinical[divisions(made)[0].validation[0]] = [0, 1, 5]  # below all training values
     return made
 
 
@@ -88,7 +90,7 @@ def test_the_clinical_values_reach_every_row(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "convolutions"), [("vgg-16", 13), ("vgg-19", 16), ("resnet-18", 20)])
 def test_torchvisions_networks_have_their_depth(name: str, convolutions: int) -> None:
-    """16 and 19 less VGG's three linear layers; 18 less ResNet's one, with three shortcuts."""
+    """16 and 19 minus VGG's three linear layers; 18 minus ResNet's one, plus three shortcuts."""
     modules = list(NETWORKS[name]().features.modules())
     assert sum(isinstance(module, torch.nn.Conv2d) for module in modules) == convolutions
     assert not any(isinstance(module, torch.nn.Linear) for module in modules)
@@ -145,7 +147,7 @@ def test_attention_sums_to_1_within_each_patient_however_high_its_scores() -> No
 
 
 def test_attention_learns_as_a_softmax_would() -> None:
-    """What is subtracted from the scores must not change the gradient."""
+    """Subtracting a constant from the scores must not change the gradient."""
     torch.manual_seed(0)
     pooling, features = GatedAttention(5, hidden=4), torch.randn(6, 5)
     pooling(features, PATIENT, 3).pow(2).sum().backward()
@@ -226,14 +228,14 @@ def test_the_table_says_what_the_networks_do(compared: tuple[Path, pd.DataFrame]
         assert row["validation_auc"] == pytest.approx(roc_auc_score(bags.labels[split.validation], probability))
         history = pd.read_csv(path.with_suffix(".history.csv"))
         assert row["validation_balanced_accuracy"] == history["validation_balanced_accuracy"].iloc[-1]
-        # Averaged over the last epoch alone, the network kept is the last epoch's.
+        # Averaged over the last epoch only, the final network is that of the last epoch.
         called = balanced_accuracy_score(bags.labels[split.validation], probability >= 0.5)
         assert row["validation_balanced_accuracy"] == pytest.approx(called)
         assert row["best_epoch_balanced_accuracy_optimistic"] == history["validation_balanced_accuracy"].max()
         assert row["seconds_per_epoch"] == pytest.approx(history["seconds"].median())
         assert (history["training_seconds"] <= history["seconds"] + 0.01).all()
         assert row["pictures_per_second"] == pytest.approx(trained / history["training_seconds"].median(), abs=0.1)
-        # Scaled by the training patients alone.
+        # Scaled by the training patients only.
         low = np.stack([bags.clinical[:, 0], np.log(bags.clinical[:, 1]), bags.clinical[:, 2]], axis=1)[split.training]
         np.testing.assert_allclose(network.scale.low.numpy(), low.min(axis=0), rtol=1e-5)
 
@@ -275,7 +277,7 @@ def test_a_second_call_trains_nothing(
 
     monkeypatch.setattr(zoo, "train_network", forbidden)
     pd.testing.assert_frame_equal(compare(bags, run, RECIPE, seed=1, device=CPU, names=("baseline",)), table)
-    (run / "zoo/baseline.csv").unlink()  # as a call leaves it that was cut off between checkpoint and row
+    (run / "zoo/baseline.csv").unlink()  # as after an interruption between checkpoint and row
     pd.testing.assert_frame_equal(compare(bags, run, RECIPE, seed=1, device=CPU, names=CHEAPEST), table)
 
 
@@ -285,5 +287,5 @@ def test_another_recipe_seed_or_name_is_refused(compared: tuple[Path, pd.DataFra
         compare(bags, run, zoo.FULL, seed=1, device=CPU, names=CHEAPEST)
     with pytest.raises(UsageError, match="another recipe or seed"):
         compare(bags, run, RECIPE, seed=2, device=CPU, names=CHEAPEST)
-    with pytest.raises(UsageError, match="no network is called vgg-11"):
+    with pytest.raises(UsageError, match="unknown network vgg-11"):
         compare(bags, run, RECIPE, seed=1, device=CPU, names=("baseline", "vgg-11"))

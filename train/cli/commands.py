@@ -1,4 +1,4 @@
-"""The command line of training: parse, call, exit. Exit codes 0, 1 (it failed), 2 (wrong usage)."""
+"""The command line of training: parse, call, exit. Exit codes: 0, 1 (failure), 2 (usage error)."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from train.cli import evaluation, experiments, members
 from train.cli.stage import cli
 from train.core.memory import keep_freed_memory
 
-__all__ = ["cli", "evaluation", "experiments", "main", "members"]  # the modules add their commands to the group
+__all__ = ["cli", "evaluation", "experiments", "main", "members"]  # importing the modules registers their commands
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`python -m train evaluate, figures`: how good the models are."""
+"""`python -m train evaluate` and `figures`: performance of the models."""
 
 import json
 from pathlib import Path
@@ -16,32 +16,38 @@ from train.figures.draw import draw_all
 
 
 class Share(click.ParamType[tuple[int, int]]):
-    """I/N: one of N shares of the work, counted from 1."""
+    """I/N: share I of N of the work, counted from 1."""
 
     name = "I/N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Two whole numbers, the first from 1 to the second."""
+        """Two integers, the first between 1 and the second."""
         part, _, parts = str(value).partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
             self.fail(f"{value} is not I/N with 1 <= I <= N", param, ctx)
         return int(part), int(parts)
 
 
-@stage("evaluate", "Measure the models by a protocol.")
+@stage("evaluate", "Evaluate the models under a protocol.")
 @click.option(
     "--protocol",
     type=click.Choice(["report", "nested"]),
     required=True,
     help="report: the report's split and folds, best epoch on the validation patients (optimistic). "
-    "nested: everything fitted and chosen inside outer folds.",
+    "nested: nested cross-validation; everything is fitted and selected inside the outer folds.",
 )
-@click.option("--model", "models", type=click.Choice(list(STATED)), multiple=True, help="report: all if not given.")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="nested: of what trains quickly.")
-@click.option("--inductive", is_flag=True, help="nested: SCAN and SimCLR on each training fold's own pictures.")
-@click.option("--leads", is_flag=True, help="nested: also everything that was tried to go past the report's models.")
-@click.option("--deep-leads", is_flag=True, help="nested: with --leads, also EfficientNet-Lite0 fine-tuned: for a GPU.")
-@click.option("--part", type=Share(), help="nested: train one of N shares and stop, so that N calls work side by side.")
+@click.option("--model", "models", type=click.Choice(list(STATED)), multiple=True, help="report: default is all.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="nested: repeats for models that train quickly; slow ones are evaluated once.",
+)
+@click.option("--inductive", is_flag=True, help="nested: train SCAN and SimCLR on each fold's training pictures only.")
+@click.option("--leads", is_flag=True, help="nested: also evaluate models tried for improving on the report's.")
+@click.option("--deep-leads", is_flag=True, help="nested: with --leads, also fine-tune EfficientNet-Lite0 (for a GPU).")
+@click.option("--part", type=Share(), help="nested: train share I of N and stop, so that N calls can run in parallel.")
 def evaluate_command(
     patients: Path,
     run: Path,
@@ -55,9 +61,9 @@ def evaluate_command(
     **options: Any,
 ) -> None:
     if protocol == "nested" and models:
-        raise UsageError("--model goes with --protocol report")
+        raise UsageError("--model can only be used with --protocol report")
     if protocol == "report" and (inductive or leads or deep_leads or part):
-        raise UsageError("--inductive, --leads, --deep-leads and --part go with --protocol nested")
+        raise UsageError("--inductive, --leads, --deep-leads and --part can only be used with --protocol nested")
     nested = NestedOptions(repeats, part, inductive=inductive, leads=leads, deep=deep_leads)
     this = Run(patients, run, options)
     if protocol == "nested":
@@ -71,11 +77,11 @@ def evaluate_command(
     click.echo(json.dumps(figures, indent=1))
 
 
-@cli.command("figures", help="Redraw the report's table 2 and figures 2 to 10 from RUN alone into RUN/figures.")
+@cli.command("figures", help="Redraw the report's table 2 and figures 2 to 10 from RUN into RUN/figures.")
 @click.argument("patients", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the pictures drawn as samples.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for the sample pictures.")
 def figures_command(patients: Path, run: Path, seed: int) -> None:
-    del patients  # every command has it; this one reads the run folder alone
+    del patients  # all commands have this argument; this one reads only the run folder
     for name in draw_all(run, seed):
         click.echo(str(run / "figures" / name))

@@ -1,4 +1,4 @@
-"""`python -m train sizes, stability, zoo`: what was tried beside what ships."""
+"""`python -m train sizes`, `stability` and `zoo`: experiments that are not part of the shipped model."""
 
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ from train.members import naive_bayes
 from train.members.backbones import BACKBONES
 
 
-@stage("sizes", "Compare widths and input sizes of SCAN's backbone: what is found against pictures a second.")
+@stage("sizes", "Compare widths and input sizes of SCAN's backbone: class quality and pictures per second.")
 @click.option(
     "--compare-with",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="CSV of patient_id, image, cell_class (0 to 14): the table says how far each size's classes agree.",
+    help="CSV of patient_id, image, cell_class (0 to 14): reference classes for the agreement in the table.",
 )
 @click.option("--size", "names", type=click.Choice(list(BACKBONES)), multiple=True, help="Default: all.")
 def sizes_command(patients: Path, run: Path, compare_with: Path | None, names: tuple[str, ...], **options: Any) -> None:
     if options["backbone"]:
-        raise UsageError("sizes has backbones of its own: choose by --size")
+        raise UsageError("sizes does not accept --backbone: use --size")
     this = Run(patients, run, options)
     table = scan_sizes.compare_sizes(
         this.bags,
@@ -38,8 +38,8 @@ def sizes_command(patients: Path, run: Path, compare_with: Path | None, names: t
     click.echo(table.round(3).T.to_string(header=False))
 
 
-@stage("stability", "Compare ways to steady the mixture of experts on the report's split.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each way.")
+@stage("stability", "Compare ways to stabilise the mixture of experts on the report's split.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per variant.")
 def stability_command(patients: Path, run: Path, seeds: int, **options: Any) -> None:
     this = Run(patients, run, options)
     of = range(this.seed, this.seed + seeds)
@@ -47,12 +47,12 @@ def stability_command(patients: Path, run: Path, seeds: int, **options: Any) -> 
     click.echo(table.round(3).to_string(index=False))
 
 
-@stage("zoo", "Compare the networks that the report tried around its baseline, on its split; --recipe small: tiny.")
+@stage("zoo", "Compare the report's other networks with its baseline, on its split; --recipe small uses a tiny one.")
 @click.option("--network", "networks", type=click.Choice(list(zoo.NETWORKS)), multiple=True, help="Default: all.")
 def zoo_command(patients: Path, run: Path, networks: tuple[str, ...], **options: Any) -> None:
     others = ("epochs", "without", "backbone")
     if any(options[name] for name in others) or options["images_per_patient"] is not None:
-        raise UsageError("zoo has recipes of its own: leave --epochs, --images-per-patient, --without, --backbone out")
+        raise UsageError("zoo does not accept --epochs, --images-per-patient, --without or --backbone: see --recipe")
     this = Run(patients, run, options)
     recipe = zoo.FULL if options["recipe"] == "full" else zoo.TINY
     table = zoo.compare(this.bags, this.folder, recipe, this.seed, this.device, networks or tuple(zoo.NETWORKS))

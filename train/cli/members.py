@@ -1,4 +1,4 @@
-"""`python -m train crops, baseline, scan, naive-bayes, moe, imagenet, ensemble, all`: what ends in a bundle."""
+"""`python -m train crops`, `baseline`, `scan`, `naive-bayes`, `moe`, `imagenet`, `ensemble`, `all`: bundle parts."""
 
 import json
 from dataclasses import asdict
@@ -15,13 +15,13 @@ from train.members import baseline, imagenet, mixture, naive_bayes, registry
 from train.members.scan import stages
 
 
-@stage("crops", "Decode all pictures once into the run folder.")
+@stage("crops", "Decode all pictures into a cache in the run folder.")
 def crops_command(patients: Path, run: Path, **options: Any) -> None:
     bags = Run(patients, run, options).bags
     click.echo(f"{len(bags)} patients, {len(bags.crops)} pictures")
 
 
-@stage("baseline", "Train the baseline CNN: 5 folds and all patients.")
+@stage("baseline", "Train the baseline CNN: once per fold (5) and once on all patients.")
 def baseline_command(patients: Path, run: Path, **options: Any) -> None:
     baseline.TRAINING.train(Run(patients, run, options).job)
 
@@ -30,21 +30,21 @@ def baseline_command(patients: Path, run: Path, **options: Any) -> None:
 @click.option(
     "--compare-with",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="CSV of patient_id, image, cell_class (0 to 14): the stage table says how far its classes agree.",
+    help="CSV of patient_id, image, cell_class (0 to 14): reference classes for the agreement in the stage table.",
 )
 @click.option(
     "--stability-seeds",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Cluster from this many seeds, and write how far their classes agree.",
+    help="Train with this many random seeds, and write how well the classes agree.",
 )
 @click.option(
     "--stability-of",
     type=click.Choice(stages.STABILITY_OF),
     default="clustering",
     show_default=True,
-    help="clustering: from each seed on the same pretext; whole: pretext and all, from each seed.",
+    help="clustering: repeat only the clustering, on the same pretext; whole: repeat everything, with the pretext.",
 )
 def scan_command(
     patients: Path, run: Path, compare_with: Path | None, stability_seeds: int, stability_of: str, **options: Any
@@ -63,21 +63,22 @@ def scan_command(
     type=click.Choice(["report", "honest"]),
     default="honest",
     show_default=True,
-    help="report: quantiles and scaling over all patients before the split, as the report did (optimistic).",
+    help="report: quantiles and scaling fitted on all patients before the split, as in the report (optimistic). "
+    "honest: fitted on the training patients.",
 )
-@click.option("--compare", is_flag=True, help="Compare all suitable classifiers of scikit-learn on the same features.")
+@click.option("--compare", is_flag=True, help="Compare all suitable scikit-learn classifiers on the same features.")
 def naive_bayes_command(
     patients: Path, run: Path, cell_classes: Path | None, protocol: str, compare: bool, **options: Any
 ) -> None:
     _train_naive_bayes(Run(patients, run, options), cell_classes, protocol, compare=compare)
 
 
-@stage("moe", "Train the mixture of experts: 5 folds and all patients.")
+@stage("moe", "Train the mixture of experts: once per fold (5) and once on all patients.")
 def moe_command(patients: Path, run: Path, **options: Any) -> None:
     mixture.TRAINING.train(Run(patients, run, options).job)
 
 
-@stage("imagenet", "Fit the ImageNet member: 5 folds and all patients.")
+@stage("imagenet", "Fit the ImageNet member: once per fold (5) and once on all patients.")
 def imagenet_command(patients: Path, run: Path, **options: Any) -> None:
     imagenet.TRAINING.train(Run(patients, run, options).job)
 
@@ -87,7 +88,7 @@ def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
     _train_ensemble(Run(patients, run, options))
 
 
-@stage("all", "Everything, in order; what an earlier call finished is kept.")
+@stage("all", "Train everything, in order; finished parts of an earlier call are kept.")
 def all_command(patients: Path, run: Path, **options: Any) -> None:
     this = Run(patients, run, options)
     for member in registry.MEMBERS:

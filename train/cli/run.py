@@ -1,4 +1,4 @@
-"""One call's patients, run folder, recipe and device: what every command of training begins with."""
+"""Patients, run folder, recipe and device of a call: the common start of all training commands."""
 
 import datetime as dt
 import json
@@ -20,7 +20,7 @@ from train.members.training import MemberJob
 
 
 class Run:
-    """One call's patients, run folder and options."""
+    """Patients, run folder and options of a call."""
 
     def __init__(self, patients: Path, folder: Path, options: dict[str, Any]) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def job(self) -> MemberJob:
-        """What members are trained from."""
+        """Everything needed to train members."""
         return MemberJob(self.bags, self.folds, self.folder, self.recipe, self.seed, self.device)
 
     @property
@@ -56,23 +56,23 @@ class Run:
         return assign_folds(self.bags, self.folder, self.seed)
 
     def _claim(self) -> None:
-        """Write down what makes this run, or refuse to mix two recipes in one folder."""
+        """Record seed and recipe of this run, or refuse to mix different ones in one folder."""
         path = self.folder / "options.json"
         mine = {"seed": self.seed, "recipe": asdict(self.recipe)}
         if not path.exists():
             write_text(path, json.dumps(mine, indent=1))
         elif json.loads(path.read_text()) != json.loads(json.dumps(mine)):
-            raise UsageError(f"{self.folder}: was begun with another seed or recipe. Choose another run folder")
+            raise UsageError(f"{self.folder}: was started with another seed or recipe. Choose another run folder")
         facts = {"recipe": self.recipe.name, "seed": self.seed, "data": self.bags.facts}
         record_call(self.folder, facts, self.device)
 
 
 def choose_device(name: str) -> torch.device:
-    """cuda where asked for or, with auto, where there.
+    """Choose the device: `auto` uses CUDA if available.
 
     Raises:
-        UsageError: cuda was asked for and is not there.
+        UsageError: cuda was requested but is not available.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device here")
+        raise UsageError("--device cuda: torch finds no CUDA device")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

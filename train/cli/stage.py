@@ -1,4 +1,4 @@
-"""The command line's group, and the options that all stages of a training share."""
+"""The command group, and the options shared by all training stages."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,35 +16,37 @@ def cli() -> None:
 
 
 def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command with the options that all stages share."""
+    """Decorator for a command with the options shared by all stages."""
     options = [
         click.argument("patients", type=click.Path(path_type=Path, exists=True, file_okay=False)),
         click.argument("run", type=click.Path(path_type=Path, file_okay=False)),
-        click.option("--reference-date", type=click.DateTime(["%Y-%m-%d"]), help="Ages are taken at this day."),
+        click.option("--reference-date", type=click.DateTime(["%Y-%m-%d"]), help="Compute ages at this date."),
         click.option("--date-format", help="strptime format of all dates in the table, or iso."),
-        click.option("--sample-date-format", help="The same for SAMPLE_DATE alone."),
-        click.option("--sex-codes", help="What the codes in GENDER mean, for example H=male,M=female."),
+        click.option("--sample-date-format", help="The same for SAMPLE_DATE only."),
+        click.option("--sex-codes", help="Meaning of the codes in GENDER, for example H=male,M=female."),
         click.option(
             "--picture-size",
             type=(click.IntRange(1), click.IntRange(1)),
             metavar="WIDTH HEIGHT",
-            help="The analyser's pictures, in pixels, if PATIENTS holds only their centres.",
+            help="Size of the analyser's original pictures, in pixels, if PATIENTS contains only their centres.",
         ),
         click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True),
         click.option("--recipe", type=click.Choice(list(RECIPES)), default="full", show_default=True),
-        click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's."),
-        click.option("--images-per-patient", type=click.IntRange(0), help="A patient and epoch at most; 0 is all."),
+        click.option("--epochs", type=click.IntRange(1), help="Replaces the recipe's value."),
+        click.option(
+            "--images-per-patient", type=click.IntRange(0), help="Maximum per patient and epoch; 0 means all."
+        ),
         click.option(
             "--without",
             type=click.Choice(AUGMENTATIONS),
             multiple=True,
-            help="Switch an augmentation off: crop and stain jitter (SCAN's), turns (all models').",
+            help="Switch off an augmentation: crop or stain jitter (SCAN), turns (flips and rotations, all models).",
         ),
-        click.option("--backbone", type=click.Choice(list(BACKBONES)), help="SCAN's, instead of the recipe's."),
+        click.option("--backbone", type=click.Choice(list(BACKBONES)), help="SCAN's backbone; replaces the recipe's."),
         click.option(
-            "--segment", is_flag=True, help="Wipe out what surrounds the cell (report, figure 4); never exported."
+            "--segment", is_flag=True, help="Remove the cell's surroundings (report, figure 4); cannot be exported."
         ),
-        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--seed", type=int, default=0, show_default=True, help="Random seed."),
     ]
 
     def decorate(function: Callable[..., None]) -> click.Command:

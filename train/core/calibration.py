@@ -3,17 +3,15 @@
 import logging
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
 from infer.bundle.manifest import Calibration
+from train.core.arrays import Floats, Labels
 from train.core.threads import on_one_thread
 
 LOG = logging.getLogger("lympho")
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
 
 SMALLEST_SLOPE = 1e-3
 CLIP = 1e-6  # before calibration, probabilities are clipped to [CLIP, 1 - CLIP]

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
+from train.core.arrays import Floats, Indices
+
 Network = TypeVar("Network", bound=nn.Module)
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 MALIGNANT_WEIGHT = 2.0  # class weight in the loss: a missed malignancy costs double (report, section 3.2)
 

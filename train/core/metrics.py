@@ -4,15 +4,13 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from train.core.arrays import Floats, Labels
 from train.core.performance import Predictions, auc, estimate, resamples
 
 GREY_ZONE_COUNT = 7.68  # 10^9/L; in the public cohort every patient above it is malignant
 
-Floats = npt.NDArray[np.floating]
-Labels = npt.NDArray[np.int64]
 
-
-def summary(labels: Labels, probability: Floats, count: Floats, seed: int = 0) -> dict[str, float]:
+def summary(labels: Labels, probability: Floats, count: npt.NDArray[np.floating], seed: int = 0) -> dict[str, float]:
     """Metrics of one set of predictions. The grey zone's AUC is omitted if the zone contains only one class.
 
     Args:

@@ -8,11 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
-Booleans = npt.NDArray[np.bool_]
+from train.core.arrays import Booleans, Floats, Labels
 
 RESAMPLES = 2000
 LARGEST = 40.0  # a calibration slope or intercept beyond this is taken as not converged

@@ -7,14 +7,12 @@ and a mild stain jitter, so that what two views have in common is the cell's sha
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.core.arrays import Indices
 from train.data.bags import Bags
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

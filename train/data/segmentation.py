@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Pixels = npt.NDArray[np.uint8]
+from train.core.arrays import Floats, Pixels
+
 Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 LEVELS = 256  # levels of saturation, as in 8-bit HSV
 SMOOTHING = (1, 2, 1)  # binomial; integer sums are exact, so a rotated picture gives exactly the rotated mask

@@ -1,1 +1,1 @@
-"""How the members' probabilities become one, fitted on out-of-fold predictions alone."""
+"""Combines the members' probabilities into one; fitted only on out-of-fold predictions."""

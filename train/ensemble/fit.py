@@ -1,4 +1,4 @@
-"""Fits the ensemble on out-of-fold predictions alone: calibration, weights, operating points and the refer band."""
+"""Fits the ensemble, only on out-of-fold predictions: calibration, weights, operating points and the refer band."""
 
 import hashlib
 import json
@@ -18,6 +18,7 @@ from sklearn.naive_bayes import GaussianNB
 from infer.bundle.manifest import Ensemble, OperatingPoint
 from infer.errors import UsageError
 from infer.scoring.ensemble import calibrated, decide, weighted
+from train.core.arrays import Floats, Labels
 from train.core.calibration import fit_calibration
 from train.core.files import write_table, write_text
 from train.core.metrics import summary
@@ -26,21 +27,18 @@ from train.data.bags import Bags
 from train.members import registry
 from train.members.training import OUT_OF_FOLD
 
-EQUALITY = 0.2  # strength of the pull of the weights towards equal ones; 130 patients cannot tell weights finely
-TRUSTED_ACCURACY = 0.95  # balanced accuracy wanted of the patients the ensemble decides alone
-LARGEST_REFERRED = 0.25  # share of patients the balanced point refers at most
+EQUALITY = 0.2  # regularisation of the weights towards equal ones; 130 patients cannot determine weights precisely
+TRUSTED_ACCURACY = 0.95  # required balanced accuracy on the patients that are not referred
+LARGEST_REFERRED = 0.25  # largest share of patients that the balanced operating point refers
 
 LOG = logging.getLogger("lympho")
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
-
 
 def load_out_of_fold(run: Path, bags: Bags) -> dict[str, pd.DataFrame]:
-    """Each member's out-of-fold predictions, in the bags' order.
+    """Load each member's out-of-fold predictions, in the order of the bags.
 
     Raises:
-        UsageError: a member has not been trained in this run folder, or on other patients.
+        UsageError: a member has not been trained in this run folder, or was trained on other patients.
     """
     tables = {}
     for member in registry.MEMBERS:
@@ -49,16 +47,16 @@ def load_out_of_fold(run: Path, bags: Bags) -> dict[str, pd.DataFrame]:
             raise UsageError(f"{run}: has no {member.folder}/{OUT_OF_FOLD}. Run `python -m train {member.command}`")
         table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
         if table["patient_id"].tolist() != bags.patient_ids:
-            raise UsageError(f"{path}: is of other patients than the crops. Train this member again")
+            raise UsageError(f"{path}: lists other patients than the crops. Train this member again")
         tables[member.name] = table
     return tables
 
 
 def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, float]]:
-    """Fit on all out-of-fold predictions into RUN/ensemble, and return the figures of members and ensemble.
+    """Fit on all out-of-fold predictions, write RUN/ensemble, and return the metrics of members and ensemble.
 
-    The ensemble's own figures are cross-fitted: calibration and weights that score a patient come from patients of
-    other folds; so do the operating points that decide about it.
+    The ensemble's own metrics are cross-fitted: the calibration, weights and operating points applied to a patient were
+    fitted on patients of the other folds.
     """
     tables = load_out_of_fold(run, bags)
     names = registry.names()
@@ -95,7 +93,7 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
 
 
 def input_digests(run: Path) -> dict[str, str]:
-    """SHA-256 of every file the ensemble was fitted on and of those trained beside it: export refuses a mixture."""
+    """SHA-256 of every file the ensemble was fitted on and of the matching networks: export rejects any mismatch."""
     files = [run / member.folder / OUT_OF_FOLD for member in registry.MEMBERS]
     files += [path for member in registry.MEMBERS for path in member.files(run)]
     names = [path.relative_to(run).as_posix() for path in files]
@@ -106,7 +104,12 @@ def input_digests(run: Path) -> dict[str, str]:
 
 
 def decision_figures(decisions: npt.NDArray[np.object_], labels: Labels) -> dict[str, float]:
-    """Shares at an operating point; a referred patient counts as neither right nor wrong: (P,) decisions, (P,)."""
+    """Shares of decisions at an operating point. A referred patient counts as neither right nor wrong.
+
+    Args:
+        decisions: (P,) malignant, reactive or refer.
+        labels: (P,) 1 malignant, 0 reactive.
+    """
     malignant, reactive = decisions[labels == 1], decisions[labels == 0]
     return {
         "referred": float(np.mean(decisions == "refer")),
@@ -122,18 +125,20 @@ def _quantiles(values: pd.Series) -> dict[str, float]:
 
 
 def _influence(probability: Floats, ensemble: Ensemble, name: str) -> float:
-    """By how much a member moves the ensemble between its 5% and 95% quantile: a weight alone says little."""
+    """How much a member changes the ensemble between its 5% and 95% quantile: a weight alone says little."""
     low, high = np.quantile(calibrated(probability, ensemble.calibration[name]), [0.05, 0.95])
     return float(ensemble.weights[name] * (high - low))
 
 
 @on_one_thread
 def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], equality: float = EQUALITY) -> Ensemble:
-    """Fit everything that turns the members' probabilities (M, P) into a decision.
+    """Fit everything that turns the members' probabilities into a decision.
 
     Args:
-        names: of the M members.
-        equality: strength of the pull of the weights towards equal ones.
+        members: (M, P) out-of-fold probabilities.
+        labels: (P,) 1 malignant, 0 reactive.
+        names: names of the M members.
+        equality: strength of the regularisation of the weights towards equal ones.
     """
     mixture = fit_mixture(members, labels, names, equality)
     points = fit_operating_points(combine(members, mixture), labels)
@@ -142,7 +147,7 @@ def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], equality
 
 @on_one_thread
 def fit_mixture(members: Floats, labels: Labels, names: Sequence[str], equality: float) -> Ensemble:
-    """fit_ensemble without operating points: calibration and weights alone."""
+    """Like fit_ensemble, but only calibration and weights, without operating points."""
     calibration = {name: fit_calibration(row, labels) for name, row in zip(names, members, strict=True)}
     smooth = np.stack([calibrated(row, calibration[name]) for name, row in zip(names, members, strict=True)])
     weights = dict(zip(names, fit_weights(smooth, labels, equality).tolist(), strict=True))
@@ -150,14 +155,14 @@ def fit_mixture(members: Floats, labels: Labels, names: Sequence[str], equality:
 
 
 def combine(members: Floats, ensemble: Ensemble) -> Floats:
-    """The ensemble's probability of each patient, members in its own order: (M, P) -> (P,)."""
+    """The ensemble's probability for each patient: (M, P) -> (P,). Members must be in the order of its weights."""
     names = ensemble.weights
     smooth = {name: calibrated(row, ensemble.calibration[name]) for name, row in zip(names, members, strict=True)}
     return weighted(smooth, ensemble)
 
 
 def fit_weights(members: Floats, labels: Labels, equality: float = EQUALITY) -> Floats:
-    """Weights >= 0 with sum 1 of least log loss, drawn towards equal ones: (M, P), (P,) -> (M,)."""
+    """Weights >= 0 with sum 1 that minimise log loss, regularised towards equal ones: (M, P), (P,) -> (M,)."""
     number = len(members)
     equal = np.full(number, 1 / number)
     likelihood = np.where(labels == 1, members, 1 - members)  # (M, P)
@@ -173,8 +178,10 @@ def fit_weights(members: Floats, labels: Labels, equality: float = EQUALITY) -> 
 
 
 def fit_operating_points(probability: Floats, labels: Labels) -> dict[str, OperatingPoint]:
-    """`balanced` decides where balanced accuracy is best and refers around it; `sensitivity-N` calls nobody reactive
-    above the threshold that keeps N% of the malignant patients.
+    """Fit all operating points: (P,) probabilities, (P,) labels -> operating point by name.
+
+    `balanced` uses the threshold with the best balanced accuracy and refers patients around it. `sensitivity-N` calls
+    nobody reactive at or above the threshold with a sensitivity of N%.
     """
     threshold = best_threshold(probability, labels)
     low, high = refer_band(probability, labels, threshold)
@@ -186,24 +193,24 @@ def fit_operating_points(probability: Floats, labels: Labels) -> dict[str, Opera
 
 
 def best_threshold(probability: Floats, labels: Labels) -> float:
-    """The middle between two neighbouring probabilities at which balanced accuracy is highest."""
+    """The threshold with the highest balanced accuracy, midway between two adjacent probabilities."""
     values = np.unique(probability)
     middles = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
     return float(max(middles, key=lambda middle: balanced_accuracy_score(labels, probability >= middle)))
 
 
 def sensitivity_threshold(probability: Floats, labels: Labels, sensitivity: float) -> float:
-    """The highest threshold with at least this share of the malignant patients at or above it."""
+    """The highest threshold with at least this sensitivity, calling patients at or above it malignant."""
     malignant = np.sort(probability[labels == 1])
     missed = int(np.floor((1 - sensitivity) * len(malignant) + 1e-9))
     return float(malignant[missed])
 
 
 def refer_band(probability: Floats, labels: Labels, threshold: float) -> tuple[float, float]:
-    """The narrowest band, symmetrical in logit around the threshold, outside which decisions can be trusted.
+    """The narrowest band, symmetric in logit around the threshold, outside which decisions can be trusted.
 
-    That is: balanced accuracy outside is TRUSTED_ACCURACY at least; where no band does it, the widest that refers
-    no more than LARGEST_REFERRED of the patients.
+    That means a balanced accuracy of at least TRUSTED_ACCURACY outside the band. If no band achieves it, the result is
+    the widest band that refers at most LARGEST_REFERRED of the patients.
     """
     centre = logit(threshold)
     distance = np.abs(logit(probability) - centre)
@@ -219,7 +226,7 @@ def refer_band(probability: Floats, labels: Labels, threshold: float) -> tuple[f
 
 
 def clinical_naive_bayes(bags: Bags, folds: Labels) -> Floats:
-    """What any model must beat: GaussianNB on sex, count and age alone, out of fold: (P,)."""
+    """Out-of-fold probabilities of GaussianNB on sex, count and age alone, which any model must beat: (P,)."""
     result = np.empty(len(bags))
     for fold in np.unique(folds):
         held_out = folds == fold

@@ -1,1 +1,1 @@
-"""How good the models are: the report's protocol and the nested one."""
+"""Evaluation of the models: the report's protocol and the nested protocol."""

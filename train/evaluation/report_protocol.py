@@ -1,8 +1,8 @@
-"""The report's own protocol, so that our figures can stand beside its own. Optimistic, and labelled so where printed.
+"""The report's own protocol, so that our results can be compared with it. Optimistic, and labelled so wherever printed.
 
-A stratified 80/20 split and 5 folds, seed 42, patients sorted by ID as strings; the epoch with the best balanced
-accuracy on the validation patients is kept, and its figures on these same patients are reported. For naive Bayes the
-annotation file's order, quantiles and scaling of all patients (train/members/naive_bayes.py).
+A stratified 80/20 split and 5 folds, seed 42, patients sorted by ID as strings. The epoch with the best balanced
+accuracy on the validation patients is kept, and its metrics on the same patients are reported. Naive Bayes uses the
+order of the annotation file, and quantiles and scaling from all patients (train/members/naive_bayes.py).
 """
 
 import json
@@ -17,8 +17,9 @@ import torch
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from infer.errors import UsageError
+from train.core.arrays import Indices
 from train.core.checkpoint import save_network
-from train.core.curves import Curves, Indices
+from train.core.curves import Curves
 from train.core.files import write_text
 from train.core.fitting import Job
 from train.data.bags import Bags
@@ -33,7 +34,7 @@ LOG = logging.getLogger("lympho")
 SEED = naive_bayes.REPORT_SEED
 PICKED = "validation_balanced_accuracy"
 LABEL = "report protocol: the epoch is picked on the patients whose figures these are, so they are optimistic"
-# Table 2 of the report (163 patients), and the mean over 5 folds where it states one (section 3.3).
+# Table 2 of the report (163 patients), and the mean over 5 folds if the report states one (section 3.3).
 STATED: dict[str, dict[str, float | None]] = {
     "baseline": {"training": 0.89923, "validation": 0.73978, "folds_mean": None},
     "scan": {"training": 0.89027, "validation": 0.89130, "folds_mean": None},
@@ -43,7 +44,7 @@ STATED: dict[str, dict[str, float | None]] = {
 
 @dataclass(frozen=True)
 class Division:
-    """Patients to train on and patients held out, both as indices."""
+    """Training patients and held-out patients, both as indices."""
 
     name: str  # split or fold-0 to fold-4
     training: Indices
@@ -68,13 +69,20 @@ def divisions(bags: Bags) -> list[Division]:
 def evaluate(
     bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, models: tuple[str, ...]
 ) -> dict[str, dict[str, object]]:
-    """Train what is missing in RUN/report and return each model's balanced accuracies; kept in RUN/report/metrics.json.
+    """Train what is missing in RUN/report and return each model's balanced accuracies.
+
+    The results are also written to RUN/report/metrics.json.
 
     Args:
-        models: of baseline, scan and moe.
+        bags: all patients.
+        run: the run folder.
+        recipe: hyperparameters.
+        seed: random seed.
+        device: device to train on.
+        models: some of baseline, scan and moe.
 
     Raises:
-        UsageError: scan is asked for and has not been trained.
+        UsageError: scan is requested but has not been trained.
     """
     folder = run / "report"
     folder.mkdir(exist_ok=True)

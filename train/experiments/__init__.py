@@ -1,1 +1,1 @@
-"""What was tried beside what ships; nothing that ships imports it."""
+"""Experiments that are not part of the shipped model; no shipped code imports them."""

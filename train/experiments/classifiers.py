@@ -1,4 +1,4 @@
-"""scikit-learn's classifiers side by side on the 21 features a patient: what figure 6 of the report is drawn from."""
+"""Compares scikit-learn's classifiers on the 21 features per patient, as in figure 6 of the report."""
 
 import inspect
 import textwrap
@@ -22,12 +22,12 @@ from train.members.recipes import BayesRecipe
 SCORES_FILE, LEFT_OUT_FILE = "classifiers.csv", "classifiers_left_out.csv"
 SCORES_COLUMNS = ["classifier", "fold", "balanced_accuracy", "note", "protocol"]
 LEFT_OUT_COLUMNS = ["classifier", "kind", "reason"]
-TEXT_LENGTH = 160  # of a warning's or an exception's text in a table
+TEXT_LENGTH = 160  # maximum length of a warning's or exception's text in a table
 
-# What the constructor's arguments do not tell.
+# Classifiers whose constructor arguments do not show that they are unsuitable.
 NOT_SUITABLE = {
-    "CategoricalNB": "takes categories only: it would cut the scaled features down to 0 and 1 and, by luck, not raise",
-    "SelfTrainingClassifier": "wraps another classifier, for patients of whom some have no label",
+    "CategoricalNB": "needs categorical features: it would truncate the scaled features to 0 and 1 without an error",
+    "SelfTrainingClassifier": "wraps another classifier, for partly unlabelled patients",
 }
 
 Fold = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]  # features, training, held-out
@@ -35,10 +35,10 @@ Fold = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int6
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every classifier of scikit-learn is in one of the two tables."""
+    """Every scikit-learn classifier is in one of the two tables."""
 
-    scores: pd.DataFrame  # a row a classifier and fold: SCORES_COLUMNS
-    left_out: pd.DataFrame  # a row a classifier: LEFT_OUT_COLUMNS; kind is "not suitable" or "failed"
+    scores: pd.DataFrame  # SCORES_COLUMNS, one row per classifier and fold
+    left_out: pd.DataFrame  # LEFT_OUT_COLUMNS, one row per classifier; kind is "not suitable" or "failed"
 
 
 def compare_classifiers(
@@ -46,15 +46,15 @@ def compare_classifiers(
 ) -> Comparison:
     """Balanced accuracy of every suitable scikit-learn classifier on the report's 5 folds (report, figure 6).
 
-    Each has scikit-learn's defaults, but for GaussianNB's smoothing, which `evaluate_naive_bayes` takes as well: its
-    folds are the same there and here. A classifier that raises in any fold has no scores: it is left out as "failed",
-    with the exception's text. Warnings become notes.
+    All use scikit-learn's defaults, except for GaussianNB's smoothing, which is that of `evaluate_naive_bayes`, so that
+    both give the same results. A classifier that raises in any fold has no scores: it is left out as "failed", with the
+    exception's text. Warnings become notes.
 
     Args:
-        base: (P, 20) as `patient_features` gives them, in the annotation file's order.
+        base: (P, 20) from `patient_features`, in the order of the annotation file.
         labels: (P,) 1 malignant, 0 reactive.
         protocol: `report` (quantiles and scaling over all patients, optimistic) or `honest`.
-        recipe: of naive Bayes.
+        recipe: hyperparameters of naive Bayes.
         seed: random_state of the classifiers that have one.
     """
     folds = [
@@ -63,7 +63,7 @@ def compare_classifiers(
     settings = {"random_state": seed, "var_smoothing": protocol_smoothing(protocol, recipe)}
     scores: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
-    with threadpool_limits(limits=1):  # sums in several threads would differ from run to run
+    with threadpool_limits(limits=1):  # multi-threaded sums would differ from run to run
         for name, kind in all_estimators(type_filter="classifier"):
             reason = _why_not_suitable(name, kind)
             if reason is not None:
@@ -71,7 +71,7 @@ def compare_classifiers(
                 continue
             try:
                 rows = [_score(kind, settings, fold, labels) for fold in folds]
-            except Exception as error:  # noqa: BLE001 - any of them may raise anything; it is recorded by name
+            except Exception as error:  # noqa: BLE001 - a classifier may raise anything; it is recorded by name
                 left_out.append({"classifier": name, "kind": "failed", "reason": _in_short(type(error), error)})
                 continue
             scores += [{"classifier": name, "fold": fold, **row} for fold, row in enumerate(rows)]
@@ -82,14 +82,14 @@ def compare_classifiers(
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write both tables into the folder of the naive Bayes whose features they are of."""
+    """Write both tables into the folder of the naive Bayes with the same features."""
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / LEFT_OUT_FILE, comparison.left_out)
     write_table(folder / SCORES_FILE, comparison.scores)
 
 
 def _why_not_suitable(name: str, kind: type[ClassifierMixin]) -> str | None:
-    """Why this cannot tell two classes from such features by itself, or None."""
+    """Why this cannot be used as a two-class classifier on such features by itself, or None."""
     if name in NOT_SUITABLE:
         return NOT_SUITABLE[name]
     parameters = inspect.signature(kind).parameters.values()
@@ -103,7 +103,7 @@ def _why_not_suitable(name: str, kind: type[ClassifierMixin]) -> str | None:
 def _score(
     kind: type[ClassifierMixin], settings: dict[str, Any], fold: Fold, labels: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Balanced accuracy on the held-out patients, and what was warned of."""
+    """Balanced accuracy on the held-out patients, and the warnings."""
     features, training, held_out = fold
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -112,7 +112,7 @@ def _score(
         model.set_params(**{key: value for key, value in settings.items() if key in known})
         model.fit(features[training], labels[training])
         accuracy = float(balanced_accuracy_score(labels[held_out], model.predict(features[held_out])))
-    notes = dict.fromkeys(_in_short(one.category, one.message) for one in caught)  # each once, in their order
+    notes = dict.fromkeys(_in_short(one.category, one.message) for one in caught)  # without duplicates, in order
     return {"balanced_accuracy": accuracy, "note": "; ".join(notes)}
 
 

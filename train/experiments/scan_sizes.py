@@ -1,7 +1,8 @@
-"""How large SCAN's backbone has to be: what each size finds against how quick it is, because it dominates scoring cost.
+"""Compares sizes of SCAN's backbone by the quality of the classes and by speed: it dominates the cost of scoring.
 
-Every size goes through SCAN's stages with a quarter of the recipe's epochs, and naive Bayes through the folds. Labels
-enter the table by naive Bayes alone; a size chosen by it was chosen on the patients that later figures are about.
+Every size is trained through all of SCAN's stages with a quarter of the recipe's epochs, and naive Bayes is
+cross-validated on its classes. Only naive Bayes uses labels; a size selected by its results was selected on the same
+patients as later results are reported on.
 """
 
 import logging
@@ -18,20 +19,21 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 
 from infer.errors import UsageError
+from train.core.arrays import Classes
 from train.core.files import write_table
 from train.core.fitting import FitRecipe
 from train.data.bags import CROP_SIZE, Bags
 from train.members.backbones import BACKBONES
 from train.members.naive_bayes import read_cell_classes, train_naive_bayes
 from train.members.recipes import BayesRecipe, ScanRecipe
-from train.members.scan.measures import Classes, Collapse
+from train.members.scan.measures import Collapse
 from train.members.scan.network import ScanNetwork, scan_dimensions
 from train.members.scan.stages import train_scan
 
 LOG = logging.getLogger("lympho")
 
-SHARE = 0.25  # of the recipe's epochs, in every stage
-SPEED_BATCH = 32  # pictures; scoring's default
+SHARE = 0.25  # fraction of the recipe's epochs, in every stage
+SPEED_BATCH = 32  # pictures, the default in scoring
 SPEED_ROUNDS = 5
 
 
@@ -47,23 +49,30 @@ def compare_sizes(
     reference: Classes | None = None,
     names: tuple[str, ...] = tuple(BACKBONES),
 ) -> pd.DataFrame:
-    """Train what is missing in RUN/sizes/NAME and return the table, kept in RUN/sizes/sizes.csv: a row a size.
+    """Train what is missing in RUN/sizes/NAME and return the table, one row per size; also in RUN/sizes/sizes.csv.
 
-    Columns: widths; input, pixels a side; parameters; pictures_per_second of a network of that size in evaluation mode,
-    all sizes measured in turn, so that their ratios hold on a busy machine; the last row of the size's own stage table
-    (agreement with reference and patients, neighbours of the own patient); out-of-fold balanced accuracy and AUC of
-    naive Bayes, and its AUC without sex, count and age; collapsed, why a size has no classes.
+    Columns: widths; input, pixels a side; parameters; pictures_per_second in evaluation mode, with all sizes measured
+    in turn so that their ratios are valid on a busy machine; the last row of the size's own stage table (agreement with
+    reference and patients, neighbours from the same patient); out-of-fold balanced accuracy and AUC of naive Bayes, and
+    its AUC without sex, count and age; collapsed, the reason if a size has no classes.
 
     Args:
-        reference: (N,) classes from elsewhere to agree with.
-        names: of BACKBONES.
+        bags: all patients.
+        folds: (P,) fold in which each patient is held out.
+        run: the run folder.
+        recipe: hyperparameters of SCAN, before the epochs are reduced.
+        bayes: hyperparameters of naive Bayes.
+        seed: random seed.
+        device: device to train on.
+        reference: (N,) reference classes from another source.
+        names: names in BACKBONES.
 
     Raises:
         UsageError: a name is not in BACKBONES.
     """
     unknown = [name for name in names if name not in BACKBONES]
     if unknown:
-        raise UsageError(f"no size is called {', '.join(unknown)}. Choose of {', '.join(BACKBONES)}")
+        raise UsageError(f"unknown size {', '.join(unknown)}. Choose from {', '.join(BACKBONES)}")
     rows = []
     for name in names:
         folder = run / "sizes" / name
@@ -87,7 +96,7 @@ def compare_sizes(
 
 
 def shortened(recipe: ScanRecipe) -> ScanRecipe:
-    """The recipe with a quarter of its epochs, one at least, in every stage."""
+    """The recipe with a quarter of its epochs, but at least one, in every stage."""
 
     def short(fit: FitRecipe) -> FitRecipe:
         return replace(fit, epochs=max(1, round(SHARE * fit.epochs)))
@@ -103,10 +112,13 @@ def shortened(recipe: ScanRecipe) -> ScanRecipe:
 def pictures_per_second(
     networks: dict[str, ScanNetwork], images: Tensor, device: torch.device, rounds: int = SPEED_ROUNDS
 ) -> dict[str, float]:
-    """Of each network in evaluation mode: the median of some rounds, in each of which every network has its turn.
+    """Speed of each network in evaluation mode: the median over rounds in which all networks run in turn.
 
     Args:
+        networks: the networks by name.
         images: (N, 112, 112, 3) uint8, one batch.
+        device: device to run on.
+        rounds: number of measured rounds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     with torch.inference_mode():
@@ -121,7 +133,7 @@ def pictures_per_second(
 
 
 def _found(bags: Bags, folds: npt.NDArray[np.int64], folder: Path, bayes: BayesRecipe) -> dict[str, object]:
-    """What a size's classes are and are good for, from its finished folder."""
+    """Quality of a size's classes, and naive Bayes' results on them, from its finished folder."""
     classes = read_cell_classes(folder / "scan" / "classes.csv", bags)
     table = train_naive_bayes(bags, classes, folds, folder / "naive_bayes", bayes)
     stages = pd.read_csv(folder / "scan" / "stages.csv")

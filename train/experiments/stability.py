@@ -1,8 +1,8 @@
-"""What steadies the mixture of experts: ways of training and of scoring compared on the report's split, several seeds.
+"""What stabilises the mixture of experts: training and scoring variants, on the report's split, with several seeds.
 
-The report saw validation swing from epoch to epoch. Ways of training (losses of the experts' own, a gate drawn to one
-half) need trainings of their own; weights averaged or last, the gate fitted late or jointly, pictures turned at test
-time and seeds averaged are measured on the same ones. No epoch is picked.
+In the report, validation metrics fluctuate from epoch to epoch. Training variants (own losses for the experts, a gate
+regularised towards one half) need their own trainings. Averaged or last weights, late or joint fit of the gate,
+test-time rotation and averaging over seeds are compared on the same trainings. No epoch is selected.
 """
 
 import logging
@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
+from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
-from train.core.curves import Curves, Floats, Indices
+from train.core.curves import Curves
 from train.core.files import write_table
 from train.core.fitting import Job
 from train.data.augment import turned_bags
@@ -27,8 +28,8 @@ from train.members.recipes import MoeRecipe
 
 LOG = logging.getLogger("lympho")
 
-WAYS = ["losses", "weights", "gate", "turned"]  # columns that name a way of training and scoring
-LOSSES = {  # weight of each expert's own loss, of the gate's distance from one half
+WAYS = ["losses", "weights", "gate", "turned"]  # columns that identify a training and scoring variant
+LOSSES = {  # weight of each expert's own loss, and of the gate's distance from one half
     "mixture alone": (0.0, 0.0),
     "each expert too": (1.0, 0.0),
     "each expert too, gate held": (1.0, 1.0),
@@ -38,11 +39,11 @@ LATE_STEPS, LATE_PULL = 500, 1.0
 
 
 def compare(bags: Bags, run: Path, recipe: MoeRecipe, seeds: range, device: torch.device) -> pd.DataFrame:
-    """Train what is missing in RUN/stability; write predictions.csv, and stability.csv, a row a way.
+    """Train what is missing in RUN/stability; write predictions.csv, and stability.csv with one row per variant.
 
-    Columns: auc, balanced_accuracy, log_loss as mean over seeds, with their standard deviation as ..._spread; the
-    same of the seeds' mean probability as seeds_averaged_...; swing, the standard deviation of validation balanced
-    accuracy over the second half of the epochs, mean over seeds.
+    Columns: auc, balanced_accuracy and log_loss as means over seeds, with their standard deviations as ..._spread; the
+    same metrics of the mean probability over seeds as seeds_averaged_...; swing, the standard deviation of validation
+    balanced accuracy over the second half of the epochs, averaged over seeds.
     """
     folder = run / "stability"
     folder.mkdir(exist_ok=True)
@@ -65,10 +66,10 @@ def compare(bags: Bags, run: Path, recipe: MoeRecipe, seeds: range, device: torc
 
 
 def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Figures of each way: a row for each combination of WAYS.
+    """Metrics of each variant: one row per combination of WAYS.
 
     Args:
-        predictions: WAYS, seed, patient_id, label, probability.
+        predictions: columns WAYS, seed, patient_id, label, probability.
     """
     rows = []
     for way, group in predictions.groupby(WAYS, sort=False):
@@ -84,7 +85,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _train(bags: Bags, split: Division, path: Path, recipe: MoeRecipe, seed: int, device: torch.device) -> None:
-    """Write the averaged network to the path, the last one beside it."""
+    """Write the network with averaged weights to the path, and the one with the last weights beside it."""
     if path.exists():
         return
     curves: Curves[MixtureOfExperts] = Curves(
@@ -98,7 +99,7 @@ def _train(bags: Bags, split: Division, path: Path, recipe: MoeRecipe, seed: int
 
 
 def _predictions(bags: Bags, split: Division, path: Path, recipe: MoeRecipe, device: torch.device) -> pd.DataFrame:
-    """Probabilities of the validation patients, each way; kept beside the network."""
+    """Probabilities of the validation patients for each variant; cached beside the network."""
     kept = path.with_suffix(".predictions.csv")
     if kept.exists():
         return pd.read_csv(kept, dtype={"patient_id": str}, keep_default_na=False)
@@ -109,7 +110,7 @@ def _predictions(bags: Bags, split: Division, path: Path, recipe: MoeRecipe, dev
         network = load_moe(file).to(device)
         means = {turned: mean_maps(network, of, split.validation, device) for turned, of in scored_bags.items()}
         for gate in ("joint", "late"):
-            if gate == "late":  # which leaves the encoder, and so the means, as they are
+            if gate == "late":  # does not change the encoder, so the mean maps remain valid
                 fit_clinical_side(network, bags, split.training, late, device)
                 network.eval()
             for turned, maps in means.items():

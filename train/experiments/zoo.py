@@ -1,8 +1,9 @@
-"""What the report tried around its baseline (sections 2.1 and 2.3): trained for comparison only, never exported.
+"""Networks that the report compared with its baseline (sections 2.1 and 2.3), trained only for comparison.
 
-One table of networks, one fold (the report's 80/20 split), one recipe for all of them. A network either judges single
-pictures, and a patient's probability is their mean, or pools a patient's pictures first and judges the patient. Both
-join the clinical values to the features before the last layers, as the baseline does.
+One table of networks, one fold (the report's 80/20 split), the same recipe for all of them; none is exported. A network
+either classifies single pictures, and a patient's probability is the mean over them, or pools a patient's pictures
+first and classifies the patient. Both concatenate the clinical values to the features before the last layers, as the
+baseline does.
 """
 
 import json
@@ -20,8 +21,9 @@ from torch.nn import functional
 from torchvision.models import resnet18, vgg
 
 from infer.errors import UsageError
+from train.core.arrays import Floats, Indices
 from train.core.checkpoint import load_dimensions, load_weights, save_network
-from train.core.curves import Curves, Floats, Indices
+from train.core.curves import Curves
 from train.core.files import write_table, write_text
 from train.core.fitting import FitRecipe, Job, fit, mixed_precision
 from train.core.seeds import seeded
@@ -36,46 +38,46 @@ from train.members.recipes import ALL_IMAGES
 
 CLINICAL = 3  # sex, count, age
 UNET_WIDTHS = (16, 32, 64, 128, 256)  # a quarter of the paper's
-ATTENTION = 128  # hidden units of the attention, as many as in Ilse et al.'s own code
+ATTENTION = 128  # hidden units of the attention, as in the code of Ilse et al.
 
 
 @dataclass(frozen=True)
 class ZooRecipe:
-    """How every network of the table is fitted, so that they differ in nothing else."""
+    """Hyperparameters shared by all networks of the table, so that only the architecture differs."""
 
     name: str
     fit: FitRecipe
-    batch_images: int = 128  # of networks that judge pictures; report, table 1
-    batch_patients: int = 8  # of networks that judge bags; report, table 1
+    batch_images: int = 128  # for networks that classify pictures; report, table 1
+    batch_patients: int = 8  # for networks that classify patients; report, table 1
     images_per_patient: int = ALL_IMAGES
     log_count: bool = False
     turns: bool = True  # flips and quarter turns
 
 
-FULL = ZooRecipe("full", FitRecipe(epochs=200, learning_rate=1e-3))  # the report's baseline; for a GPU
-TINY = ZooRecipe("tiny", FitRecipe(epochs=4, learning_rate=3e-4), images_per_patient=8, log_count=True)  # two cores
+FULL = ZooRecipe("full", FitRecipe(epochs=200, learning_rate=1e-3))  # as the report's baseline; for a GPU
+TINY = ZooRecipe("tiny", FitRecipe(epochs=4, learning_rate=3e-4), images_per_patient=8, log_count=True)  # for a CPU
 RECIPES = {recipe.name: recipe for recipe in (FULL, TINY)}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What one network is made of."""
+    """The modules of one network."""
 
     features: nn.Module  # normalised pixels (N, 3, 112, 112) -> (N, D)
-    head: nn.Module  # features and scaled clinical values, (N, D + 3) or (P, D + 3) -> logits of as many rows
-    pooling: nn.Module | None = None  # features (N, D), patient (N,), P -> (P, D); none: pictures are judged singly
+    head: nn.Module  # features and scaled clinical values, (N, D + 3) or (P, D + 3) -> logits, one row per row
+    pooling: nn.Module | None = None  # features (N, D), patient (N,), P -> (P, D); None: pictures classified singly
 
 
 @dataclass(frozen=True)
 class ZooDimensions:
-    """What a checkpoint needs to rebuild its network."""
+    """What is needed to rebuild the network from a checkpoint."""
 
-    name: str  # in NETWORKS
+    name: str  # name in NETWORKS
     log_count: bool = False
 
 
 class ZooNetwork(nn.Module):
-    """A network of the table: pictures and raw clinical values -> logits of each picture or of each patient."""
+    """A network of the table: pictures and raw clinical values -> logits per picture or per patient."""
 
     def __init__(self, dimensions: ZooDimensions) -> None:
         super().__init__()
@@ -89,16 +91,16 @@ class ZooNetwork(nn.Module):
 
     @property
     def family(self) -> str:
-        """`image`: logits are of pictures; `bag`: of patients."""
+        """`image`: logits per picture; `bag`: logits per patient."""
         return "bag" if self.pooling else "image"
 
     def forward(self, images: Tensor, patient: Tensor, clinical: Tensor) -> Tensor:
-        """Logits of the pictures (N, 2), or of the patients (P, 2) in the bag family.
+        """Logits per picture (N, 2), or per patient (P, 2) in the bag family.
 
         Args:
             images: (N, 112, 112, 3) uint8.
-            patient: (N,) int64, the row of `clinical` that goes with each picture; every row has one at least.
-            clinical: (P, 3) float32, raw.
+            patient: (N,) int64, row of `clinical` that belongs to each picture; every row has at least one picture.
+            clinical: (P, 3) float32, raw clinical values.
         """
         return self.judge(self.embed(images), patient, clinical)
 
@@ -107,7 +109,7 @@ class ZooNetwork(nn.Module):
         return self.features(self.normalise(images))  # type: ignore[no-any-return]
 
     def judge(self, features: Tensor, patient: Tensor, clinical: Tensor) -> Tensor:
-        """What forward gives, from the features (N, D)."""
+        """The same logits as forward, from the features (N, D)."""
         scaled = self.scale(clinical)  # (P, 3)
         if self.pooling:
             joined = torch.cat([self.pooling(features, patient, len(clinical)), scaled], dim=1)  # (P, D + 3)
@@ -138,9 +140,9 @@ class GatedAttention(nn.Module):
         return features.new_zeros(patients, features.shape[1]).index_add(0, patient, weighted)
 
     def weights(self, features: Tensor, patient: Tensor, patients: int) -> Tensor:
-        """Attention of each picture, a softmax within its patient: (N,), each patient's sum to 1."""
+        """Attention weight of each picture, a softmax over its patient's pictures: (N,), summing to 1 per patient."""
         score: Tensor = self.score(self.signal(features).tanh() * self.gate(features).sigmoid()).squeeze(1)  # (N,)
-        # The softmax is the same whatever is subtracted; a patient's highest score keeps the exponential finite.
+        # Subtracting a constant does not change the softmax; a patient's highest score keeps the exponential finite.
         still = score.detach()
         highest = still.new_full((patients,), -torch.inf).scatter_reduce(0, patient, still, "amax")  # (P,)
         exponential = (score - highest[patient]).exp()
@@ -156,33 +158,33 @@ def _baseline() -> Parts:
 def _vgg(configuration: str) -> Parts:
     """VGG's convolutions (Simonyan & Zisserman 2015; D has 16 layers, E 19), global average pooling, one linear layer.
 
-    VGG's own three fully connected layers want the 7 x 7 maps of a 224-pixel picture, where ours leaves 3 x 3, and
-    hold 124 of VGG-16's 138 million weights: half a gigabyte to store, learnt from 130 patients. Batch norm is
-    torchvision's variant: without it the paper had to start its deep networks from a shallower one's weights.
+    VGG's three fully connected layers expect the 7 x 7 maps of a 224-pixel picture; ours has 3 x 3. They also hold 124
+    of VGG-16's 138 million weights: half a gigabyte, learnt from 130 patients. Batch norm is torchvision's variant:
+    without it the paper had to initialise its deep networks with the weights of a shallower one.
     """
     convolutions = vgg.make_layers(vgg.cfgs[configuration], batch_norm=True)  # the layers of vgg16_bn, weights=None
     return Parts(_averaged(convolutions), nn.Linear(512 + CLINICAL, 2))
 
 
 def _resnet() -> Parts:
-    """ResNet-18 (He et al. 2016): torchvision's, from random weights, up to its average pooling."""
+    """torchvision's ResNet-18 (He et al. 2016) up to its average pooling, trained from scratch."""
     model = resnet18(weights=None)
     model.fc = nn.Identity()
     return Parts(model, nn.Linear(512 + CLINICAL, 2))
 
 
 def _unet() -> Parts:
-    """The contracting path of a U-Net (Ronneberger, Fischer & Brox 2015), slim, averaged over its deepest maps.
+    """The contracting path of a narrow U-Net (Ronneberger, Fischer & Brox 2015), averaged over its deepest maps.
 
-    Five levels of two 3x3 convolutions, max-pool between, twice as many channels each: the mixture's encoder, which
-    is built like it, with U-Net's widths. Unlike the paper's the convolutions are padded (unpadded, 112 pixels do not
-    last for five levels) and normalised by batch.
+    Five levels of two 3x3 convolutions with max-pool between, channels doubling at each level: the mixture's encoder,
+    which has the same structure, with U-Net's widths. Unlike in the paper the convolutions are padded (without padding
+    112 pixels are too few for five levels) and use batch norm.
     """
     return Parts(_averaged(Encoder(UNET_WIDTHS).blocks), nn.Linear(UNET_WIDTHS[-1] + CLINICAL, 2))
 
 
 def _pooled(pooling: Callable[[int], nn.Module]) -> Parts:
-    """The baseline, pooled after its first fully connected layer, where each picture has become one vector."""
+    """The baseline, pooled after its first fully connected layer, where each picture is a vector."""
     dimensions = BaselineDimensions()
     width, hidden = dimensions.hidden
     first = nn.Linear(dimensions.channels[1] * 25 * 25, width)
@@ -209,32 +211,32 @@ NETWORKS: dict[str, Callable[[], Parts]] = {
 
 @dataclass(frozen=True)
 class ZooBatch:
-    """Pictures of an epoch; the first three as ZooNetwork.forward takes them."""
+    """A batch of pictures; shapes of the first three fields as in ZooNetwork.forward."""
 
     images: Tensor
     patient: Tensor
     clinical: Tensor
-    labels: Tensor  # of each row of logits: (N,) or, in the bag family, (P,)
-    patients: Indices  # the same rows' patients, by their indices in the cohort
+    labels: Tensor  # label of each row of logits: (N,) or, in the bag family, (P,)
+    patients: Indices  # patient of each row of logits, as index in the cohort
 
 
 def compare(
     bags: Bags, run: Path, recipe: ZooRecipe, seed: int, device: torch.device, names: Sequence[str] = tuple(NETWORKS)
 ) -> pd.DataFrame:
-    """Train what is missing of some networks and return all that are finished, kept in RUN/zoo/zoo.csv.
+    """Train the given networks where missing, and return a table of all finished networks; also in RUN/zoo/zoo.csv.
 
-    A row a network: network, family (image or bag), parameters, epochs, recipe, validation_balanced_accuracy (of the
-    last epoch's weights), validation_auc (of the weights averaged over the last epochs, which the checkpoint holds),
-    best_epoch_balanced_accuracy_optimistic (its epoch is picked on the patients whose figure it is),
-    seconds_per_epoch (median, validation included), pictures_per_second (median, of training alone).
+    One row per network: network, family (image or bag), parameters, epochs, recipe, validation_balanced_accuracy (with
+    the last epoch's weights), validation_auc (with the weights averaged over the last epochs, as in the checkpoint),
+    best_epoch_balanced_accuracy_optimistic (the epoch is selected on the same patients), seconds_per_epoch (median,
+    with validation), pictures_per_second (median, training only).
 
     Raises:
-        UsageError: a name is not in NETWORKS, or RUN/zoo was trained by another recipe or seed.
+        UsageError: a name is not in NETWORKS, or RUN/zoo was trained with another recipe or seed.
         TrainingError: a loss is not finite.
     """
     unknown = [name for name in names if name not in NETWORKS]
     if unknown:
-        raise UsageError(f"no network is called {', '.join(unknown)}. Choose of {', '.join(NETWORKS)}")
+        raise UsageError(f"unknown network {', '.join(unknown)}. Choose from {', '.join(NETWORKS)}")
     folder = run / "zoo"
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, recipe, seed)
@@ -257,7 +259,7 @@ def compare(
 def train_network(
     name: str, bags: Bags, division: Division, recipe: ZooRecipe, job: Job, device: torch.device
 ) -> ZooNetwork:
-    """Train a network of the table on a division's training patients, its validation patients watched by epoch."""
+    """Train a network of the table on a division's training patients, scoring its validation patients every epoch."""
     seeded(job.seed, job.name)
     network = ZooNetwork(ZooDimensions(name, recipe.log_count)).to(device)
     network.scale.fit(torch.from_numpy(bags.clinical[division.training]).to(device))
@@ -279,21 +281,21 @@ def train_network(
         return functional.cross_entropy(logits, batch.labels, weights)
 
     def observe(net: ZooNetwork, epoch: int) -> dict[str, float]:
-        seconds = time.perf_counter() - begun  # before the validation patients are scored
+        seconds = time.perf_counter() - begun  # taken before validation
         return curves.observe(net, epoch) | {"training_seconds": seconds}
 
     return fit(network, batches, loss, recipe.fit, job, observe=observe)
 
 
 def load_zoo(path: Path) -> ZooNetwork:
-    """The network of a checkpoint, in evaluation mode."""
+    """Load the network from a checkpoint, in evaluation mode."""
     network = ZooNetwork(ZooDimensions(**load_dimensions(path)))
     load_weights(path, network)
     return network
 
 
 def score(network: ZooNetwork, bags: Bags, patients: Indices, device: torch.device) -> Floats:
-    """Probability of malignant on all pictures of each patient: (len(patients),); the network is in evaluation mode."""
+    """Probability of malignant from all pictures of each patient: (len(patients),). Needs evaluation mode."""
     result = np.empty(len(patients))
     with torch.inference_mode():
         for row, patient in enumerate(patients):
@@ -309,7 +311,7 @@ def score(network: ZooNetwork, bags: Bags, patients: Indices, device: torch.devi
 def _image_batches(
     bags: Bags, patients: Indices, recipe: ZooRecipe, rng: np.random.Generator, device: torch.device
 ) -> Iterator[ZooBatch]:
-    """Pictures of all patients mixed, each with a row of clinical values of its own."""
+    """Batches of pictures of all patients, shuffled, each picture with its own row of clinical values."""
     chosen = np.concatenate(bags.sample(patients, recipe.images_per_patient, rng))
     owner = bags.patient_of_image()
     for indices in batches_of(rng.permutation(chosen), recipe.batch_images):
@@ -319,7 +321,7 @@ def _image_batches(
 def _bag_batches(
     bags: Bags, patients: Indices, recipe: ZooRecipe, rng: np.random.Generator, device: torch.device
 ) -> Iterator[ZooBatch]:
-    """Whole patients, their pictures one after the other."""
+    """Batches of whole patients, with the pictures of each patient in sequence."""
     for group in batches_of(rng.permutation(patients), recipe.batch_patients):
         chosen = bags.sample(group, recipe.images_per_patient, rng)
         row = np.repeat(np.arange(len(group)), [len(part) for part in chosen])
@@ -361,9 +363,9 @@ def _row(path: Path, bags: Bags, split: Division, recipe: ZooRecipe, device: tor
 
 
 def _claim(folder: Path, recipe: ZooRecipe, seed: int) -> None:
-    """Note what trains in a folder: rows of other recipes would stand beside each other as if they were comparable."""
+    """Record recipe and seed of a folder, or refuse others: rows of different recipes would not be comparable."""
     path, facts = folder / "recipe.json", json.dumps({**asdict(recipe), "seed": seed}, indent=1)
     if not path.exists():
         write_text(path, facts)
     elif path.read_text() != facts:
-        raise UsageError(f"{folder}: was trained by another recipe or seed, see {path.name}. Choose another run folder")
+        raise UsageError(f"{folder}: trained with another recipe or seed, see {path.name}. Choose another run folder")

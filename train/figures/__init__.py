@@ -1,4 +1,4 @@
-"""The report's tables and figures, redrawn from a run folder alone: `python -m train figures PATIENTS RUN`.
+"""The report's tables and figures, redrawn only from a run folder: `python -m train figures PATIENTS RUN`.
 
-Each file reads what a stage left in the run folder and writes a PNG and the numbers behind it as CSV into RUN/figures.
+Each module reads the results of a stage from the run folder and writes a PNG, and its numbers as CSV, to RUN/figures.
 """

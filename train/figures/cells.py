@@ -1,4 +1,4 @@
-"""Pictures of cells: what segmentation keeps (report, figure 4), and samples of each unsupervised class (figure 5)."""
+"""Pictures of cells: segmentation (report, figure 4) and samples of each unsupervised class (figure 5)."""
 
 from pathlib import Path
 
@@ -8,25 +8,25 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from infer.errors import UsageError
+from train.core.arrays import Pixels
 from train.core.files import write_table, written_whole
 from train.data.bags import Bags
 from train.data.segmentation import before_and_after
 
-SAMPLES = 10  # pictures a class
-SEGMENTED = 6  # pictures before and after
-GAP = 4  # px of white between pictures
-MARGIN = 40  # px for a row's name
-Pixels = npt.NDArray[np.uint8]
+SAMPLES = 10  # pictures per class
+SEGMENTED = 6  # pictures shown before and after segmentation
+GAP = 4  # px, white space between pictures
+MARGIN = 40  # px, for the name of a row
 
 
 def draw_segmentation(bags: Bags, folder: Path, seed: int) -> None:
-    """Write figure-04: some pictures and what segmentation keeps of them, drawn at random, not chosen.
+    """Write figure-04: some pictures before and after segmentation, drawn at random, not hand-picked.
 
     Raises:
-        UsageError: the run's pictures are segmented already.
+        UsageError: the run's pictures are already segmented.
     """
     if bags.facts.get("segmented") == "yes":
-        raise UsageError("figure 4 shows pictures before segmentation: draw it from a run without --segment")
+        raise UsageError("figure 4 needs pictures before segmentation: draw it from a run without --segment")
     chosen = np.random.default_rng(seed).choice(len(bags.crops), min(SEGMENTED, len(bags.crops)), replace=False)
     pairs = [before_and_after(bags.crops[index].cpu().numpy()) for index in sorted(chosen)]
     _save(tile([pairs[start : start + 2] for start in range(0, len(pairs), 2)]), folder / "figure-04-segmentation.png")
@@ -34,10 +34,10 @@ def draw_segmentation(bags: Bags, folder: Path, seed: int) -> None:
 
 
 def draw_contact_sheet(bags: Bags, run: Path, folder: Path, seed: int) -> None:
-    """Write figure-05: a row a class, in order, its number beside it, its pictures drawn at random, not chosen.
+    """Write figure-05: one row per class, in order, with its number; pictures are drawn at random, not hand-picked.
 
     Raises:
-        UsageError: SCAN has not run.
+        UsageError: SCAN has not been trained.
     """
     path = run / "scan" / "classes.csv"
     if not path.exists():
@@ -51,14 +51,14 @@ def draw_contact_sheet(bags: Bags, run: Path, folder: Path, seed: int) -> None:
 
 
 def samples(classes: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.int64]]:
-    """For each class that has pictures, in order, the indices of up to SAMPLES of them."""
+    """For each non-empty class, in order, the indices of up to SAMPLES pictures."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(classes == index) for index in np.unique(classes)]
     return [rng.choice(some, min(SAMPLES, len(some)), replace=False) for some in members]
 
 
 def tile(rows: list[list[Pixels]]) -> Pixels:
-    """Rows of pictures of one size on white: (sheet height, sheet width, 3)."""
+    """Arrange rows of equally sized pictures on white: (sheet height, sheet width, 3)."""
     height, width = rows[0][0].shape[:2]
     longest = max(len(row) for row in rows)
     sheet = np.full(((height + GAP) * len(rows) - GAP, (width + GAP) * longest - GAP, 3), 255, dtype=np.uint8)
@@ -70,7 +70,7 @@ def tile(rows: list[list[Pixels]]) -> Pixels:
 
 
 def _margin(names: list[str], height: int) -> Pixels:
-    """A name beside each row of pictures of that height: (sheet height, MARGIN, 3)."""
+    """A margin with a name for each row of pictures of this height: (sheet height, MARGIN, 3)."""
     margin = Image.new("RGB", (MARGIN, (height + GAP) * len(names) - GAP), "white")
     draw = ImageDraw.Draw(margin)
     for row, name in enumerate(names):

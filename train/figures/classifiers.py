@@ -1,4 +1,4 @@
-"""Box plot of scikit-learn's classifiers against the baseline's level (report, figure 6)."""
+"""Box plot of scikit-learn's classifiers compared with the baseline (report, figure 6)."""
 
 import json
 from dataclasses import dataclass
@@ -21,29 +21,29 @@ COLOUR, HIGHLIGHT, BASELINE_COLOUR = "#c9d3de", "#e08a2e", "#b3202c"
 
 @dataclass(frozen=True)
 class Boxes:
-    """What is drawn, best first."""
+    """The data of the plot, best classifier first."""
 
     names: list[str]  # C classifiers
     accuracies: npt.NDArray[np.float64]  # (C, folds) balanced accuracies
     protocol: str
-    baseline: float | None  # mean of its folds' balanced accuracies; None where the run has none
-    baseline_is: str  # where that comes from, in words
+    baseline: float | None  # mean balanced accuracy over its folds; None if the run has no baseline
+    baseline_is: str  # description of where that comes from
 
 
 def draw_classifiers(run: Path, path: Path) -> None:
-    """Write the box plot as PNG, from the tables in the run folder alone.
+    """Write the box plot as PNG, only from the tables in the run folder.
 
     Raises:
-        UsageError: the classifiers were not compared there.
+        UsageError: the run folder has no comparison of classifiers.
     """
     save(box_plot(read_boxes(run)), path)
 
 
 def read_boxes(run: Path) -> Boxes:
-    """Classifiers by falling median, then mean, then by name.
+    """Read the classifiers, sorted by decreasing median, then decreasing mean, then name.
 
     Raises:
-        UsageError: the classifiers were not compared there.
+        UsageError: the run folder has no comparison of classifiers.
     """
     path = run / FOLDER / SCORES_FILE
     if not path.exists():
@@ -57,7 +57,7 @@ def read_boxes(run: Path) -> Boxes:
 
 
 def box_plot(boxes: Boxes) -> Figure:
-    """A box a classifier, the best at the top, a point a fold, and the baseline as a line."""
+    """One box per classifier, the best at the top, one point per fold, and the baseline as a line."""
     number = len(boxes.names)
     figure = Figure(figsize=(9, 2 + 0.24 * number), layout="constrained")
     axes = figure.add_subplot()
@@ -68,7 +68,7 @@ def box_plot(boxes: Boxes) -> Figure:
         orientation="horizontal",
         widths=0.7,
         patch_artist=True,
-        showfliers=False,  # every fold has its point
+        showfliers=False,  # every fold is drawn as a point anyway
         tick_labels=boxes.names,
         medianprops={"color": "black", "gid": "median"},
     )
@@ -90,14 +90,14 @@ def box_plot(boxes: Boxes) -> Figure:
 def _title(boxes: Boxes) -> str:
     scaling = {"report": "scaled over all patients, optimistic", "honest": "scaled inside the fold"}
     how = f"{boxes.accuracies.shape[1]}-fold, {boxes.protocol} protocol ({scaling.get(boxes.protocol, 'unknown')})"
-    without = "" if boxes.baseline is not None else "\nno baseline in this run: its level is not drawn"
-    return f"scikit-learn classifiers on 21 features a patient\n{how}{without}"
+    without = "" if boxes.baseline is not None else "\nno baseline in this run: its line is not drawn"
+    return f"scikit-learn classifiers on 21 features per patient\n{how}{without}"
 
 
 def _baseline_level(run: Path) -> tuple[float | None, str]:
-    """Mean over the folds of the baseline's balanced accuracy at .5, and of which folds; None where it is not trained.
+    """Mean over folds of the baseline's balanced accuracy at threshold .5, and which folds; None if it is not trained.
 
-    Out of fold where there is such a baseline, else under the report's protocol.
+    Out-of-fold predictions if there are any, else the results under the report's protocol.
     """
     path, reported = run / "baseline" / "out_of_fold.csv", run / "report" / "metrics.json"
     if path.exists():

@@ -16,7 +16,7 @@ GROUPS = {"all": NEUTRAL, "reactive": REACTIVE, "malignant": MALIGNANT}
 
 
 def draw_cohort(run: Path, folder: Path) -> None:
-    """Write figure-02 and figure-03, and their bars as CSV: column, from, to, all, reactive, malignant."""
+    """Write figure-02 and figure-03, and their bins as CSV: column, from, to, all, reactive, malignant."""
     patients = pd.read_csv(run / "crops" / "patients.csv", dtype={"patient_id": str}, keep_default_na=False)
     bars = histograms(patients)
     write_table(folder / "figure-02-03-histograms.csv", bars)
@@ -25,7 +25,7 @@ def draw_cohort(run: Path, folder: Path) -> None:
 
 
 def histograms(patients: pd.DataFrame) -> pd.DataFrame:
-    """Counts of patients a bar; every patient is in one bar of each column."""
+    """Number of patients per bin; every patient is in exactly one bin of each column."""
     parts = []
     for column in TITLES:
         values = patients[column].to_numpy(np.float64)
@@ -41,9 +41,9 @@ def histograms(patients: pd.DataFrame) -> pd.DataFrame:
 def _edges(column: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if column == "sex":
         return np.array([-0.5, 0.5, 1.5])
-    if column == "lymph_count":  # most counts lie in the lowest tenth of their range
+    if column == "lymph_count":  # log scale: most counts are in the lowest tenth of their range
         edges = np.geomspace(values.min(), values.max(), BINS + 1)
-        edges[[0, -1]] = values.min(), values.max()  # rounding must not lose the outermost patients
+        edges[[0, -1]] = values.min(), values.max()  # rounding must not exclude the outermost patients
         return edges
     return np.linspace(values.min(), values.max(), BINS + 1)
 

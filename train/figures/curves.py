@@ -23,7 +23,7 @@ def draw_curves(run: Path, folder: Path) -> None:
     """Write figures 7 to 10 from the report protocol's split, and all curves as one CSV.
 
     Raises:
-        UsageError: the report protocol has not run.
+        UsageError: the report protocol has not been run.
     """
     histories = read_histories(run)
     write_table(folder / "figure-07-10-curves.csv", pd.concat(histories, names=["model"]).reset_index(level=0))
@@ -32,10 +32,10 @@ def draw_curves(run: Path, folder: Path) -> None:
 
 
 def read_histories(run: Path) -> dict[str, pd.DataFrame]:
-    """Each model's history on the split, a row an epoch.
+    """Read each model's training history on the split, one row per epoch.
 
     Raises:
-        UsageError: the report protocol has not run.
+        UsageError: the report protocol has not been run.
     """
     histories = {}
     for model in MODELS:
@@ -57,5 +57,5 @@ def _figure(histories: dict[str, pd.DataFrame], column: str, label: str) -> Figu
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[0].legend()
-    figure.suptitle(f"80/20 split, seed 42 ({OPTIMISTIC}; training figures are taken while the epoch runs)", fontsize=9)
+    figure.suptitle(f"80/20 split, seed 42 ({OPTIMISTIC}; training metrics are collected during the epoch)", fontsize=9)
     return figure

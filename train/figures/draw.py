@@ -1,4 +1,4 @@
-"""Draws every figure that a run folder has the data for, and says what is missing for the others."""
+"""Draws every figure for which the run folder has data, and reports what is missing for the others."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from train.figures.table import write_table_2
 
 
 def draw_all(run: Path, seed: int) -> list[str]:
-    """Write table 2 and figures 2 to 10 into RUN/figures, and return the names of the files there.
+    """Write table 2 and figures 2 to 10 to RUN/figures, and return the file names in that folder.
 
     Raises:
-        UsageError: something has not been trained or measured yet; every such step is named, the rest is drawn.
+        UsageError: some results are missing; the message lists all missing steps, and the other figures are drawn.
     """
     bags = load_crops(run)
     folder = run / "figures"

@@ -1,4 +1,4 @@
-"""Table 2: balanced accuracies under the report protocol beside what the report states."""
+"""Table 2: balanced accuracies under the report protocol, next to those stated in the report."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ COLUMNS = ("training", "validation", "folds_mean", "folds_spread")
 
 
 def write_table_2(run: Path, folder: Path) -> pd.DataFrame:
-    """Write table-2.csv and table-2.md. The report's test column is left out: nobody has those labels.
+    """Write table-2.csv and table-2.md. The report's test column is omitted: those labels are not public.
 
     Raises:
-        UsageError: the report protocol has not run.
+        UsageError: the report protocol has not been run.
     """
     path = run / "report" / "metrics.json"
     if not path.exists():
@@ -35,7 +35,7 @@ def write_table_2(run: Path, folder: Path) -> pd.DataFrame:
 
 
 def _markdown(table: pd.DataFrame, facts: dict[str, object]) -> str:
-    """The same for people, the protocol's weakness said above it."""
+    """The table as Markdown, preceded by a note on the protocol's weakness."""
     head = f"Balanced accuracy, {facts['patients']} patients, recipe {facts['recipe']}, seed {facts['seed']}.\n"
     lines = [
         head,

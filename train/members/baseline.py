@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.core.arrays import Floats, Indices
 from train.core.checkpoint import load_dimensions, load_weights, save_network
-from train.core.curves import Curves, Floats, Indices
+from train.core.curves import Curves
 from train.core.fitting import Job, fit
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip

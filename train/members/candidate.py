@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+from train.core.arrays import Floats, Indices
 
 PROBABILITY = "probability"
 

@@ -10,9 +10,7 @@ import numpy.typing as npt
 from sklearn.naive_bayes import GaussianNB
 
 from infer.members.features import COUNT
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+from train.core.arrays import Floats, Indices
 
 
 def count_floor(mean: Floats, variance: Floats) -> float:

@@ -7,18 +7,15 @@ trust that expert too much. This gate is fitted only on inner out-of-fold probab
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
 from infer.bundle.manifest import Calibration
 from infer.scoring.ensemble import calibrated_logit
+from train.core.arrays import Floats, Indices
 from train.core.calibration import fit_calibration
 from train.core.threads import on_one_thread
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 # Candidate strengths of the regularisation of the gate towards one half, from almost none to one that dominates. They
 # were fixed before any of them was tried.

@@ -19,6 +19,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.core.arrays import Floats, Indices
 from train.core.calibration import CLIP
 from train.core.checkpoint import load_dimensions, load_weights, save_network
 from train.core.files import write_table
@@ -47,9 +48,6 @@ LIMIT = float(logit(1 - CLIP))  # an expert's logit is clipped to +-LIMIT before
 BUFFERS = {  # naive Bayes (reactive, malignant), calibration of each expert, gate
     "log_prior": (2,), "mean": (2, 3), "variance": (2, 3), "floor": (), "slope": (2,), "intercept": (2,), "gate": (6,)
 }  # fmt: skip
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Logistic regression on patient features; hyperparameters are chosen by cross-validation on the training patients."""
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -10,10 +9,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from train.core.arrays import Floats, Indices
 from train.core.threads import on_one_thread
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 COMPONENTS = (10, 30)  # candidate numbers of principal components
 STRENGTHS = (0.03, 0.3, 3.0)  # candidate values of scikit-learn's C

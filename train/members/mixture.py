@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from train.core.arrays import Floats, Indices
 from train.core.batch_norm import recalibrate
 from train.core.checkpoint import load_dimensions, load_weights, save_network
-from train.core.curves import MALIGNANT_WEIGHT, Curves, Floats, Indices
+from train.core.curves import MALIGNANT_WEIGHT, Curves
 from train.core.files import write_table
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded

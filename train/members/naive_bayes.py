@@ -15,9 +15,10 @@ from sklearn.naive_bayes import GaussianNB
 from infer.errors import LymphoError, UsageError
 from infer.members.features import COUNT, OUTLIER_QUANTILE, base_features, with_outliers
 from infer.members.naive_bayes import NaiveBayes, malignant_probability
+from train.core.arrays import Floats, Indices
 from train.core.files import write_table, write_text
 from train.data.bags import Bags
-from train.members.candidate import Candidate, Floats, Indices
+from train.members.candidate import Candidate
 from train.members.count_floor import count_floor
 from train.members.recipes import BayesRecipe
 from train.members.scan.stages import train_scan
@@ -193,7 +194,7 @@ def protocol_smoothing(protocol: str, recipe: BayesRecipe) -> float:
 
 
 def report_folds(labels: npt.NDArray[np.int64]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Training and held-out indices of the report's 5 stratified folds: seed 42, in the order of the annotation file."""
+    """Training and held-out indices of the report's 5 stratified folds: seed 42, order of the annotation file."""
     return list(StratifiedKFold(5, shuffle=True, random_state=REPORT_SEED).split(labels, labels))
 
 

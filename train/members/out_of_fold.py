@@ -11,14 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from train.core.arrays import Indices
 from train.core.curves import MALIGNANT_WEIGHT
 from train.core.files import write_table
 from train.data.bags import Bags
 from train.data.folds import FOLDS
 
 LOG = logging.getLogger("lympho")
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from train.core.arrays import Classes, Indices
 from train.data.bags import Bags
-from train.members.candidate import Indices, Model
+from train.members.candidate import Model
 from train.members.recipes import Recipe
 
-Classes = npt.NDArray[np.int64]  # (N,) cell class of each picture
 OUT_OF_FOLD = "out_of_fold.csv"
 
 

@@ -1,1 +1,1 @@
-"""The nested protocol: whatever is fitted or chosen is fitted or chosen inside the outer training fold."""
+"""Nested cross-validation: everything is fitted and selected inside the outer training folds."""

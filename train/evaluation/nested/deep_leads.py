@@ -1,15 +1,15 @@
-"""Leads that are fine-tuned networks: hours on two cores, minutes on a GPU, so they come by --deep-leads alone."""
+"""Leads that are fine-tuned networks: hours on two cores, minutes on a GPU, so they run only with --deep-leads."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
 from train.core.fitting import Job
 from train.data.bags import Bags
 from train.evaluation.nested import finetuned
-from train.evaluation.nested.plan import Floats, Indices
 from train.evaluation.nested.stacking import Stack
 from train.members import registry
 from train.members.candidate import Candidate
@@ -19,7 +19,7 @@ DEEP_GATES = {"gate: fine-tuned or clinical": ("fine-tuned", "clinical logistic"
 
 
 def deep_ensembles() -> dict[str, Stack]:
-    """Ensembles of which fine-tuned networks are a part."""
+    """Ensembles that include fine-tuned networks."""
     return {
         "moe + fine-tuned": Stack(("moe", "fine-tuned")),
         "ensemble + fine-tuned": Stack((*registry.names(), "fine-tuned")),
@@ -27,12 +27,12 @@ def deep_ensembles() -> dict[str, Stack]:
 
 
 def deep_leads(bags: Bags, seed: int, device: torch.device) -> list[Candidate]:
-    """Every way of fine-tuning."""
+    """All fine-tuning variants."""
     return [finetuned_member(bags, title, way, seed, device) for title, way in FINE_TUNED.items()]
 
 
 def finetuned_member(bags: Bags, title: str, recipe: FineTunedRecipe, seed: int, device: torch.device) -> Candidate:
-    """EfficientNet-Lite0 trained on what the clinical values leave open."""
+    """EfficientNet-Lite0, fine-tuned on what the clinical values do not explain."""
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
         job = Job(f"nested {checkpoint.stem}", checkpoint, seed)

@@ -1,4 +1,4 @@
-"""The nested protocol from end to end: members, folds, predictions, tables, and the facts printed above them."""
+"""The nested protocol from start to finish: members, folds, predictions, tables, and the facts printed above them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,31 +33,31 @@ FOLDER, INDUCTIVE_FOLDER = "nested", "nested_inductive"
 
 @dataclass(frozen=True)
 class NestedOptions:
-    """What a call of the protocol is asked for.
+    """Options of a call of the protocol.
 
     Raises:
-        UsageError: leads are to be inductive, or deep ones to come alone.
+        UsageError: leads are combined with inductive, or deep leads are requested without leads.
     """
 
-    repeats: int  # of what trains quickly; the rest is in the first alone
-    part: tuple[int, int] | None = None  # train the first of so many shares, counted from 1, and stop
-    inductive: bool = False  # SCAN and SimCLR on each fold's own pictures, not once on everybody's
-    leads: bool = False  # also what was tried to go past the report's models
-    deep: bool = False  # of that also fine-tuned networks
+    repeats: int  # for models that train quickly; slow ones are evaluated only in the first repeat
+    part: tuple[int, int] | None = None  # (i, n): train only share i of n, counted from 1, and stop
+    inductive: bool = False  # train SCAN and SimCLR on each fold's training pictures, not once on all pictures
+    leads: bool = False  # also evaluate the leads tried for improving on the report's models
+    deep: bool = False  # with leads, also fine-tuned networks
 
     def __post_init__(self) -> None:
         if self.inductive and self.leads:
-            raise UsageError("--leads uses SCAN as trained on everybody's pictures: leave --inductive out")
+            raise UsageError("--leads uses SCAN as trained on all pictures and cannot be combined with --inductive")
         if self.deep and not self.leads:
-            raise UsageError("--deep-leads come on top of --leads: give both")
+            raise UsageError("--deep-leads requires --leads: give both")
 
 
 def evaluate_nested(
     bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, options: NestedOptions
 ) -> str:
-    """Train what is missing in RUN/nested and return the report as Markdown, empty for a share alone.
+    """Train what is missing in RUN/nested and return the report as Markdown; empty if only a share was trained.
 
-    It is written there, an inductive one in RUN/nested_inductive.
+    The report is also written to RUN/nested, or to RUN/nested_inductive for an inductive evaluation.
 
     Raises:
         UsageError: SCAN has not been trained in this run folder.

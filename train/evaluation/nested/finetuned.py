@@ -1,8 +1,8 @@
-"""The ImageNet member fine-tuned: EfficientNet-Lite0 trained on what the clinical values leave open. A lead, for a GPU.
+"""EfficientNet-Lite0 fine-tuned on what the clinical values do not explain. A lead, for a GPU.
 
-A logistic regression on sex, age and count is fitted first and then held. The network adds to its logit, so a
-patient whom the count gives away teaches it little, and the grey zone much. Its own part is linear in the mean of a
-patient's pictures: the mean of one number a picture.
+A logistic regression on sex, age and count is fitted first and then frozen. The network adds to its logit, so patients
+with an obvious count contribute little to training, and the grey zone contributes much. The network's contribution is
+linear in a patient's mean features: it is the mean of one number per picture.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.core.arrays import Floats, Indices
 from train.core.batch_norm import recalibrate
 from train.core.checkpoint import load_dimensions, load_weights
-from train.core.curves import Floats, Indices
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import random_view
@@ -32,7 +32,7 @@ CLINICAL_STRENGTH = 3.0  # scikit-learn's C
 
 
 class FineTuned(nn.Module):
-    """A patient's logit: the clinical part, and the mean of what its pictures add."""
+    """A patient's logit: the clinical part plus the mean contribution of the pictures."""
 
     def __init__(self, dimensions: ImageNetDimensions) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class FineTuned(nn.Module):
 
 
 def train_network(bags: Bags, patients: Indices, recipe: FineTunedRecipe, job: Job, device: torch.device) -> FineTuned:
-    """Train on some patients: the averaged weights, batch norm's statistics of those patients' pictures."""
+    """Train on the given patients; the result has averaged weights and recomputed batch norm statistics."""
     seeded(job.seed, job.name)
     network = FineTuned(ImageNetDimensions(recipe.input_size))
     network.pictures.embedding.load_state_dict(load_embedding().state_dict())
@@ -78,14 +78,14 @@ def train_network(bags: Bags, patients: Indices, recipe: FineTunedRecipe, job: J
 
 
 def load_finetuned(path: Path) -> FineTuned:
-    """The network of a checkpoint, in evaluation mode."""
+    """Load the network from a checkpoint, in evaluation mode."""
     network = FineTuned(ImageNetDimensions(**load_dimensions(path)))
     load_weights(path, network)
     return network
 
 
 def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
-    """Score patients on all their pictures: probability, and as pictures_only what the pictures add, each (P,)."""
+    """Score patients on all their pictures: probability, and pictures_only from the pictures' part alone, each (P,)."""
     network = load_finetuned(path).to(device)
     clinical = torch.from_numpy(bags.clinical[patients]).to(device)
     with torch.inference_mode():
@@ -95,6 +95,6 @@ def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> 
 
 
 def picture_logits(network: FineTuned, bags: Bags, patient: int, device: torch.device) -> Tensor:
-    """What each picture of a patient adds to its logit: (n,)."""
+    """Contribution of each picture to a patient's logit: (n,)."""
     crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
     return torch.cat([network.pictures(images.to(device)) for images in in_batches(crops)])

@@ -1,4 +1,4 @@
-"""Cell classes and SimCLR features for a model of some patients, SCAN trained on their pictures alone."""
+"""Cell classes and SimCLR features from a SCAN trained only on the pictures of a model's training patients."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 
 from infer.members.features import cell_classes
+from train.core.arrays import Classes, Floats, Indices
 from train.core.files import held, written_whole
 from train.data.bags import Bags
 from train.evaluation.nested.leads import clinical_features
-from train.evaluation.nested.plan import Floats, Indices
 from train.members.candidate import Candidate
 from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
 from train.members.recipes import ScanRecipe
@@ -28,25 +28,23 @@ LOG = logging.getLogger("lympho")
 
 ATTEMPTS = 3
 
-Classes = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Look:
-    """What SCAN, trained on some patients, sees in everybody's pictures."""
+    """The output, for all pictures, of a SCAN trained on some patients."""
 
-    classes: Classes  # (N,)
-    simclr: npt.NDArray[np.float32]  # (P, 512) mean and dispersion of the pretext's features over a patient's pictures
+    classes: Classes  # (N,) cell classes
+    simclr: npt.NDArray[np.float32]  # (P, 512) mean and standard deviation of the pretext's features per patient
 
 
 Looker = Callable[[Indices], Look]
 
 
 def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: torch.device) -> Looker:
-    """A function from training patients to what SCAN makes of everybody, trained on the former's pictures alone.
+    """A function from training patients to the output for all patients of a SCAN trained only on their pictures.
 
-    Each set of patients is trained once, in a folder named by it, and what was seen is kept there. Where SCAN collapses
-    it is trained from the next seed, ATTEMPTS times in all.
+    SCAN is trained once for each set of patients, in a folder named by their hash, and its output is cached there. If
+    SCAN collapses it is trained with the next seed, at most ATTEMPTS times in total.
     """
 
     def looks(training: Indices) -> Look:
@@ -54,7 +52,7 @@ def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, dev
         own = folder / hashlib.sha256(json.dumps(some.patient_ids).encode()).hexdigest()[:16]
         path = own / "looked.npz"
         own.mkdir(parents=True, exist_ok=True)
-        with held(own / "lock"):  # another member's task may want the same training in another call
+        with held(own / "lock"):  # a task of another member may need the same training in another process
             if not path.exists():
                 _keep(path, _look(bags, _trained(some, own, recipe, seed, device), device))
         with np.load(path) as kept:
@@ -64,7 +62,7 @@ def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, dev
 
 
 def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]) -> Candidate:
-    """`leads.embedded` with dispersion, on features that SimCLR learnt from the training patients' pictures alone."""
+    """`leads.embedded` with dispersion, on SimCLR features learnt only from the training patients' pictures."""
     clinical = clinical_features(bags)
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
@@ -96,7 +94,7 @@ def _trained(some: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: to
     """The run folder of the first attempt that did not collapse.
 
     Raises:
-        Collapse: every attempt did.
+        Collapse: all attempts collapsed.
     """
     for attempt in range(ATTEMPTS):
         run = folder / f"attempt-{attempt}"
@@ -107,5 +105,5 @@ def _trained(some: Bags, folder: Path, recipe: ScanRecipe, seed: int, device: to
         except Collapse as error:
             LOG.warning("nested: SCAN on %d patients, seed %d: %s", len(some), seed + attempt, error)
     raise Collapse(
-        f"nested: SCAN collapsed on {len(some)} patients from {ATTEMPTS} seeds. Train longer, or transductively"
+        f"nested: SCAN collapsed on {len(some)} patients with {ATTEMPTS} seeds. Train longer or omit --inductive"
     )

@@ -1,7 +1,7 @@
-"""Leads that may go past the report's models: features of a patient, each behind the same door as the members.
+"""Leads: simple models that might improve on the report's, with the same interface as the members.
 
-All are cheap, so all appear in the nested protocol's tables, whether they help or not. Where a lead has numbers to
-choose, they are chosen by cross-validation inside whatever it is trained on.
+All are cheap, so all of them appear in the tables of the nested protocol, whether they help or not. Hyperparameters are
+chosen by cross-validation inside the training patients.
 """
 
 from collections.abc import Callable
@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.core.arrays import Floats, Indices
 from train.data.bags import Bags
 from train.data.inputs import KNOT, bent_features
-from train.evaluation.nested.plan import Floats, Indices
 from train.members.candidate import Candidate
 from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
 
-Pictures = npt.NDArray[np.float32]  # (N, D) embedding of each picture
+Pictures = npt.NDArray[np.float32]  # (N, D) embedding of every picture
 
 
 def clinical_interplay(bags: Bags) -> Candidate:
-    """Logistic regression on sex, log count, age, their products and squares: are they more than a sum?"""
+    """Logistic regression on sex, log count, age and interactions and squares: do these add to the linear terms?"""
     sex, count, age = clinical_features(bags).T
     features = np.stack([sex, count, age, count * age, count**2, age**2], axis=1)
     return Candidate("clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0))
 
 
 def clinical_bent(bags: Bags) -> Candidate:
-    """Logistic regression on sex, age, and the count with a bend (train/data/inputs.py)."""
+    """Logistic regression on sex, age and the piecewise-linear log count (train/data/inputs.py)."""
     facts = {"strengths": STRENGTHS, "knot": KNOT}
     return Candidate("clinical, bent count", facts, _logistic(_bent(bags), bags.labels, 0))
 
@@ -41,10 +41,12 @@ def embedded(
     """Logistic regression on sex, log count, age and the principal components of a patient's mean embedding.
 
     Args:
-        pictures: (N, D) embedding of each picture.
-        facts: where it comes from.
-        dispersion: whether each feature's standard deviation over the patient's pictures joins its mean.
-        bent: whether the count has a bend.
+        bags: all patients.
+        name: name of the lead.
+        pictures: (N, D) embedding of every picture.
+        facts: origin of the embedding.
+        dispersion: whether to add each feature's standard deviation over the patient's pictures.
+        bent: whether to use the piecewise-linear log count.
     """
     clinical = _bent(bags) if bent else clinical_features(bags)
     parts = [bags.means(pictures)]
@@ -56,10 +58,14 @@ def embedded(
 
 
 def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: dict[str, str]) -> Candidate:
-    """Logistic regression on sex, log count, age and the square roots of the shares of each cell class.
+    """Logistic regression on sex, log count, age and the square root of the share of each cell class.
 
     Args:
-        classes: (N,) of each picture, below `number`.
+        bags: all patients.
+        name: name of the lead.
+        classes: (N,) class of each picture, 0 to number - 1.
+        number: number of classes.
+        facts: origin of the classes.
     """
     shares = np.stack([np.bincount(classes[a:b], minlength=number) / (b - a) for a, b in bags.ranges()])
     features = np.concatenate([clinical_features(bags), np.sqrt(shares)], axis=1)
@@ -67,9 +73,9 @@ def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: di
 
 
 def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]) -> Candidate:
-    """Logistic regression on sex, log count, age and how alike a patient's cells are: clones are of one kind.
+    """Logistic regression on sex, log count, age and the similarity of a patient's cells: clonal cells are alike.
 
-    Three features: mean cosine similarity of two of its pictures, its lowest decile, and its spread.
+    Three features: mean, lowest decile and standard deviation of the cosine similarity between pairs of pictures.
     """
     unit = functional.normalize(torch.from_numpy(pictures), dim=1)
     features = np.stack([_likeness(unit[a:b]) for a, b in bags.ranges()])
@@ -78,7 +84,7 @@ def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]
 
 
 def clinical_features(bags: Bags) -> Floats:
-    """Sex, logarithm of the count less 2, decades of age from 60: (P, 3), all of the size of one."""
+    """Sex, log count minus 2, and (age - 60) / 10: (P, 3), all of order one."""
     return _bent(bags)[:, :3]
 
 
@@ -89,13 +95,13 @@ def _bent(bags: Bags) -> Floats:
 def _likeness(unit: Tensor) -> Floats:
     similarity = unit @ unit.T
     pairs = similarity[*torch.triu_indices(len(unit), len(unit), 1)].double()
-    if not len(pairs):  # one picture is as alike as can be
+    if not len(pairs):  # a single picture counts as perfectly homogeneous
         return np.array([1.0, 1.0, 0.0])
     return np.array([pairs.mean().item(), pairs.quantile(0.1).item(), pairs.std(unbiased=False).item()])
 
 
 def _logistic(features: Floats, labels: Indices, reduced: int) -> Callable[[Indices, Indices, Path], Floats]:
-    """Logistic regression on features (P, F), the last `reduced` of them through PCA; its numbers chosen inside."""
+    """Logistic regression on features (P, F), with PCA on the last `reduced`; hyperparameters are chosen inside."""
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
         del checkpoint

@@ -1,4 +1,4 @@
-"""The members and the baselines that any of them must beat, each behind the same door (plan.py)."""
+"""The members, and the simple baselines that each must beat, all with the same interface (plan.py)."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -15,11 +14,11 @@ from sklearn.preprocessing import StandardScaler
 
 from infer.errors import UsageError
 from infer.members.scan import CLUSTERS
+from train.core.arrays import Classes, Floats, Indices
 from train.data.bags import Bags
 from train.ensemble.fit import EQUALITY
 from train.evaluation.nested import leads
 from train.evaluation.nested.inductive import Looker, inductive_looks, simclr_member
-from train.evaluation.nested.plan import Floats, Indices
 from train.evaluation.nested.stacking import Stack
 from train.members import registry
 from train.members.candidate import Candidate, Model
@@ -31,13 +30,11 @@ from train.members.scan.network import embed_all
 from train.members.scan.stages import load_backbone, load_scan, look
 from train.members.training import CellClasses, NestedJob
 
-Classes = npt.NDArray[np.int64]
-
-SHIPPED = "ensemble"  # stacked as a bundle's is: the pull fixed
+SHIPPED = "ensemble"  # built as in a bundle, with fixed regularisation
 ONE_SEED = "moe, one seed"
 SIMCLR = "SimCLR mean and dispersion"
 GATED_SIMCLR = {"gate: imagenet or SimCLR": ("imagenet", SIMCLR)}
-GATES = {  # of experts' out-of-fold probabilities and clinical values
+GATES = {  # gates over two models' out-of-fold probabilities and the clinical values
     "gate: moe or clinical": ("moe", "clinical logistic"),
     "gate: ImageNet or clinical": ("ImageNet mean", "clinical logistic"),
     "gate: imagenet or moe": ("imagenet", "moe"),
@@ -59,22 +56,22 @@ INSIDE = (
 
 
 def ensembles() -> dict[str, Stack]:
-    """What ships, and the same with a pull chosen inside."""
+    """The shipped ensemble, and the same with the regularisation strength chosen by the inner folds."""
     return {SHIPPED: Stack(registry.names(), (EQUALITY,)), "ensemble, free pull": Stack(registry.names())}
 
 
 def with_simclr() -> dict[str, Stack]:
-    """What ships and a lead."""
+    """The shipped ensemble plus the SimCLR lead."""
     return {"ensemble + SimCLR": Stack((*registry.names(), SIMCLR), (EQUALITY,))}
 
 
 def inductive_ensembles() -> dict[str, Stack]:
-    """Those of an inductive evaluation."""
+    """The ensembles of an inductive evaluation."""
     return ensembles() | with_simclr()
 
 
 def ensembles_with_leads() -> dict[str, Stack]:
-    """Those of an evaluation with leads."""
+    """The ensembles of an evaluation with leads."""
     report = ("baseline", "scan", "moe")
     one_seed = tuple(ONE_SEED if name == "moe" else name for name in registry.names())
     return {
@@ -91,10 +88,10 @@ def ensembles_with_leads() -> dict[str, Stack]:
 def all_members(
     bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, *, inductive: bool
 ) -> list[Model]:
-    """Baselines first, then the four members; with `inductive` also what SimCLR's features of the same folds give.
+    """Baselines first, then the four members; with `inductive` also a model on SimCLR features of the same folds.
 
     Raises:
-        UsageError: cell classes are to come from SCAN, and it has not been trained in this run folder.
+        UsageError: not inductive, and SCAN has not been trained in this run folder.
     """
     looks: Looker | None = None
     if inductive:
@@ -114,7 +111,7 @@ def all_members(
 
 
 def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device) -> list[Candidate]:
-    """Every lead that may go past the report's models; SimCLR's and SCAN's are of the run's own networks.
+    """All leads. Those on SimCLR and SCAN use the run's own networks.
 
     Raises:
         UsageError: SCAN has not been trained in this run folder.
@@ -144,7 +141,7 @@ def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.de
 
 
 def _classes_of_everybody(bags: Bags, run: Path) -> CellClasses:
-    """Those that SCAN gave when it was trained once on all pictures."""
+    """The cell classes of the SCAN that was trained once on all pictures."""
     path = run / "scan" / "classes.csv"
     if not path.exists():
         raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first, or evaluate --inductive")
@@ -157,7 +154,7 @@ def _classes_of(looks: Looker) -> Callable[[Indices], Classes]:
 
 
 def classes_digest(run: Path) -> str:
-    """SHA-256 of the run folder's cell classes; empty where SCAN has not been trained there."""
+    """SHA-256 of the run folder's cell classes; empty if SCAN has not been trained there."""
     path = run / "scan" / "classes.csv"
     return _digest(path) if path.exists() else ""
 
@@ -167,7 +164,7 @@ def _digest(path: Path) -> str:
 
 
 def count_cut_off(bags: Bags) -> Candidate:
-    """The lymphocyte count alone: its logarithm ranks, and the threshold chosen on it is the cut-off."""
+    """The lymphocyte count alone: its logarithm ranks the patients, and the chosen threshold is the cut-off."""
     count = np.log(bags.clinical[:, 1:2].astype(np.float64))
     return Candidate("count cut-off", {}, _linear(count, bags.labels))
 

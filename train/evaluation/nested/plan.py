@@ -1,7 +1,7 @@
-"""Which member predicts whom from whom: outer folds, and inner ones within each outer training fold.
+"""Which patients each model is trained on and predicts: outer folds, and inner folds in each outer training set.
 
-Predictions are kept by content (RUN/nested/predictions/MEMBER-KEY.csv): the same member, numbers, data and patients are
-never trained twice, a call that was cut goes on, and several calls can share the work.
+Predictions are cached by content (RUN/nested/predictions/MEMBER-KEY.csv): the same member, hyperparameters, data and
+patients are never trained twice, an interrupted call can be resumed, and several processes can share the work.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from train.core.arrays import Floats, Indices
 from train.core.checkpoint import progress_path
 from train.core.files import held, write_table
 from train.data.bags import Bags
@@ -25,26 +25,20 @@ LOG = logging.getLogger("lympho")
 
 OUTER, INNER = 5, 3  # folds
 
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Outer:
-    """An outer fold: patients to train and choose on, patients whose figures are reported, inner folds of the first.
-
-    All are sorted indices.
-    """
+    """An outer fold. All patients are given as sorted indices."""
 
     repeat: int
     number: int
-    training: Indices
-    held_out: Indices
-    inner: tuple[Indices, ...]  # held-out patients of each inner fold: together all of `training`
+    training: Indices  # for fitting and model selection
+    held_out: Indices  # for the reported metrics
+    inner: tuple[Indices, ...]  # held-out patients of each inner fold; together they are `training`
 
 
 def outer_folds(labels: Indices, seed: int, repeats: int) -> list[Outer]:
-    """Stratified by patient; repeat r is drawn with seed + r."""
+    """Outer folds of all repeats, stratified by label; repeat r uses random seed `seed` + r."""
     return [
         Outer(repeat, number, training, held_out, tuple(_inner(labels, training, seed + repeat)))
         for repeat in range(repeats)
@@ -65,14 +59,14 @@ def _folds(labels: Indices, number: int, seed: int) -> Iterator[tuple[Indices, I
 
 @dataclass(frozen=True)
 class Task:
-    """One training and its predictions."""
+    """A training and the predictions to be made with it."""
 
     member: Candidate
     training: Indices
     asked: Indices
 
     def key(self, bags: Bags) -> str:
-        """Changes with anything that the predictions depend on, the code excepted."""
+        """Hash of everything the predictions depend on, except the code."""
         facts = {
             "member": self.member.name,
             "facts": self.member.facts,
@@ -84,17 +78,17 @@ class Task:
 
 
 def inner_tasks(member: Candidate, outer: Outer) -> list[Task]:
-    """One an inner fold; together they ask for every outer training patient once."""
+    """One task per inner fold; together they predict every outer training patient once."""
     return [Task(member, np.setdiff1d(outer.training, part), part) for part in outer.inner]
 
 
 def outer_task(member: Candidate, outer: Outer) -> Task:
-    """The member as the outer fold's held-out patients meet it."""
+    """The task that trains on the outer training patients and predicts the outer held-out patients."""
     return Task(member, outer.training, outer.held_out)
 
 
 def all_tasks(models: Sequence[Model], outers: Sequence[Outer]) -> list[Task]:
-    """Everything to be trained, the longest members of the first repeat among it."""
+    """All trainings of the protocol; slow members are included only in the first repeat."""
     return [
         task
         for outer in outers
@@ -106,7 +100,7 @@ def all_tasks(models: Sequence[Model], outers: Sequence[Outer]) -> list[Task]:
 
 
 class Predictor:
-    """Trains tasks or takes what an earlier call kept. Several processes may share the folder."""
+    """Runs tasks, or returns cached predictions of earlier calls. Several processes may share the folder."""
 
     def __init__(self, bags: Bags, folder: Path) -> None:
         self._bags, self._folder = bags, folder
@@ -114,18 +108,22 @@ class Predictor:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def is_done(self, task: Task) -> bool:
-        """Whether its predictions are there."""
+        """Whether the predictions of a task are cached."""
         return self._path(task).exists()
 
     def predict(self, task: Task) -> Floats:
-        """The task's probabilities, in the order of its asked patients: (asked,)."""
+        """The task's probabilities, in the order of the patients to predict: (len(task.asked),)."""
         self.train(task, wait=True)
-        # Numbers as text first: NumPy reads back exactly what was written.
+        # Read as text and converted by NumPy, which restores exactly the numbers that were written.
         table = pd.read_csv(self._path(task), dtype=str, keep_default_na=False).set_index("patient_id")
         return table[task.member.column].loc[self._asked(task)].to_numpy(str).astype(np.float64)
 
     def train(self, task: Task, *, wait: bool) -> bool:
-        """Have the task's predictions made if they are not there; False if another process is at it and none waits."""
+        """Compute the task's predictions unless they are cached.
+
+        Returns:
+            False if another process is computing them and `wait` is false, else True.
+        """
         path = self._path(task)
         if path.exists():
             return True
@@ -142,7 +140,7 @@ class Predictor:
         predicted = task.member.predict(task.training, task.asked, checkpoint)
         columns = predicted if isinstance(predicted, Mapping) else {PROBABILITY: predicted}
         write_table(path, pd.DataFrame({"patient_id": self._asked(task), **columns}))
-        for left in (checkpoint, progress_path(checkpoint)):  # its predictions are all that is needed of it
+        for left in (checkpoint, progress_path(checkpoint)):  # only the predictions are needed
             left.unlink(missing_ok=True)
 
     def _asked(self, task: Task) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs the nested protocol: trains what is missing, stacks inside each outer fold, gathers every patient's figures."""
+"""Runs the nested protocol: trains what is missing, stacks inside each outer fold, collects held-out predictions."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from infer.errors import UsageError
+from train.core.arrays import Floats, Indices
 from train.core.performance import Predictions
 from train.data.bags import Bags
 from train.evaluation.nested.leads import clinical_features
-from train.evaluation.nested.plan import Floats, Indices, Outer, Predictor, all_tasks, inner_tasks, outer_task
+from train.evaluation.nested.plan import Outer, Predictor, all_tasks, inner_tasks, outer_task
 from train.evaluation.nested.stacking import (
     PERCENTS,
     Scored,
@@ -25,25 +26,25 @@ from train.members.candidate import Model, members_of
 
 LOG = logging.getLogger("lympho")
 
-CHOSEN = "ensemble chosen inside"  # of several, in each outer fold by its inner folds
+CHOSEN = "ensemble chosen inside"  # one of several ensembles, selected in each outer fold by its inner folds
 
 
 @dataclass
 class Nested:
-    """Held-out predictions of all patients by all models, in the bags' order."""
+    """Held-out predictions for all patients by all models, in the order of the bags."""
 
-    predictions: dict[str, list[Predictions]] = field(default_factory=dict)  # by model, one a repeat
+    predictions: dict[str, list[Predictions]] = field(default_factory=dict)  # by model, one per repeat
     decisions: dict[str, dict[str, npt.NDArray[np.object_]]] = field(default_factory=dict)  # ensemble, point -> (P,)
-    chosen: list[dict[str, object]] = field(default_factory=list)  # model, repeat, fold, what was chosen
+    chosen: list[dict[str, object]] = field(default_factory=list)  # model, repeat, fold and what was selected
 
 
 def train_part(predictor: Predictor, members: Sequence[Model], outers: Sequence[Outer], part: int, parts: int) -> None:
-    """Train one of several shares of the tasks, so that as many calls can work side by side."""
+    """Train one of several shares of the tasks, so that several calls can run in parallel."""
     mine = [task for task in all_tasks(members, outers)[part - 1 :: parts] if not predictor.is_done(task)]
     for number, task in enumerate(mine):
         LOG.info("nested: %s, training %d of %d of this share", task.member, number + 1, len(mine))
         if not predictor.train(task, wait=False):
-            LOG.info("nested: another call is at it")
+            LOG.info("nested: skipped, another process is training it")
 
 
 def gather(
@@ -54,14 +55,18 @@ def gather(
     ensembles: Mapping[str, Stack],
     gates: Mapping[str, tuple[str, str]] | None = None,
 ) -> Nested:
-    """Every model's held-out predictions; what is missing is trained.
+    """Held-out predictions of every model; missing ones are trained.
 
     Args:
-        ensembles: by name.
-        gates: name -> the two members that it chooses between by patient.
+        bags: all patients.
+        predictor: runs the tasks.
+        members: the models to evaluate.
+        outers: the outer folds of all repeats.
+        ensembles: name -> ensemble.
+        gates: name -> the two members that the gate weights per patient.
 
     Raises:
-        UsageError: an ensemble or gate names a member that is not there.
+        UsageError: an ensemble or gate refers to an unknown member.
     """
     gates = gates or {}
     known = {str(member) for member in members}
@@ -128,7 +133,7 @@ def _score_fold(
 
 
 def _inner_predictions(predictor: Predictor, model: Model, outer: Outer) -> Floats:
-    """Of the outer training patients, each from the inner fold that held it out: (T,)."""
+    """Predictions for the outer training patients, each from the inner fold that held the patient out: (T,)."""
     result = np.full((len(members_of(model)), len(outer.training)), np.nan)
     for row, member in zip(result, members_of(model), strict=True):
         for task in inner_tasks(member, outer):
@@ -137,7 +142,7 @@ def _inner_predictions(predictor: Predictor, model: Model, outer: Outer) -> Floa
 
 
 def _held_out_predictions(predictor: Predictor, model: Model, outer: Outer) -> Floats:
-    """Of the outer held-out patients: (H,)."""
+    """Predictions for the outer held-out patients: (H,)."""
     found = [predictor.predict(outer_task(member, outer)) for member in members_of(model)]
     return np.asarray(np.mean(found, axis=0))
 
@@ -151,7 +156,7 @@ def _inner_numbers(outer: Outer) -> Indices:
 
 
 def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
-    """One repeat's outer folds together: every patient once, (P,)."""
+    """The outer folds of one repeat joined, with every patient once: (P,)."""
     probability, called = np.full(len(bags), np.nan), np.zeros(len(bags), dtype=bool)
     sent_on = {percent: np.zeros(len(bags), dtype=bool) for percent in PERCENTS}
     for outer, one in parts:

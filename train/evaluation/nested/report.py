@@ -1,6 +1,6 @@
-"""Writes what the nested protocol found into a folder, as CSV, JSON, Markdown and PNG, with how it was found.
+"""Writes the results of the nested protocol, and how they were obtained, as CSV, JSON, Markdown and PNG.
 
-A later call's report replaces an earlier one's.
+A later report replaces an earlier one.
 """
 
 import json
@@ -39,20 +39,23 @@ SENT_ON = tuple(
 GATE_SEES = ("constant", "sex", "log count", "age", "first model", "second model")
 BEST = ("best_specificity_at_95_sensitivity", "best_specificity_at_98_sensitivity")
 HOW = """\
-95% intervals by bootstrap over patients, within each class: the models and the share of malignant patients are held
-fixed. Models of several repeats (5x): the mean of their figures; operating points, decision curve and differences of
-models that have one repeat are of the first. Probabilities of single models are calibrated, ensembles are means of
-such, a gate mixes two of them patient by patient, and decisions fall at thresholds chosen, inside the outer fold. No
-correction is made for how many models and subgroups are looked at. The grey zone's limit was taken from the public
-cohort's own labels."""
+95% intervals are by bootstrap over patients, stratified by class: the models and the share of malignant patients are
+held fixed. Metrics of models with several repeats (5x) are means over the repeats; operating points, the decision curve
+and differences that involve a model with one repeat are from the first repeat. Single models are calibrated, ensembles
+are weighted means of calibrated models, a gate mixes two of them per patient; all this and the decision thresholds are
+fitted inside the outer fold. There is no correction for the number of models and subgroups compared. The limit of the
+grey zone was derived from the labels of the public cohort itself."""
 
 
 def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
-    """Write everything and return the Markdown.
+    """Write everything and return the Markdown report.
 
     Args:
-        facts: protocol, recipe, seed, what was chosen outside: printed above the figures.
-        seed: of the bootstrap.
+        nested: held-out predictions.
+        bags: all patients.
+        folder: where everything is written.
+        facts: protocol, recipe, seed and what was chosen outside; printed above the tables.
+        seed: random seed of the bootstrap.
     """
     performance = performance_table(nested, bags, seed)
     differences = difference_table(nested, bags, seed)
@@ -83,7 +86,7 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
 
 
 def decision_curve(nested: Nested) -> pd.DataFrame:
-    """threshold, then the net benefit of sending on everybody, nobody, or whom an ensemble or clinical model names."""
+    """Columns: threshold; net benefit of referring everybody, nobody, or by each ensemble or clinical model."""
     columns = {"threshold": THRESHOLDS}
     for model, repeats in nested.predictions.items():
         if model not in nested.decisions and model not in CLINICAL_ONLY:
@@ -97,22 +100,22 @@ def decision_curve(nested: Nested) -> pd.DataFrame:
 def markdown(
     performance: pd.DataFrame, differences: pd.DataFrame, points: pd.DataFrame, nested: Nested, facts: dict[str, Any]
 ) -> str:
-    """All tables for people, how they came about above them."""
+    """All tables as Markdown, preceded by how they were obtained."""
     groups = list(performance["group"].unique())
     said = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     parts = [
         "# Nested evaluation",
         said,
         HOW,
-        "## Everybody",
+        "## All patients",
         wide(performance, groups[0], SHOWN),
-        "### Whom to send on to flow cytometry\n\nThresholds that kept 95% or 98% of the malignant among the inner "
-        "predictions, and what they do to held-out\npatients. The last two columns read the threshold off the held-out "
-        "labels themselves: optimistic.",
+        "### Referral to flow cytometry\n\nThresholds with 95% or 98% sensitivity on the inner predictions, applied to "
+        "the held-out patients.\nThe last two columns choose the threshold on the held-out labels themselves: they are "
+        "optimistic.",
         wide(performance, groups[0], (*SENT_ON, *BEST)),
         f"## {groups[1].capitalize()}",
         wide(performance, groups[1], SHOWN),
-        "## Against sex, count and age alone",
+        "## Compared with sex, count and age alone",
         long(differences),
         "## Operating points",
         long(points),
@@ -120,14 +123,14 @@ def markdown(
         by_group(performance, "auc"),
         "## Subgroups, balanced accuracy",
         by_group(performance, "balanced_accuracy"),
-        "## What the inner folds chose",
+        "## Selected by the inner folds",
         _choices(nested),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str:
-    """A Markdown table of performance_table's rows: a row a model, a column a figure, of one group of patients."""
+    """performance_table as Markdown for one group of patients: one row per model, one column per metric."""
     some = performance[(performance["group"] == group) & performance["figure"].isin(figures)]
     rows = {
         f"{model} ({part['repeats'].iloc[0]}x)": {row.figure: _cell(row) for row in part.itertuples()}
@@ -137,7 +140,7 @@ def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str
 
 
 def by_group(performance: pd.DataFrame, figure: str) -> str:
-    """A Markdown table of performance_table's rows: a row a subgroup, a column a model, of one figure."""
+    """performance_table as Markdown for one metric: one row per subgroup, one column per model."""
     rows: dict[str, dict[str, str]] = {}
     for row in performance[performance["figure"] == figure].itertuples():
         key = f"{row.group}: {row.patients}, {row.malignant} malignant"
@@ -146,13 +149,13 @@ def by_group(performance: pd.DataFrame, figure: str) -> str:
 
 
 def long(table: pd.DataFrame) -> str:
-    """A Markdown table, value, low and high in one cell."""
+    """A table as Markdown, with value, low and high in one cell."""
     facts = table.drop(columns=["value", "low", "high"]).assign(value=[_cell(row) for row in table.itertuples()])
     return _table(facts.set_index(facts.columns[0]), str(facts.columns[0]))
 
 
 def _choices(nested: Nested) -> str:
-    """How often each pull was chosen, and the mean weights, of each ensemble and gate."""
+    """For each ensemble and gate: how often each regularisation strength was selected, and the mean weights."""
     lines = [_gate_choices(nested, model) for model in _models_with(nested, "gate")]
     for model in _models_with(nested, "weights"):
         chosen = [one for one in nested.chosen if one["model"] == model]
@@ -164,8 +167,8 @@ def _choices(nested: Nested) -> str:
         if which:
             lines.append(f"- {model}: " + ", ".join(f"{name} {count} times" for name, count in which.items()) + ".")
             continue
-        lines.append(f"- {model}: pull towards equal weights {times}; mean weights {mean}.")
-    return "\n".join(lines) or "Nothing but thresholds and calibrations."
+        lines.append(f"- {model}: regularisation towards equal weights {times}; mean weights {mean}.")
+    return "\n".join(lines) or "Only thresholds and calibrations."
 
 
 def _gate_choices(nested: Nested, model: str) -> str:
@@ -174,7 +177,7 @@ def _gate_choices(nested: Nested, model: str) -> str:
     pulls = ", ".join(f"{pull} {count} times" for pull, count in sorted(times.items()))
     mean = np.mean([np.asarray(one["gate"], dtype=np.float64) for one in chosen], axis=0)
     seen = ", ".join(f"{name} {value:.2f}" for name, value in zip(GATE_SEES, mean, strict=True))
-    return f"- {model}: pull towards one half {pulls}; mean weights of what it sees: {seen}."
+    return f"- {model}: regularisation towards one half {pulls}; mean weights of its inputs: {seen}."
 
 
 def _models_with(nested: Nested, choice: str) -> list[str]:
@@ -208,7 +211,7 @@ def _draw_decision_curve(curve: pd.DataFrame, path: Path) -> None:
 
 
 def _draw_auc(performance: pd.DataFrame, path: Path) -> None:
-    """AUC with intervals, everybody and grey zone side by side."""
+    """AUC with intervals, for all patients and the grey zone side by side."""
     some = performance[performance["figure"] == "auc"]
     groups = list(some["group"].unique()[:2])
     figure = Canvas(figsize=(9, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Calibration, weights and thresholds of an outer fold, from inner out-of-fold predictions of its training patients."""
+"""Calibration, weights and thresholds of an outer fold, fitted on inner out-of-fold predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,34 +8,34 @@ import numpy.typing as npt
 from sklearn.metrics import log_loss
 
 from infer.scoring.ensemble import calibrated, decide
+from train.core.arrays import Floats, Indices
 from train.core.calibration import fit_calibration
 from train.core.threads import on_one_thread
 from train.ensemble.fit import best_threshold, combine, fit_ensemble, fit_mixture, sensitivity_threshold
-from train.evaluation.nested.plan import Floats, Indices
 from train.members.gating import choose_gate
 
-PERCENTS = (95, 98)  # of the malignant that are to be sent on
-# Strengths of the pull of weights towards equal ones, to choose of, written down before any was tried here.
+PERCENTS = (95, 98)  # sensitivities at which patients are referred to flow cytometry
+# Candidate strengths of the regularisation of weights towards equal ones, fixed before any of them was tried.
 PULLS = (0.0, 0.05, 0.2)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """An ensemble of members by name, and the pulls that its inner folds choose of."""
+    """An ensemble: its members' names, and the regularisation strengths from which the inner folds choose."""
 
     members: tuple[str, ...]
-    pulls: tuple[float, ...] = PULLS
+    pulls: tuple[float, ...] = PULLS  # regularisation strengths
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What an outer fold's held-out patients got, each (held_out,)."""
+    """Results for the held-out patients of an outer fold; each array is (H,)."""
 
     probability: Floats
-    called: npt.NDArray[np.bool_]  # malignant
-    sent_on: dict[int, npt.NDArray[np.bool_]]  # to flow cytometry, where PERCENTS of the malignant were to be kept
-    decisions: dict[str, npt.NDArray[np.object_]]  # by operating point; of an ensemble alone
-    chosen: dict[str, object]  # what the inner folds chose
+    called: npt.NDArray[np.bool_]  # called malignant
+    sent_on: dict[int, npt.NDArray[np.bool_]]  # referred to flow cytometry, for each of PERCENTS
+    decisions: dict[str, npt.NDArray[np.object_]]  # by operating point; only for ensembles
+    chosen: dict[str, object]  # what the inner folds selected
 
 
 @on_one_thread
@@ -44,7 +44,7 @@ def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
 
     Args:
         inner: (T,) inner out-of-fold probabilities of the training patients.
-        labels: (T,) theirs.
+        labels: (T,) their labels.
         held_out: (H,) probabilities of the held-out patients.
     """
     calibration = fit_calibration(inner, labels)
@@ -57,14 +57,14 @@ def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
 
 @on_one_thread
 def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
-    """Fit an ensemble, the pull of its weights chosen, and decide.
+    """Fit an ensemble, choose the regularisation strength of its weights, and decide.
 
     Args:
-        stack: of M members.
+        stack: ensemble of M members.
         inner: (M, T) inner out-of-fold probabilities.
-        labels: (T,).
+        labels: (T,) labels of the training patients.
         folds: (T,) inner fold of each training patient.
-        held_out: (M, H).
+        held_out: (M, H) probabilities of the held-out patients.
     """
     pull, loss = choose_pull(stack, inner, labels, folds)
     ensemble = fit_ensemble(inner, labels, stack.members, pull)
@@ -83,17 +83,18 @@ def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices,
 def score_gated(
     inner: Floats, clinical: Floats, labels: Indices, folds: Indices, held_out: Floats, held_out_clinical: Floats
 ) -> Scored:
-    """Fit a gate over two models, its pull chosen, and call by it.
+    """Fit a gate over two models, choose its regularisation strength, and decide.
 
-    Thresholds come from probabilities that a gate of the other inner folds gave: six weights fit their own patients.
+    Thresholds are chosen on probabilities from gates fitted on the other inner folds: a gate's six weights overfit the
+    patients they were fitted on.
 
     Args:
         inner: (2, T) inner out-of-fold probabilities.
-        clinical: (T, 3) features of the size of one.
-        labels: (T,).
+        clinical: (T, 3) features of order one.
+        labels: (T,) labels of the training patients.
         folds: (T,) inner fold of each training patient.
-        held_out: (2, H).
-        held_out_clinical: (H, 3).
+        held_out: (2, H) probabilities of the held-out patients.
+        held_out_clinical: (H, 3) their clinical features.
     """
 
     found = choose_gate(inner, clinical, labels, folds)
@@ -109,12 +110,12 @@ def score_gated(
 
 
 def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:
-    """Who lies at or above the threshold that keeps each of PERCENTS of the inner malignant: percent -> (H,)."""
+    """Patients at or above the threshold that has each sensitivity of PERCENTS on the inner folds: percent -> (H,)."""
     return {percent: held_out >= sensitivity_threshold(inner, labels, percent / 100) for percent in PERCENTS}
 
 
 def choose_pull(stack: Stack, inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:
-    """The pull with the least log loss, calibration and weights of each inner fold coming from the others; the loss."""
+    """The regularisation strength with the lowest cross-validated log loss over the inner folds, and that loss."""
     tried = []
     for pull in stack.pulls:
         crossed = np.empty(len(labels))
@@ -128,6 +129,6 @@ def choose_pull(stack: Stack, inner: Floats, labels: Indices, folds: Indices) ->
 
 
 def choose_ensemble(ensembles: Mapping[str, Scored]) -> Scored:
-    """The ensemble with the least inner log loss, its name noted among what was chosen."""
+    """The ensemble with the lowest inner log loss; its name is recorded in `chosen`."""
     name = min(ensembles, key=lambda one: float(str(ensembles[one].chosen["inner_log_loss"])))
     return replace(ensembles[name], chosen={"ensemble": name, **ensembles[name].chosen})

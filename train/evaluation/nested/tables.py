@@ -1,4 +1,4 @@
-"""Tables of the nested protocol: figures of every model, overall and by subgroup, differences, operating points."""
+"""Tables of the nested protocol: metrics of every model, overall and by subgroup, differences, operating points."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,27 +6,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from train.core.arrays import Booleans, Floats
 from train.core.metrics import GREY_ZONE_COUNT
-from train.core.performance import (
-    FIGURES,
-    Booleans,
-    Estimate,
-    Floats,
-    Predictions,
-    estimate,
-    paired_difference,
-    resamples,
-)
+from train.core.performance import FIGURES, Estimate, Predictions, estimate, paired_difference, resamples
 from train.data.bags import Bags
 from train.evaluation.nested.protocol import Nested
 
-CLINICAL_ONLY = ("clinical logistic", "clinical GaussianNB")  # what pictures have to add to
+CLINICAL_ONLY = ("clinical logistic", "clinical GaussianNB")  # models that pictures must improve on
 SUBGROUP_FIGURES = ("balanced_accuracy", "auc", "sensitivity", "specificity")
 DECISIONS = ("malignant", "refer", "reactive")
 
 
 def subgroups(bags: Bags) -> dict[str, Booleans]:
-    """Which patients each subgroup has: name -> (P,)."""
+    """The patients of each subgroup: name -> (P,)."""
     sex, count, age = bags.clinical.T
     images = np.diff(bags.offsets)
     return {
@@ -47,9 +39,9 @@ def subgroups(bags: Bags) -> dict[str, Booleans]:
 
 
 def performance_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
-    """model, repeats, group, patients, malignant, figure, value, low, high.
+    """Columns: model, repeats, group, patients, malignant, figure, value, low, high.
 
-    A figure that a group cannot have, as it lacks a class, is left out, and so is a group of nobody.
+    Metrics that are undefined in a group, because it lacks a class, are left out, and so are empty groups.
     """
     weights = resamples(bags.labels, seed)
     rows = []
@@ -69,7 +61,7 @@ def performance_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
 
 
 def difference_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
-    """model, against, repeats, group, figure, value, low, high: paired, on the repeats that both have."""
+    """Columns: model, against, repeats, group, figure, value, low, high. Paired, on the repeats both models have."""
     weights = resamples(bags.labels, seed)
     rows = []
     for group, chosen in list(subgroups(bags).items())[:2]:
@@ -91,7 +83,10 @@ def difference_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
 
 
 def operating_point_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
-    """model, operating_point, label (all, malignant, reactive), decision, value, low, high: shares of the patients."""
+    """Shares of patients by decision.
+
+    Columns: model, operating_point, label (all, malignant, reactive), decision, value, low, high.
+    """
     weights = resamples(bags.labels, seed)
     groups = {
         "all": np.ones(len(bags), dtype=bool),
@@ -125,7 +120,7 @@ def _cells(found: Estimate) -> dict[str, float]:
 
 
 def patient_table(nested: Nested, bags: Bags) -> pd.DataFrame:
-    """patient_id, label, then each model's probability in the first repeat and whether it called malignant."""
+    """Columns: patient_id, label, then each model's probability in the first repeat and whether it called malignant."""
     columns: dict[str, npt.NDArray[np.generic] | list[str]] = {"patient_id": bags.patient_ids, "label": bags.labels}
     for model, repeats in nested.predictions.items():
         columns[model] = repeats[0].probability

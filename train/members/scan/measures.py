@@ -15,10 +15,9 @@ from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor
 from torch.nn import functional
 
+from train.core.arrays import Classes
 from train.core.fitting import TrainingError
 from train.members.scan.neighbours import nearest, own_patient_share
-
-Classes = npt.NDArray[np.int64]
 
 
 class Collapse(TrainingError):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from infer.members.features import cell_classes
+from train.core.arrays import Classes
 from train.core.checkpoint import load_dimensions, load_weights, progress_path, save_network
 from train.core.files import write_table, write_text
 from train.core.fitting import Job
@@ -24,7 +25,7 @@ from train.members.recipes import ScanRecipe
 from train.members.scan.backbone import Backbone
 from train.members.scan.clustering import head_losses, train_clustering
 from train.members.scan.fusion import fuse
-from train.members.scan.measures import Classes, Collapse, check_classes, class_sizes, measure_stage, stability
+from train.members.scan.measures import Collapse, check_classes, class_sizes, measure_stage, stability
 from train.members.scan.neighbours import nearest, own_patient_share
 from train.members.scan.network import ScanDimensions, ScanNetwork, embed_all
 from train.members.scan.self_labelling import train_self_labelling
@@ -146,7 +147,7 @@ def _clustering(
         return load_scan(path)
 
     def observe(network: ScanNetwork, epoch: int) -> dict[str, float]:
-        """Classes and largest share of the most balanced heads. A collapse is an error only after half of the epochs."""
+        """Classes and largest share of the most balanced heads. A collapse counts only after half of the epochs."""
         sizes = class_sizes(look(network, bags, device)[1])  # (heads, C)
         smallest = float((sizes.max(axis=1) / len(bags.crops)).min())
         if epoch >= recipe.clustering.epochs // 2 and smallest > recipe.largest_class:
@@ -221,7 +222,7 @@ def _classify(bags: Bags, network: ScanNetwork, recipe: ScanRecipe, folder: Path
     classes, _ = cell_classes(probabilities, fusion)
     sizes = np.bincount(classes, minlength=recipe.fused)
     if np.count_nonzero(sizes) < 2:
-        raise Collapse("scan: all pictures are in one class, which carries no information. Train longer or on more")
+        raise Collapse("scan: all pictures are in the same class. Train longer or on more pictures")
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
     columns = {"patient_id": owner, "image": bags.image_names, "cell_class": classes}
     write_table(folder / "classes.csv", pd.DataFrame(columns))
