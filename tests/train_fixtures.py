@@ -20,14 +20,14 @@ from train.core.files import held
 from train.members.recipes import RECIPES, SMALL, Recipe
 
 COHORT_SEED = 11
-PATIENTS, EPOCHS, IMAGES = 60, 3, 4
+PATIENTS, EPOCHS, IMAGES = 60, 3, 2
 OPTIONS = ("--recipe", "small", "--epochs", str(EPOCHS), "--images-per-patient", str(IMAGES))
 SHORT = replace(SMALL.moe, late_steps=50, norm_images=64)  # these are not shortened by --epochs
 # With so few pictures SCAN's batches of 256 would give one step per epoch, and so few steps rarely fill 20 classes; the
 # baseline's batches of 128 would give two. Two mixtures test averaging as well as three.
 SMALL_BATCHES = replace(
     SMALL,
-    baseline=replace(SMALL.baseline, batch_images=16),
+    baseline=replace(SMALL.baseline, batch_images=8),
     moe=SHORT,
     moe_seeds=2,
     scan=replace(SMALL.scan, batch_images=32, least_classes=2, largest_class=1.0),

@@ -124,7 +124,7 @@ def test_a_fifth_member_reaches_bundle_card_csv_files_and_run_json(trained_run: 
     assert set(bundle.manifest.members) == {"baseline", "blueness", "imagenet", "moe", "scan"}
     card = " ".join((tmp_path / "bundle/MODEL_CARD.md").read_text().split())
     assert "Five members: a CNN on single pictures; " in card
-    assert "; and how blue the nuclei are. Their calibrated probabilities are weighted." in card
+    assert "; and how blue the nuclei are. The result is the weighted mean of their calibrated probabilities." in card
     weight = bundle.manifest.ensemble.weights["blueness"]
     assert f"| blueness | {weight:.3f} |" in card
 

@@ -73,7 +73,7 @@ def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "other", [("--seed", "1"), ("--epochs", "2"), ("--recipe", "full"), ("--images-per-patient", "2")]
+    "other", [("--seed", "1"), ("--epochs", "2"), ("--recipe", "full"), ("--images-per-patient", "3")]
 )
 def test_another_seed_or_recipe_needs_another_folder(trained_run: TrainedRun, other: tuple[str, str]) -> None:
     call = train("all", trained_run.patients, trained_run.run, *DATE, *OPTIONS, *other)
