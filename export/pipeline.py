@@ -61,7 +61,12 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
     inputs = parity_inputs(bags, members)
     unbounded = frozenset[str]().union(*(member.unbounded for member in members))
     difference = check_parity(plans, graphs, inputs, unbounded)
-    words = CardWords(difference, [member.described() for member in members], _noted(members, inputs))
+    words = CardWords(
+        difference,
+        [member.card(run) for member in members],
+        _noted(members, inputs),
+        lambda facts: all(member.nested_is_current(run, facts) for member in members),
+    )
     manifest = make_manifest(run, bags, members, graphs)
     manifest = with_expected_outputs(manifest, graphs)
     if cohort:

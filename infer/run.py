@@ -13,7 +13,7 @@ from infer.cohort.patient import Cohort
 from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.engine.fallback import Engine
-from infer.engine.networks import probe
+from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, choose_device
 from infer.errors import EXIT_MEANING, UsageError
 from infer.machine.processors import available_processors
@@ -92,9 +92,9 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     today = options.reference_date or started.date()
     date = dt.date.fromisoformat(past.stored.header.date) if past.stored else today
     cohort = _read_cohort(options, bundle, date, started.date())
-    device = choose_device(options.device, probe(bundle))
+    device = choose_device(options.device, smallest_graph(bundle))
     engine = Engine(bundle, device, options.batch_size, _processors(options))
-    identity = replace(asked, numerics=engine.prove())
+    identity = replace(asked, numerics=engine.run_self_test())
     past = past.if_same(identity)
     kept = _kept(cohort, past, options)
     if past.stored and not kept:

@@ -36,11 +36,11 @@ from infer.engine.sessions import CPU, CUDA, Device, Graph
 from infer.machine.processors import available_processors
 from infer.members.member import Floats, Member, Opinion
 from infer.options import Options
-from infer.pictures.decode import read_crop
 from infer.pictures.pool import DecodingPool
 from infer.run import run
 from infer.scoring.cohort import score_cohort
 from infer.scoring.stream import decoded
+from tests.crops import read_crop
 from tests.float32 import in_float32
 from tests.operators import shares_by_operator
 from tests.plain_torch import PlainNetworks, score_plainly

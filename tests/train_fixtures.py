@@ -16,7 +16,7 @@ import pytest
 
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from train.cli import commands as cli
-from train.core.files import held
+from train.core.files import locked
 from train.members.recipes import RECIPES, SMALL, Recipe
 
 COHORT_SEED = 11
@@ -81,7 +81,7 @@ def train_all(folder: Path) -> TrainedRun:
     """Train everything in a folder, once for all test processes."""
     folder.mkdir(exist_ok=True)
     trained = TrainedRun(folder / "patients", folder / "run")
-    with held(folder / "lock"):
+    with locked(folder / "lock"):
         if not (folder / "done").exists():
             _train_all(trained)
             (folder / "done").touch()

@@ -6,7 +6,7 @@ import pandas as pd
 
 from infer.bundle.manifest import Manifest
 from train.evaluation.nested import report
-from train.evaluation.nested.members import GATED_SIMCLR, SHIPPED, SIMCLR, with_simclr
+from train.evaluation.nested.models import GATED_SIMCLR, SHIPPED, SIMCLR, with_simclr
 from train.evaluation.nested.tables import CLINICAL_ONLY
 from train.members import registry
 
@@ -20,9 +20,10 @@ def in_full() -> tuple[str, ...]:
     return ("count cut-off", *CLINICAL_ONLY, *registry.names(), SHIPPED)
 
 
-def of_pictures() -> tuple[str, ...]:
-    """Models that depend on SCAN or SimCLR."""
-    return ("scan", SIMCLR, SHIPPED, *with_simclr(), *GATED_SIMCLR)
+def on_learnt_classes() -> tuple[str, ...]:
+    """Models that depend on what SCAN or SimCLR learnt."""
+    members = (member.name for member in registry.MEMBERS if member.on_cell_classes)
+    return (*members, SIMCLR, SHIPPED, *with_simclr(), *GATED_SIMCLR)
 
 
 def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
@@ -33,9 +34,9 @@ def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
         "is above chance": figures[name]["auc_low"] > 0.5
         for name in (f"{member}, pictures only" for member in registry.names())
     }
-    if "moe gate" in figures:
-        spread = figures["moe gate"]["quantile_95"] - figures["moe gate"]["quantile_05"]
-        held[f"the gate is not constant: 90% of the patients lie within a range of {spread:.3f}"] = spread > 0.05
+    for title in _spreads():
+        spread = figures[title]["quantile_95"] - figures[title]["quantile_05"]
+        held[f"the {title} is not constant: 90% of the patients lie within a range of {spread:.3f}"] = spread > 0.05
     influence = ", ".join(f"{name} {value:.3f}" for name, value in figures["influence"].items())
     return held | {
         f"every member has weight and moves the ensemble by {SMALLEST_INFLUENCE} or more between its 5% and 95% "
@@ -84,10 +85,10 @@ def inductive(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return []
     performance = pd.DataFrame(found["performance"])
-    performance = performance[performance["model"].isin(of_pictures())]
+    performance = performance[performance["model"].isin(on_learnt_classes())]
     everybody, grey = list(performance["group"].unique())[:2]
     differences = pd.DataFrame(found["differences"])
-    some = differences[(differences["figure"] == "auc") & differences["model"].isin(of_pictures())]
+    some = differences[(differences["figure"] == "auc") & differences["model"].isin(on_learnt_classes())]
     return [
         "### Nested evaluation, inductive",
         "In use, no network has been trained on a new patient's pictures, with or without labels. In this evaluation "
@@ -102,8 +103,12 @@ def inductive(found: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
-    """The section on out-of-fold results: of models trained with the same hyperparameters on four of five folds."""
+def out_of_fold(figures: Figures, manifest: Manifest, pictures_only: str) -> list[str]:
+    """The section on out-of-fold results: of models trained with the same hyperparameters on four of five folds.
+
+    Args:
+        pictures_only: what gives each member's probability without sex, count and age.
+    """
     grey, data = figures["ensemble"], manifest.provenance.data_summary
     above = data["patients"] - grey["grey_zone_patients"]
     malignant_above = data["malignant"] - grey["grey_zone_malignant"]
@@ -117,8 +122,7 @@ def out_of_fold(figures: Figures, manifest: Manifest) -> list[str]:
         f"it {malignant_above:.0f} of {above:.0f} are malignant. The ensemble's row is cross-fitted: calibration and "
         "weights come from the other folds. These estimates are not nested.",
         _table(figures),
-        "`pictures only`: for moe the image expert of the first mixture; for the baseline with all clinical values set "
-        "to the median of the held-out fold; for scan and imagenet a model without sex, count and age.",
+        f"`pictures only`: {pictures_only}.",
         "### Requirements for a reference bundle",
         listed,
     ]
@@ -137,15 +141,18 @@ def member_table(figures: Figures, manifest: Manifest) -> list[str]:
         "\n".join(rows),
         "Calibration, weights and operating points are fitted only on 5-fold out-of-fold predictions. Influence: how "
         "much the ensemble's probability changes between a member's 5% and 95% quantile.",
-        *_gate(figures),
+        *(_spread(figures, title) for title in _spreads()),
     ]
 
 
-def _gate(figures: Figures) -> list[str]:
-    if "moe gate" not in figures:
-        return []
-    gate = " / ".join(f"{value:.3f}" for value in figures["moe gate"].values())
-    return [f"Weight of the image expert in the first mixture, out of fold, quantiles 5 / 25 / 50 / 75 / 95%: {gate}."]
+def _spread(figures: Figures, title: str) -> str:
+    quantiles = " / ".join(f"{value:.3f}" for value in figures[title].values())
+    return f"The {title}, out of fold, quantiles 5 / 25 / 50 / 75 / 95%: {quantiles}."
+
+
+def _spreads() -> list[str]:
+    """Titles of the members' own numbers whose quantiles are reported."""
+    return [title for member in registry.MEMBERS for title in member.spread_of.values()]
 
 
 def operating_points(figures: Figures, manifest: Manifest) -> list[str]:

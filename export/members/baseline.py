@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs import GraphPlan
-from export.members.member import Inputs, MemberExport, example_clinical, example_images
+from export.members.member import Inputs, MemberCard, MemberExport, example_clinical, example_images
 from export.parity import ParityError
 from infer.members.baseline import GRAPH
+from train.core.curves import MALIGNANT_WEIGHT
 from train.members.baseline import FOLDER, Baseline, load_baseline
 
 ROUNDING_TOLERANCE = 1e-3  # absolute, for the probability of a picture
@@ -63,8 +64,13 @@ class BaselineExport(MemberExport):
     def section(self) -> dict[str, Any]:
         return {}
 
-    def described(self) -> str:
-        return "a CNN on single pictures"
+    def card(self, run: Path) -> MemberCard:
+        return MemberCard(
+            self.name,
+            "a CNN on single pictures",
+            "with all clinical values set to the median of the held-out fold",
+            training=(f"In the baseline's loss the class weight of malignant is {MALIGNANT_WEIGHT:g}.",),
+        )
 
     def noted(self, inputs: Mapping[str, Inputs]) -> list[str]:
         """The effect of the float16 weights: the largest change in a probability."""

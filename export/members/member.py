@@ -5,6 +5,7 @@ To add a member, define one subclass and add one line to registry.py.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,20 @@ from torch import Tensor
 from export.graphs import CROP, GraphPlan
 
 Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MemberCard:
+    """What the model card says of a member."""
+
+    name: str
+    described: str  # what it is: a clause
+    pictures_only: str  # what gives its probability without sex, count and age: a clause
+    details: tuple[str, ...] = ()  # sentences below the list of members
+    factors: tuple[str, ...] = ()  # paragraphs on what it depends on
+    evaluation: tuple[str, ...] = ()  # sentences on what it saw of held-out patients
+    training: tuple[str, ...] = ()  # sentences on its training
+    caveats: tuple[str, ...] = ()  # paragraphs
 
 
 class MemberExport(ABC):
@@ -45,8 +60,17 @@ class MemberExport(ABC):
         """Its section of the manifest, as plain JSON."""
 
     @abstractmethod
-    def described(self) -> str:
-        """Description of the member, as a clause for the model card."""
+    def card(self, run: Path) -> MemberCard:
+        """What the model card says of it.
+
+        Args:
+            run: the run folder.
+        """
+
+    def nested_is_current(self, run: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether nested results with these facts are still of this member as the run folder has it."""
+        del run, facts
+        return True
 
     def int8(self, crops: Tensor) -> dict[str, bytes]:
         """Its int8 graphs: file name -> bytes.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs import GraphPlan
-from export.members.member import Inputs, MemberExport, example_clinical, example_images
+from export.members.member import Inputs, MemberCard, MemberExport, example_clinical, example_images
 from export.precision.int8 import quantize
 from infer.members.mixture import ENCODER, HEAD, HEAD_OUTPUTS, Mixture
 from train.members.mixture import load_committee
@@ -63,8 +63,18 @@ class MixtureExport(MemberExport):
     def section(self) -> dict[str, Any]:
         return {"mixtures": len(self._heads)}
 
-    def described(self) -> str:
-        return f"a mixture of an image expert and a clinical expert (mean of networks with {len(self._heads)} seeds)"
+    def card(self, run: Path) -> MemberCard:
+        number = len(self._heads)
+        return MemberCard(
+            self.name,
+            f"a mixture of an image expert and a clinical expert (mean of networks from {number} seeds)",
+            "the image expert of the first mixture",
+            training=("For the mixture's class weights see the recipe.",),
+            caveats=(
+                "Below the counts of the training patients the probability can rise slightly as the count falls, "
+                "because the mixture's gate then relies on the pictures.",
+            ),
+        )
 
     def int8(self, crops: Tensor) -> dict[str, bytes]:
         return {Mixture.stand_ins["int8"][ENCODER]: quantize(self.encoder, crops)}

@@ -1,5 +1,7 @@
 """Export of SCAN as a graph, and of its naive Bayes as numbers in the manifest."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,10 @@ import msgspec
 from torch import Tensor
 
 from export.graphs import GraphPlan
-from export.members.member import Inputs, MemberExport, example_images
+from export.members.member import Inputs, MemberCard, MemberExport, example_images
 from infer.members.naive_bayes import NaiveBayes
 from infer.members.scan import GRAPH
+from train.evaluation.nested.models import classes_digest
 from train.members.naive_bayes import load_naive_bayes
 from train.members.scan.network import ScanNetwork
 from train.members.scan.stages import load_fusion, load_scan
@@ -44,5 +47,24 @@ class ScanExport(MemberExport):
     def section(self) -> dict[str, Any]:
         return {"class_fusion": self.fusion, "naive_bayes": msgspec.to_builtins(self.bayes)}
 
-    def described(self) -> str:
-        return "Gaussian naive Bayes on shares of unsupervised cell classes (SCAN)"
+    def card(self, run: Path) -> MemberCard:
+        found: dict[str, float] = json.loads((run / "scan" / "neighbours.json").read_text())
+        return MemberCard(
+            self.name,
+            "Gaussian naive Bayes on proportions of unsupervised cell classes (SCAN)",
+            "a model without sex, count and age",
+            factors=(
+                f"Do cell classes follow the cell or the slide? {found['own_patient_share']:.1%} of a cell's nearest "
+                "neighbours in the SimCLR embedding come from its own patient; by chance "
+                f"{found['own_patient_share_by_chance']:.1%} would. The larger the first share relative to the "
+                "second, the more the classes may follow a patient's stain instead of the cell's shape.",
+            ),
+            evaluation=(
+                "Out of fold, `scan` and the ensemble are transductive: SCAN was trained on all pictures, including "
+                "those of held-out patients, but without labels.",
+            ),
+        )
+
+    def nested_is_current(self, run: Path, facts: Mapping[str, Any]) -> bool:
+        """Not if SCAN has been trained again since: they are of other cell classes."""
+        return bool(facts["classes_sha256"] == classes_digest(run))

@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 
-from infer.cohort.dates import NO_BIRTHS, NO_SAMPLES, Column, age_in_years, is_placeholder, parse_column
+from infer.cohort.dates import NO_BIRTHS, NO_SAMPLES, DateColumn, age_in_years, is_placeholder, parse_column
 from infer.cohort.patient import Verdict
 from infer.cohort.table import Row, Table, number
 from infer.reasons import Reason
@@ -12,7 +12,7 @@ from infer.reasons import Reason
 A_DAY = dt.timedelta(days=1)  # the hospital's local date may be this far ahead of UTC
 
 
-def date_columns(table: Table, path: Path, formats: Mapping[str, str | None]) -> dict[str, Column]:
+def date_columns(table: Table, path: Path, formats: Mapping[str, str | None]) -> dict[str, DateColumn]:
     lines = [row.line for row in table.rows]
     return {
         column: parse_column(
@@ -30,7 +30,7 @@ def date_columns(table: Table, path: Path, formats: Mapping[str, str | None]) ->
 
 
 def ages_of(
-    table: Table, columns: Mapping[str, Column], reference_date: dt.date | None, today: dt.date
+    table: Table, columns: Mapping[str, DateColumn], reference_date: dt.date | None, today: dt.date
 ) -> list[float | Verdict]:
     """Each row's age in years, or the reason why it has none."""
     none: list[dt.date | None] = [None] * len(table.rows)

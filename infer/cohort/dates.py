@@ -36,7 +36,7 @@ _WITH_TIME = re.compile(r"%[HIMSfpzXcT]")
 
 
 @dataclass(frozen=True)
-class Column:
+class DateColumn:
     """A parsed column of dates."""
 
     dates: list[dt.date | None]  # None where a cell is empty or unreadable
@@ -86,7 +86,7 @@ def parse_column(
     date_format: str | None,
     *,
     proof_needed: bool = False,
-) -> Column:
+) -> DateColumn:
     """Parse a column of dates by one rule.
 
     Args:
@@ -101,7 +101,7 @@ def parse_column(
             ambiguous.
     """
     if date_format is not None:
-        return Column([_by_format(cell, date_format) for cell in cells], date_format)
+        return DateColumn([_by_format(cell, date_format) for cell in cells], date_format)
     bare = [_TIME.sub("", cell) for cell in cells]
     doubt = _Doubt(path, column)
     orders = {sign: _order(cells, bare, rows, sign, doubt, proof_needed) for sign in USUAL}
@@ -113,7 +113,7 @@ def parse_column(
         dates.append(_by_rule(cell, orders))
     used = [sign for sign in USUAL if any(_is_year_last(cell, sign) for cell in bare)]
     readings = [f"with {sign} {orders[sign].name}{'' if orders[sign].proven else ', unproven'}" for sign in used]
-    return Column(dates, "; ".join(readings) or "year-month-day", not all(orders[sign].proven for sign in used))
+    return DateColumn(dates, "; ".join(readings) or "year-month-day", not all(orders[sign].proven for sign in used))
 
 
 def is_placeholder(cell: str, date: dt.date | None, none: frozenset[dt.date]) -> bool:

@@ -94,7 +94,7 @@ class Engine:
         """The current batch size, after any downgrades."""
         return self._networks.batch_size
 
-    def prove(self) -> str:
+    def run_self_test(self) -> str:
         """Run the self-test; if it fails, switch from a reduced precision to float32, and from a GPU to the CPU.
 
         Returns the digest from `self_test`.

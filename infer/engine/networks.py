@@ -113,7 +113,7 @@ class Networks:
         return dict(self._graphs[file].run(**inputs))
 
 
-def probe(bundle: Bundle) -> bytes:
+def smallest_graph(bundle: Bundle) -> bytes:
     """The smallest graph that can be loaded on its own, to find out whether a device can run graphs.
 
     Raises:

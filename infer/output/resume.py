@@ -13,7 +13,7 @@ from infer.errors import OutputError
 from infer.output.folder import unfinished, unfinished_size
 from infer.output.journal import Identity, Place, Stored
 from infer.pictures.decode import try_picture
-from infer.scoring.patient import open_bag
+from infer.scoring.bag import open_bag
 from infer.scoring.result import ImageResult
 
 
@@ -80,7 +80,7 @@ def unchanged(cohort: Cohort, places: Mapping[str, Place], workers: int, settle:
                 return try_picture(folder / image.image, root)[0]
 
             for one in pool.map(content, bag.images):
-                bag.see(one)
+                bag.add_to_fingerprint(one)
             if bag.fingerprint == place.fingerprint:
                 kept[patient.line] = place.offset
     return kept

@@ -43,11 +43,6 @@ def leaves(path: Path, root: Path) -> bool:
     return not Path(os.path.realpath(path)).is_relative_to(root)
 
 
-def read_crop(path: Path, root: Path, size: int) -> npt.NDArray[np.uint8]:
-    """The central `size` x `size` pixels of a picture file: `read_picture`, then `decode_crop`."""
-    return decode_crop(read_picture(path, root), size)[0]
-
-
 def read_picture(path: Path, root: Path) -> bytes:
     """A picture file's bytes.
 

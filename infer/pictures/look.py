@@ -14,7 +14,7 @@ Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
 
 
 @dataclass(frozen=True)
-class Looked:
+class DecodedPicture:
     """The result of reading and decoding a picture."""
 
     content: str  # SHA-256 of its bytes; the reason if they cannot be read
@@ -23,7 +23,7 @@ class Looked:
     pixels: tuple[int, ...] = ()  # width and height of the picture
 
 
-def look(path: Path, root: Path, size: int) -> Looked:
+def look(path: Path, root: Path, size: int) -> DecodedPicture:
     """Read and decode a picture; never raises.
 
     Args:
@@ -33,13 +33,13 @@ def look(path: Path, root: Path, size: int) -> Looked:
     try:
         content, data = try_picture(path, root)
         if not isinstance(data, bytes):
-            return Looked(content, data)
+            return DecodedPicture(content, data)
         crop, pixels = decode_crop(data, size)
-        return Looked(content, crop, mean_colour(crop), pixels)
+        return DecodedPicture(content, crop, mean_colour(crop), pixels)
     except RejectedImage as error:
-        return Looked(content, error)
+        return DecodedPicture(content, error)
     except MemoryError:  # not caused by the picture: its patient fails, the others continue
-        return Looked("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+        return DecodedPicture("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
 def mean_colour(crop: Crop) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from infer.errors import WorkerError
-from infer.pictures.look import Looked
+from infer.pictures.look import DecodedPicture
 from infer.pictures.worker import DecodingProcess, StoppedError
 
 
@@ -32,7 +32,7 @@ class DecodingPool:
         )  # None: a process was lost, or the pool is closing
         self._pool = ThreadPoolExecutor(number, thread_name_prefix="decode")
 
-    def look(self, folder: Path, names: Sequence[str]) -> Future[list[Looked]]:
+    def look(self, folder: Path, names: Sequence[str]) -> Future[list[DecodedPicture]]:
         """Read and decode pictures of a folder.
 
         Raises, through the future:
@@ -51,7 +51,7 @@ class DecodingPool:
         for decoder in self._alive:
             decoder.close()
 
-    def _look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
+    def _look(self, folder: Path, names: Sequence[str]) -> list[DecodedPicture]:
         decoder = self._take()
         try:
             found = decoder.look(folder, names)

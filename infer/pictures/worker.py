@@ -23,7 +23,7 @@ import numpy as np
 
 from infer.errors import WorkerError
 from infer.pictures.decode import RejectedImage, try_picture
-from infer.pictures.look import Looked, look
+from infer.pictures.look import DecodedPicture, look
 from infer.reasons import Reason
 
 READY = b"ready\n"
@@ -61,7 +61,7 @@ class DecodingProcess:
         self._stopped = False
         self._process = _start()
 
-    def look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
+    def look(self, folder: Path, names: Sequence[str]) -> list[DecodedPicture]:
         """Read and decode pictures of a folder.
 
         A picture is rejected if the process crashes on it twice when it is requested alone. If it ends otherwise,
@@ -88,7 +88,7 @@ class DecodingProcess:
         """End the process and wait for it."""
         _end(self._process)
 
-    def _ask(self, folder: Path, names: Sequence[str]) -> list[Looked]:
+    def _ask(self, folder: Path, names: Sequence[str]) -> list[DecodedPicture]:
         requests, answers = cast(BufferedWriter, self._process.stdin), cast(BufferedReader, self._process.stdout)
         try:
             requests.write(json.dumps([str(folder), list(names), str(self._root), self._size]).encode() + b"\n")
@@ -107,7 +107,7 @@ class DecodingProcess:
             raise _DiedError
         rest = iter(crops)
         return [
-            Looked(
+            DecodedPicture(
                 content,
                 RejectedImage(rejection) if rejection else OSError(*failure) if failure else next(rest),
                 tuple(colour),
@@ -116,7 +116,7 @@ class DecodingProcess:
             for content, colour, pixels, rejection, failure in answer
         ]
 
-    def _alone(self, folder: Path, name: str) -> Looked:
+    def _alone(self, folder: Path, name: str) -> DecodedPicture:
         for _ in range(ATTEMPTS):
             try:
                 return self._ask(folder, [name])[0]
@@ -124,8 +124,8 @@ class DecodingProcess:
                 code = self._start_again()
         content, found = try_picture(folder / name, self._root)
         if isinstance(found, bytes) and -code in CRASHES:
-            return Looked(content, RejectedImage(Reason.DECODER_CRASHED.text()))
-        return Looked(content, OSError(errno.EIO, f"decoding was cut off again and again, exit code {code}"))
+            return DecodedPicture(content, RejectedImage(Reason.DECODER_CRASHED.text()))
+        return DecodedPicture(content, OSError(errno.EIO, f"decoding was cut off again and again, exit code {code}"))
 
     def _start_again(self) -> int:
         """Replace a process that died; returns its exit code."""
@@ -197,7 +197,7 @@ def serve() -> None:
 
 
 def _as_answer(
-    looked: Looked,
+    looked: DecodedPicture,
 ) -> tuple[str, tuple[float, ...], tuple[int, ...], str | None, tuple[int | None, str | None] | None]:
     crop = looked.crop
     rejection = str(crop) if isinstance(crop, RejectedImage) else None

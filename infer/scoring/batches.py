@@ -9,7 +9,7 @@ import numpy.typing as npt
 from infer.engine.fallback import Engine
 from infer.engine.networks import Seen
 from infer.pictures.look import Crop
-from infer.scoring.patient import Bag
+from infer.scoring.bag import Bag
 
 DRY_RUN = 64  # batch size in a dry run, which only counts pictures
 
@@ -32,12 +32,12 @@ class Batches:
         if len(self._items) == self.size:
             self._submit()
             while len(self._under_way) > self.callers:  # one extra batch is queued, so that no thread is idle
-                self._settle()
+                self._collect()
 
     def flush(self) -> None:
         self._submit()
         while self._under_way:
-            self._settle()
+            self._collect()
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -54,7 +54,7 @@ class Batches:
         clinical = np.stack([bag.clinical.vector() for bag, _, _ in items])
         self._under_way.append((items, self._pool.submit(self._engine.score_pictures, images, clinical)))
 
-    def _settle(self) -> None:
+    def _collect(self) -> None:
         """Add the oldest batch to its patients, in the order of the pictures, so that sums are reproducible."""
         items, future = self._under_way.popleft()
         seen = future.result()

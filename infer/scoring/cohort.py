@@ -17,12 +17,12 @@ from infer.engine.fallback import Engine
 from infer.pictures.decode import RejectedImage
 from infer.pictures.duplicates import DIGITS
 from infer.pictures.listing import list_images
-from infer.pictures.look import Looked
+from infer.pictures.look import DecodedPicture
 from infer.pictures.pool import DecodingPool
 from infer.reasons import REFUSED, Reason
+from infer.scoring.bag import Bag
 from infer.scoring.batches import Batches
 from infer.scoring.ensemble import calibrated, decide, weighted
-from infer.scoring.patient import Bag
 from infer.scoring.result import SCORED, PatientResult, Scores
 from infer.scoring.stream import Mark, decoded
 
@@ -67,8 +67,8 @@ def score_cohort(
         yield _result(under_way.popleft(), engine, manifest, point)
 
 
-def _take(bag: Bag, index: int, looked: Looked, manifest: Manifest, batches: Batches) -> None:
-    bag.see(looked.content)
+def _take(bag: Bag, index: int, looked: DecodedPicture, manifest: Manifest, batches: Batches) -> None:
+    bag.add_to_fingerprint(looked.content)
     crop = looked.crop
     if isinstance(crop, RejectedImage):
         bag.images[index].reason = str(crop)

@@ -6,9 +6,9 @@ from concurrent.futures import Future
 from enum import Enum
 
 from infer.cohort.patient import Cohort
-from infer.pictures.look import Looked
+from infer.pictures.look import DecodedPicture
 from infer.pictures.pool import DecodingPool
-from infer.scoring.patient import Bag, open_bag
+from infer.scoring.bag import Bag, open_bag
 
 CHUNK = 16  # pictures per request: a request and waking a thread cost a good part of one picture's decoding time
 
@@ -21,7 +21,7 @@ class Mark(Enum):
 
 
 # A mark, or a picture's index in its bag with its result.
-Event = tuple[Bag, int | Mark, Looked | None]
+Event = tuple[Bag, int | Mark, DecodedPicture | None]
 
 
 def decoded(cohort: Cohort, decoders: DecodingPool, ahead: int, settle: float = 0.0) -> Iterator[Event]:
@@ -32,17 +32,17 @@ def decoded(cohort: Cohort, decoders: DecodingPool, ahead: int, settle: float = 
         settle: seconds for which a patient's folder must have been unchanged.
     """
     ahead = max(ahead, 2 * CHUNK * decoders.number)  # so that each process has a current and a next request
-    parts: deque[tuple[Bag, Sequence[int | Mark], Future[list[Looked]] | None]] = deque()
+    parts: deque[tuple[Bag, Sequence[int | Mark], Future[list[DecodedPicture]] | None]] = deque()
     waiting = 0
 
-    def settled() -> Iterator[Event]:
+    def collected() -> Iterator[Event]:
         nonlocal waiting
         bag, positions, future = parts.popleft()
         waiting -= len(positions)
         for position, looked in zip(positions, future.result() if future else [None], strict=True):
             yield bag, position, looked
 
-    def add(bag: Bag, positions: Sequence[int | Mark], future: Future[list[Looked]] | None) -> None:
+    def add(bag: Bag, positions: Sequence[int | Mark], future: Future[list[DecodedPicture]] | None) -> None:
         nonlocal waiting
         parts.append((bag, positions, future))
         waiting += len(positions)
@@ -55,9 +55,9 @@ def decoded(cohort: Cohort, decoders: DecodingPool, ahead: int, settle: float = 
             chunk = names[start : start + CHUNK]
             add(bag, range(start, start + len(chunk)), decoders.look(bag.folder, chunk))
             while waiting > ahead:
-                yield from settled()
+                yield from collected()
         add(bag, [Mark.CLOSED], None)
         while waiting > ahead:
-            yield from settled()
+            yield from collected()
     while parts:
-        yield from settled()
+        yield from collected()

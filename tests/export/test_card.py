@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,8 @@ import pytest
 
 from export.card.figures import claims
 from export.card.write import ANSWERS, CardWords, write_card
+from export.members.member import MemberCard
+from export.members.scan import ScanExport
 from infer.bundle.manifest import (
     SCHEMA,
     Calibration,
@@ -90,7 +93,20 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
     )
 
 
-WORDS = CardWords(3.2e-7, ["a net", "bayes", "some experts", "photographs"], ["Rounding moves it by 4.1e-05."])
+def words(folder: Path) -> CardWords:
+    """Short ones, but for SCAN's."""
+    scan = ScanExport.__new__(ScanExport)
+    return CardWords(
+        3.2e-7,
+        [
+            MemberCard("baseline", "a net", "with medians", training=("Its class weight is 2.",)),
+            replace(scan.card(folder), described="bayes"),
+            MemberCard("moe", "some experts", "its image expert", caveats=("Its gate relies on pictures.",)),
+            MemberCard("imagenet", "photographs", "alone", details=("Its weights are published.",)),
+        ],
+        ["Rounding moves it by 4.1e-05."],
+        lambda facts: scan.nested_is_current(folder, facts),
+    )
 
 
 def row(model: str, group: str, figure: str, value: float) -> dict[str, object]:
@@ -141,7 +157,7 @@ def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
         (folder / name).write_text(json.dumps(content))
     (folder / "crops").mkdir(exist_ok=True)
     (folder / "crops/rejected.csv").write_text("patient_id,image,reason\nP1,a.jpg,empty\nP2,b.jpg,too_small\n")
-    return write_card(folder, of, encode(of), WORDS, about)
+    return write_card(folder, of, encode(of), words(folder), about)
 
 
 def test_the_card_says_what_other_precisions_change(tmp_path: Path) -> None:
@@ -149,7 +165,9 @@ def test_the_card_says_what_other_precisions_change(tmp_path: Path) -> None:
     float16 = Reduced({}, {}, patients=26, largest_change=0.00123, changed_decisions=0)
     both = msgspec.structs.replace(manifest(), int8=int8, float16=float16)
     text = " ".join(card(tmp_path, good_figures(), both).split())
-    of_int8, _, of_float16 = text.partition("On a GPU the CNN and the encoders of the mixtures and the ImageNet member")
+    of_int8, _, of_float16 = text.partition(
+        "On a GPU the networks of baseline, moe, imagenet that see pictures compute in float16"
+    )
     assert "Of 25 patients scored both ways, 0 got a different decision" in of_int8
     assert "no probability changed by more than 0.0034." in of_int8
     assert "Of 26 patients scored both ways, 0 got a different decision" in of_float16
@@ -177,6 +195,10 @@ def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> No
         "8.3% of a cell's nearest neighbours",
         "by chance 2.1% would",
         "It is not a medical device",
+        "could not be used. No missing value was imputed. Its class weight is 2.",
+        "- Its weights are published.",
+        "`pictures only`: baseline: with medians; scan: a model without sex, count and age; moe: its image expert;",
+        "Its gate relies on pictures.",
     ):
         assert part in text
 
@@ -233,7 +255,7 @@ def test_all_claims_hold_for_good_figures(tmp_path: Path) -> None:
             (0.2, 0.3, 0.4, 0.1),
             ["imagenet, pictures only: AUC 0.907 [0.400, 0.947] is above chance"],
         ),
-        ("moe gate", {"quantile_95": 0.24}, (0.2, 0.3, 0.4, 0.1), ["the gate is not constant"]),
+        ("moe gate", {"quantile_95": 0.24}, (0.2, 0.3, 0.4, 0.1), ["the moe gate is not constant"]),
         ("ensemble", {}, (0.4, 0.0, 0.5, 0.1), ["every member has weight"]),
         ("clinical GaussianNB", {"auc": 0.96}, (0.2, 0.3, 0.4, 0.1), ["0.960 on the same folds"]),
         ("influence", {"moe": 0.049}, (0.2, 0.3, 0.4, 0.1), ["every member has weight and moves the ensemble"]),

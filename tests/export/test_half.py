@@ -165,7 +165,7 @@ def test_a_gpu_that_computes_wrongly_is_found_out(
     fault(model)
     wrong = replace(bundle, graphs=bundle.graphs | {HALVES[name]: model.SerializeToString()})
     engine = Engine(wrong, DEVICE, None, 1)
-    engine.prove()
+    engine.run_self_test()
     assert engine.precision == "float32"
     (said,) = engine.downgrades
     assert "self-test failed" in said

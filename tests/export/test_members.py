@@ -14,7 +14,7 @@ from torch import Tensor
 
 from export.graphs import GraphPlan
 from export.members import registry as export_registry
-from export.members.member import Inputs, MemberExport
+from export.members.member import Inputs, MemberCard, MemberExport
 from export.pipeline import export_bundle
 from infer.bundle.load import load_bundle
 from infer.column import Column
@@ -98,8 +98,8 @@ class BluenessExport(MemberExport):
     def section(self) -> dict[str, Any]:
         return {}
 
-    def described(self) -> str:
-        return "how blue the nuclei are"
+    def card(self, run: Path) -> MemberCard:
+        return MemberCard(self.name, "how blue the nuclei are", "the same", caveats=("Blue ink misleads it.",))
 
 
 @pytest.fixture
@@ -125,6 +125,8 @@ def test_a_fifth_member_reaches_bundle_card_csv_files_and_run_json(trained_run: 
     card = " ".join((tmp_path / "bundle/MODEL_CARD.md").read_text().split())
     assert "Five members: a CNN on single pictures; " in card
     assert "; and how blue the nuclei are. The result is the weighted mean of their calibrated probabilities." in card
+    assert "blueness: the same." in card
+    assert "Blue ink misleads it." in card
     weight = bundle.manifest.ensemble.weights["blueness"]
     assert f"| blueness | {weight:.3f} |" in card
 

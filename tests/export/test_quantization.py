@@ -175,7 +175,7 @@ def test_a_processor_that_computes_integers_wrongly_is_found_out(
     bundle = load_bundle(REFERENCE)
     wrong = replace(bundle, graphs=bundle.graphs | {INT8: altered(bundle.graphs[INT8], layer, alter)})
     engine = Engine(wrong, Device(CPU, "test"), None, 1)
-    engine.prove()
+    engine.run_self_test()
     assert (engine.precision, len(engine.downgrades)) == ("float32", 1)
 
 

@@ -6,7 +6,7 @@ import pytest
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
 from infer.engine.networks import Networks
 from infer.engine.sessions import CPU, Device
-from infer.pictures.look import Looked, look
+from infer.pictures.look import DecodedPicture, look
 from tests.infer.runs import Outcome, link_cohort, score
 from tests.synthetic import make_patients, write_cohort
 
@@ -50,7 +50,7 @@ class _ProcessHere:
     def __init__(self, root: Path, size: int) -> None:
         self._root, self._size = root, size
 
-    def look(self, folder: Path, names: Sequence[str]) -> list[Looked]:
+    def look(self, folder: Path, names: Sequence[str]) -> list[DecodedPicture]:
         return [look(folder / name, self._root, self._size) for name in names]
 
     def stop(self) -> None:

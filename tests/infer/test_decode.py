@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from infer.pictures.decode import (
-    MAX_FILE_BYTES,
-    RejectedImage,
-    centre_crop,
-    decode_crop,
-    read_crop,
-    try_picture,
-)
+from infer.pictures.decode import MAX_FILE_BYTES, RejectedImage, centre_crop, decode_crop, try_picture
+from tests.crops import read_crop
 from tests.fuzz import fuzz
 from tests.synthetic import draw_cell
 

@@ -129,9 +129,9 @@ def test_too_little_memory_in_the_self_test_makes_batches_smaller(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(tiny, PINNED, 64, 1)
-    expected = engine.prove()
+    expected = engine.run_self_test()
     breaks(monkeypatch, small_memory(16))
-    assert engine.prove() == expected
+    assert engine.run_self_test() == expected
     assert [text.partition(":")[0] for text in engine.downgrades] == [
         "batches of 32 instead of 64",
         "batches of 16 instead of 64",
@@ -142,7 +142,7 @@ def test_a_device_left_within_the_self_test_has_the_processors_digest(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures were scored by one device, patients by the other."""
-    expected = Engine(tiny, PINNED, 8, 1).prove()
+    expected = Engine(tiny, PINNED, 8, 1).run_self_test()
     engine = Engine(tiny, PRETENDED, 8, 1)
     works: Callable[..., Any] = Networks.score_pictures
 
@@ -154,7 +154,7 @@ def test_a_device_left_within_the_self_test_has_the_processors_digest(
 
     monkeypatch.setattr(Networks, "score_pictures", wrong)
     breaks(monkeypatch, lambda name, _: DeviceError(f"{name}: gone") if name == "moe_head.onnx" else None)
-    assert engine.prove() == expected
+    assert engine.run_self_test() == expected
 
 
 def test_a_graph_that_a_device_has_no_room_for_is_no_bad_bundle(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_a_device_that_gives_up_for_a_patient_is_left(
 
 
 def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = Engine(tiny, PINNED, 8, 1).prove()
+    expected = Engine(tiny, PINNED, 8, 1).run_self_test()
     works, tests = infer.engine.self_test.self_test, []
 
     def fails_first(networks: Networks, bundle: Bundle) -> str:
@@ -198,11 +198,11 @@ def test_a_device_that_computes_otherwise_is_left(tiny: Bundle, monkeypatch: pyt
 
     monkeypatch.setattr("infer.engine.fallback.self_test", fails_first)
     engine = Engine(tiny, PRETENDED, 8, 1)
-    assert engine.prove() == expected
+    assert engine.run_self_test() == expected
     assert engine.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: self-test failed"]
     tests.clear()
     with pytest.raises(BundleError, match="self-test failed"):
-        Engine(tiny, PINNED, 8, 1).prove()
+        Engine(tiny, PINNED, 8, 1).run_self_test()
 
 
 def test_a_processor_that_computes_otherwise_is_not_moved_to(

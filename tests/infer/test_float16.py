@@ -146,7 +146,7 @@ def test_which_device_uses_what(bundle: Bundle, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("_a_gpu")
 def test_a_gpu_that_computes_float16_wrongly_gets_float32(bundle: Bundle) -> None:
     engine = Engine(expecting(bundle, "baseline", 0.01), PINNED, None, 1)
-    digest = engine.prove()
+    digest = engine.run_self_test()
     assert (engine.precision, engine.device) == ("float32", PINNED)
     (said,) = engine.downgrades
     assert said.startswith("float32 instead of float16: ")
@@ -161,7 +161,7 @@ def test_a_gpu_that_does_not_load_float16_gets_float32(
 ) -> None:
     loaded = made(monkeypatch, lambda _, precision: error if precision == "float16" else None)
     engine = Engine(bundle, PINNED, None, 1)
-    engine.prove()
+    engine.run_self_test()
     assert loaded == [(PINNED.note, "float16"), (PINNED.note, "float32")]
     assert engine.downgrades == [f"float32 instead of float16: {error}"]
 
@@ -176,14 +176,14 @@ def test_a_gpu_that_computes_wrongly_either_way_is_left(bundle: Bundle, monkeypa
     works = self_test
     monkeypatch.setattr("infer.engine.fallback.self_test", fails)
     engine = Engine(bundle, GPU, None, 1)
-    engine.prove()
+    engine.run_self_test()
     assert (engine.precision, engine.device.note) == ("float32", "a pretended GPU, then fell back to the CPU")
     assert engine.downgrades == [
         "float32 instead of float16: wrong in float16",
         f"moved from {CPU} to {CPU}: wrong in float32",
     ]
     with pytest.raises(BundleError, match="wrong in float32"):
-        Engine(bundle, PINNED, None, 1).prove()
+        Engine(bundle, PINNED, None, 1).run_self_test()
 
 
 @pytest.mark.usefixtures("_a_gpu")
@@ -221,7 +221,7 @@ def test_a_gpu_that_gives_up_in_float16_gets_float32(
     monkeypatch.setattr(Networks, "score_pictures", no_kernel)
     engine = Engine(bundle, PINNED, 16, 1)
     if proving:
-        assert engine.prove() == self_test(Networks(bundle, PINNED, 16, 1), bundle)
+        assert engine.run_self_test() == self_test(Networks(bundle, PINNED, 16, 1), bundle)
     assert np.array_equal(maps_of(engine.score_pictures(*crops)), maps_of(expected))
     assert (engine.precision, engine.device) == ("float32", PINNED)
     assert engine.downgrades == ["float32 instead of float16: no engine"]
@@ -242,7 +242,7 @@ def test_the_self_test_begins_anew_where_float16_is_left_within_it(
 
     monkeypatch.setattr(Networks, "score_patient", no_kernel)
     engine = Engine(bundle, PINNED, 16, 1)
-    assert engine.prove() == expected
+    assert engine.run_self_test() == expected
     assert engine.precision == "float32"
 
 
@@ -270,7 +270,7 @@ def test_float32_is_tested_before_it_takes_over_under_way(
 
     monkeypatch.setattr(Networks, "score_pictures", breaks_down)
     engine = Engine(bundle, GPU, 16, 1)
-    engine.prove()
+    engine.run_self_test()
     proven = True
     expected = Networks(bundle, Device(CPU, "here"), 8, 1).score_pictures(*(part[:8] for part in crops))
     assert np.array_equal(maps_of(engine.score_pictures(*crops))[:8], maps_of(expected))
@@ -278,7 +278,7 @@ def test_float32_is_tested_before_it_takes_over_under_way(
     assert engine.downgrades == ["float32 instead of float16: no engine", f"moved from {CPU} to {CPU}: {error}"]
     proven = False
     engine = Engine(bundle, PINNED, 16, 1)
-    engine.prove()
+    engine.run_self_test()
     proven = True
     with pytest.raises(type(error), match=str(error)):
         engine.score_pictures(*crops)

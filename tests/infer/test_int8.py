@@ -105,7 +105,7 @@ def test_a_processor_that_computes_integers_wrongly_gets_float32(
 
 def test_integers_that_give_no_number_get_float32(bundle: Bundle) -> None:
     engine = Engine(expecting(bundle, "moe", float("nan")), DEVICE, None, 2)
-    digest = engine.prove()
+    digest = engine.run_self_test()
     assert (engine.precision, len(engine.downgrades)) == ("float32", 1)
     assert digest == self_test(Networks(bundle, DEVICE, 8, 1), bundle)
 
@@ -119,7 +119,7 @@ def test_float32_has_its_own_self_test(bundle: Bundle) -> None:
     wrong = dataclasses.replace(wrong, manifest=msgspec.structs.replace(wrong.manifest, self_test=test))
     engine = Engine(wrong, DEVICE, None, 2)
     with pytest.raises(BundleError, match=rf"self-test failed on {CPU}: moe differs") as caught:
-        engine.prove()
+        engine.run_self_test()
     assert caught.value.exit_code == 5
 
 
@@ -138,7 +138,7 @@ def test_what_integers_do_not_touch_is_tested_as_in_float32(bundle: Bundle) -> N
 def test_integers_that_cannot_be_loaded_get_float32(bundle: Bundle) -> None:
     broken = dataclasses.replace(bundle, graphs=bundle.graphs | {INT8: b"no graph"})
     engine = Engine(broken, DEVICE, None, 2)
-    engine.prove()
+    engine.run_self_test()
     assert engine.precision == "float32"
     (said,) = engine.downgrades
     assert said.startswith(f"float32 instead of int8: {INT8}: onnxruntime cannot load this graph")
@@ -161,7 +161,7 @@ def test_a_bundle_without_integers_is_whole(bundle: Bundle, tmp_path: Path) -> N
     assert loaded.manifest.int8 is None
     assert INT8 not in loaded.graphs
     engine = Engine(loaded, DEVICE, None, 1)
-    engine.prove()
+    engine.run_self_test()
     assert (engine.precision, engine.downgrades) == ("float32", [])
 
 

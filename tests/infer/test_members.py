@@ -15,7 +15,7 @@ from infer.engine.self_test import self_test_images
 from infer.errors import BundleError
 from infer.members.member import Floats, GraphForm, Mean, Member, Opinion, RunGraph
 from infer.members.registry import MEMBERS, names
-from infer.pictures.decode import read_crop
+from tests.crops import read_crop
 from tests.infer.runs import TINY, Outcome, score, tiny_manifest, write_bundle
 
 OF_THE_ENSEMBLE = {"probability_malignant", "decision", "disagreement", "bundle"}  # columns of all members together

@@ -20,9 +20,9 @@ from infer.engine.sessions import CPU, Device, Graph
 from infer.members.features import base_features
 from infer.members.member import Opinion
 from infer.members.naive_bayes import NaiveBayes, malignant_probability
-from infer.pictures.decode import read_crop
 from infer.pictures.listing import Listing, list_images
 from infer.scoring.ensemble import calibrated
+from tests.crops import read_crop
 from tests.infer.runs import TABLE, TINY, Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
 from tests.synthetic import REFERENCE_DATE, draw_cell
 
@@ -364,7 +364,7 @@ def test_a_picture_that_vanishes_between_listing_and_reading_costs_that_picture_
             (folder / "000004.jpg").unlink()
         return listing
 
-    monkeypatch.setattr("infer.scoring.patient.list_images", listed)
+    monkeypatch.setattr("infer.scoring.bag.list_images", listed)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.code == 0
     assert outcome.images_of("S003")["000004.jpg"] == ("rejected", "unreadable")
@@ -502,7 +502,7 @@ def test_a_folder_that_may_not_be_read_fails_its_patient_alone(
             raise PermissionError(errno.EACCES, "Permission denied")
         return list_images(folder)
 
-    monkeypatch.setattr("infer.scoring.patient.list_images", listed)
+    monkeypatch.setattr("infer.scoring.bag.list_images", listed)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")
     assert outcome.code == 3
     assert outcome.predictions["S003"]["reason"] == "folder_unreadable: Permission denied"

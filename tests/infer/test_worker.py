@@ -18,7 +18,7 @@ from PIL import Image
 
 from infer.errors import WorkerError
 from infer.pictures.decode import RejectedImage, try_picture
-from infer.pictures.look import Looked, look, mean_colour
+from infer.pictures.look import DecodedPicture, look, mean_colour
 from infer.pictures.pool import DecodingPool
 from infer.pictures.worker import DecodingProcess
 from tests.infer.runs import TINY, Outcome, keep_patients, names, replace_picture, score, verdict
@@ -79,7 +79,7 @@ def gone(pids: list[int]) -> bool:
     return not any(map(lives, pids))
 
 
-def same(one: Looked, other: Looked) -> bool:
+def same(one: DecodedPicture, other: DecodedPicture) -> bool:
     if isinstance(one.crop, np.ndarray):
         crops = isinstance(other.crop, np.ndarray) and np.array_equal(one.crop, other.crop)
     else:

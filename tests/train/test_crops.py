@@ -25,7 +25,8 @@ from export.manifest import picture_sizes
 from infer.bundle.manifest import Drift
 from infer.cohort.plausible import Range
 from infer.errors import CohortError, UsageError
-from infer.pictures.decode import decode_crop, read_crop
+from infer.pictures.decode import decode_crop
+from tests.crops import read_crop
 from tests.synthetic import REFERENCE_DATE, SyntheticPatient, make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, train

@@ -22,7 +22,7 @@ from train.evaluation.nested.leads import (
     embedded,
     homogeneity,
 )
-from train.evaluation.nested.members import GATES, all_leads, all_members, ensembles_with_leads
+from train.evaluation.nested.models import GATES, all_leads, all_members, ensembles_with_leads
 from train.members.candidate import Candidate
 from train.members.recipes import SMALL
 

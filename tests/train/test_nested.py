@@ -35,7 +35,7 @@ from train.data.bags import Bags
 from train.ensemble.fit import combine, fit_ensemble
 from train.evaluation.nested import inductive, leads
 from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member
-from train.evaluation.nested.members import (
+from train.evaluation.nested.models import (
     GATED_SIMCLR,
     IN_TURN,
     SHIPPED,
@@ -642,7 +642,7 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
 
     options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1", "--protocol", "nested")
     repeats = ("--repeats", "2")  # as above, so that its trainings are reused
-    with patch("train.evaluation.nested.members.inductive_looks", inductive_looks), shortened():
+    with patch("train.evaluation.nested.models.inductive_looks", inductive_looks), shortened():
         call = train("evaluate", patients, run, *options, *repeats, "--inductive", small=ONE_MIXTURE)
     assert call.code == 0, call.errors
     assert (run / "nested/nested.md").read_text().strip() == transductive.strip()

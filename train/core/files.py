@@ -19,7 +19,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Write a file atomically: to a temporary name, renamed when the block ends without an error.
 
     Yields:
-        The temporary path to write to. Two processes must not do this at the same time: see `held`.
+        The temporary path to write to. Two processes must not do this at the same time: see `locked`.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -46,7 +46,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock. The kernel releases it however the process ends. No locking on file systems without lock support.
 
     Args:

@@ -29,7 +29,7 @@ from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import CohortError, LymphoError, UsageError
 from infer.pictures.decode import RejectedImage, decode_crop
-from train.core.files import held, write_text
+from train.core.files import locked, write_text
 from train.data.bags import CROP_SIZE, Bags, load_crops
 from train.data.labelled import PLAUSIBLE, Job, age_rule, labelled_patients, list_pictures
 from train.data.segmentation import keep_cell
@@ -120,7 +120,7 @@ def _cached(cohort: Cohort, labelled: list[Patient], jobs: list[Job], run: Path,
 def _write(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Path, facts: dict[str, str]) -> bool:
     """Write all of the files or none. False: another call has written them in the meantime."""
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder / "lock"):
+    with locked(folder / "lock"):
         if (folder / "cohort.json").exists():
             return False
         try:

@@ -140,13 +140,13 @@ def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], equality
         names: names of the M members.
         equality: strength of the regularisation of the weights towards equal ones.
     """
-    mixture = fit_mixture(members, labels, names, equality)
-    points = fit_operating_points(combine(members, mixture), labels)
-    return msgspec.structs.replace(mixture, operating_points=points)
+    ensemble = fit_calibration_and_weights(members, labels, names, equality)
+    points = fit_operating_points(combine(members, ensemble), labels)
+    return msgspec.structs.replace(ensemble, operating_points=points)
 
 
 @on_one_thread
-def fit_mixture(members: Floats, labels: Labels, names: Sequence[str], equality: float) -> Ensemble:
+def fit_calibration_and_weights(members: Floats, labels: Labels, names: Sequence[str], equality: float) -> Ensemble:
     """Like fit_ensemble, but only calibration and weights, without operating points."""
     calibration = {name: fit_calibration(row, labels) for name, row in zip(names, members, strict=True)}
     smooth = np.stack([calibrated(row, calibration[name]) for name, row in zip(names, members, strict=True)])

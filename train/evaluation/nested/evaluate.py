@@ -9,7 +9,7 @@ from infer.errors import UsageError
 from train.core.provenance import code_note
 from train.data.bags import Bags
 from train.evaluation.nested.deep_leads import DEEP_GATES, deep_ensembles, deep_leads
-from train.evaluation.nested.members import (
+from train.evaluation.nested.models import (
     GATED_SIMCLR,
     GATES,
     IN_TURN,

@@ -14,7 +14,7 @@ import torch
 
 from infer.members.features import cell_classes
 from train.core.arrays import Classes, Floats, Indices
-from train.core.files import held, written_whole
+from train.core.files import locked, written_whole
 from train.data.bags import Bags
 from train.evaluation.nested.leads import clinical_features
 from train.members.candidate import Candidate
@@ -52,7 +52,7 @@ def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, dev
         own = folder / hashlib.sha256(json.dumps(some.patient_ids).encode()).hexdigest()[:16]
         path = own / "looked.npz"
         own.mkdir(parents=True, exist_ok=True)
-        with held(own / "lock"):  # a task of another member may need the same training in another process
+        with locked(own / "lock"):  # a task of another member may need the same training in another process
             if not path.exists():
                 _keep(path, _look(bags, _trained(some, own, recipe, seed, device), device))
         with np.load(path) as kept:

@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from train.core.arrays import Floats, Indices
 from train.core.checkpoint import progress_path
-from train.core.files import held, write_table
+from train.core.files import locked, write_table
 from train.data.bags import Bags
 from train.members.candidate import PROBABILITY, Candidate, Model, members_of
 
@@ -128,7 +128,7 @@ class Predictor:
         if path.exists():
             return True
         try:
-            with held(self._folder / "locks" / path.stem, wait=wait):
+            with locked(self._folder / "locks" / path.stem, wait=wait):
                 if not path.exists():
                     self._make(task, path)
         except BlockingIOError:

@@ -11,7 +11,7 @@ from infer.scoring.ensemble import calibrated, decide
 from train.core.arrays import Floats, Indices
 from train.core.calibration import fit_calibration
 from train.core.threads import on_one_thread
-from train.ensemble.fit import best_threshold, combine, fit_ensemble, fit_mixture, sensitivity_threshold
+from train.ensemble.fit import best_threshold, combine, fit_calibration_and_weights, fit_ensemble, sensitivity_threshold
 from train.members.gating import choose_gate
 
 PERCENTS = (95, 98)  # sensitivities at which patients are referred to flow cytometry
@@ -121,7 +121,7 @@ def choose_pull(stack: Stack, inner: Floats, labels: Indices, folds: Indices) ->
         crossed = np.empty(len(labels))
         for fold in np.unique(folds):
             rest, held_out = folds != fold, folds == fold
-            mixture = fit_mixture(inner[:, rest], labels[rest], stack.members, pull)
+            mixture = fit_calibration_and_weights(inner[:, rest], labels[rest], stack.members, pull)
             crossed[held_out] = combine(inner[:, held_out], mixture)
         tried.append((float(log_loss(labels, crossed)), pull))
     loss, pull = min(tried)

@@ -38,7 +38,7 @@ class Bag:
     finite: bool = True  # whether all outputs of the networks are finite
     _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
-    def see(self, *what: object) -> None:
+    def add_to_fingerprint(self, *what: object) -> None:
         """Add something that the result depends on to the fingerprint, always in the same order."""
         self._hash.update(repr(what).encode("utf-8", "surrogateescape"))
 
@@ -69,7 +69,9 @@ def open_bag(folder: Path, root: Path, patient: Patient, settle: float) -> Bag:
     """
     bag = _listed(folder, root, patient, settle)
     names = [image.image for image in bag.images]
-    bag.see(patient.patient_id, patient.clinical, bag.verdict, names, bag.ignored_files, bag.pictures_below)
+    bag.add_to_fingerprint(
+        patient.patient_id, patient.clinical, bag.verdict, names, bag.ignored_files, bag.pictures_below
+    )
     return bag
 
 
