@@ -188,6 +188,10 @@ def _graph(first: Encoder, stems: list[list[nn.Conv2d]], layers: list[list[Layer
             scale = scale_out
         maps.append(graph.node("DequantizeLinear", [value, scale, zero], f"{name}.maps"))
     graph.node("Concat", maps, "maps", axis=1)
+    return _model(graph, layers)
+
+
+def _model(graph: _Graph, layers: list[list[Layer]]) -> onnx.ModelProto:
     channels = sum(len(of_one[-1].weight) for of_one in layers)
     side = CROP[0] >> sum(layer.pooled for layer in layers[0])
     built = helper.make_graph(
