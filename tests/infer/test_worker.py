@@ -4,6 +4,7 @@ Faults are injected from outside: Python runs a sitecustomize.py found on its pa
 does with pictures that end with a given word. Bytes after a JPEG's end are not part of the picture.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,7 +61,8 @@ def with_the_word(path: Path) -> None:
 def children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += [int(child) for child in (task / "children").read_text().split()]
     return found
 
 
