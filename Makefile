@@ -16,6 +16,7 @@ UV := $(BUILD)/uv/bin/uv
 
 FUZZ ?= 20000
 PROCESSES ?= auto
+BENCH_OPTIONS ?=
 
 .PHONY: help demo test test-fast test-slow test-container check format train reproduce export image bench bench-train fuzz soak audit \
 	lock clean
@@ -30,9 +31,10 @@ test: $(BUILD)/lean/ready $(BUILD)/full/ready  ## [PROCESSES=auto]: all tests bu
 	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer
 	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer -m "not slow"
 
-test-slow: $(BUILD)/lean/ready $(BUILD)/full/ready  ## what `make test` leaves out: experiments, benchmarks, [FUZZ=20000] more fuzz examples
+test-slow: $(BUILD)/lean/ready $(BUILD)/full/ready  ## what `make test` leaves out: experiments, benchmarks, benchmark, [FUZZ=20000] fuzz examples
 	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer -m slow
 	LYMPHO_FUZZ=$(FUZZ) $(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer -m fuzz
+	$(FULL) -m tests.bench $(BUILD)/bench $(BENCH_OPTIONS)
 
 test-fast: $(BUILD)/lean/ready  ## the runtime's tests alone
 	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer -x
@@ -56,7 +58,7 @@ train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on 
 
 # On two cores crops, scan, then `evaluate --protocol nested --leads --part`, two calls side by side with the same
 # options, halve the time beforehand (train/README.md). INDUCTIVE=1 also trains SCAN 20 times, for a GPU.
-reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [REDUCED=] [INDUCTIVE=1]: evaluation, figures, RUN/bundle and card; goes on from what RUN holds
+reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [REDUCED=] [INDUCTIVE=1]: evaluation, figures, RUN/bundle and card; resumes from what RUN holds
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 	$(FULL) -m train naive-bayes "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report --compare
@@ -78,7 +80,7 @@ image:  ## [BUNDLE=] [CUDA=1]: build the container, tagged lympho-infer
 	docker build --network host --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg CUDA=$(CUDA) -t $(IMAGE) $(BUILD)/image
 
 bench: $(BUILD)/full/ready  ## pictures a second: files to CSV, the plain way in PyTorch, networks and decoding alone
-	$(FULL) -m tests.bench $(BUILD)/bench
+	$(FULL) -m tests.bench $(BUILD)/bench $(BENCH_OPTIONS)
 
 bench-train: $(BUILD)/full/ready  ## pictures a second in training: ours against the report's way
 	$(FULL) -m tests.bench_train $(BUILD)/bench-train

@@ -55,7 +55,7 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
         raise UsageError(
             f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
         )
-    members = [kind(run) for kind in registry.MEMBERS]
+    members = [kind.load(run) for kind in registry.MEMBERS]
     plans = [plan for member in members for plan in member.plans]
     graphs = {plan.name: export_graph(plan) for plan in plans}
     inputs = parity_inputs(bags, members)

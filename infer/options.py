@@ -51,7 +51,9 @@ def check_options(options: Options) -> None:
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
         if path is not None and _resolved(path).is_relative_to(_resolved(options.out)):
-            raise UsageError(f"{name} {path}: lies in {options.out}, which this run would overwrite")
+            raise UsageError(
+                f"{name} {path}: lies in {options.out}, which this run would overwrite. Choose another output folder"
+            )
 
 
 def _resolved(path: Path) -> Path:

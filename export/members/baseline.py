@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,18 +40,12 @@ class BaselineExport(MemberExport):
 
     name = "baseline"
 
-    def __init__(self, run: Path) -> None:
-        self._of(load_baseline(run / FOLDER / "full.safetensors"))
+    def __init__(self, network: Baseline) -> None:
+        self.network, self.graph = network, BaselineGraph(network)
 
     @classmethod
-    def of(cls, network: Baseline) -> "BaselineExport":
-        """Create from a network in evaluation mode instead of a run folder."""
-        made = cls.__new__(cls)
-        made._of(network)
-        return made
-
-    def _of(self, network: Baseline) -> None:
-        self.network, self.graph = network, BaselineGraph(network)
+    def load(cls, run: Path) -> Self:
+        return cls(load_baseline(run / FOLDER / "full.safetensors"))
 
     @property
     def plans(self) -> list[GraphPlan]:

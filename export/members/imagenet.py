@@ -1,7 +1,7 @@
 """Export of the ImageNet member as two graphs: the pictures' contributions, and the gate with naive Bayes."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,15 +18,12 @@ class ImageNetExport(MemberExport):
     name = "imagenet"
     unbounded = frozenset({"contribution"})
 
-    def __init__(self, run: Path) -> None:
-        self.network = load_imagenet(run / FOLDER / "full.safetensors")
+    def __init__(self, network: ImageNetNetwork) -> None:
+        self.network = network
 
     @classmethod
-    def of(cls, network: ImageNetNetwork) -> "ImageNetExport":
-        """Create from a network in evaluation mode instead of a run folder."""
-        made = cls.__new__(cls)
-        made.network = network
-        return made
+    def load(cls, run: Path) -> Self:
+        return cls(load_imagenet(run / FOLDER / "full.safetensors"))
 
     @property
     def plans(self) -> list[GraphPlan]:

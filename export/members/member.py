@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -38,8 +38,10 @@ class MemberExport(ABC):
     # Graph outputs that are not probabilities: the parity check compares them relative to the largest value.
     unbounded: ClassVar[frozenset[str]] = frozenset()
 
+    @classmethod
     @abstractmethod
-    def __init__(self, run: Path) -> None: ...
+    def load(cls, run: Path) -> Self:
+        """The member as a run folder holds it, its networks in evaluation mode."""
 
     @property
     @abstractmethod

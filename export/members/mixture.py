@@ -1,7 +1,7 @@
 """Export of the mixtures of experts as two graphs: encoders for pictures, heads for patients."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +32,13 @@ class MixtureExport(MemberExport):
     name = "moe"
     unbounded = frozenset({"maps"})
 
-    def __init__(self, run: Path) -> None:
-        committee = load_committee(run)
-        self._of(committee.encoder, committee.head)
+    def __init__(self, encoder: Encoders, head: Heads) -> None:
+        self.encoder, self.head = encoder, head
 
     @classmethod
-    def of(cls, encoder: Encoders, head: Heads) -> "MixtureExport":
-        """Create from networks in evaluation mode instead of a run folder."""
-        made = cls.__new__(cls)
-        made._of(encoder, head)
-        return made
-
-    def _of(self, encoder: Encoders, head: Heads) -> None:
-        self.encoder, self.head = encoder, head
+    def load(cls, run: Path) -> Self:
+        committee = load_committee(run)
+        return cls(committee.encoder, committee.head)
 
     @property
     def plans(self) -> list[GraphPlan]:

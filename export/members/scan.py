@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from torch import Tensor
@@ -24,18 +24,12 @@ class ScanExport(MemberExport):
     name = "scan"
     unbounded = frozenset({"embedding"})
 
-    def __init__(self, run: Path) -> None:
-        self._of(load_scan(run / "scan/scan.safetensors"), load_fusion(run), load_naive_bayes(run))
+    def __init__(self, network: ScanNetwork, fusion: list[int], bayes: NaiveBayes) -> None:
+        self.network, self.fusion, self.bayes = network, fusion, bayes
 
     @classmethod
-    def of(cls, network: ScanNetwork, fusion: list[int], bayes: NaiveBayes) -> "ScanExport":
-        """Create from a network in evaluation mode instead of a run folder."""
-        made = cls.__new__(cls)
-        made._of(network, fusion, bayes)
-        return made
-
-    def _of(self, network: ScanNetwork, fusion: list[int], bayes: NaiveBayes) -> None:
-        self.network, self.fusion, self.bayes = network, fusion, bayes
+    def load(cls, run: Path) -> Self:
+        return cls(load_scan(run / "scan/scan.safetensors"), load_fusion(run), load_naive_bayes(run))
 
     @property
     def plans(self) -> list[GraphPlan]:

@@ -66,7 +66,9 @@ def _read_files(folder: Path) -> dict[str, bytes]:
                 raise BundleError(f"{entry}: a bundle holds plain files only. Remove it")
         return {entry.name: entry.read_bytes() for entry in entries}
     except OSError as error:
-        raise BundleError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
+        raise BundleError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}). Copy it again, or correct its permissions"
+        ) from error
 
 
 def _compare(folder: Path, stored: bytes, actual: bytes) -> None:
@@ -78,11 +80,9 @@ def _compare(folder: Path, stored: bytes, actual: bytes) -> None:
         if name not in present:
             raise BundleError(f"{folder / name}: is listed in {CHECKSUMS} but missing. Copy the bundle again")
         if name not in listed:
-            raise BundleError(f"{folder / name}: is not listed in {CHECKSUMS}; one of the two was changed or added")
+            raise BundleError(f"{folder / name}: is not listed in {CHECKSUMS}. Copy the bundle again")
         if listed[name] != present[name]:
-            raise BundleError(
-                f"{folder / name}: does not match its checksum in {CHECKSUMS}; one of the two was changed"
-            )
+            raise BundleError(f"{folder / name}: does not match its checksum in {CHECKSUMS}. Copy the bundle again")
     raise BundleError(f"{folder / CHECKSUMS}: was changed. Copy the bundle again")
 
 

@@ -72,7 +72,7 @@ def parse_table(data: bytes, path: Path) -> Table:
     columns = _check_header(header, path, line)
     lines = _with_cells(records, header, columns, path)
     if not lines:
-        raise CohortError(f"{path}: has no patient")
+        raise CohortError(f"{path}: has no patient. Add a row per patient")
     if any(len(cells) != len(header) for _, cells in lines):
         if delimiter == ",":
             _check_split_numbers(lines, header, path)

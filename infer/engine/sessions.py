@@ -87,7 +87,7 @@ class Graph:
         self._session = _session(name, data, device.provider, threads, weights)
         got = self._session.get_providers()[0]
         if got != device.provider:
-            raise DeviceError(f"{name}: runs on {got} instead of {device.provider}")
+            raise DeviceError(f"{name}: runs on {got} instead of {device.provider}. Use --device cpu")
         self.nodes = check_nodes(name, _placed(self._session), device.provider)
         self.inputs = {value.name: (value.type, tuple(value.shape)) for value in self._session.get_inputs()}
         self.outputs = tuple(value.name for value in self._session.get_outputs())
@@ -141,7 +141,7 @@ def check_nodes(name: str, nodes: Iterable[tuple[str, str]], provider: str) -> C
     )
     if elsewhere:
         what = ", ".join(f"{count} {where}" for where, count in sorted(elsewhere.items()))
-        raise DeviceError(f"{name}: not all of it runs on {provider}: {what}")
+        raise DeviceError(f"{name}: not all of it runs on {provider}: {what}. Use --device cpu")
     return Counter(placed for placed, _ in nodes)
 
 

@@ -29,7 +29,7 @@ class Scan(Member[list[int]]):
     """
 
     name = "scan"
-    title = "SCAN and naive Bayes"
+    title = "SCAN member"
     Section = ScanSection
     columns_at_end = False
     picture_columns = (

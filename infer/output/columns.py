@@ -22,8 +22,9 @@ class Field(Generic[Of]):
 
     def text(self, row: Of) -> str:
         """The cell's text. Text that a spreadsheet would take for a formula gets a leading apostrophe."""
-        cell = self.column.text(self.value(row))
-        return f"'{cell}" if cell.startswith(FORMULA) and isinstance(self.value(row), str) else cell
+        value = self.value(row)
+        cell = self.column.text(value)
+        return f"'{cell}" if isinstance(value, str) and cell.startswith(FORMULA) else cell
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

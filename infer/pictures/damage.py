@@ -54,7 +54,7 @@ def checked_png(data: bytes) -> bytes:
         length, kind = struct.unpack(">I4s", data[at : at + 8].ljust(8, b"\0"))
         chunk = data[at : at + 12 + length]
         if len(chunk) < 12 + length:
-            raise DamagedError("its data break off")
+            raise DamagedError("its data are truncated")
         if kind not in PNG_NOTES:
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
                 raise DamagedError(f"the checksum of its {kind.decode('latin-1')!a} is wrong")
@@ -75,12 +75,12 @@ def check_for_lost_blocks(data: bytes) -> None:
     tails = [(start, end) for start, end in runs if start % PAGE == 0 and end == len(data)]
     # A black background has runs in almost every row: some begin and end at block boundaries by chance.
     for start, end in pages if len(runs) > MOST_RUNS else blocks + tails:
-        raise DamagedError(f"{end - start} bytes of zeros stand in its data, as a lost block leaves")
+        raise DamagedError(f"{end - start} zero bytes in a row in its data, as if a disk block was lost")
     lines = data.count(b"\n")
     if lines and lines == data.count(b"\r\n"):
         longer = data.startswith(b"BM") and len(data) == int.from_bytes(data[2:6], "little") + lines
         if longer or lines > MOST_LINES:
-            raise DamagedError("each of its bytes 10 follows a byte 13, as a transfer in text mode leaves it")
+            raise DamagedError("it was transferred in text mode, which changed its line ends")
     if data.startswith((b"II", b"MM")):
         _check_strips(data)
 
@@ -100,18 +100,18 @@ def _check_strips(data: bytes) -> None:
     ):
         if compression in NEVER_ZEROS:
             for start, end in zero_runs(data, BLOCK, offset, min(offset + size, len(data))):
-                raise DamagedError(f"{end - start} bytes of zeros stand in its data, as a lost block leaves")
+                raise DamagedError(f"{end - start} zero bytes in a row in its data, as if a disk block was lost")
             continue
         unpacking, packed = zlib.decompressobj(), data[offset : offset + size]
         while size and room > 0 and not unpacking.eof:
             try:
                 part = unpacking.decompress(packed, UNPACKED_AT_ONCE)
             except zlib.error as error:
-                raise DamagedError("its data do not fit together") from error
+                raise DamagedError("its data are inconsistent") from error
             packed = unpacking.unconsumed_tail
             room -= len(part)
             if not (part or packed or unpacking.eof):
-                raise DamagedError("its data break off")
+                raise DamagedError("its data are truncated")
 
 
 def zero_runs(data: bytes, fewest: int, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:

@@ -58,12 +58,12 @@ def strict_jpeg(data: bytes, colours: str) -> Pixels | None:
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, colours)
     except ValueError as error:
-        raise DamagedError("its data break off, or do not fit together") from error
+        raise DamagedError("its data are truncated or inconsistent") from error
     segments = _segments(data)
     _check_scans(segments, pixels)
     unit = None if colours == "CMYK" else UNITS.get(subsampling)
     if unit and has_lasting_step(pixels, unit, _quanta(segments)):
-        raise DamagedError("from one place on its colours are shifted, as lost bytes leave it")
+        raise DamagedError("its colours shift at one point and stay shifted, as if bytes were lost")
     return pixels
 
 
@@ -72,9 +72,9 @@ def _check_scans(segments: Sequence[Segment], pixels: Pixels | None) -> None:
     for scan in _scans(segments):
         longest = max((end - start for start, end in zero_runs(scan.data, FEWEST_ZEROS)), default=0)  # bytes
         if longest and 8 * longest > scan.zero_bits(pixels):
-            raise DamagedError(f"{longest} bytes of zeros stand in its data, as a lost block leaves")
+            raise DamagedError(f"{longest} zero bytes in a row in its data, as if a disk block was lost")
     if _lacks_a_scan(segments):
-        raise DamagedError("its data break off")
+        raise DamagedError("its data are truncated")
 
 
 def flat_tiles(pixels: Pixels, unit: tuple[int, int]) -> int:

@@ -70,13 +70,13 @@ def still_changing(folder: Path, settle: float) -> str:
         try:
             states.append(file.stat(follow_symlinks=False))
         except FileNotFoundError:  # e.g. renamed in the last step of copying
-            return "a file in the folder got another name just now. Start again later"
+            return "a file in the folder was renamed just now. Run again later"
     # Copying may preserve the modification time, but not the time of the last inode change.
     age = time.time() - max(max(state.st_mtime, state.st_ctime) for state in states)
     if age < -AHEAD:
-        return "a file is dated in the future, so its age is not known. Correct its time, or this machine's clock"
+        return "a file is dated in the future, so its age is unknown. Correct its time or this machine's clock"
     if age < settle:
-        return f"a file changed less than {settle:g} s ago and may still be copied. Start again later"
+        return f"a file changed less than {settle:g} s ago and may still be being copied. Run again later"
     return ""
 
 

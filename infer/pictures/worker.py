@@ -125,7 +125,8 @@ class DecodingProcess:
         content, found = try_picture(folder / name, self._root)
         if isinstance(found, bytes) and -code in CRASHES:
             return DecodedPicture(content, RejectedImage(Reason.DECODER_CRASHED.text()))
-        return DecodedPicture(content, OSError(errno.EIO, f"decoding was cut off again and again, exit code {code}"))
+        why = f"the decoding process ended at this picture more than once, exit code {code}"
+        return DecodedPicture(content, OSError(errno.EIO, why))
 
     def _start_again(self) -> int:
         """Replace a process that died; returns its exit code."""

@@ -104,6 +104,6 @@ def _hint(patient: Patient) -> str:
     if not patient.look_alike:
         return ""
     return (
-        f", but {patient.look_alike!a}, which looks the same and differs in capitals, blanks or the way that "
+        f", but {patient.look_alike!a}, which looks the same and differs in capitals, spaces or the way that "
         f"accents are stored. It was not taken: rename one of them"
     )

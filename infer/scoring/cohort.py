@@ -19,7 +19,7 @@ from infer.pictures.duplicates import DIGITS
 from infer.pictures.listing import list_images
 from infer.pictures.look import DecodedPicture
 from infer.pictures.pool import DecodingPool
-from infer.reasons import REFUSED, Reason
+from infer.reasons import REFUSED, Reason, code_of
 from infer.scoring.bag import Bag
 from infer.scoring.batches import Batches
 from infer.scoring.ensemble import calibrated, decide, weighted
@@ -97,7 +97,7 @@ def _close(bag: Bag, minimum: int) -> None:
     bag.closed = True
     if bag.verdict:
         return
-    if any(image.reason.startswith(Reason.UNREADABLE.code) for image in bag.images):
+    if any(code_of(image.reason) == Reason.UNREADABLE.code for image in bag.images):
         try:
             list_images(bag.folder)
         except OSError:  # not single pictures: the whole folder is gone
@@ -105,7 +105,7 @@ def _close(bag: Bag, minimum: int) -> None:
             bag.waiting.clear()
             return
     if not bag.images:
-        below = ", but folders in it do, which are not looked at" if bag.pictures_below else ""
+        below = ", but its subfolders do; they are not read" if bag.pictures_below else ""
         bag.verdict = Verdict.of(Reason.FOLDER_EMPTY, below=below)
     elif bag.used == 0:
         bag.verdict = Verdict.of(Reason.NO_USABLE_IMAGE)

@@ -95,7 +95,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
 
 def words(folder: Path) -> CardWords:
     """Short ones, but for SCAN's."""
-    scan = ScanExport.__new__(ScanExport)
+    scan = ScanExport.__new__(ScanExport)  # its words need no network
     return CardWords(
         3.2e-7,
         [

@@ -48,10 +48,10 @@ def exported() -> Exported:
     committee.eval()
     section = scan_section(load_bundle(REFERENCE).manifest)
     members = (
-        BaselineExport.of(baseline.eval()),
-        ScanExport.of(scan.eval(), section.class_fusion, section.naive_bayes),
-        MixtureExport.of(committee.encoder, committee.head),
-        ImageNetExport.of(imagenet),
+        BaselineExport(baseline.eval()),
+        ScanExport(scan.eval(), section.class_fusion, section.naive_bayes),
+        MixtureExport(committee.encoder, committee.head),
+        ImageNetExport(imagenet),
     )
     plans = [plan for member in members for plan in member.plans]
     inputs = {file: of for member in members for file, of in member.inputs(images, clinical).items()}

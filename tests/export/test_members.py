@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -79,14 +79,15 @@ def candidate(job: NestedJob) -> Candidate:
     return Candidate("blueness", {}, lambda training, asked, path: of_bags(job.bags)[asked])
 
 
-TRAINING = MemberTraining("blueness", "blueness", "blueness", train_blueness, lambda run: [], candidate)
+TRAINING = MemberTraining("blueness", "blueness", "blueness", "", train_blueness, lambda run: [], candidate)
 
 
 class BluenessExport(MemberExport):
     name = "blueness"
 
-    def __init__(self, run: Path) -> None:
-        pass
+    @classmethod
+    def load(cls, run: Path) -> Self:
+        return cls()
 
     @property
     def plans(self) -> list[GraphPlan]:

@@ -7,7 +7,8 @@ from infer.bundle.load import REFERENCE, Bundle, load_bundle
 from infer.engine.networks import Networks
 from infer.engine.sessions import CPU, Device
 from infer.pictures.look import DecodedPicture, look
-from tests.infer.runs import Outcome, link_cohort, score
+from tests.infer.runs import MANY_PATIENTS, Outcome, link_cohort, score, score_on_a_fixed_day
+from tests.soak import write_linked_cohort
 from tests.synthetic import make_patients, write_cohort
 
 PATIENTS = 6
@@ -64,3 +65,17 @@ class _ProcessHere:
 def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read and decode pictures in this process, where a test can inject faults."""
     monkeypatch.setattr("infer.pictures.pool.DecodingProcess", _ProcessHere)
+
+
+@pytest.fixture(scope="session")
+def many(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MANY_PATIENTS, their pictures links to those of the pristine cohort."""
+    folder = tmp_path_factory.mktemp("many") / "patients"
+    write_linked_cohort(folder, pristine, MANY_PATIENTS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The same cohort, scored without interruption."""
+    return score_on_a_fixed_day(many, tmp_path_factory.mktemp("whole") / "out")

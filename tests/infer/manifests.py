@@ -19,10 +19,8 @@ from infer.bundle.manifest import (
 from infer.cohort.plausible import Plausible, Range
 from infer.members.naive_bayes import NaiveBayes
 from infer.members.registry import names
+from tests.bundles import GRAPHS
 
-GRAPHS = (
-    "baseline.onnx", "scan.onnx", "moe_encoder.onnx", "moe_head.onnx", "imagenet_encoder.onnx", "imagenet_head.onnx"
-)  # fmt: skip
 CLASSES = 15
 FEATURES = CLASSES + 6
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)

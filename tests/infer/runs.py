@@ -1,6 +1,7 @@
 """Helpers: small cohorts, runs and their results, small bundles."""
 
 import csv
+import datetime as dt
 import json
 import os
 from collections.abc import Iterable
@@ -8,18 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from infer.bundle.load import CARD, CHECKSUMS, checksums
 from infer.bundle.manifest import MANIFEST
 from infer.engine.networks import Seen
 from infer.members.member import Member
 from infer.options import Options
+from infer.output.results import Results
 from infer.run import run
+from infer.scoring.result import PatientResult
 from tests.synthetic import REFERENCE_DATE
 
 TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes, made by tests/tiny_bundle.py
 TABLE = "clinical_annotation.csv"
 RESULT_FILES = ["images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
 LEFT = [".journal", ".run.log.part"]  # files in the output folder after a run that did not finish
+MANY_PATIENTS = 250  # enough for a process to be caught while it works
 CSV_FILES = ("predictions.csv", "images.csv")
 
 
@@ -144,3 +150,26 @@ def replace_picture(path: Path, data: bytes) -> None:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def cut(cohort: Path, out: Path, after: int = 2, **options: Any) -> None:
+    """A run with the tiny bundle that is killed after some finished patients."""
+    writes, count = Results.write, 0
+
+    def write(self: Results, line: int, result: PatientResult) -> None:
+        nonlocal count
+        writes(self, line, result)
+        count += 1
+        if count == after:
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Results, "write", write)
+        with pytest.raises(Cut):
+            score(cohort, out, **({"bundle": TINY} | options))
+    assert names(out) == LEFT
+
+
+def score_on_a_fixed_day(cohort: Path, out: Path) -> Outcome:
+    """A run with the tiny bundle, as the tests that start processes run it."""
+    return score(cohort, out, bundle=TINY, reference_date=dt.date(2019, 7, 1))

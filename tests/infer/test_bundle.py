@@ -9,20 +9,9 @@ import pytest
 from infer.bundle.load import CARD, CHECKSUMS, REFERENCE, checksums, load_bundle
 from infer.bundle.manifest import MANIFEST
 from infer.errors import BundleError
+from tests.bundles import ALL_GRAPHS
 
-GRAPHS = {
-    "baseline.onnx",
-    "baseline.float16.onnx",
-    "scan.onnx",
-    "moe_encoder.onnx",
-    "moe_encoder.int8.onnx",
-    "moe_encoder.float16.onnx",
-    "moe_head.onnx",
-    "imagenet_encoder.onnx",
-    "imagenet_encoder.float16.onnx",
-    "imagenet_head.onnx",
-}
-FILES = (MANIFEST, CARD, *sorted(GRAPHS))
+FILES = (MANIFEST, CARD, *sorted(ALL_GRAPHS))
 
 
 @pytest.fixture
@@ -48,7 +37,7 @@ def test_the_reference_bundle_is_whole() -> None:
     manifest = (REFERENCE / MANIFEST).read_bytes()
     assert bundle.bundle_id == hashlib.sha256(manifest).hexdigest()
     assert bundle.short_id == bundle.bundle_id[:12]
-    assert set(bundle.graphs) == GRAPHS
+    assert set(bundle.graphs) == ALL_GRAPHS
     for name, digest in bundle.manifest.graphs.items():
         assert hashlib.sha256((REFERENCE / name).read_bytes()).hexdigest() == digest
     assert {path.name for path in REFERENCE.iterdir()} == {*FILES, CHECKSUMS}

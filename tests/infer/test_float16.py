@@ -17,16 +17,12 @@ from infer.engine.self_test import self_test, self_test_images
 from infer.engine.sessions import CPU, CUDA, Device, Graph
 from infer.errors import BundleError, DeviceError, DeviceMemoryError
 from infer.members.member import Precision
+from tests.bundles import HALVES
 from tests.float32 import in_float32
 from tests.infer.runs import score
 
 GPU = Device(CPU, "a pretended GPU", may_move=True)
 PINNED = Device(CPU, "a pretended GPU")
-HALVES = {
-    "baseline.onnx": "baseline.float16.onnx",
-    "moe_encoder.onnx": "moe_encoder.float16.onnx",
-    "imagenet_encoder.onnx": "imagenet_encoder.float16.onnx",
-}
 Made = list[tuple[str, Precision]]
 
 

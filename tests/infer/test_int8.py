@@ -24,13 +24,12 @@ from infer.engine.self_test import self_test
 from infer.engine.sessions import CPU, Device
 from infer.errors import BundleError
 from infer.members.member import Precision
+from tests.bundles import INT8, INT8_OUTPUTS
 from tests.float32 import in_float32
 from tests.infer.manifests import make_manifest
 from tests.infer.runs import Outcome, score
 
 DEVICE = Device(CPU, "test")
-INT8 = "moe_encoder.int8.onnx"  # the mixtures' encoders in int8
-OUTPUTS = ("moe", "moe_maps", "moe_image", "moe_gate")  # the outputs of the self-test that depend on it
 
 
 def of(bundle: Bundle) -> Reduced:
@@ -126,7 +125,7 @@ def test_float32_has_its_own_self_test(bundle: Bundle) -> None:
 def test_what_integers_do_not_touch_is_tested_as_in_float32(bundle: Bundle) -> None:
     members = load_members(bundle.manifest)
     assert stand_ins(members, "int8") == {"moe_encoder.onnx": INT8}
-    assert set(of(bundle).expected) == set(reduced_outputs(members, "int8")) == set(OUTPUTS)
+    assert set(of(bundle).expected) == set(reduced_outputs(members, "int8")) == set(INT8_OUTPUTS)
     test = bundle.manifest.self_test
     moved = test.expected | {"scan": [value + 3e-4 for value in test.expected["scan"]]}  # within int8's tolerance
     altered = msgspec.structs.replace(bundle.manifest, self_test=msgspec.structs.replace(test, expected=moved))
@@ -179,8 +178,8 @@ def test_the_graph_and_what_is_known_of_it_go_together() -> None:
     decode(encode(msgspec.structs.replace(more, int8=GOOD)), "here")
 
 
-EXPECTED = {name: [0.5, 0.5] for name in OUTPUTS}
-ALLOWED = dict.fromkeys(OUTPUTS, 0.005)
+EXPECTED = {name: [0.5, 0.5] for name in INT8_OUTPUTS}
+ALLOWED = dict.fromkeys(INT8_OUTPUTS, 0.005)
 GOOD = Reduced(EXPECTED, ALLOWED, patients=1, largest_change=0.01, changed_decisions=0)
 
 

@@ -168,7 +168,7 @@ def test_a_file_that_gets_its_name_meanwhile_is_a_change(tmp_path: Path, monkeyp
             pass
 
     monkeypatch.setattr("infer.pictures.listing.os.scandir", lambda _: Folder([Renamed()]))
-    assert still_changing(tmp_path, 1.0) == "a file in the folder got another name just now. Start again later"
+    assert still_changing(tmp_path, 1.0) == "a file in the folder was renamed just now. Run again later"
 
 
 def test_a_file_dated_in_the_future_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Influences of the machine: full disks, removed outputs, signals, few CPUs, no home folder."""
 
-import datetime as dt
 import os
 import resource
 import shutil
@@ -19,28 +18,19 @@ import pytest
 
 from infer.bundle.load import REFERENCE
 from infer.output.journal import JOURNAL, read_journal
-from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, names, score, verdict
-from tests.soak import write_linked_cohort
+from tests.infer.runs import (
+    LEFT,
+    MANY_PATIENTS,
+    RESULT_FILES,
+    TINY,
+    Outcome,
+    names,
+    score,
+    score_on_a_fixed_day,
+    verdict,
+)
 
 ROOT = Path(__file__).parents[2]
-PATIENTS = 250
-
-
-@pytest.fixture(scope="module")
-def many(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many") / "patients"
-    write_linked_cohort(folder, pristine, PATIENTS)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The same cohort, scored without interruption."""
-    return again(many, tmp_path_factory.mktemp("whole") / "out")
-
-
-def again(cohort: Path, out: Path) -> Outcome:
-    return score(cohort, out, bundle=TINY, reference_date=dt.date(2019, 7, 1))
 
 
 def start(cohort: Path, out: Path, bundle: Path = TINY, **how: Any) -> subprocess.Popen[str]:
@@ -84,8 +74,8 @@ def test_a_signal_keeps_all_finished_patients(
     assert [name for name in names(tmp_path) if name != ".lock"] == LEFT
     assert (".lock" in names(tmp_path)) == (sent == signal.SIGKILL)
     kept = finished(tmp_path)
-    assert 3 <= kept < PATIENTS
-    outcome = again(many, tmp_path)
+    assert 3 <= kept < MANY_PATIENTS
+    outcome = score_on_a_fixed_day(many, tmp_path)
     assert outcome.record["kept_from_earlier_starts"] == kept
     assert outcome.csv_bytes == whole.csv_bytes
     assert names(tmp_path) == RESULT_FILES
@@ -101,7 +91,7 @@ def test_a_second_signal_does_not_cut_short_the_tidying_up(many: Path, whole: Ou
     assert code in (143, 130)  # the order of simultaneously pending signals is not defined
     assert "Traceback" not in errors
     assert names(tmp_path) == LEFT
-    assert again(many, tmp_path).csv_bytes == whole.csv_bytes
+    assert score_on_a_fixed_day(many, tmp_path).csv_bytes == whole.csv_bytes
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -181,8 +171,8 @@ def test_a_disk_that_fills_up_is_7_and_the_next_run_goes_on(many: Path, whole: O
     assert "Traceback" not in errors
     assert names(tmp_path) == LEFT
     kept = finished(tmp_path)
-    assert 10 < kept < PATIENTS
-    outcome = again(many, tmp_path)
+    assert 10 < kept < MANY_PATIENTS
+    outcome = score_on_a_fixed_day(many, tmp_path)
     assert outcome.record["kept_from_earlier_starts"] == kept
     assert outcome.csv_bytes == whole.csv_bytes
 
@@ -193,8 +183,8 @@ def test_a_disk_too_full_for_the_tables_keeps_the_journal(many: Path, whole: Out
     line = [sys.executable, "-c", FULL_AT_THE_END, str(many), str(tmp_path), str(TINY), str(size - 1)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, names(tmp_path)) == (7, LEFT), done.stderr
-    outcome = again(many, tmp_path)
-    assert outcome.record["kept_from_earlier_starts"] == PATIENTS
+    outcome = score_on_a_fixed_day(many, tmp_path)
+    assert outcome.record["kept_from_earlier_starts"] == MANY_PATIENTS
     assert outcome.csv_bytes == whole.csv_bytes
 
 

@@ -21,9 +21,8 @@ from infer.errors import OutputError
 from infer.output.journal import JOURNAL, Identity, read_journal
 from infer.output.results import Results
 from infer.output.resume import Past, find_past
-from infer.scoring.result import PatientResult
 from tests.infer import runs
-from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Cut, Outcome, keep_patients, names, set_count
+from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Cut, Outcome, cut, keep_patients, names, set_count
 
 
 @pytest.fixture(autouse=True)
@@ -40,24 +39,6 @@ def score(cohort: Path, out: Path, **options: Any) -> Outcome:
 def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The pristine cohort, scored without interruption."""
     return score(pristine, tmp_path_factory.mktemp("plain") / "out")
-
-
-def cut(cohort: Path, out: Path, after: int, **options: Any) -> None:
-    """A run that is killed after this many finished patients."""
-    writes, count = Results.write, 0
-
-    def write(self: Results, line: int, result: PatientResult) -> None:
-        nonlocal count
-        writes(self, line, result)
-        count += 1
-        if count == after:
-            raise Cut
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Results, "write", write)
-        with pytest.raises(Cut):
-            score(cohort, out, **options)
-    assert names(out) == LEFT
 
 
 @pytest.fixture

@@ -642,7 +642,7 @@ def test_a_folder_that_is_still_being_copied_fails_its_patient_alone(
     assert outcome.code == 3
     assert (
         outcome.predictions["S003"]["reason"]
-        == "still_changing: a file changed less than 10 s ago and may still be copied. Start again later"
+        == "still_changing: a file changed less than 10 s ago and may still be being copied. Run again later"
     )
     assert outcome.predictions["S004"] == plain.predictions["S004"]
     assert outcome.images_of("S003") == {}

@@ -18,9 +18,8 @@ from infer.bundle.load import load_bundle
 from infer.engine.sessions import CPU, Device, Graph
 from infer.errors import ThreadError
 from infer.machine.processors import check_threads
-from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, names, score
-from tests.infer.test_machine import PATIENTS, ROOT, again, ended, finished, start, wait_for_patients
-from tests.soak import write_linked_cohort
+from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, names, score, score_on_a_fixed_day
+from tests.infer.test_machine import ROOT, ended, finished, start, wait_for_patients
 
 ADVICE = (
     "The limit on processes is too low (--pids-limit, ulimit -u), memory is short, or Docker is older than 20.10.10 "
@@ -74,18 +73,6 @@ threading.Thread.start = start
 sys.argv = ["infer", *arguments]
 cli.main()
 """
-
-
-@pytest.fixture(scope="module")
-def many(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many") / "patients"
-    write_linked_cohort(folder, pristine, PATIENTS)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return again(many, tmp_path_factory.mktemp("whole") / "out")
 
 
 def python(*line: object) -> subprocess.CompletedProcess[str]:
@@ -219,7 +206,7 @@ def test_a_thread_that_is_missing_later_ends_the_run(
         assert done.stderr.endswith(ERROR)
         assert "Traceback" not in done.stderr
         assert names(tmp_path) == LEFT
-        again(many, tmp_path)
+        score_on_a_fixed_day(many, tmp_path)
     assert Outcome(0, tmp_path).csv_bytes == whole.csv_bytes
     assert names(tmp_path) == RESULT_FILES
 
@@ -236,7 +223,7 @@ def test_finished_patients_are_kept(many: Path, whole: Outcome, tmp_path: Path, 
     assert done.returncode == 1
     assert done.stderr.endswith(ERROR)
     assert finished(tmp_path) >= kept >= 3
-    outcome = again(many, tmp_path)
+    outcome = score_on_a_fixed_day(many, tmp_path)
     assert outcome.record["kept_from_earlier_starts"] >= kept
     assert outcome.csv_bytes == whole.csv_bytes
 

@@ -22,9 +22,8 @@ from infer.output.folder import MOVED, check_folder, unfinished, unfinished_size
 from infer.output.journal import FORMAT, JOURNAL, Header, Identity
 from infer.output.lock import LOCK
 from infer.output.results import Results
-from infer.scoring.result import PatientResult
 from tests.infer import runs
-from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names
+from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, cut, names
 
 IDENTITY: dict[str, Any] = {field.name: "" for field in fields(Identity)}
 HEADER = Header(FORMAT, Identity(**IDENTITY), "2019-07-01")
@@ -92,24 +91,6 @@ def old(plain: Outcome, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def plain(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return score(pristine, tmp_path_factory.mktemp("plain") / "out")
-
-
-def cut(cohort: Path, out: Path, **options: Any) -> None:
-    """A run that is killed after two finished patients."""
-    writes, count = Results.write, 0
-
-    def write(self: Results, line: int, result: PatientResult) -> None:
-        nonlocal count
-        writes(self, line, result)
-        count += 1
-        if count == 2:
-            raise Cut
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Results, "write", write)
-        with pytest.raises(Cut):
-            score(cohort, out, **options)
-    assert names(out) == LEFT
 
 
 # File systems that cannot sync

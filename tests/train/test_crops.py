@@ -335,8 +335,8 @@ def test_of_an_earlier_versions_run_other_times_are_refused_with_the_reason(coho
         cached(restaged(cohort, tmp_path / "elsewhere"), run)
     assert str(caught.value) == (
         f"{run}: an earlier version of lympho made it and kept only names, sizes and times of the pictures. These have "
-        f"changed, so nobody can say whether the pictures have. Copy the pictures with their times (cp -a, rsync -a), "
-        f"or choose another run folder"
+        f"changed, so it cannot be known whether the pictures have. Copy the pictures with their times (cp -a, "
+        f"rsync -a), or choose another run folder"
     )
     assert json.loads((run / "crops/cohort.json").read_text()) == facts
     cached(Path(shutil.copytree(cohort, tmp_path / "with times")), run)
@@ -348,9 +348,11 @@ def test_pictures_that_cannot_be_compared_end_the_call(
     cached(cohort, tmp_path / "run")
     broken = OSError(errno.EIO, "Input/output error")
     monkeypatch.setattr("train.data.source.try_picture", lambda *_: (str(broken), broken))
-    with pytest.raises(CohortError, match=r"S001/000000\.jpg: reading broke off \(Input/output error\)\. Try again"):
+    with pytest.raises(
+        CohortError, match=r"S001/000000\.jpg: could not be read to its end \(Input/output error\)\. Try again"
+    ):
         cached(cohort, tmp_path / "run")
-    with pytest.raises(CohortError, match="reading broke off"):
+    with pytest.raises(CohortError, match="could not be read to its end"):
         cached(cohort, tmp_path / "other")
     assert [path.name for path in (tmp_path / "other/crops").iterdir()] == ["lock"]
 

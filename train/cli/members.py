@@ -11,8 +11,9 @@ from train.cli.run import Run
 from train.cli.stage import stage
 from train.ensemble import fit as ensemble
 from train.experiments import classifiers
-from train.members import baseline, imagenet, mixture, naive_bayes, registry
+from train.members import naive_bayes, registry
 from train.members.scan import stages
+from train.members.training import MemberTraining
 
 
 @stage("crops", "Decode all pictures into a cache in the run folder.")
@@ -21,9 +22,15 @@ def crops_command(patients: Path, run: Path, **options: Any) -> None:
     click.echo(f"{len(bags)} patients, {len(bags.crops)} pictures")
 
 
-@stage("baseline", "Train the baseline CNN: once per fold (5) and once on all patients.")
-def baseline_command(patients: Path, run: Path, **options: Any) -> None:
-    baseline.TRAINING.train(Run(patients, run, options).job)
+def _add_command(member: MemberTraining) -> None:
+    @stage(member.command, member.help)
+    def command(patients: Path, run: Path, **options: Any) -> None:
+        member.train(Run(patients, run, options).job)
+
+
+for member in registry.MEMBERS:
+    if member.help:
+        _add_command(member)
 
 
 @stage("scan", "Train the unsupervised cell classes: pretext, neighbours, clustering, self-labelling, fusion.")
@@ -71,16 +78,6 @@ def naive_bayes_command(
     patients: Path, run: Path, cell_classes: Path | None, protocol: str, compare: bool, **options: Any
 ) -> None:
     _train_naive_bayes(Run(patients, run, options), cell_classes, protocol, compare=compare)
-
-
-@stage("moe", "Train the mixture of experts: once per fold (5) and once on all patients.")
-def moe_command(patients: Path, run: Path, **options: Any) -> None:
-    mixture.TRAINING.train(Run(patients, run, options).job)
-
-
-@stage("imagenet", "Fit the ImageNet member: once per fold (5) and once on all patients.")
-def imagenet_command(patients: Path, run: Path, **options: Any) -> None:
-    imagenet.TRAINING.train(Run(patients, run, options).job)
 
 
 @stage("ensemble", "Fit calibration, weights and thresholds on the members' out-of-fold predictions.")

@@ -1,4 +1,4 @@
-"""Decodes a labelled cohort once into a memory-mapped cache, and hands it to training as bags.
+"""Decodes a labelled cohort once, into a memory-mapped cache that training reads.
 
 RUN/crops/ holds crops.npy (N, 112, 112, 3) uint8, images.csv, patients.csv, rejected.csv, cohort.json and a lock. It
 holds patients' data: a run folder stays where the cohort may stay.
@@ -29,7 +29,7 @@ from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import CohortError, LymphoError, UsageError
 from infer.pictures.decode import RejectedImage, decode_crop
-from train.core.files import locked, write_text
+from train.core.files import locked, write_text, written_whole
 from train.data.bags import CROP_SIZE, Bags, load_crops
 from train.data.labelled import PLAUSIBLE, Job, age_rule, labelled_patients, list_pictures
 from train.data.segmentation import keep_cell
@@ -39,8 +39,7 @@ LOG = logging.getLogger("lympho")
 
 CROP_BYTES = CROP_SIZE * CROP_SIZE * 3
 TABLE_BYTES = 256  # of a picture in the tables beside the crops, at most; with long names it is more
-PART = "crops.part.npy"
-FILES = (PART, "crops.npy", "images.csv", "rejected.csv", "patients.csv", "cohort.json.part", "cohort.json")
+FILES = ("crops.npy", "images.csv", "rejected.csv", "patients.csv", "cohort.json")  # the last one written last
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Of a file system that cannot set space aside, sync or lock a file: the crops are right without, only less is noticed.
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOLCK})
@@ -138,7 +137,7 @@ def _write(cohort: Cohort, patients: list[Patient], jobs: list[Job], folder: Pat
 
 @contextlib.contextmanager
 def _if_supported() -> Iterator[None]:
-    """Pass over what this file system cannot do."""
+    """Continue where this file system does not support the operation."""
     try:
         yield
     except OSError as error:
@@ -165,8 +164,8 @@ def _decode_all(
     """Write crops and tables.
 
     Returns:
-        What `_content_digest` gives of the bytes that were decoded, and the pictures' sizes: smallest and largest
-        width, smallest and largest height.
+        The digest of the decoded bytes, as in `train.data.source`, and the pictures' sizes: smallest and largest width,
+        smallest and largest height.
     """
     root = cohort.folder.resolve()
 
@@ -184,8 +183,8 @@ def _decode_all(
     rejected: list[dict[str, str]] = []
     sizes: set[tuple[int, int]] = set()
     digest = hashlib.sha256()
-    with (folder / PART).open("wb") as file:
-        with _if_supported():  # so that a disk that is too small ends this before anything is decoded
+    with written_whole(folder / "crops.npy") as part, part.open("wb") as file:
+        with _if_supported():  # so that a disk that is too small is found out before anything is decoded
             os.posix_fallocate(file.fileno(), 0, len(jobs) * CROP_BYTES)
         _write_header(file, len(jobs))
         with ThreadPoolExecutor() as pool:
@@ -198,13 +197,9 @@ def _decode_all(
                     file.write(crop.tobytes())
                     used.append(row)
                     sizes.add(size)
-        file.truncate()  # cuts off the space of rejected pictures
+        file.truncate()  # frees the space reserved for rejected pictures
         file.seek(0)
         _write_header(file, len(used))
-        file.flush()
-        with _if_supported():  # on a share, a full disk may show only now
-            os.fsync(file.fileno())
-    os.replace(folder / PART, folder / "crops.npy")
     columns = ["patient_id", "image"]
     pd.DataFrame(used, columns=columns).to_csv(folder / "images.csv", index=False, errors="backslashreplace")
     refused = pd.DataFrame(rejected, columns=[*columns, "reason"])

@@ -25,8 +25,8 @@ def check_source(run: Path, held: dict[str, str], facts: dict[str, str], cohort:
             return
         raise UsageError(
             f"{run}: an earlier version of lympho made it and kept only names, sizes and times of the pictures. These "
-            f"have changed, so nobody can say whether the pictures have. Copy the pictures with their times (cp -a, "
-            f"rsync -a), or choose another run folder"
+            f"have changed, so it cannot be known whether the pictures have. Copy the pictures with their times "
+            f"(cp -a, rsync -a), or choose another run folder"
         )
     if not (same and held["pictures_sha256"] == _content_digest(cohort.folder, jobs)):
         raise UsageError(
@@ -70,5 +70,5 @@ def read_content(folder: Path, root: Path, job: Job) -> tuple[str, bytes | Rejec
     path = folder / patient.patient_id / name
     told, data = try_picture(path, root)
     if isinstance(data, OSError):
-        raise CohortError(f"{path}: reading broke off ({data.strerror}). Try again") from data
+        raise CohortError(f"{path}: could not be read to its end ({data.strerror}). Try again") from data
     return told, data

@@ -187,5 +187,11 @@ def _train(job: MemberJob) -> None:
 
 
 TRAINING = MemberTraining(
-    "baseline", FOLDER, "baseline", _train, lambda run: [run / FOLDER / "full.safetensors"], candidate
+    "baseline",
+    FOLDER,
+    "baseline",
+    "Train the baseline CNN: once per fold (5) and once on all patients.",
+    _train,
+    lambda run: [run / FOLDER / "full.safetensors"],
+    candidate,
 )

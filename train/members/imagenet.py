@@ -302,5 +302,11 @@ def _train(job: MemberJob) -> None:
 
 
 TRAINING = MemberTraining(
-    "imagenet", FOLDER, "imagenet", _train, lambda run: [run / FOLDER / "full.safetensors"], candidate
+    "imagenet",
+    FOLDER,
+    "imagenet",
+    "Fit the ImageNet member: once per fold (5) and once on all patients.",
+    _train,
+    lambda run: [run / FOLDER / "full.safetensors"],
+    candidate,
 )

@@ -341,4 +341,13 @@ def _train(job: MemberJob) -> None:
     train_moe(job.bags, job.folds, job.run, job.recipe.moe, seeds, job.device)
 
 
-TRAINING = MemberTraining("moe", FOLDER, "moe", _train, network_paths, candidate, spread_of={"gate": "moe gate"})
+TRAINING = MemberTraining(
+    "moe",
+    FOLDER,
+    "moe",
+    "Train the mixture of experts: once per fold (5) and once on all patients.",
+    _train,
+    network_paths,
+    candidate,
+    spread_of={"gate": "moe gate"},
+)

@@ -256,4 +256,4 @@ def _files(run: Path) -> list[Path]:
     return [run / FOLDER / "full.json", run / "scan/fusion.json", run / "scan/scan.safetensors"]
 
 
-TRAINING = MemberTraining("scan", FOLDER, "naive-bayes", _train, _files, candidate, on_cell_classes=True)
+TRAINING = MemberTraining("scan", FOLDER, "naive-bayes", "", _train, _files, candidate, on_cell_classes=True)

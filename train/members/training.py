@@ -62,6 +62,7 @@ class MemberTraining:
     name: str  # as in infer.members
     folder: str  # its folder in the run folder
     command: str  # `python -m train COMMAND` trains it
+    help: str  # of that command; empty where it has options of its own (train/cli/members.py)
     train: Callable[[MemberJob], None]  # trains what is missing
     files: Callable[[Path], list[Path]]  # run folder -> files that export reads, whether they exist or not
     candidate: Callable[[NestedJob], Model]  # the same member for the nested protocol
