@@ -58,7 +58,7 @@ class PlainNetworks:
         self.scan = ScanNetwork(ScanDimensions())
         mixtures = bundle.manifest.members["moe"]["mixtures"]
         self.encoders = Encoders([Encoder(MoeDimensions().channels) for _ in range(mixtures)])
-        self.expert = PictureExpert(ImageNetDimensions())
+        self.expert = PictureExpert(ImageNetDimensions(112))
         for network, name, prefix in (
             (self.baseline, "baseline.onnx", "network."),
             (self.scan, "scan.onnx", ""),

@@ -76,8 +76,18 @@ def nested(found: dict[str, Any] | None) -> list[str]:
         f"Subgroups, balanced accuracy:\n\n{report.by_group(performance, 'balanced_accuracy')}",
         "All models tried, difference in AUC from sex, count and age alone, paired:\n\n"
         + report.long(differences[differences["figure"] == "auc"].drop(columns="figure")),
+        *_blind(found),
         f"Operating points:\n\n{report.long(points[points['model'] == SHIPPED].drop(columns='model'))}",
     ]
+
+
+def _blind(found: dict[str, Any]) -> list[str]:
+    """What each model loses by pictures that are not the patient's own; empty for results of earlier versions."""
+    if "blind" not in found:
+        return []
+    blind = pd.DataFrame(found["blind"])
+    some = blind[blind["model"].isin(in_full())]
+    return [f"By pictures that are not the patient's own. {report.BLIND}", report.without_seeing(some)]
 
 
 def inductive(found: dict[str, Any] | None) -> list[str]:

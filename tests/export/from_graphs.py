@@ -36,7 +36,7 @@ def rebuild(bundle: Bundle) -> tuple[Baseline, ScanNetwork, Encoders, Heads, Ima
     _fill(scan, models["scan.onnx"], prefix="")
     _fill(committee.encoder, models["moe_encoder.onnx"], prefix="")
     _fill(committee.head, models["moe_head.onnx"], prefix="head.")
-    imagenet = ImageNetNetwork(ImageNetDimensions())
+    imagenet = ImageNetNetwork(ImageNetDimensions(112))
     imagenet.pictures.embedding.load_state_dict(load_embedding().state_dict())  # the published weights, not the graph's
     _fill(imagenet.pictures.linear, models["imagenet_encoder.onnx"], prefix="linear.")
     _fill(imagenet.head, models["imagenet_head.onnx"], prefix="")

@@ -60,7 +60,7 @@ def exported() -> Exported:
 
 def imagenet_network() -> ImageNetNetwork:
     """ImageNet weights, with a random last layer."""
-    network = ImageNetNetwork(ImageNetDimensions())
+    network = ImageNetNetwork(ImageNetDimensions(112))
     network.pictures.embedding.load_state_dict(load_embedding().state_dict())
     # With this seed each altered parameter changes even the first picture by more than parity allows.
     torch.manual_seed(41)

@@ -1,27 +1,19 @@
 """The frozen ImageNet network: it still recognises ImageNet classes, and its padding is TensorFlow's."""
 
-from pathlib import Path
-from unittest.mock import patch
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from torch import Tensor
 
-from tests.train.bags import make_bags
-from train.members import embedding
 from train.members.embedding import (
     EfficientNetLite0,
     _Convolution,
-    embed_pictures,
     load_embedding,
     weights_digest,
     weights_path,
 )
 
-CPU = torch.device("cpu")
 PALACE, DAISY = 698, 985  # ImageNet classes
 
 
@@ -79,19 +71,3 @@ def test_an_odd_pixel_of_padding_goes_to_the_right_and_to_the_bottom(size: int, 
                     if min(at) >= 0 and max(at) < size:
                         total += (weight[y, x] * picture[at]).item()
             assert found[row, column].item() == pytest.approx(total, abs=1e-5)
-
-
-def test_pictures_are_embedded_once(tmp_path: Path) -> None:
-    bags = make_bags([0, 1], [2, 3], size=112)
-
-    class Mean(torch.nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return images.float().mean(dim=(1, 2))
-
-    with patch.object(embedding, "load_embedding", Mean):
-        first = embed_pictures(bags, tmp_path, CPU)
-    np.testing.assert_allclose(first, bags.crops.float().mean(dim=(1, 2)), rtol=1e-6)
-    with patch.object(embedding, "load_embedding", side_effect=AssertionError):
-        np.testing.assert_array_equal(embed_pictures(bags, tmp_path, CPU), first)
-    name = f"embedding-{weights_digest()[:8]}"
-    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.npy", f"{name}.lock"}

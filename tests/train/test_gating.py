@@ -5,10 +5,12 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss
 
+from infer.scoring.ensemble import calibrated_logit
 from train.core.arrays import Floats, Indices
+from train.core.calibration import fit_calibration
 from train.ensemble.fit import best_threshold
 from train.evaluation.nested.stacking import score_gated
-from train.members.gating import GATE_PULLS, Gate, fit_gate
+from train.members.gating import GATE_PULLS, Gate, choose_gate, fit_gate, no_gate
 
 
 def cohort(patients: int = 400, seed: int = 0) -> tuple[Floats, Floats, Indices]:
@@ -84,3 +86,31 @@ def test_pull_and_thresholds_come_from_inner_folds_that_did_not_fit_the_gate(see
     for percent, missed in ((95, 0.05), (98, 0.02)):
         floor = malignant[int(missed * len(malignant))]
         assert scored.sent_on[percent].tolist() == (expected >= floor).tolist()
+
+
+def test_without_a_gate_the_first_model_judges_alone_and_its_loss_is_of_patients_left_out() -> None:
+    experts, _, labels = cohort(120)
+    folds = np.arange(120) % 3
+    found = no_gate(experts, labels, folds)
+    alone = expit(calibrated_logit(experts[0], fit_calibration(experts[0], labels)))
+    np.testing.assert_allclose(found.gate.mixed(experts, np.zeros((120, 3))), alone, rtol=1e-12)
+    crossed = np.empty(120)
+    for patient in range(120):
+        rest = folds != folds[patient]
+        calibration = fit_calibration(experts[0, rest], labels[rest])
+        crossed[patient] = expit(calibrated_logit(experts[0, patient : patient + 1], calibration))[0]
+    np.testing.assert_allclose(found.crossed, crossed)
+    assert found.log_loss == pytest.approx(log_loss(labels, crossed))
+
+
+def test_a_gate_that_is_of_no_use_loses_against_none() -> None:
+    """The second model guesses: no gate is better than one fitted on few patients."""
+    rng = np.random.default_rng(5)
+    truth = rng.normal(0, 3, 60)
+    labels = (rng.random(60) < expit(truth)).astype(np.int64)
+    experts = expit(np.stack([truth, rng.normal(0, 3, 60)]))
+    clinical, folds = rng.normal(size=(60, 3)), np.arange(60) % 3
+    assert no_gate(experts, labels, folds).log_loss < choose_gate(experts, clinical, labels, folds).log_loss
+    experts, clinical, labels = cohort(300)
+    folds = np.arange(300) % 3
+    assert no_gate(experts, labels, folds).log_loss > choose_gate(experts, clinical, labels, folds).log_loss

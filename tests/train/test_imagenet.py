@@ -8,23 +8,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
 
+from infer.bundle.manifest import Calibration
+from infer.scoring.ensemble import calibrated_logit
 from tests.train.bags import make_bags
-from train.core.arrays import Floats
+from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
 from train.data.bags import Bags
-from train.evaluation.nested.leads import Pictures
+from train.data.sights import BLANK, NOBODY, OWN, SWAPPED, sights
 from train.members import imagenet
 from train.members.count_floor import FlooredBayes
-from train.members.embedding import load_embedding
-from train.members.gating import choose_gate
+from train.members.features import Features, embed_pictures
+from train.members.gating import OPEN, ChosenGate, Gate, choose_gate
 from train.members.imagenet import (
     LIMIT,
+    MAGNIFICATION,
     fit_and_predict,
     fit_gated,
     fit_network,
@@ -32,9 +36,10 @@ from train.members.imagenet import (
     numbers,
     train_imagenet,
 )
-from train.members.linear import affine, fit_logistic
+from train.members.linear import affine, fit_fixed, fit_logistic
 
 CPU = torch.device("cpu")
+FLAT = Calibration(1.0, 0.0)
 PATIENTS = 24
 EVERYBODY = np.arange(PATIENTS)
 
@@ -50,25 +55,22 @@ def bags() -> Bags:
 
 
 @pytest.fixture(scope="module")
-def embedding(bags: Bags) -> Pictures:
-    with torch.inference_mode():
-        return np.asarray(load_embedding()(bags.crops))
+def seen(bags: Bags, tmp_path_factory: pytest.TempPathFactory) -> Features:
+    return embed_pictures(bags, tmp_path_factory.mktemp("run"), CPU, MAGNIFICATION)
 
 
 @pytest.fixture(scope="module")
-def means(bags: Bags, embedding: Pictures) -> Floats:
-    return bags.means(embedding)
+def means(bags: Bags, seen: Features) -> Floats:
+    return seen.means(bags)
 
 
-def test_means_are_each_patients_own(bags: Bags, embedding: Pictures, means: Floats) -> None:
-    start, stop = bags.offsets[4], bags.offsets[5]
-    np.testing.assert_allclose(means[4], embedding[start:stop].astype(np.float64).mean(axis=0), rtol=1e-5)
-    assert means.shape == (PATIENTS, 1280)
+def judged(bags: Bags, means: Floats, training: Indices, asked: Indices) -> Floats:
+    return fit_and_predict(bags, means, training, asked)[OWN]
 
 
 def test_the_network_gives_what_the_regression_gives(bags: Bags, means: Floats, tmp_path: Path) -> None:
     training = EVERYBODY[:18]
-    expected = fit_and_predict(bags, means, training, EVERYBODY)
+    expected = judged(bags, means, training, EVERYBODY)
     save_network(tmp_path / "a.safetensors", fitted := fit_network(bags, means, training), fitted.dimensions)
     network = load_imagenet(tmp_path / "a.safetensors")
     with torch.inference_mode():
@@ -94,9 +96,67 @@ def test_a_regression_is_what_scikit_learn_makes_of_its_steps() -> None:
     np.testing.assert_allclose(features @ weights + constant, reference.decision_function(by_hand), atol=1e-6)
 
 
-def test_out_of_fold_nobody_is_judged_by_a_model_that_saw_it(bags: Bags, embedding: Pictures, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plain", [0, 3])
+def test_a_fixed_regression_is_what_scikit_learn_makes_of_its_steps(plain: int) -> None:
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(60, plain + 40)) * np.arange(1, plain + 41), rng.integers(0, 4, 60) // 3
+    model = fit_fixed(features, labels, 40)
+    pictures = StandardScaler().fit_transform(features[:, plain:])
+    reduced = PCA(30, whiten=True, svd_solver="full").fit_transform(pictures)
+    clinical = [StandardScaler().fit_transform(features[:, :plain])] if plain else []
+    by_hand = np.concatenate([*clinical, reduced], axis=1)
+    weights = np.where(labels == 1, 30 / labels.sum(), 30 / (60 - labels.sum()))  # both classes weigh alike
+    reference = LogisticRegression(C=0.03, max_iter=1000).fit(by_hand, labels, weights)
+    np.testing.assert_allclose(model.decision_function(features), reference.decision_function(by_hand), atol=1e-6)
+    coefficients, constant = affine(model, plain + 40)
+    np.testing.assert_allclose(features @ coefficients + constant, reference.decision_function(by_hand), atol=1e-6)
+
+
+def test_a_fixed_regression_takes_fewer_patients_than_components() -> None:
+    rng = np.random.default_rng(0)
+    few, others = rng.normal(size=(12, 40)), rng.normal(size=(5, 40))
+    found = fit_fixed(few, np.arange(12) % 2, 40).decision_function(others)
+    assert np.abs(found).max() < 3  # a direction in which nobody differs would be blown up
+    nearly = fit_fixed(few + 1e-9 * rng.normal(size=(12, 40)), np.arange(12) % 2, 40).decision_function(others)
+    np.testing.assert_allclose(nearly, found, atol=1e-6)
+
+
+def test_by_other_pictures_the_same_model_judges(bags: Bags, means: Floats) -> None:
+    """Swapped: as if the patients had each other's pictures. Blank: as if everybody had the blank one alone."""
+    training, asked = EVERYBODY[:18], EVERYBODY[18:]
+    found = fit_and_predict(bags, means, training, asked)
+    whose = sights(asked, bags.patient_ids)[SWAPPED]
+    for column, shown in ((SWAPPED, means[whose]), (BLANK, np.repeat(means[NOBODY][None], 6, axis=0))):
+        other = means.copy()
+        other[asked] = shown
+        np.testing.assert_allclose(found[column], judged(bags, other, training, asked))
+        assert not np.allclose(found[column], found[OWN])
+
+
+def test_without_use_the_gate_stays_open(bags: Bags, means: Floats) -> None:
+    """Labels that pictures tell and clinical values do not: the picture expert alone, as scikit-learn has it."""
+    blind = replace(bags, clinical=np.tile(np.array([1, 9, 60], np.float32), (PATIENTS, 1)))
+    blind.clinical[:, 2] += np.arange(PATIENTS) % 5
+    telling = means.copy()
+    telling[:PATIENTS, :640] += 5 * bags.labels[:, None]
+    with patch.object(
+        imagenet, "choose_gate", lambda *_: ChosenGate(Gate((FLAT, FLAT), np.zeros(6)), 1, 9.0, np.zeros(0))
+    ):
+        model = fit_gated(blind, imagenet._features(blind, telling), EVERYBODY)
+        network = fit_network(blind, telling, EVERYBODY)
+    assert model.gate.weights.tolist() == [OPEN, 0, 0, 0, 0, 0]
+    features = imagenet._features(blind, telling)
+    alone = model.pictures.predict_proba(features)[:, 1]
+    expected = expit(calibrated_logit(alone, model.gate.calibration[0]))
+    np.testing.assert_allclose(model.predict(features, blind.clinical), expected, rtol=1e-12)
+    with torch.inference_mode():
+        added = network.pictures.linear(torch.from_numpy(telling[:PATIENTS]).float()).squeeze(1)
+        np.testing.assert_allclose(network.head(added, torch.from_numpy(blind.clinical)), expected, atol=1e-5)
+
+
+def test_out_of_fold_nobody_is_judged_by_a_model_that_saw_it(bags: Bags, seen: Features, tmp_path: Path) -> None:
     folds = EVERYBODY % 3
-    with patch.object(imagenet, "embed_pictures", lambda *_: embedding):
+    with patch.object(imagenet, "embed_pictures", lambda *_: seen):
         table = train_imagenet(bags, folds, tmp_path, CPU)
         others = replace(bags, labels=np.where(folds == 1, 1 - bags.labels, bags.labels))
         turned = train_imagenet(others, folds, tmp_path / "turned", CPU)
@@ -105,7 +165,7 @@ def test_out_of_fold_nobody_is_judged_by_a_model_that_saw_it(bags: Bags, embeddi
         same = table[column] == turned[column]
         assert same[folds == 1].all()  # their own labels have no effect on them
         assert not same[folds != 1].any()
-    expected = fit_and_predict(bags, bags.means(embedding), EVERYBODY[folds != 2], EVERYBODY[folds == 2])
+    expected = judged(bags, seen.means(bags), EVERYBODY[folds != 2], EVERYBODY[folds == 2])
     np.testing.assert_array_equal(table["probability"][folds == 2], expected)
     kept = pd.read_csv(tmp_path / "imagenet/out_of_fold.csv")
     np.testing.assert_allclose(kept["probability"], table["probability"])
@@ -116,25 +176,26 @@ def test_out_of_fold_nobody_is_judged_by_a_model_that_saw_it(bags: Bags, embeddi
 
 def test_nothing_of_other_held_out_patients_moves_a_prediction(bags: Bags, means: Floats) -> None:
     training, asked = EVERYBODY[:18], EVERYBODY[18:]
-    before = fit_and_predict(bags, means, training, asked)
+    before = judged(bags, means, training, asked)
     other_means, other = means.copy(), replace(bags, clinical=bags.clinical.copy())
     other_means[19:] *= 3
     other.clinical[19:] += 2
-    after = fit_and_predict(other, other_means, training, asked)
+    after = judged(other, other_means, training, asked)
     assert after[0] == before[0]
     assert (after[1:] != before[1:]).all()
     other_means[3] *= 3
-    assert fit_and_predict(other, other_means, training, asked)[0] != before[0]
+    assert judged(other, other_means, training, asked)[0] != before[0]
 
 
 def test_the_gate_is_fitted_on_patients_whom_neither_expert_had_seen(bags: Bags, means: Floats) -> None:
     sex, count, age = bags.clinical.astype(np.float64).T
     clinical = np.stack([sex, np.log(count) - 2, (age - 60) / 10], axis=1)
-    features = np.concatenate([clinical, 3 * np.log(np.maximum(count, 7) / 7)[:, None], means], axis=1)
+    features = np.concatenate([clinical, 3 * np.log(np.maximum(count, 7) / 7)[:, None], means[:PATIENTS]], axis=1)
     experts, folds = np.empty((2, PATIENTS)), np.empty(PATIENTS, dtype=np.int64)
-    for fold, (rest, held_out) in enumerate(StratifiedKFold(3, shuffle=True, random_state=0).split(means, bags.labels)):
+    splitter = StratifiedKFold(3, shuffle=True, random_state=0)
+    for fold, (rest, held_out) in enumerate(splitter.split(bags.labels, bags.labels)):
         bayes = FlooredBayes(bags.clinical[rest], bags.labels[rest])
-        pictures = fit_logistic(features[rest], bags.labels[rest], 1280)
+        pictures = fit_fixed(features[rest], bags.labels[rest], 1280)
         experts[0, held_out] = pictures.predict_proba(features[held_out])[:, 1]
         experts[1, held_out] = bayes.predict(bags.clinical[held_out])
         folds[held_out] = fold
@@ -156,7 +217,7 @@ def test_an_expert_that_is_too_sure_is_held_as_in_fitting(bags: Bags, means: Flo
     with torch.inference_mode():
         added = network.pictures.linear(torch.from_numpy(means[asked]).float()).squeeze(1)
         found = network.head(added, torch.from_numpy(far.clinical[asked])).numpy()
-    np.testing.assert_allclose(found, fit_and_predict(far, means, training, asked), atol=1e-5)
+    np.testing.assert_allclose(found, judged(far, means, training, asked), atol=1e-5)
 
 
 def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means: Floats) -> None:
@@ -171,7 +232,7 @@ def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means
         added = network.pictures.linear(torch.from_numpy(means[asked]).float()).squeeze(1)
         found = network.head(added, torch.from_numpy(low.clinical[asked])).numpy()
         odds = network.head._bayes(torch.from_numpy(low.clinical))
-    np.testing.assert_allclose(found, fit_and_predict(low, means, training, asked), atol=1e-5)
+    np.testing.assert_allclose(found, judged(low, means, training, asked), atol=1e-5)
     sex_and_age = low.clinical[:, [0, 2]]
     model = FlooredBayes(low.clinical[training], low.labels[training])
     raised = np.stack([sex_and_age[:, 0], np.maximum(low.clinical[:, 1], floor), sex_and_age[:, 1]], axis=1)
@@ -179,16 +240,16 @@ def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means
     np.testing.assert_allclose(odds, expected[:, 1] - expected[:, 0], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["COMPONENTS", "STRENGTHS", "CHOOSING_FOLDS", "INNER", "GATE_PULLS", "KNOT", "EXCESS"])
+@pytest.mark.parametrize("name", ["FIXED_COMPONENTS", "FIXED_STRENGTH", "INNER", "GATE_PULLS", "KNOT", "EXCESS"])
 def test_every_number_is_among_those_that_predictions_are_known_by(name: str) -> None:
     before = numbers()
     with patch.object(imagenet, name, "another"):
         assert numbers() != before
 
 
-def test_pictures_only_does_not_see_the_clinical_values(bags: Bags, embedding: Pictures, tmp_path: Path) -> None:
+def test_pictures_only_does_not_see_the_clinical_values(bags: Bags, seen: Features, tmp_path: Path) -> None:
     other = bags.clinical[::-1].copy()
-    with patch.object(imagenet, "embed_pictures", lambda *_: embedding):
+    with patch.object(imagenet, "embed_pictures", lambda *_: seen):
         first = train_imagenet(bags, EVERYBODY % 3, tmp_path / "a", CPU)
         second = train_imagenet(replace(bags, clinical=other), EVERYBODY % 3, tmp_path / "b", CPU)
     np.testing.assert_array_equal(first["pictures_only"], second["pictures_only"])

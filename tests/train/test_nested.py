@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -30,9 +30,11 @@ from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, clear_cut, train
 from train.core.arrays import Floats, Indices
+from train.core.checkpoint import save_network
 from train.core.performance import Predictions
 from train.data.bags import Bags
-from train.ensemble.fit import combine, fit_ensemble
+from train.data.sights import BLANK, OWN, SWAPPED, sights
+from train.ensemble.fit import best_threshold, combine, fit_ensemble
 from train.evaluation.nested import inductive, leads
 from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member
 from train.evaluation.nested.models import (
@@ -50,15 +52,23 @@ from train.evaluation.nested.models import (
 )
 from train.evaluation.nested.plan import Predictor, all_tasks, inner_tasks, outer_folds, outer_task
 from train.evaluation.nested.protocol import CHOSEN, Nested, gather, train_part
-from train.evaluation.nested.report import SHOWN
+from train.evaluation.nested.report import SHOWN, without_seeing, write_report
 from train.evaluation.nested.stacking import PULLS, Stack, choose_pull, score_member
-from train.evaluation.nested.tables import difference_table, operating_point_table, performance_table, subgroups
+from train.evaluation.nested.tables import (
+    blind_table,
+    difference_table,
+    operating_point_table,
+    performance_table,
+    subgroups,
+)
 from train.members.candidate import Candidate, MeanOf, members_of
+from train.members.features import Features
 from train.members.linear import fit_logistic
 from train.members.naive_bayes import on_classes
 from train.members.recipes import SMALL, BayesRecipe, Recipe, adapted
 from train.members.registry import names as member_names
 from train.members.scan.measures import Collapse
+from train.members.scan.network import ScanDimensions, ScanNetwork
 from train.members.training import CellClasses
 
 CPU = torch.device("cpu")
@@ -205,7 +215,7 @@ def cheap_members(bags: Bags, classes: Indices) -> list[Candidate]:
         clinical_bayes(bags),
         on_classes(bags, CellClasses(partial(_same, classes), {}, cheap=True), SMALL.bayes),
         leads.clinical_interplay(bags),
-        leads.embedded(bags, "embedded", pictures, {}, dispersion=True),
+        leads.embedded(bags, "embedded", Features(pictures, np.zeros(12, dtype=np.float32)), {}, dispersion=True),
         leads.class_shares(bags, "shares", classes, 15, {}),
         leads.homogeneity(bags, "homogeneity", pictures, {}),
     ]
@@ -243,10 +253,19 @@ def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> 
             np.testing.assert_array_equal(sent[held_out], same.predictions[model][0].sent_on[percent][held_out])
 
 
+def write_scan(run: Path) -> None:
+    """A SCAN network in a run folder, for the class of a blank picture; it calls everything class 0."""
+    (run / "scan").mkdir()
+    dimensions = ScanDimensions(widths=(4, 4))
+    save_network(run / "scan/scan.safetensors", ScanNetwork(dimensions), dimensions)
+    (run / "scan/fusion.json").write_text(json.dumps([0] * 20))
+
+
 def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> None:
     """Another recipe, seed or file of classes is another member: these are part of the cache key."""
     bags = clinical_bags(20)
-    (tmp_path / "scan").mkdir()
+    bags = replace(bags, crops=torch.zeros((20, 112, 112, 3), dtype=torch.uint8))
+    write_scan(tmp_path)
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
     table = pd.DataFrame({"patient_id": owner, "image": bags.image_names, "cell_class": 0})
     path = tmp_path / "scan/classes.csv"
@@ -468,8 +487,8 @@ def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_pa
         (run / "scan" / "stages.csv").write_text("")
         (run / "scan" / "fusion.json").write_text(json.dumps([1, 0, 1]))
 
-    def look(network: object, of: Bags, device: object) -> tuple[None, torch.Tensor]:
-        return None, torch.eye(3)[torch.arange(len(of.crops)) % 3][None]
+    def look(network: object, pictures: torch.Tensor, device: object) -> tuple[None, torch.Tensor]:
+        return None, torch.eye(3)[torch.arange(len(pictures)) % 3][None]
 
     def embed_all(path: Path, crops: torch.Tensor, device: object) -> torch.Tensor:
         """Features that show on which patients the network was trained, and which picture was processed."""
@@ -491,11 +510,11 @@ def test_inductive_classes_come_from_the_training_patients_pictures_alone(tmp_pa
             inductive_looks(bags, tmp_path / "other", SMALL.scan, 0, CPU)(np.array([0, 1]))
     assert trained[:3] == [(["p1", "p3"], 4), (["p0", "p1"], 4), (["p0", "p1"], 5)]
     assert len(trained) == 6
-    assert found.classes.tolist() == [1, 0, 1, 1, 0, 1, 1, 0]  # for all eight pictures
+    assert found.classes.tolist() == [1, 0, 1, 1, 0, 1, 1, 0, 1]  # for all eight pictures, and a blank one
     np.testing.assert_array_equal(again.simclr, found.simclr)
     assert (found.simclr[:, 0] != other.simclr[:, 0]).all()  # from a different network
-    np.testing.assert_allclose(found.simclr[:, 1], [0.5, (4 + 9 + 16) / 3, 25, (36 + 49) / 2])
-    np.testing.assert_allclose(found.simclr[:, 3], [0.5, float(np.std([4, 9, 16])), 0, 6.5], rtol=1e-6)
+    np.testing.assert_allclose(found.simclr[:, 1], [0.5, (4 + 9 + 16) / 3, 25, (36 + 49) / 2, 0])
+    np.testing.assert_allclose(found.simclr[:, 3], [0.5, float(np.std([4, 9, 16])), 0, 6.5, 0], rtol=1e-6)
 
 
 def test_two_calls_that_need_the_same_scan_train_it_once(tmp_path: Path) -> None:
@@ -526,7 +545,7 @@ def test_a_model_on_simclr_sees_what_its_own_training_patients_taught_simclr() -
         asked_for.append(training.tolist())
         return Look(np.zeros(0, dtype=np.int64), drawn[len(training)])
 
-    drawn = {number: rng.normal(size=(60, 12)).astype(np.float32) for number in (30, 40)}
+    drawn = {number: rng.normal(size=(61, 12)).astype(np.float32) for number in (30, 40)}
     member = simclr_member(bags, "SimCLR", looks, {"seed": 3})
     assert not member.repeated
     assert member.facts["seed"] == 3
@@ -534,13 +553,15 @@ def test_a_model_on_simclr_sees_what_its_own_training_patients_taught_simclr() -
     for number, seen in drawn.items():
         expected = embedded_on(bags, seen, everybody[:number], everybody[number:])
         found = member.predict(everybody[:number], everybody[number:], Path())
-        np.testing.assert_array_equal(found, expected)
+        assert isinstance(found, Mapping)
+        np.testing.assert_array_equal(found[OWN], expected)
+        assert set(found) == {OWN, SWAPPED, BLANK}
     assert asked_for == [everybody[:30].tolist(), everybody[:40].tolist()]
 
 
 def embedded_on(bags: Bags, seen: npt.NDArray[np.float32], training: Indices, asked: Indices) -> Floats:
     """Logistic regression on clinical values and principal components of patient features."""
-    features = np.concatenate([leads.clinical_features(bags), seen.astype(np.float64)], axis=1)
+    features = np.concatenate([leads.clinical_features(bags), seen[:60].astype(np.float64)], axis=1)
     model = fit_logistic(features[training], bags.labels[training], seen.shape[1])
     return np.asarray(model.predict_proba(features[asked])[:, 1])
 
@@ -592,7 +613,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str
     kinds = {patient.patient_id: patient.kinds for patient in patients}
     place = images.groupby("patient_id").cumcount()
     images["cell_class"] = [kinds[one][number] for one, number in zip(images["patient_id"], place, strict=True)]
-    (folder / "run/scan").mkdir()
+    write_scan(folder / "run")
     images.to_csv(folder / "run/scan/classes.csv", index=False)
     nested = ("evaluate", folder / "patients", folder / "run", *options, "--protocol", "nested", "--repeats", "2")
     with shortened():
@@ -732,3 +753,81 @@ def test_a_group_of_one_class_has_no_figure_that_compares_classes() -> None:
     grey = set(table[table["group"].str.startswith("grey")]["figure"])
     assert grey == {"specificity", "negative_predictive_value", "positive_predictive_value", "brier_score"}
     assert "auc" in set(table[table["group"] == "all"]["figure"])
+
+
+def seeing(bags: Bags, name: str = "seeing", *, worth: float = 4.0) -> Candidate:
+    """A model whose pictures tell the label, as far as they are worth something; swapped, they tell another's."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
+        rng = np.random.default_rng(int(asked[0]))
+        age = 0.5 * (bags.clinical[:, 2] - 60) / 8 + 0.3 * rng.normal(size=len(bags))
+        told = np.append(worth * (bags.labels - 0.5), 0.0)  # the blank picture tells nothing
+        shown = sights(asked, bags.patient_ids)
+        return {column: expit(age[asked] + told[whose]) for column, whose in shown.items()}
+
+    return Candidate(name, {"worth": worth}, predict)
+
+
+def test_what_a_model_loses_by_other_pictures_is_what_its_pictures_are_worth(tmp_path: Path) -> None:
+    bags = clinical_bags(80, strength=1.0)
+    members = [clinical_logistic(bags), seeing(bags), seeing(bags, "not seeing", worth=0.0)]
+    ensembles = {
+        "ensemble": Stack(("clinical logistic", "seeing")),
+        "clinical alone": Stack(("clinical logistic",), (0.0,)),
+    }
+    gates = {"gate": ("seeing", "clinical logistic")}
+    nested = gather(bags, Predictor(bags, tmp_path), members, outer_folds(bags.labels, 0, 1), ensembles, gates)
+    assert set(nested.blind) == {"seeing", "not seeing", "ensemble", "gate"}
+    table = blind_table(nested, bags, 0).query("group == 'all' and figure == 'auc'").set_index(["model", "pictures"])
+    performance = performance_table(nested, bags, 0).query("group == 'all' and figure == 'auc'").set_index("model")
+    for model, sight in table.index:
+        row = table.loc[(model, sight)]
+        assert row["value"] + row["lost"] == pytest.approx(performance.loc[model, "value"])
+        assert row["repeats"] == 1
+        if model == "not seeing":
+            assert row[["lost", "lost_low", "lost_high"]].tolist() == [0, 0, 0]
+        else:
+            assert row["lost_low"] > 0.05
+    # a patient who sees another's picture has that one's label as often as not; one who sees none has the age alone
+    auc = table["value"].to_dict()
+    assert auc["seeing", "swapped"] < auc["seeing", "blank"]
+
+
+def test_swapped_and_blank_pictures_meet_the_same_calibration_weights_and_thresholds(tmp_path: Path) -> None:
+    """By hand, for one outer fold: what was fitted on the inner folds by the own pictures is applied."""
+    bags = clinical_bags(80, strength=1.0)
+    members, outers = [clinical_logistic(bags), seeing(bags)], outer_folds(bags.labels, 0, 1)
+    predictor = Predictor(bags, tmp_path)
+    nested = gather(bags, predictor, members, outers, {"ensemble": Stack(("clinical logistic", "seeing"), (0.1,))})
+    outer = outers[2]
+    inner = np.empty((2, len(outer.training)))
+    for row, member in enumerate(members):
+        for task in inner_tasks(member, outer):
+            inner[row, np.searchsorted(outer.training, task.asked)] = predictor.predict(task)
+    fitted = fit_ensemble(inner, bags.labels[outer.training], ("clinical logistic", "seeing"), 0.1)
+    asked = [outer_task(member, outer) for member in members]
+    for sight in (SWAPPED, BLANK):
+        rows = np.stack([predictor.predict(asked[0]), predictor.predict_blind(asked[1])[sight]])
+        expected = combine(rows, fitted)
+        (found,) = nested.blind["ensemble"][sight]
+        np.testing.assert_allclose(found.probability[outer.held_out], expected)
+        threshold = best_threshold(combine(inner, fitted), bags.labels[outer.training])
+        np.testing.assert_array_equal(found.called[outer.held_out], expected >= threshold)
+    assert predictor.predict_blind(asked[0]) == {}
+
+
+def test_the_report_says_what_pictures_are_worth(tmp_path: Path) -> None:
+    bags = clinical_bags(80, strength=1.0)
+    members = [clinical_logistic(bags), seeing(bags)]
+    ensembles = {"ensemble": Stack(("clinical logistic", "seeing"), (0.1,))}
+    nested = gather(bags, Predictor(bags, tmp_path), members, outer_folds(bags.labels, 0, 1), ensembles)
+    with shortened():
+        text = write_report(nested, bags, tmp_path, {"protocol": "a test"}, 0)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    pd.testing.assert_frame_equal(pd.DataFrame(figures["blind"]), pd.read_csv(tmp_path / "blind.csv"))
+    row = next(one for one in figures["blind"] if one["pictures"] == "blank" and one["figure"] == "auc")
+    line = next(line for line in text.splitlines() if line.startswith("| seeing (1x) | blank | all |"))
+    assert f"| {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] " in line
+    assert f"| {row['lost']:+.3f} [{row['lost_low']:+.3f}, {row['lost_high']:+.3f}] " in line
+    only_clinical = gather(bags, Predictor(bags, tmp_path), members[:1], outer_folds(bags.labels, 0, 1), {})
+    assert without_seeing(blind_table(only_clinical, bags, 0)) == "No model sees pictures."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from infer.errors import UsageError
+from train.data.sights import NOBODY, blank_picture
 
 CROP_SIZE = 112  # pixels; the report's
 
@@ -49,6 +50,12 @@ class Bags:
             labels=self.labels[patients],
             clinical=self.clinical[patients],
         )
+
+    def pictures(self, patient: int) -> Tensor:
+        """A patient's pictures (n, 112, 112, 3) uint8; for NOBODY one blank picture."""
+        if patient == NOBODY:
+            return blank_picture(self.crops.shape[1]).to(self.crops.device)
+        return self.crops[int(self.offsets[patient]) : int(self.offsets[patient + 1])]
 
     def patient_of_image(self) -> npt.NDArray[np.int64]:
         """(N,) index of each picture's patient."""

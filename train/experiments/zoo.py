@@ -299,7 +299,7 @@ def score(network: ZooNetwork, bags: Bags, patients: Indices, device: torch.devi
     result = np.empty(len(patients))
     with torch.inference_mode():
         for row, patient in enumerate(patients):
-            crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+            crops = bags.pictures(patient)
             features = torch.cat([network.embed(images.to(device)) for images in in_batches(crops)])  # (n, D)
             clinical = torch.from_numpy(bags.clinical[patient : patient + 1]).to(device)
             owner = torch.zeros(len(crops), dtype=torch.int64, device=device)

@@ -21,6 +21,7 @@ from train.core.seeds import seeded
 from train.data.augment import turn_and_flip
 from train.data.bags import Bags, in_batches
 from train.data.inputs import Normalise, ScaleClinical
+from train.data.sights import SIGHTS, sights
 from train.members.candidate import Candidate
 from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
 from train.members.recipes import BaselineRecipe
@@ -137,14 +138,24 @@ def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> 
     }
 
 
-def score(network: Baseline, bags: Bags, patients: Indices, device: torch.device) -> Floats:
-    """Mean probability over all pictures of each patient: (len(patients),). The network must be in evaluation mode."""
+def score(
+    network: Baseline, bags: Bags, patients: Indices, device: torch.device, shown: Indices | None = None
+) -> Floats:
+    """Mean probability over all pictures of each patient: (len(patients),). The network must be in evaluation mode.
+
+    Args:
+        network: the network.
+        bags: all patients.
+        patients: indices of the patients to score.
+        device: where the network is.
+        shown: whose pictures they are scored by (train/data/sights.py); default: their own.
+    """
     result = np.empty(len(patients))
     with torch.inference_mode():
-        for row, patient in enumerate(patients):
+        for row, (patient, whose) in enumerate(zip(patients, patients if shown is None else shown, strict=True)):
             clinical = torch.from_numpy(bags.clinical[patient]).to(device)
             total = 0.0
-            crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+            crops = bags.pictures(whose)
             for images in in_batches(crops):
                 logits = network(images.to(device), clinical.expand(len(images), 3))
                 total += logits.softmax(1)[:, 1].double().sum().item()
@@ -172,14 +183,17 @@ def candidate(job: NestedJob) -> Candidate:
     """This member for the nested protocol."""
     recipe = job.recipe.baseline
 
-    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         if not checkpoint.exists():
             fitting = Job(f"nested {checkpoint.stem}", checkpoint, job.seed)
             network = train_network(job.bags, training, recipe, fitting, job.device)
             save_network(checkpoint, network, network.dimensions)
-        return predict(checkpoint, job.bags, asked, job.device)["probability"]
+        network = load_baseline(checkpoint).to(job.device)
+        shown = sights(asked, job.bags.patient_ids)
+        return {column: score(network, job.bags, asked, job.device, whose) for column, whose in shown.items()}
 
-    return Candidate("baseline", {"recipe": asdict(recipe), "seed": job.seed}, predicted, repeated=False)
+    facts = {"recipe": asdict(recipe), "seed": job.seed, "columns": SIGHTS}
+    return Candidate("baseline", facts, predicted, repeated=False)
 
 
 def _train(job: MemberJob) -> None:

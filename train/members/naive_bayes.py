@@ -18,6 +18,7 @@ from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from train.core.arrays import Floats, Indices
 from train.core.files import write_table, write_text
 from train.data.bags import Bags
+from train.data.sights import SIGHTS, sights
 from train.members.candidate import Candidate
 from train.members.count_floor import count_floor
 from train.members.recipes import BayesRecipe
@@ -66,10 +67,21 @@ def read_cell_classes(path: Path, bags: Bags) -> npt.NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def patient_features(bags: Bags, cell_classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """All features except the outlier count, which needs quantiles of the training patients: (P, 20)."""
-    rows = [base_features(bags.clinical[p], cell_classes[a:b], CLASSES) for p, (a, b) in enumerate(bags.ranges())]
-    return np.stack(rows)
+def patient_features(
+    bags: Bags, cell_classes: npt.NDArray[np.int64], patients: Indices | None = None, shown: Indices | None = None
+) -> npt.NDArray[np.float64]:
+    """All features except the outlier count, which needs quantiles of the training patients: (A, 20).
+
+    Args:
+        bags: all patients.
+        cell_classes: (N,) class of each picture; for NOBODY in `shown`, (N + 1,), the last of a blank picture.
+        patients: (A,) whose clinical values; default: everybody.
+        shown: (A,) whose pictures (train/data/sights.py); default: their own.
+    """
+    patients = np.arange(len(bags)) if patients is None else patients
+    of = [cell_classes[start:stop] for start, stop in bags.ranges()] + [cell_classes[-1:]]  # NOBODY's is the last
+    pairs = zip(patients, patients if shown is None else shown, strict=True)
+    return np.stack([base_features(bags.clinical[patient], of[whose], CLASSES) for patient, whose in pairs])
 
 
 def fit_naive_bayes(
@@ -237,13 +249,16 @@ def candidate(job: NestedJob) -> Candidate:
 def on_classes(bags: Bags, classes: CellClasses, recipe: BayesRecipe) -> Candidate:
     """Naive Bayes on cell classes, with quantiles and scaling fitted on the training patients."""
 
-    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+    def predicted(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         del checkpoint
-        base = patient_features(bags, classes.of(training))
-        model = fit_naive_bayes(base[training], bags.labels[training], recipe)
-        return np.asarray(malignant_probability(base[asked], model))
+        found = classes.of(training)
+        model = fit_naive_bayes(patient_features(bags, found, training), bags.labels[training], recipe)
+        return {
+            column: np.asarray(malignant_probability(patient_features(bags, found, asked, shown), model))
+            for column, shown in sights(asked, bags.patient_ids).items()
+        }
 
-    facts = {"recipe": asdict(recipe), "naive_bayes": "count floored", **classes.facts}
+    facts = {"recipe": asdict(recipe), "naive_bayes": "count floored", "columns": SIGHTS, **classes.facts}
     return Candidate("scan", facts, predicted, classes.cheap)
 
 

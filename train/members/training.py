@@ -34,7 +34,8 @@ class MemberJob:
 class CellClasses:
     """Source of the cell classes in the nested protocol."""
 
-    of: Callable[[Indices], Classes]  # training patients -> the classes that a model trained on them may use
+    # Training patients -> the classes a model trained on them may use (N + 1,): of every picture, then of a blank one
+    of: Callable[[Indices], Classes]
     facts: Mapping[str, Any]  # everything the classes depend on
     cheap: bool  # whether classes for further folds cost little
 

@@ -96,5 +96,5 @@ def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> 
 
 def picture_logits(network: FineTuned, bags: Bags, patient: int, device: torch.device) -> Tensor:
     """Contribution of each picture to a patient's logit: (n,)."""
-    crops = bags.crops[int(bags.offsets[patient]) : int(bags.offsets[patient + 1])]
+    crops = bags.pictures(patient)
     return torch.cat([network.pictures(images.to(device)) for images in in_batches(crops)])

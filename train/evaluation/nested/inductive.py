@@ -16,9 +16,11 @@ from infer.members.features import cell_classes
 from train.core.arrays import Classes, Floats, Indices
 from train.core.files import locked, written_whole
 from train.data.bags import Bags
+from train.data.sights import NOBODY, SIGHTS
+from train.evaluation.nested import leads
 from train.evaluation.nested.leads import clinical_features
 from train.members.candidate import Candidate
-from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
+from train.members.linear import COMPONENTS, STRENGTHS
 from train.members.recipes import ScanRecipe
 from train.members.scan.measures import Collapse
 from train.members.scan.network import embed_all
@@ -31,10 +33,10 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Look:
-    """The output, for all pictures, of a SCAN trained on some patients."""
+    """The output, for all pictures and last for a blank one, of a SCAN trained on some patients."""
 
-    classes: Classes  # (N,) cell classes
-    simclr: npt.NDArray[np.float32]  # (P, 512) mean and standard deviation of the pretext's features per patient
+    classes: Classes  # (N + 1,) cell classes
+    simclr: npt.NDArray[np.float32]  # (P + 1, 512) mean and standard deviation of the pretext's features per patient
 
 
 Looker = Callable[[Indices], Look]
@@ -65,24 +67,23 @@ def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]
     """`leads.embedded` with dispersion, on SimCLR features learnt only from the training patients' pictures."""
     clinical = clinical_features(bags)
 
-    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         del checkpoint
-        seen = looks(training).simclr.astype(np.float64)
-        features = np.concatenate([clinical, seen], axis=1)
-        model = fit_logistic(features[training], bags.labels[training], seen.shape[1])
-        return np.asarray(model.predict_proba(features[asked])[:, 1], dtype=np.float64)
+        return leads.by_sight(bags, clinical, looks(training).simclr.astype(np.float64), training, asked)
 
-    numbers = {"components": COMPONENTS, "strengths": STRENGTHS}
+    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "columns": SIGHTS}
     return Candidate(name, {**numbers, **facts}, predict, repeated=False)
 
 
 def _look(bags: Bags, run: Path, device: torch.device) -> Look:
-    _, probabilities = look(load_scan(run / "scan" / "scan.safetensors"), bags, device)
-    classes = cell_classes(probabilities[0].numpy(), np.array(load_fusion(run)))[0]
-    pretext = embed_all(load_backbone(run / "scan" / "pretext.safetensors").to(device), bags.crops, device).numpy()
-    parts = [pretext[start:stop] for start, stop in bags.ranges()]
+    network, fusion = load_scan(run / "scan" / "scan.safetensors"), np.array(load_fusion(run))
+    backbone = load_backbone(run / "scan" / "pretext.safetensors").to(device)
+    seen = (bags.crops, bags.pictures(NOBODY))
+    classes = [cell_classes(look(network, pictures, device)[1][0].numpy(), fusion)[0] for pictures in seen]
+    own, blank = (embed_all(backbone, pictures, device).numpy() for pictures in seen)
+    parts = [own[start:stop] for start, stop in bags.ranges()] + [blank]
     simclr = np.stack([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in parts])
-    return Look(classes, simclr)
+    return Look(np.concatenate(classes), simclr)
 
 
 def _keep(path: Path, seen: Look) -> None:

@@ -4,7 +4,7 @@ All are cheap, so all of them appear in the tables of the nested protocol, wheth
 chosen by cross-validation inside the training patients.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,9 @@ from torch.nn import functional
 from train.core.arrays import Floats, Indices
 from train.data.bags import Bags
 from train.data.inputs import KNOT, bent_features
+from train.data.sights import SIGHTS, sights
 from train.members.candidate import Candidate
+from train.members.features import Features
 from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
 
 Pictures = npt.NDArray[np.float32]  # (N, D) embedding of every picture
@@ -36,28 +38,52 @@ def clinical_bent(bags: Bags) -> Candidate:
 
 
 def embedded(
-    bags: Bags, name: str, pictures: Pictures, facts: dict[str, str], *, dispersion: bool = False, bent: bool = False
+    bags: Bags, name: str, seen: Features, facts: Mapping[str, object], *, dispersion: bool = False, bent: bool = False
 ) -> Candidate:
     """Logistic regression on sex, log count, age and the principal components of a patient's mean embedding.
 
     Args:
         bags: all patients.
         name: name of the lead.
-        pictures: (N, D) embedding of every picture.
+        seen: embedding of every picture, and of a blank one.
         facts: origin of the embedding.
         dispersion: whether to add each feature's standard deviation over the patient's pictures.
         bent: whether to use the piecewise-linear log count.
     """
     clinical = _bent(bags) if bent else clinical_features(bags)
-    parts = [bags.means(pictures)]
+    parts = [seen.means(bags)]
     if dispersion:
-        parts.append(np.stack([pictures[a:b].std(axis=0) for a, b in bags.ranges()]).astype(np.float64))
-    features = np.concatenate([clinical, *parts], axis=1)
-    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, "bent": bent, **facts}
-    return Candidate(name, numbers, _logistic(features, bags.labels, features.shape[1] - clinical.shape[1]))
+        spread = [seen.pictures[a:b].std(axis=0) for a, b in bags.ranges()]
+        parts.append(np.stack([*spread, np.zeros_like(spread[0])]).astype(np.float64))  # that of a single picture is 0
+    pictures = np.concatenate(parts, axis=1)  # (P + 1, F)
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
+        del checkpoint
+        return by_sight(bags, clinical, pictures, training, asked)
+
+    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, "bent": bent}
+    return Candidate(name, {**numbers, "columns": SIGHTS, **facts}, predict)
 
 
-def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: dict[str, str]) -> Candidate:
+def by_sight(bags: Bags, clinical: Floats, pictures: Floats, training: Indices, asked: Indices) -> dict[str, Floats]:
+    """Logistic regression on clinical values and principal components of pictures, for each of SIGHTS: (A,).
+
+    Args:
+        bags: all patients.
+        clinical: (P, k) clinical features.
+        pictures: (P + 1, F) features of each patient's pictures, the last row those of a blank one.
+        training: indices of the patients to fit on.
+        asked: indices of the patients to predict.
+    """
+    known = np.concatenate([clinical[training], pictures[training]], axis=1)
+    model = fit_logistic(known, bags.labels[training], pictures.shape[1])
+    return {
+        column: model.predict_proba(np.concatenate([clinical[asked], pictures[shown]], axis=1))[:, 1]
+        for column, shown in sights(asked, bags.patient_ids).items()
+    }
+
+
+def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: Mapping[str, object]) -> Candidate:
     """Logistic regression on sex, log count, age and the square root of the share of each cell class.
 
     Args:
@@ -72,7 +98,7 @@ def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: di
     return Candidate(name, {"strengths": STRENGTHS, **facts}, _logistic(features, bags.labels, 0))
 
 
-def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: dict[str, str]) -> Candidate:
+def homogeneity(bags: Bags, name: str, pictures: Pictures, facts: Mapping[str, object]) -> Candidate:
     """Logistic regression on sex, log count, age and the similarity of a patient's cells: clonal cells are alike.
 
     Three features: mean, lowest decile and standard deviation of the cosine similarity between pairs of pictures.

@@ -13,21 +13,26 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from infer.errors import UsageError
+from infer.members.features import cell_classes
 from infer.members.scan import CLUSTERS
 from train.core.arrays import Classes, Floats, Indices
 from train.data.bags import Bags
+from train.data.sights import NOBODY
 from train.ensemble.fit import EQUALITY
 from train.evaluation.nested import leads
 from train.evaluation.nested.inductive import Looker, inductive_looks, simclr_member
 from train.evaluation.nested.stacking import Stack
 from train.members import registry
 from train.members.candidate import Candidate, Model
-from train.members.embedding import embed_pictures, weights_digest
+from train.members.embedding import weights_digest
+from train.members.features import Features, embed_pictures
+from train.members.imagenet import MAGNIFICATION
 from train.members.mixture import TURNED, one_mixture
 from train.members.naive_bayes import read_cell_classes
 from train.members.recipes import Recipe
+from train.members.scan.backbone import Backbone
 from train.members.scan.network import embed_all
-from train.members.scan.stages import load_backbone, load_scan, look
+from train.members.scan.stages import load_backbone, load_fusion, load_scan, look
 from train.members.training import CellClasses, NestedJob
 
 SHIPPED = "ensemble"  # built as in a bundle, with fixed regularisation
@@ -99,7 +104,7 @@ def all_members(
         facts = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
         classes = CellClasses(_classes_of(looks), facts, cheap=False)
     else:
-        classes = _classes_of_everybody(bags, run)
+        classes = _classes_of_everybody(bags, run, device)
     job = NestedJob(bags, run, recipe, seed, device, classes)
     return [
         count_cut_off(bags),
@@ -119,10 +124,10 @@ def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.de
     final, pretext = run / "scan" / "scan.safetensors", run / "scan" / "pretext.safetensors"
     if not final.exists():
         raise UsageError(f"{run}: has no SCAN network. Run `python -m train scan` first")
-    imagenet = embed_pictures(bags, run, device)
-    simclr = embed_all(load_backbone(pretext).to(device), bags.crops, device).numpy()
-    finer = look(load_scan(final), bags, device)[1][0].argmax(1).numpy()
-    of_imagenet = {"weights": weights_digest()}
+    imagenet = embed_pictures(bags, run, device, MAGNIFICATION)
+    simclr = _simclr(load_backbone(pretext).to(device), bags, device)
+    finer = look(load_scan(final), bags.crops, device)[1][0].argmax(1).numpy()
+    of_imagenet = {"weights": weights_digest(), **asdict(MAGNIFICATION)}
     of_simclr, of_scan = ({"weights": _digest(path)} for path in (pretext, final))
     return [
         leads.clinical_interplay(bags),
@@ -133,19 +138,27 @@ def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.de
         leads.embedded(bags, "SimCLR mean", simclr, of_simclr),
         leads.embedded(bags, SIMCLR, simclr, of_simclr, dispersion=True),
         leads.class_shares(bags, "all SCAN classes", finer, CLUSTERS, of_scan),
-        leads.homogeneity(bags, "ImageNet homogeneity", imagenet, of_imagenet),
-        leads.homogeneity(bags, "SimCLR homogeneity", simclr, of_simclr),
+        leads.homogeneity(bags, "ImageNet homogeneity", imagenet.pictures, of_imagenet),
+        leads.homogeneity(bags, "SimCLR homogeneity", simclr.pictures, of_simclr),
         replace(one_mixture(bags, recipe.moe, seed, device), title=ONE_SEED),
         replace(one_mixture(bags, recipe.moe, seed, device), title=f"{ONE_SEED}, turned", column=TURNED),
     ]
 
 
-def _classes_of_everybody(bags: Bags, run: Path) -> CellClasses:
+def _simclr(backbone: Backbone, bags: Bags, device: torch.device) -> Features:
+    seen = (embed_all(backbone, pictures, device).numpy() for pictures in (bags.crops, bags.pictures(NOBODY)))
+    pictures, blank = seen
+    return Features(pictures, blank[0])
+
+
+def _classes_of_everybody(bags: Bags, run: Path, device: torch.device) -> CellClasses:
     """The cell classes of the SCAN that was trained once on all pictures."""
     path = run / "scan" / "classes.csv"
     if not path.exists():
         raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first, or evaluate --inductive")
-    classes = read_cell_classes(path, bags)
+    blank = look(load_scan(run / "scan" / "scan.safetensors"), bags.pictures(NOBODY), device)[1][0].numpy()
+    of_blank = cell_classes(blank, np.array(load_fusion(run)))[0]
+    classes = np.concatenate([read_cell_classes(path, bags), of_blank])
     return CellClasses(lambda training: classes, {"classes": classes_digest(run)}, cheap=True)
 
 

@@ -19,7 +19,8 @@ from train.core.arrays import Floats, Indices
 from train.core.checkpoint import progress_path
 from train.core.files import locked, write_table
 from train.data.bags import Bags
-from train.members.candidate import PROBABILITY, Candidate, Model, members_of
+from train.data.sights import OWN, SIGHTS
+from train.members.candidate import Candidate, Model, members_of
 
 LOG = logging.getLogger("lympho")
 
@@ -113,10 +114,19 @@ class Predictor:
 
     def predict(self, task: Task) -> Floats:
         """The task's probabilities, in the order of the patients to predict: (len(task.asked),)."""
+        return self._columns(task)[task.member.column]
+
+    def predict_blind(self, task: Task) -> dict[str, Floats]:
+        """The same by swapped and by blank pictures (train/data/sights.py), if the member sees pictures."""
+        columns = self._columns(task) if task.member.column == OWN else {}
+        return {sight: columns[sight] for sight in SIGHTS if sight != OWN and sight in columns}
+
+    def _columns(self, task: Task) -> dict[str, Floats]:
         self.train(task, wait=True)
         # Read as text and converted by NumPy, which restores exactly the numbers that were written.
         table = pd.read_csv(self._path(task), dtype=str, keep_default_na=False).set_index("patient_id")
-        return table[task.member.column].loc[self._asked(task)].to_numpy(str).astype(np.float64)
+        asked = table.loc[self._asked(task)]
+        return {str(name): asked[name].to_numpy(str).astype(np.float64) for name in table.columns}
 
     def train(self, task: Task, *, wait: bool) -> bool:
         """Compute the task's predictions unless they are cached.
@@ -138,7 +148,7 @@ class Predictor:
     def _make(self, task: Task, path: Path) -> None:
         checkpoint = path.with_suffix(".safetensors")
         predicted = task.member.predict(task.training, task.asked, checkpoint)
-        columns = predicted if isinstance(predicted, Mapping) else {PROBABILITY: predicted}
+        columns = predicted if isinstance(predicted, Mapping) else {OWN: predicted}
         write_table(path, pd.DataFrame({"patient_id": self._asked(task), **columns}))
         for left in (checkpoint, progress_path(checkpoint)):  # only the predictions are needed
             left.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from train.evaluation.nested.leads import clinical_features
 from train.evaluation.nested.plan import Outer, Predictor, all_tasks, inner_tasks, outer_task
 from train.evaluation.nested.stacking import (
     PERCENTS,
+    Judged,
     Scored,
     Stack,
     choose_ensemble,
@@ -36,6 +37,8 @@ class Nested:
     predictions: dict[str, list[Predictions]] = field(default_factory=dict)  # by model, one per repeat
     decisions: dict[str, dict[str, npt.NDArray[np.object_]]] = field(default_factory=dict)  # ensemble, point -> (P,)
     chosen: list[dict[str, object]] = field(default_factory=list)  # model, repeat, fold and what was selected
+    # Predictions by swapped and by blank pictures: model, sight (train/data/sights.py) -> one per repeat
+    blind: dict[str, dict[str, list[Predictions]]] = field(default_factory=dict)
 
 
 def train_part(predictor: Predictor, members: Sequence[Model], outers: Sequence[Outer], part: int, parts: int) -> None:
@@ -84,6 +87,9 @@ def gather(
                 result.chosen.append({"model": name, "repeat": repeat, "fold": outer.number, **one.chosen})
         for name, parts in scored.items():
             result.predictions.setdefault(name, []).append(_joined(bags, parts))
+            for sight in parts[0][1].blind:
+                others = [(outer, one.blind[sight]) for outer, one in parts]
+                result.blind.setdefault(name, {}).setdefault(sight, []).append(_joined_judged(bags, others))
             for point in parts[0][1].decisions if repeat == 0 else ():
                 decided = np.empty(len(bags), dtype=object)
                 for outer, one in parts:
@@ -100,35 +106,33 @@ def _score_fold(
     ensembles: Mapping[str, Stack],
     gates: Mapping[str, tuple[str, str]],
 ) -> dict[str, Scored]:
-    labels = bags.labels[outer.training]
+    labels, folds = bags.labels[outer.training], _inner_numbers(outer)
     inner = {str(member): _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
     held_out = {str(member): _held_out_predictions(predictor, member, outer) for member in members}  # (H,) each
-    scored = {name: score_member(inner[name], labels, held_out[name]) for name in inner}
+    blind = {str(member): _blind_predictions(predictor, member, outer) for member in members}
+
+    def stacked(of: Sequence[str]) -> tuple[Floats, Floats, dict[str, Floats]]:
+        """Several members' predictions, inner (M, T), held out and blind (M, H). One without pictures has only one."""
+        sights = {sight for name in of for sight in blind[name]}
+        seen = {sight: np.stack([blind[name].get(sight, held_out[name]) for name in of]) for sight in sorted(sights)}
+        return np.stack([inner[name] for name in of]), np.stack([held_out[name] for name in of]), seen
+
+    scored = {name: score_member(inner[name], labels, held_out[name], blind[name]) for name in inner}
     mixed = {}
     for name, stack in ensembles.items():
         if all(member in inner for member in stack.members):
-            mixed[name] = score_ensemble(
-                stack,
-                np.stack([inner[member] for member in stack.members]),
-                labels,
-                _inner_numbers(outer),
-                np.stack([held_out[member] for member in stack.members]),
-            )
+            values, asked, others = stacked(stack.members)
+            mixed[name] = score_ensemble(stack, values, labels, folds, asked, others)
     free = {name: one for name, one in mixed.items() if len(ensembles[name].pulls) > 1}
     chosen = {CHOSEN: choose_ensemble(free)} if len(free) > 1 else {}
     clinical = clinical_features(bags)
-    gated = {
-        name: score_gated(
-            np.stack([inner[member] for member in of]),
-            clinical[outer.training],
-            labels,
-            _inner_numbers(outer),
-            np.stack([held_out[member] for member in of]),
-            clinical[outer.held_out],
-        )
-        for name, of in gates.items()
-        if all(member in inner for member in of)
-    }
+    gated = {}
+    for name, of in gates.items():
+        if all(member in inner for member in of):
+            values, asked, others = stacked(of)
+            gated[name] = score_gated(
+                values, clinical[outer.training], labels, folds, asked, clinical[outer.held_out], others
+            )
     return scored | mixed | chosen | gated
 
 
@@ -147,6 +151,12 @@ def _held_out_predictions(predictor: Predictor, model: Model, outer: Outer) -> F
     return np.asarray(np.mean(found, axis=0))
 
 
+def _blind_predictions(predictor: Predictor, model: Model, outer: Outer) -> dict[str, Floats]:
+    """The same by swapped and by blank pictures: (H,) each; empty if the model does not see pictures."""
+    found = [predictor.predict_blind(outer_task(member, outer)) for member in members_of(model)]
+    return {sight: np.asarray(np.mean([one[sight] for one in found], axis=0)) for sight in found[0]}
+
+
 def _inner_numbers(outer: Outer) -> Indices:
     """The inner fold of each outer training patient: (T,)."""
     numbers = np.empty(len(outer.training), dtype=np.int64)
@@ -155,12 +165,18 @@ def _inner_numbers(outer: Outer) -> Indices:
     return numbers
 
 
-def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
-    """The outer folds of one repeat joined, with every patient once: (P,)."""
+def _joined_judged(bags: Bags, parts: Sequence[tuple[Outer, Judged]]) -> Predictions:
     probability, called = np.full(len(bags), np.nan), np.zeros(len(bags), dtype=bool)
-    sent_on = {percent: np.zeros(len(bags), dtype=bool) for percent in PERCENTS}
     for outer, one in parts:
         probability[outer.held_out], called[outer.held_out] = one.probability, one.called
+    return Predictions(bags.labels, probability, called)
+
+
+def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
+    """The outer folds of one repeat joined, with every patient once: (P,)."""
+    joined = _joined_judged(bags, parts)
+    sent_on = {percent: np.zeros(len(bags), dtype=bool) for percent in PERCENTS}
+    for outer, one in parts:
         for percent, sent in one.sent_on.items():
             sent_on[percent][outer.held_out] = sent
-    return Predictions(bags.labels, probability, called, sent_on)
+    return replace(joined, sent_on=sent_on)

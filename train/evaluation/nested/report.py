@@ -20,6 +20,7 @@ from train.evaluation.nested.protocol import Nested
 from train.evaluation.nested.stacking import PERCENTS
 from train.evaluation.nested.tables import (
     CLINICAL_ONLY,
+    blind_table,
     difference_table,
     operating_point_table,
     patient_table,
@@ -45,6 +46,10 @@ and differences that involve a model with one repeat are from the first repeat. 
 are weighted means of calibrated models, a gate mixes two of them per patient; all this and the decision thresholds are
 fitted inside the outer fold. There is no correction for the number of models and subgroups compared. The limit of the
 grey zone was derived from the labels of the public cohort itself."""
+BLIND = """\
+Swapped: each held-out patient is judged by another held-out patient's pictures, everything else being unchanged.
+Blank: by one white picture. Lost: the figure by the own pictures minus this one, paired. A model that loses nothing
+has not seen anything, whatever its AUC."""
 
 
 def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
@@ -60,12 +65,14 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
     performance = performance_table(nested, bags, seed)
     differences = difference_table(nested, bags, seed)
     points = operating_point_table(nested, bags, seed)
+    blind = blind_table(nested, bags, seed)
     curve = decision_curve(nested)
     folder.mkdir(exist_ok=True)
     for name, table in {
         "performance": performance,
         "differences": differences,
         "operating_points": points,
+        "blind": blind,
         "decision_curve": curve,
         "patients": patient_table(nested, bags),
     }.items():
@@ -75,12 +82,13 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
         "performance": performance.to_dict("records"),
         "differences": differences.to_dict("records"),
         "operating_points": points.to_dict("records"),
+        "blind": blind.to_dict("records"),
         "chosen": nested.chosen,
     }
     write_text(folder / "figures.json", json.dumps(figures, indent=1))
     _draw_decision_curve(curve, folder / "decision_curve.png")
     _draw_auc(performance, folder / "auc.png")
-    text = markdown(performance, differences, points, nested, facts)
+    text = markdown(performance, differences, points, blind, nested, facts)
     write_text(folder / "nested.md", text)
     return text
 
@@ -98,7 +106,12 @@ def decision_curve(nested: Nested) -> pd.DataFrame:
 
 
 def markdown(
-    performance: pd.DataFrame, differences: pd.DataFrame, points: pd.DataFrame, nested: Nested, facts: dict[str, Any]
+    performance: pd.DataFrame,
+    differences: pd.DataFrame,
+    points: pd.DataFrame,
+    blind: pd.DataFrame,
+    nested: Nested,
+    facts: dict[str, Any],
 ) -> str:
     """All tables as Markdown, preceded by how they were obtained."""
     groups = list(performance["group"].unique())
@@ -117,6 +130,9 @@ def markdown(
         wide(performance, groups[1], SHOWN),
         "## Compared with sex, count and age alone",
         long(differences),
+        "## By pictures that are not the patient's own",
+        BLIND,
+        without_seeing(blind),
         "## Operating points",
         long(points),
         "## Subgroups, AUC",
@@ -137,6 +153,24 @@ def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str
         for model, part in some.groupby("model", sort=False)
     }
     return _table(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(figures)), "model")
+
+
+def without_seeing(blind: pd.DataFrame) -> str:
+    """blind_table as Markdown: one row per model, pictures and group, one column per figure and its loss."""
+    if blind.empty:
+        return "No model sees pictures."
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in blind.itertuples():
+        cells = rows.setdefault((f"{row.model} ({row.repeats}x)", str(row.pictures), str(row.group)), {})
+        cells[str(row.figure)] = _cell(row)
+        cells[f"lost: {row.figure}"] = f"{row.lost:+.3f} [{row.lost_low:+.3f}, {row.lost_high:+.3f}]"
+    columns = list(next(iter(rows.values())))
+    frame = pd.DataFrame(
+        [{"pictures": key[1], "patients": key[2], **cells} for key, cells in rows.items()],
+        index=[key[0] for key in rows],
+        columns=["pictures", "patients", *columns],
+    )
+    return _table(frame, "model")
 
 
 def by_group(performance: pd.DataFrame, figure: str) -> str:

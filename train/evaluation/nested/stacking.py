@@ -1,7 +1,7 @@
 """Calibration, weights and thresholds of an outer fold, fitted on inner out-of-fold predictions."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,35 +28,49 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Results for the held-out patients of an outer fold; each array is (H,)."""
+class Judged:
+    """Probabilities and decisions for the held-out patients of an outer fold; each array is (H,)."""
 
     probability: Floats
     called: npt.NDArray[np.bool_]  # called malignant
+
+
+@dataclass(frozen=True)
+class Scored(Judged):
+    """All results for the held-out patients of an outer fold; each array is (H,)."""
+
     sent_on: dict[int, npt.NDArray[np.bool_]]  # referred to flow cytometry, for each of PERCENTS
     decisions: dict[str, npt.NDArray[np.object_]]  # by operating point; only for ensembles
     chosen: dict[str, object]  # what the inner folds selected
+    blind: Mapping[str, Judged] = field(default_factory=dict)  # by pictures that are not theirs (train/data/sights.py)
+
+
+Blind = Mapping[str, Floats]  # probabilities of the held-out patients by swapped pictures, and by blank ones
+NOT_BLIND: Blind = {}
 
 
 @on_one_thread
-def score_member(inner: Floats, labels: Indices, held_out: Floats) -> Scored:
+def score_member(inner: Floats, labels: Indices, held_out: Floats, blind: Blind = NOT_BLIND) -> Scored:
     """Calibrate one model and choose its thresholds.
 
     Args:
         inner: (T,) inner out-of-fold probabilities of the training patients.
         labels: (T,) their labels.
         held_out: (H,) probabilities of the held-out patients.
+        blind: the same by swapped and by blank pictures, if the model sees pictures.
     """
     calibration = fit_calibration(inner, labels)
     smooth, probability = calibrated(inner, calibration), calibrated(held_out, calibration)
     threshold = best_threshold(smooth, labels)
-    return Scored(
-        probability, probability >= threshold, _sent_on(smooth, labels, probability), {}, {"threshold": threshold}
-    )
+    sent_on = _sent_on(smooth, labels, probability)
+    others = _judged(blind, lambda values: calibrated(values, calibration), threshold)
+    return Scored(probability, probability >= threshold, sent_on, {}, {"threshold": threshold}, others)
 
 
 @on_one_thread
-def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats) -> Scored:
+def score_ensemble(
+    stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats, blind: Blind = NOT_BLIND
+) -> Scored:
     """Fit an ensemble, choose the regularisation strength of its weights, and decide.
 
     Args:
@@ -65,6 +79,7 @@ def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices,
         labels: (T,) labels of the training patients.
         folds: (T,) inner fold of each training patient.
         held_out: (M, H) probabilities of the held-out patients.
+        blind: the same by swapped and by blank pictures, (M, H) each.
     """
     pull, loss = choose_pull(stack, inner, labels, folds)
     ensemble = fit_ensemble(inner, labels, stack.members, pull)
@@ -76,12 +91,21 @@ def score_ensemble(stack: Stack, inner: Floats, labels: Indices, folds: Indices,
         for name, point in ensemble.operating_points.items()
     }
     chosen = {"pull": pull, "threshold": threshold, "weights": dict(ensemble.weights), "inner_log_loss": loss}
-    return Scored(probability, probability >= threshold, _sent_on(mixed, labels, probability), decisions, chosen)
+    others = _judged(blind, lambda values: combine(values, ensemble), threshold)
+    return Scored(
+        probability, probability >= threshold, _sent_on(mixed, labels, probability), decisions, chosen, others
+    )
 
 
 @on_one_thread
 def score_gated(
-    inner: Floats, clinical: Floats, labels: Indices, folds: Indices, held_out: Floats, held_out_clinical: Floats
+    inner: Floats,
+    clinical: Floats,
+    labels: Indices,
+    folds: Indices,
+    held_out: Floats,
+    held_out_clinical: Floats,
+    blind: Blind = NOT_BLIND,
 ) -> Scored:
     """Fit a gate over two models, choose its regularisation strength, and decide.
 
@@ -95,8 +119,8 @@ def score_gated(
         folds: (T,) inner fold of each training patient.
         held_out: (2, H) probabilities of the held-out patients.
         held_out_clinical: (H, 3) their clinical features.
+        blind: probabilities by swapped and by blank pictures, (2, H) each.
     """
-
     found = choose_gate(inner, clinical, labels, folds)
     probability = found.gate.mixed(held_out, held_out_clinical)
     threshold = best_threshold(found.crossed, labels)
@@ -106,7 +130,15 @@ def score_gated(
         "gate": found.gate.weights.tolist(),
         "inner_log_loss": found.log_loss,
     }
-    return Scored(probability, probability >= threshold, _sent_on(found.crossed, labels, probability), {}, chosen)
+    others = _judged(blind, lambda values: found.gate.mixed(values, held_out_clinical), threshold)
+    return Scored(
+        probability, probability >= threshold, _sent_on(found.crossed, labels, probability), {}, chosen, others
+    )
+
+
+def _judged(blind: Blind, judge: Callable[[Floats], Floats], threshold: float) -> dict[str, Judged]:
+    probabilities = {sight: judge(values) for sight, values in blind.items()}
+    return {sight: Judged(values, values >= threshold) for sight, values in probabilities.items()}
 
 
 def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:

@@ -82,6 +82,30 @@ def difference_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def blind_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
+    """What pictures that are not the patients' own leave of each model that sees pictures.
+
+    Columns: model, pictures (swapped, blank), repeats, group, figure, value, low, high, and what the own pictures are
+    worth: lost, lost_low, lost_high, the figure by the own pictures minus this one, paired.
+    """
+    weights = resamples(bags.labels, seed)
+    rows = []
+    for group, chosen in list(subgroups(bags).items())[:2]:
+        if len(np.unique(bags.labels[chosen])) < 2:
+            continue
+        for model, sights in nested.blind.items():
+            own = [one.of(chosen) for one in nested.predictions[model]]
+            for sight, repeats in sights.items():
+                these = [one.of(chosen) for one in repeats]
+                for name in ("auc", "balanced_accuracy"):
+                    found = estimate(FIGURES[name], these, weights[:, chosen])
+                    lost = paired_difference(FIGURES[name], own, these, weights[:, chosen])
+                    facts = {"model": model, "pictures": sight, "repeats": len(these), "group": group, "figure": name}
+                    worth = {"lost": lost.value, "lost_low": lost.low, "lost_high": lost.high}
+                    rows.append({**facts, **_cells(found), **worth})
+    return pd.DataFrame(rows)
+
+
 def operating_point_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
     """Shares of patients by decision.
 

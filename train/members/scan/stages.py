@@ -101,9 +101,9 @@ def load_fusion(run: Path) -> list[int]:
     return fusion
 
 
-def look(network: ScanNetwork, bags: Bags, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Embedding (N, D) and probabilities of every head (heads, N, 20) of all pictures, on the CPU."""
-    embedding = embed_all(network.to(device).backbone, bags.crops, device)
+def look(network: ScanNetwork, pictures: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Embedding (N, D) and probabilities of every head (heads, N, 20) of pictures (N, 112, 112, 3), on the CPU."""
+    embedding = embed_all(network.to(device).backbone, pictures, device)
     network.eval()
     with torch.inference_mode():
         return embedding, network.head_logits(embedding.to(device)).softmax(-1).cpu()
@@ -148,7 +148,7 @@ def _clustering(
 
     def observe(network: ScanNetwork, epoch: int) -> dict[str, float]:
         """Classes and largest share of the most balanced heads. A collapse counts only after half of the epochs."""
-        sizes = class_sizes(look(network, bags, device)[1])  # (heads, C)
+        sizes = class_sizes(look(network, bags.crops, device)[1])  # (heads, C)
         smallest = float((sizes.max(axis=1) / len(bags.crops)).min())
         if epoch >= recipe.clustering.epochs // 2 and smallest > recipe.largest_class:
             raise Collapse(
@@ -173,7 +173,7 @@ def _best_sound_head(
     """
     losses = head_losses(network.to(device), bags.crops, neighbours, recipe.entropy_weight, device)
     reasons = []
-    sizes = class_sizes(look(network, bags, device)[1])  # (heads, C)
+    sizes = class_sizes(look(network, bags.crops, device)[1])  # (heads, C)
     for head in losses.argsort().tolist():
         try:
             enough = np.count_nonzero(sizes[head]) >= recipe.least_classes
@@ -195,10 +195,10 @@ def _self_labelling(
     if path.exists():  # an earlier call was interrupted before writing the verdict; only sound networks are saved
         write_text(verdict, json.dumps({"kept": True, "reason": ""}, indent=1))
         return load_scan(path)
-    before = class_sizes(look(clustered, bags, device)[1])[0]  # (C,)
+    before = class_sizes(look(clustered, bags.crops, device)[1])[0]  # (C,)
 
     def observe(network: ScanNetwork, epoch: int) -> dict[str, float]:
-        sizes = class_sizes(look(network, bags, device)[1])[0]
+        sizes = class_sizes(look(network, bags.crops, device)[1])[0]
         check_classes(sizes, before > 0, recipe.largest_class)
         return {"classes": float((sizes > 0).sum()), "largest_share": float(sizes.max() / sizes.sum())}
 
@@ -217,7 +217,7 @@ def _self_labelling(
 
 
 def _classify(bags: Bags, network: ScanNetwork, recipe: ScanRecipe, folder: Path, device: torch.device) -> None:
-    probabilities = look(network, bags, device)[1][0].numpy()  # (N, 20)
+    probabilities = look(network, bags.crops, device)[1][0].numpy()  # (N, 20)
     fusion = fuse(probabilities, recipe.fused)
     classes, _ = cell_classes(probabilities, fusion)
     sizes = np.bincount(classes, minlength=recipe.fused)
@@ -246,7 +246,7 @@ def _measure(bags: Bags, folder: Path, recipe: ScanRecipe, device: torch.device,
     for stage in ("clustering", "self_labelling"):
         path = folder / f"{stage}.safetensors"
         if path.exists():
-            embedding, probabilities = look(load_scan(path), bags, device)
+            embedding, probabilities = look(load_scan(path), bags.crops, device)
             add(stage, embedding, probabilities[0].argmax(1).numpy())
     add(
         "fused, the final classes",
@@ -275,7 +275,7 @@ def _measure_stability(
             LOG.warning("scan stability, seed %d: %s", seed, error)
             collapsed.append(seed)
             continue
-        probabilities = look(network, bags, device)[1][0].numpy()
+        probabilities = look(network, bags.crops, device)[1][0].numpy()
         found.append(cell_classes(probabilities, fuse(probabilities, recipe.fused))[0])
     _write_stability(folder / "stability.json", "fused classes of clusterings on one pretext", seeds, collapsed, found)
 
