@@ -83,7 +83,7 @@ def nested(found: dict[str, Any] | None) -> list[str]:
 
 def _blind(found: dict[str, Any]) -> list[str]:
     """What each model loses by pictures that are not the patient's own; empty for results of earlier versions."""
-    if "blind" not in found:
+    if not found.get("blind"):
         return []
     blind = pd.DataFrame(found["blind"])
     some = blind[blind["model"].isin(in_full())]

@@ -16,6 +16,7 @@ from train.cli.commands import cli
 
 COMMANDS = (
     "crops", "baseline", "scan", "naive-bayes", "moe", "imagenet", "ensemble", "evaluate", "sizes", "stability", "zoo",
+    "magnification",
     "figures", "all",
 )  # fmt: skip
 

@@ -47,6 +47,11 @@ def test_only_the_central_square_is_seen() -> None:
     assert not torch.equal(same, other)
 
 
+def test_pictures_smaller_than_the_square_are_an_error() -> None:
+    with pytest.raises(ValueError, match="pictures of 64 x 48 have no central 80 x 80"):
+        load_backbone(Magnification(80, 96))(torch.zeros(1, 48, 64, 3, dtype=torch.uint8))
+
+
 def test_pictures_are_seen_once_and_a_blank_one_with_them(tmp_path: Path) -> None:
     bags = make_bags([0, 1], [2, 3], size=112)
 

@@ -136,8 +136,14 @@ class FrozenBackbone(nn.Module):
         return self.embed(normalised(self.cropped(images)))
 
     def cropped(self, images: Tensor) -> Tensor:
-        """The central square: (N, H, W, 3) -> (N, crop, crop, 3)."""
+        """The central square: (N, H, W, 3) -> (N, crop, crop, 3).
+
+        Raises:
+            ValueError: the pictures are smaller.
+        """
         side = self.magnification.crop
+        if min(images.shape[1:3]) < side:
+            raise ValueError(f"pictures of {images.shape[2]} x {images.shape[1]} have no central {side} x {side}")
         top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
         return images[:, top : top + side, left : left + side]
 

@@ -58,7 +58,7 @@ def embedder(backbone: FrozenBackbone, device: torch.device) -> Embedder:
 
     def embed(images: Tensor) -> npt.NDArray[np.float32]:
         # No TF32: models fitted on these features are scored in float32.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             found = torch.cat([backbone(part.to(device)).cpu() for part in in_batches(images, BATCH)])
         return np.asarray(found.numpy(), dtype=np.float32)
 

@@ -1,13 +1,14 @@
 """The ImageNet member: an expert on features of a network pretrained on photographs, a clinical expert, and a gate.
 
 EfficientNet-Lite0 is not fine-tuned. The picture expert is logistic regression on sex, age, the piecewise-linear log
-count and the principal components of the patient's mean features; how many, and how strong its penalty is, was fixed
-beforehand. It is linear in that mean, so each picture has its own contribution to the patient's logit. The clinical
-expert is Gaussian naive Bayes on sex, count and age. A gate, fitted on predictions for patients neither expert had
-seen, weights the two, unless these predictions say that the picture expert is better alone. No picture of a held-out
-patient is used to fit the model that scores this patient.
+count and the principal components of the patient's mean features; their number and its penalty are fixed. It is linear
+in that mean, so each picture has its own contribution to the patient's logit. The clinical expert is Gaussian naive
+Bayes on sex, count and age. A gate, fitted on predictions for patients neither expert had seen, weights the two, unless
+these predictions say that the picture expert is better alone. No picture of a held-out patient is used to fit the model
+that scores this patient.
 """
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,14 +24,14 @@ from torch import Tensor, nn
 from train.core.arrays import Floats, Indices
 from train.core.calibration import CLIP
 from train.core.checkpoint import load_dimensions, load_weights, save_network
-from train.core.files import write_table
+from train.core.files import write_table, write_text
 from train.core.threads import on_one_thread
 from train.data.bags import CROP_SIZE, Bags
 from train.data.inputs import EXCESS, KNOT, bent_features
 from train.data.sights import OWN, SIGHTS, sights
 from train.members.candidate import Candidate
 from train.members.count_floor import FlooredBayes
-from train.members.embedding import FEATURES, FrozenBackbone, Magnification, load_embedding, weights_digest
+from train.members.embedding import FEATURES, FrozenBackbone, Magnification, load_embedding, normalised, weights_digest
 from train.members.features import embed_pictures
 from train.members.gating import GATE_PULLS, Gate, choose_gate, no_gate
 from train.members.linear import FIXED_COMPONENTS, FIXED_STRENGTH, affine, fit_fixed
@@ -83,7 +84,7 @@ class PictureExpert(FrozenBackbone):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(super().forward(images)).squeeze(1)  # type: ignore[no-any-return]
+        return self.linear(self.embed(normalised(images))).squeeze(1)  # type: ignore[no-any-return]
 
 
 class ImageNetHead(nn.Module):
@@ -165,8 +166,10 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    path, network_path = folder / "out_of_fold.csv", folder / "full.safetensors"
-    if path.exists() and network_path.exists():
+    path, network_path, numbers_path = folder / "out_of_fold.csv", folder / "full.safetensors", folder / "numbers.json"
+    mine = json.dumps(numbers(), indent=1)
+    # One fitted by an earlier version, at another magnification, is fitted again.
+    if path.exists() and network_path.exists() and numbers_path.exists() and numbers_path.read_text() == mine:
         return pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
     means = embed_pictures(bags, run, device, MAGNIFICATION).means(bags)
     probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
@@ -180,6 +183,7 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
     facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels}
     table = pd.DataFrame({**facts, "probability": probability, "pictures_only": pictures_only})
     write_table(path, table)
+    write_text(numbers_path, mine)
     return table
 
 
@@ -254,7 +258,7 @@ def numbers() -> dict[str, object]:
     return {
         "weights_sha256": weights_digest(),
         "magnification": asdict(MAGNIFICATION),
-        "components": FIXED_COMPONENTS,
+        "components": f"{FIXED_COMPONENTS}, whitened, of features as they are",
         "strength": FIXED_STRENGTH,
         "gate_folds": INNER,
         "gate_pulls": GATE_PULLS,

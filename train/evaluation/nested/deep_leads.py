@@ -9,6 +9,7 @@ from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
 from train.core.fitting import Job
 from train.data.bags import Bags
+from train.data.sights import SIGHTS, sights
 from train.evaluation.nested import finetuned
 from train.evaluation.nested.stacking import Stack
 from train.members import registry
@@ -34,11 +35,15 @@ def deep_leads(bags: Bags, seed: int, device: torch.device) -> list[Candidate]:
 def finetuned_member(bags: Bags, title: str, recipe: FineTunedRecipe, seed: int, device: torch.device) -> Candidate:
     """EfficientNet-Lite0, fine-tuned on what the clinical values do not explain."""
 
-    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         job = Job(f"nested {checkpoint.stem}", checkpoint, seed)
         if not checkpoint.exists():
             network = finetuned.train_network(bags, training, recipe, job, device)
             save_network(checkpoint, network.cpu(), network.dimensions)
-        return finetuned.predict(checkpoint, bags, asked, device)["probability"]
+        return {
+            column: finetuned.predict(checkpoint, bags, asked, device, shown)["probability"]
+            for column, shown in sights(asked, bags.patient_ids).items()
+        }
 
-    return Candidate("finetuned", {"recipe": asdict(recipe), "seed": seed}, predict, repeated=False, title=title)
+    facts = {"recipe": asdict(recipe), "seed": seed, "columns": SIGHTS}
+    return Candidate("finetuned", facts, predict, repeated=False, title=title)

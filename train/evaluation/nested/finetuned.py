@@ -84,12 +84,22 @@ def load_finetuned(path: Path) -> FineTuned:
     return network
 
 
-def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
-    """Score patients on all their pictures: probability, and pictures_only from the pictures' part alone, each (P,)."""
+def predict(
+    path: Path, bags: Bags, patients: Indices, device: torch.device, shown: Indices | None = None
+) -> dict[str, Floats]:
+    """Score patients on all their pictures: probability, and pictures_only from the pictures' part alone, each (P,).
+
+    `shown` are the patients whose pictures they are scored by (train/data/sights.py); default: their own.
+    """
     network = load_finetuned(path).to(device)
     clinical = torch.from_numpy(bags.clinical[patients]).to(device)
     with torch.inference_mode():
-        added = torch.stack([picture_logits(network, bags, patient, device).mean() for patient in patients])
+        added = torch.stack(
+            [
+                picture_logits(network, bags, patient, device).mean()
+                for patient in (patients if shown is None else shown)
+            ]
+        )
         probability = (network.clinical(clinical) + added).double().sigmoid()
     return {"probability": probability.cpu().numpy(), "pictures_only": added.double().sigmoid().cpu().numpy()}
 

@@ -52,7 +52,7 @@ def inductive_looks(bags: Bags, folder: Path, recipe: ScanRecipe, seed: int, dev
     def looks(training: Indices) -> Look:
         some = bags.of(np.sort(training))
         own = folder / hashlib.sha256(json.dumps(some.patient_ids).encode()).hexdigest()[:16]
-        path = own / "looked.npz"
+        path = own / "seen.npz"
         own.mkdir(parents=True, exist_ok=True)
         with locked(own / "lock"):  # a task of another member may need the same training in another process
             if not path.exists():

@@ -50,13 +50,13 @@ TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out pati
 OUTSIDE = (
     "the numbers of the recipe: set beforehand, but those that train/members/recipes.py names were "
     "changed after figures of the public cohort had been seen; which leads, ensembles and gates are tried; that "
-    "there is an ImageNet member, the bend in its count and what it is gated with; that naive Bayes' count has "
-    "a floor; the pull of what ships"
+    "there is an ImageNet member, its magnification, components and penalty, the bend in its count and what it is "
+    "gated with; that naive Bayes' count has a floor; the pull of what ships"
 )
 INSIDE = (
     "calibration, weights, thresholds, operating points, quantiles and scaling; the pull of other ensembles and of "
-    "gates; components and strength of leads and of the ImageNet member, and its gate; which ensemble is the one "
-    "'chosen inside'"
+    "gates; components and strength of leads; the ImageNet member's gate, or that it has none; which ensemble is the "
+    "one 'chosen inside'"
 )
 
 
@@ -156,10 +156,14 @@ def _classes_of_everybody(bags: Bags, run: Path, device: torch.device) -> CellCl
     path = run / "scan" / "classes.csv"
     if not path.exists():
         raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first, or evaluate --inductive")
-    blank = look(load_scan(run / "scan" / "scan.safetensors"), bags.pictures(NOBODY), device)[1][0].numpy()
+    network, fusion = run / "scan" / "scan.safetensors", run / "scan" / "fusion.json"
+    if not (network.exists() and fusion.exists()):
+        raise UsageError(f"{run}: has cell classes, but not the SCAN that gave them. Run `python -m train scan` again")
+    blank = look(load_scan(network), bags.pictures(NOBODY), device)[1][0].numpy()
     of_blank = cell_classes(blank, np.array(load_fusion(run)))[0]
     classes = np.concatenate([read_cell_classes(path, bags), of_blank])
-    return CellClasses(lambda training: classes, {"classes": classes_digest(run)}, cheap=True)
+    facts = {"classes": classes_digest(run), "of_blank": of_blank.tolist()}
+    return CellClasses(lambda training: classes, facts, cheap=True)
 
 
 def _classes_of(looks: Looker) -> Callable[[Indices], Classes]:

@@ -49,7 +49,7 @@ grey zone was derived from the labels of the public cohort itself."""
 BLIND = """\
 Swapped: each held-out patient is judged by another held-out patient's pictures, everything else being unchanged.
 Blank: by one white picture. Lost: the figure by the own pictures minus this one, paired. A model that loses nothing
-has not seen anything, whatever its AUC."""
+has not seen anything, whatever its AUC. A few leads are not judged this way."""
 
 
 def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
