@@ -127,8 +127,8 @@ def test_float16_may_move_by_as_much_as_it_moved() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "allowed"),
     [
-        ("baseline", [0.5, 0.253], "0.0025"),
-        ("moe", [float("nan"), 0.25], "0.0025"),
+        ("baseline", [0.5, 0.2551], "0.005"),
+        ("moe", [float("nan"), 0.25], "0.005"),
         ("imagenet_contribution", [-8.09, 0.25], "0.08"),
         ("moe_maps", [100.0, 100.6], "0.5"),  # twice this difference is more than a manifest may state
     ],
