@@ -1,16 +1,14 @@
 """torch -> ONNX: float32 graphs with raw inputs and named outputs."""
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-from torch.export import Dim
 
-OPSET = 20
+from train.core.onnx_graph import as_onnx
+
 CROP = (112, 112, 3)
 LARGE = 100_000  # weights
 
@@ -27,22 +25,7 @@ class GraphPlan:
 
 def export_graph(plan: GraphPlan) -> bytes:
     """Export as one ONNX file with embedded weights and a dynamic batch axis, checked by onnx."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    batch = Dim("batch")
-    program = torch.onnx.export(
-        plan.module.eval(),
-        tuple(plan.inputs.values()),
-        input_names=list(plan.inputs),
-        output_names=list(plan.outputs),
-        dynamic_shapes=tuple({0: batch} for _ in plan.inputs),
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    if program is None:  # only the legacy exporter returns nothing
-        raise RuntimeError(f"{plan.name}: torch.onnx.export returned no program")
-    model = program.model_proto
+    model = as_onnx(plan.module, plan.inputs, plan.outputs)
     _strip(model)
     _shorten(model)
     onnx.checker.check_model(model, full_check=True)

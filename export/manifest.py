@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from export.graphs import OPSET
 from export.members.member import MemberExport
 from export.parity import ParityError
 from export.precision.proof import check, tolerance
@@ -33,6 +32,7 @@ from infer.engine.self_test import self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, CUDA, Device
 from infer.machine.processors import available_processors
 from infer.members.member import Precision
+from train.core.onnx_graph import OPSET
 from train.data.bags import CROP_SIZE, Bags
 from train.data.labelled import PLAUSIBLE
 

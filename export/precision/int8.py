@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from export.graphs import CROP, OPSET
+from export.graphs import CROP
 from export.parity import ParityError
+from train.core.onnx_graph import OPSET
 from train.members.mixture_network import Encoder, Encoders
 
 IR_VERSION = 10

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.graphs import OPSET, GraphPlan, export_graph
+from export.graphs import GraphPlan, export_graph
 from export.members.baseline import BaselineExport
 from export.members.imagenet import ImageNetExport
 from export.members.mixture import MixtureExport
@@ -20,9 +20,10 @@ from export.parity import BATCH_SIZES, ParityError, check_parity
 from infer.bundle.load import REFERENCE, load_bundle
 from tests.bundles import GRAPHS, scan_section
 from tests.synthetic import draw_cell
+from train.core.onnx_graph import OPSET
 from train.members.baseline import Baseline, BaselineDimensions
 from train.members.embedding import load_embedding
-from train.members.imagenet import ImageNetDimensions, ImageNetNetwork
+from train.members.imagenet import ImageNetDimensions, ImageNetNetwork, numbers
 from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions
 from train.members.scan.network import ScanDimensions, ScanNetwork
 
@@ -51,7 +52,7 @@ def exported() -> Exported:
         BaselineExport(baseline.eval()),
         ScanExport(scan.eval(), section.class_fusion, section.naive_bayes),
         MixtureExport(committee.encoder, committee.head),
-        ImageNetExport(imagenet),
+        ImageNetExport(imagenet, numbers()),
     )
     plans = [plan for member in members for plan in member.plans]
     inputs = {file: of for member in members for file, of in member.inputs(images, clinical).items()}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import patch
 
 import numpy as np
@@ -21,9 +22,10 @@ from tests.train.bags import make_bags
 from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
 from train.data.bags import Bags
-from train.data.sights import BLANK, NOBODY, OWN, SWAPPED, sights
-from train.members import imagenet
+from train.data.whose_pictures import BLANK, NOBODY, OWN, SWAPPED, whose_pictures
+from train.members import imagenet, linear
 from train.members.count_floor import FlooredBayes
+from train.members.embedding import Magnification
 from train.members.features import Features, embed_pictures
 from train.members.gating import OPEN, ChosenGate, Gate, choose_gate
 from train.members.imagenet import (
@@ -129,7 +131,7 @@ def test_a_patient_who_is_there_twice_blows_nothing_up() -> None:
 
 def test_what_an_earlier_version_fitted_is_fitted_again(bags: Bags, seen: Features, tmp_path: Path) -> None:
     with patch.object(imagenet, "embed_pictures", lambda *_: seen):
-        with patch.object(imagenet, "FIXED_STRENGTH", 0.5):
+        with patch.object(linear, "FIXED_STRENGTH", 0.5):
             train_imagenet(bags, EVERYBODY % 3, tmp_path, CPU)
         path = tmp_path / "imagenet/full.safetensors"
         path.write_bytes(b"old")
@@ -153,7 +155,7 @@ def test_by_other_pictures_the_same_model_judges(bags: Bags, means: Floats) -> N
     """Swapped: as if the patients had each other's pictures. Blank: as if everybody had the blank one alone."""
     training, asked = EVERYBODY[:18], EVERYBODY[18:]
     found = fit_and_predict(bags, means, training, asked)
-    whose = sights(asked, bags.patient_ids)[SWAPPED]
+    whose = whose_pictures(asked, bags.patient_ids)[SWAPPED]
     for column, shown in ((SWAPPED, means[whose]), (BLANK, np.repeat(means[NOBODY][None], 6, axis=0))):
         other = means.copy()
         other[asked] = shown
@@ -269,11 +271,20 @@ def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means
     np.testing.assert_allclose(odds, expected[:, 1] - expected[:, 0], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["FIXED_COMPONENTS", "FIXED_STRENGTH", "INNER", "GATE_PULLS", "KNOT", "EXCESS"])
-def test_every_number_is_among_those_that_predictions_are_known_by(name: str) -> None:
-    before = numbers()
-    with patch.object(imagenet, name, "another"):
-        assert numbers() != before
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *((linear, name) for name in ("FIXED_COMPONENTS", "FIXED_STRENGTH", "SMALLEST_SPREAD", "CLASS_WEIGHTS")),
+        *((imagenet, name) for name in ("INNER", "GATE_PULLS", "KNOT", "EXCESS")),
+    ],
+)
+def test_every_number_is_among_those_that_predictions_are_known_by(module: ModuleType, name: str) -> None:
+    before = numbers(), imagenet.numbers_digest()
+    with patch.object(module, name, "another"):
+        assert numbers() != before[0]
+        assert imagenet.numbers_digest() != before[1]
+    with patch.object(imagenet, "MAGNIFICATION", Magnification(112, 112)):
+        assert numbers() != before[0]
 
 
 def test_pictures_only_does_not_see_the_clinical_values(bags: Bags, seen: Features, tmp_path: Path) -> None:

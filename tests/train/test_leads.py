@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from tests.train.bags import make_bags
 from tests.train_fixtures import TrainedRun
 from train.data.bags import Bags, load_crops
-from train.data.sights import BLANK, OWN, SWAPPED
+from train.data.whose_pictures import BLANK, OWN, SWAPPED
 from train.evaluation.nested.deep_leads import DEEP_GATES, deep_ensembles, deep_leads
 from train.evaluation.nested.leads import (
     _likeness,

@@ -28,12 +28,12 @@ from export.card import figures as card_figures
 from infer.errors import UsageError
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
-from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, clear_cut, train
+from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, TrainedRun, clear_cut, train
 from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
 from train.core.performance import Predictions
 from train.data.bags import Bags
-from train.data.sights import BLANK, OWN, SWAPPED, sights
+from train.data.whose_pictures import BLANK, OWN, SWAPPED, whose_pictures
 from train.ensemble.fit import best_threshold, combine, fit_ensemble
 from train.evaluation.nested import inductive, leads
 from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member
@@ -718,6 +718,7 @@ def test_a_share_that_is_none_is_wrong_usage(evaluated: tuple[Path, Path, str], 
         (("nested", "--leads", "--inductive"), "cannot be combined with --inductive"),
         (("report", "--deep-leads"), "can only be used with --protocol nested"),
         (("nested", "--deep-leads"), "--deep-leads requires --leads"),
+        (("nested", "--member", "moe", "--leads"), "cannot be combined with --leads"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(
@@ -762,7 +763,7 @@ def seeing(bags: Bags, name: str = "seeing", *, worth: float = 4.0) -> Candidate
         rng = np.random.default_rng(int(asked[0]))
         age = 0.5 * (bags.clinical[:, 2] - 60) / 8 + 0.3 * rng.normal(size=len(bags))
         told = np.append(worth * (bags.labels - 0.5), 0.0)  # the blank picture tells nothing
-        shown = sights(asked, bags.patient_ids)
+        shown = whose_pictures(asked, bags.patient_ids)
         return {column: expit(age[asked] + told[whose]) for column, whose in shown.items()}
 
     return Candidate(name, {"worth": worth}, predict)
@@ -834,3 +835,36 @@ def test_the_report_says_what_pictures_are_worth(tmp_path: Path) -> None:
     assert f"| {row['lost']:+.3f} [{row['lost_low']:+.3f}, {row['lost_high']:+.3f}] " in line
     only_clinical = gather(bags, Predictor(bags, tmp_path), members[:1], outer_folds(bags.labels, 0, 1), {})
     assert without_seeing(blind_table(only_clinical, bags, 0)) == "No model sees pictures."
+
+
+def test_one_member_is_evaluated_alone_without_scan_and_beside_the_report_of_all(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with shortened():
+        call = train(
+            "evaluate", trained_run.patients, run, *DATE, "--recipe", "small", "--protocol", "nested",
+            "--repeats", "1", "--member", "imagenet",
+        )  # fmt: skip
+    assert call.code == 0, call.errors
+    figures = json.loads((run / "nested_imagenet/figures.json").read_text())
+    assert {row["model"] for row in figures["performance"]} == {
+        "count cut-off", "clinical logistic", "clinical GaussianNB", "imagenet",
+    }  # fmt: skip
+    assert {(row["model"], row["pictures"]) for row in figures["blind"]} == {
+        ("imagenet", "swapped"), ("imagenet", "blank"),
+    }  # fmt: skip
+    assert not (run / "nested/figures.json").exists()  # the report of all members, which the card reads
+    assert "## Operating points\n\nNone." in call.output
+
+
+def test_an_ensemble_with_a_member_that_still_sees_the_right_pictures_is_not_called_blind(tmp_path: Path) -> None:
+    bags = clinical_bags(80, strength=1.0)
+    partly = Candidate("partly", {}, lambda _, asked, __: np.full(len(asked), 0.5) + 0.3 * bags.labels[asked])
+    members = [clinical_logistic(bags), seeing(bags), partly]
+    ensembles = {
+        "blind": Stack(("clinical logistic", "seeing"), (0.1,)),
+        "not blind": Stack(("seeing", "partly"), (0.1,)),
+    }
+    nested = gather(bags, Predictor(bags, tmp_path), members, outer_folds(bags.labels, 0, 1), ensembles)
+    assert set(nested.blind) == {"seeing", "blind"}

@@ -13,6 +13,7 @@ from train.evaluation import report_protocol
 from train.evaluation.nested.evaluate import NestedOptions, evaluate_nested
 from train.evaluation.report_protocol import STATED
 from train.figures.draw import draw_all
+from train.members import registry
 
 
 class Share(click.ParamType[tuple[int, int]]):
@@ -44,6 +45,13 @@ class Share(click.ParamType[tuple[int, int]]):
     show_default=True,
     help="nested: repeats for models that train quickly; slow ones are evaluated once.",
 )
+@click.option(
+    "--member",
+    "members",
+    type=click.Choice(registry.names()),
+    multiple=True,
+    help="nested: evaluate only these members, beside sex, age and count alone. Default: all, and their ensembles.",
+)
 @click.option("--inductive", is_flag=True, help="nested: train SCAN and SimCLR on each fold's training pictures only.")
 @click.option("--leads", is_flag=True, help="nested: also evaluate models tried for improving on the report's.")
 @click.option("--deep-leads", is_flag=True, help="nested: with --leads, also fine-tune EfficientNet-Lite0 (for a GPU).")
@@ -54,6 +62,7 @@ def evaluate_command(
     protocol: str,
     models: tuple[str, ...],
     repeats: int,
+    members: tuple[str, ...],
     inductive: bool,
     leads: bool,
     deep_leads: bool,
@@ -62,9 +71,11 @@ def evaluate_command(
 ) -> None:
     if protocol == "nested" and models:
         raise UsageError("--model can only be used with --protocol report")
-    if protocol == "report" and (inductive or leads or deep_leads or part):
-        raise UsageError("--inductive, --leads, --deep-leads and --part can only be used with --protocol nested")
-    nested = NestedOptions(repeats, part, inductive=inductive, leads=leads, deep=deep_leads)
+    if protocol == "report" and (members or inductive or leads or deep_leads or part):
+        raise UsageError(
+            "--member, --inductive, --leads, --deep-leads and --part can only be used with --protocol nested"
+        )
+    nested = NestedOptions(repeats, part, inductive=inductive, leads=leads, deep=deep_leads, members=members)
     this = Run(patients, run, options)
     if protocol == "nested":
         text = evaluate_nested(this.bags, this.folder, this.recipe, this.seed, this.device, nested)

@@ -63,4 +63,4 @@ def zoo_command(patients: Path, run: Path, networks: tuple[str, ...], **options:
 def magnification_command(patients: Path, run: Path, **options: Any) -> None:
     this = Run(patients, run, options)
     table = magnification.compare(this.bags, this.folder, this.seed, this.device)
-    click.echo(table.round(3).T.to_string(header=False))
+    click.echo(magnification.wide(table).T.to_string())

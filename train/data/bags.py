@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from infer.errors import UsageError
-from train.data.sights import NOBODY, blank_picture
+from train.data.whose_pictures import NOBODY, blank_picture
 
 CROP_SIZE = 112  # pixels; the report's
 

@@ -6,23 +6,22 @@ results are reported on.
 """
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from train.core.arrays import Booleans, Floats
+from train.core.arrays import Floats
 from train.core.files import write_table
 from train.core.metrics import GREY_ZONE_COUNT
+from train.core.performance import FIGURES, Predictions, estimate, resamples
 from train.data.bags import Bags
 from train.data.inputs import bent_features
-from train.data.sights import SIGHTS, sights
+from train.data.whose_pictures import COLUMNS, OWN, by_pictures
 from train.evaluation.nested.plan import outer_folds
-from train.members.embedding import FEATURES, Magnification
+from train.members.embedding import Magnification
 from train.members.features import embed_pictures
 from train.members.linear import fit_fixed
 
@@ -33,6 +32,7 @@ MAGNIFICATIONS = tuple(
     for crop, size in ((112, 112), (112, 160), (112, 224), (112, 320), (64, 224), (80, 224), (96, 224))
 )
 REPEATS = 5
+NO_PICTURES = "none: sex, age and count alone"
 
 
 def compare(
@@ -42,61 +42,81 @@ def compare(
     device: torch.device,
     magnifications: Sequence[Magnification] = MAGNIFICATIONS,
 ) -> pd.DataFrame:
-    """The table, one row per magnification; also in RUN/magnification/magnification.csv.
+    """The table, also in RUN/magnification/magnification.csv.
 
-    Columns: crop and size in pixels; seconds for all pictures (on this machine; 0 if an earlier call computed them);
-    auc, grey_zone_auc and balanced_accuracy (threshold .5), mean over REPEATS times five folds, everything fitted on
-    the other four; and the same by swapped and by blank pictures (train/data/sights.py), with the sight as ending.
+    Columns: magnification; pictures (own, or swapped and blank, train/data/whose_pictures.py); figure (auc and
+    balanced_accuracy at .5, and auc in the grey zone); value, the mean over REPEATS times five folds, everything fitted
+    on the other four; low and high, by patient bootstrap.
 
     Args:
         bags: all patients.
         run: the run folder.
-        seed: random seed of the folds.
+        seed: random seed of folds and bootstrap.
         device: device for the backbone.
         magnifications: what to compare.
     """
     clinical = bent_features(torch.from_numpy(bags.clinical.astype(np.float64))).numpy()
-    rows = []
+    nothing = np.empty((len(bags) + 1, 0))
+    rows = _rows(NO_PICTURES, bags, {OWN: cross_validated(bags, clinical, nothing, seed)[OWN]}, seed)
     for one in magnifications:
-        start = time.perf_counter()
         means = embed_pictures(bags, run, device, one).means(bags)
-        seconds = round(time.perf_counter() - start)
-        found = _figures(bags, cross_validated(bags, clinical, means, seed))
-        LOG.info("magnification: crop %d, size %d: AUC %.3f", one.crop, one.size, found["auc"])
-        rows.append({"crop": one.crop, "size": one.size, "seconds": seconds, **found})
+        name = f"{one.crop} -> {one.size}"
+        rows += _rows(name, bags, cross_validated(bags, clinical, means, seed), seed)
+        LOG.info("magnification: %s is done", name)
     table = pd.DataFrame(rows)
     (run / "magnification").mkdir(exist_ok=True)
     write_table(run / "magnification" / "magnification.csv", table)
     return table
 
 
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per magnification, one column per figure and kind of pictures, with the interval of the own ones."""
+    rows: dict[str, dict[str, str]] = {}
+    for row in table.itertuples():
+        interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.pictures == "own" else ""
+        cells = rows.setdefault(str(row.magnification), {})
+        cells[f"{row.figure}, {row.pictures}"] = f"{row.value:.3f}{interval}"
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
 def cross_validated(bags: Bags, clinical: Floats, means: Floats, seed: int) -> dict[str, Floats]:
-    """Probabilities of held-out patients for each of SIGHTS: (REPEATS, P).
+    """Probabilities of held-out patients for each of COLUMNS: (REPEATS, P).
 
     Args:
         bags: all patients.
         clinical: (P, 4) clinical features.
-        means: (P + 1, 1280) mean features of each patient's pictures, the last row those of a blank one.
+        means: (P + 1, F) mean features of each patient's pictures, the last row those of a blank one.
         seed: random seed of the folds.
     """
-    found = {column: np.empty((REPEATS, len(bags))) for column in SIGHTS}
+    found = {column: np.empty((REPEATS, len(bags))) for column in COLUMNS}
     for fold in outer_folds(bags.labels, seed, REPEATS):
         known = np.concatenate([clinical[fold.training], means[fold.training]], axis=1)
-        model = fit_fixed(known, bags.labels[fold.training], FEATURES)
-        for column, shown in sights(fold.held_out, bags.patient_ids).items():
-            asked = np.concatenate([clinical[fold.held_out], means[shown]], axis=1)
-            found[column][fold.repeat, fold.held_out] = model.predict_proba(asked)[:, 1]
+        model = fit_fixed(known, bags.labels[fold.training], means.shape[1])
+        asked = clinical[fold.held_out]
+        judged = by_pictures(
+            fold.held_out,
+            bags.patient_ids,
+            lambda shown: model.predict_proba(np.concatenate([asked, means[shown]], axis=1))[:, 1],  # noqa: B023
+        )
+        for column, probability in judged.items():
+            found[column][fold.repeat, fold.held_out] = probability
     return found
 
 
-def _figures(bags: Bags, found: dict[str, Floats]) -> dict[str, float]:
-    grey: Booleans = bags.clinical[:, 1] <= GREY_ZONE_COUNT
-    result = {}
+def _rows(name: str, bags: Bags, found: dict[str, Floats], seed: int) -> list[dict[str, object]]:
+    grey = bags.clinical[:, 1] <= GREY_ZONE_COUNT
+    weights = resamples(bags.labels, seed)
+    rows: list[dict[str, object]] = []
     for column, repeats in found.items():
-        ending = "" if column == SIGHTS[0] else f"_{column}"
-        result[f"auc{ending}"] = float(np.mean([roc_auc_score(bags.labels, one) for one in repeats]))
-        in_zone = [roc_auc_score(bags.labels[grey], one[grey]) for one in repeats]
-        result[f"grey_zone_auc{ending}"] = float(np.mean(in_zone))
-        accuracies = [balanced_accuracy_score(bags.labels, one >= 0.5) for one in repeats]
-        result[f"balanced_accuracy{ending}"] = float(np.mean(accuracies))
-    return result
+        of = [Predictions(bags.labels, one, one >= 0.5) for one in repeats]
+        in_zone = [one.of(grey) for one in of]
+        for title, figure, predictions, drawn in (
+            ("auc", "auc", of, weights),
+            ("grey_zone_auc", "auc", in_zone, weights[:, grey]),
+            ("balanced_accuracy", "balanced_accuracy", of, weights),
+        ):
+            one = estimate(FIGURES[figure], predictions, drawn)
+            pictures = "own" if column == OWN else column
+            facts = {"magnification": name, "pictures": pictures, "figure": title}
+            rows.append({**facts, "value": one.value, "low": one.low, "high": one.high})
+    return rows

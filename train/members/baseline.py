@@ -21,7 +21,7 @@ from train.core.seeds import seeded
 from train.data.augment import turn_and_flip
 from train.data.bags import Bags, in_batches
 from train.data.inputs import Normalise, ScaleClinical
-from train.data.sights import SIGHTS, sights
+from train.data.whose_pictures import COLUMNS, by_pictures
 from train.members.candidate import Candidate
 from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
 from train.members.recipes import BaselineRecipe
@@ -148,7 +148,7 @@ def score(
         bags: all patients.
         patients: indices of the patients to score.
         device: where the network is.
-        shown: whose pictures they are scored by (train/data/sights.py); default: their own.
+        shown: whose pictures they are scored by (train/data/whose_pictures.py); default: their own.
     """
     result = np.empty(len(patients))
     with torch.inference_mode():
@@ -189,10 +189,11 @@ def candidate(job: NestedJob) -> Candidate:
             network = train_network(job.bags, training, recipe, fitting, job.device)
             save_network(checkpoint, network, network.dimensions)
         network = load_baseline(checkpoint).to(job.device)
-        shown = sights(asked, job.bags.patient_ids)
-        return {column: score(network, job.bags, asked, job.device, whose) for column, whose in shown.items()}
+        return by_pictures(
+            asked, job.bags.patient_ids, lambda shown: score(network, job.bags, asked, job.device, shown)
+        )
 
-    facts = {"recipe": asdict(recipe), "seed": job.seed, "columns": SIGHTS}
+    facts = {"recipe": asdict(recipe), "seed": job.seed, "columns": COLUMNS}
     return Candidate("baseline", facts, predicted, repeated=False)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from train.core.arrays import Floats, Indices
-from train.data.sights import OWN
+from train.data.whose_pictures import OWN
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,12 @@ class Candidate:
     name: str  # part of its file names
     facts: Mapping[str, Any]  # everything its predictions depend on, apart from the data and the patients
     # training patients, patients to predict, checkpoint -> (patients to predict,), or several such columns by name:
-    # those of train/data/sights.py if it sees pictures
+    # those of train/data/whose_pictures.py if it sees pictures
     predict: Callable[[Indices, Indices, Path], Floats | Mapping[str, Floats]]
     repeated: bool = True  # evaluated in every repeat; members that are slow to train only in the first
     title: str = ""  # name in tables; by default `name`
     column: str = OWN  # which of the predicted columns is used
+    clinical_only: bool = False  # sees no pictures
 
     def __str__(self) -> str:
         return self.title or self.name

@@ -8,6 +8,7 @@ these predictions say that the picture expert is better alone. No picture of a h
 that scores this patient.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,16 +29,16 @@ from train.core.files import write_table, write_text
 from train.core.threads import on_one_thread
 from train.data.bags import CROP_SIZE, Bags
 from train.data.inputs import EXCESS, KNOT, bent_features
-from train.data.sights import OWN, SIGHTS, sights
+from train.data.whose_pictures import COLUMNS, OWN, by_pictures
 from train.members.candidate import Candidate
 from train.members.count_floor import FlooredBayes
 from train.members.embedding import FEATURES, FrozenBackbone, Magnification, load_embedding, normalised, weights_digest
 from train.members.features import embed_pictures
 from train.members.gating import GATE_PULLS, Gate, choose_gate, no_gate
-from train.members.linear import FIXED_COMPONENTS, FIXED_STRENGTH, affine, fit_fixed
+from train.members.linear import affine, fit_fixed, fixed_numbers
 from train.members.training import MemberJob, MemberTraining, NestedJob
 
-FOLDER = "imagenet"
+FOLDER, NUMBERS = "imagenet", "numbers.json"
 MAGNIFICATION = Magnification(CROP_SIZE, 224)
 BENT = 4  # clinical features of the picture expert
 GATE_FEATURES = 3  # the first of these are inputs of the gate, all but the excess
@@ -166,8 +167,8 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    path, network_path, numbers_path = folder / "out_of_fold.csv", folder / "full.safetensors", folder / "numbers.json"
-    mine = json.dumps(numbers(), indent=1)
+    path, network_path, numbers_path = folder / "out_of_fold.csv", folder / "full.safetensors", folder / NUMBERS
+    mine = _numbers_text()
     # One fitted by an earlier version, at another magnification, is fitted again.
     if path.exists() and network_path.exists() and numbers_path.exists() and numbers_path.read_text() == mine:
         return pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
@@ -189,7 +190,7 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
 
 @on_one_thread
 def fit_and_predict(bags: Bags, means: Floats, training: Indices, asked: Indices) -> dict[str, Floats]:
-    """Fit on some patients and predict probabilities for others, for each of SIGHTS: (A,).
+    """Fit on some patients and predict probabilities for others, for each of COLUMNS: (A,).
 
     Args:
         bags: all patients.
@@ -198,10 +199,11 @@ def fit_and_predict(bags: Bags, means: Floats, training: Indices, asked: Indices
         asked: indices of the patients to predict.
     """
     model = fit_gated(bags, _features(bags, means), training)
-    return {
-        column: model.predict(_features(bags, means, asked, shown), bags.clinical[asked])
-        for column, shown in sights(asked, bags.patient_ids).items()
-    }
+    return by_pictures(
+        asked,
+        bags.patient_ids,
+        lambda shown: model.predict(_features(bags, means, asked, shown), bags.clinical[asked]),
+    )
 
 
 def fit_gated(bags: Bags, features: Floats, training: Indices) -> GatedModel:
@@ -258,15 +260,23 @@ def numbers() -> dict[str, object]:
     return {
         "weights_sha256": weights_digest(),
         "magnification": asdict(MAGNIFICATION),
-        "components": f"{FIXED_COMPONENTS}, whitened, of features as they are",
-        "strength": FIXED_STRENGTH,
+        **fixed_numbers(),
         "gate_folds": INNER,
         "gate_pulls": GATE_PULLS,
         "knot": KNOT,
         "excess": EXCESS,
         "naive_bayes": "count floored",
-        "columns": SIGHTS,
+        "columns": COLUMNS,
     }
+
+
+def numbers_digest() -> str:
+    """SHA-256 of `numbers`: whether results are of this member as it is now."""
+    return hashlib.sha256(_numbers_text().encode()).hexdigest()
+
+
+def _numbers_text() -> str:
+    return json.dumps(numbers(), indent=1)
 
 
 def load_imagenet(path: Path) -> ImageNetNetwork:
@@ -304,6 +314,6 @@ TRAINING = MemberTraining(
     "imagenet",
     "Fit the ImageNet member: once per fold (5) and once on all patients.",
     _train,
-    lambda run: [run / FOLDER / "full.safetensors"],
+    lambda run: [run / FOLDER / "full.safetensors", run / FOLDER / NUMBERS],
     candidate,
 )

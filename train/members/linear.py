@@ -1,7 +1,7 @@
-"""Logistic regression on patient features: with hyperparameters fixed beforehand, or chosen by cross-validation.
+"""Logistic regression on patient features.
 
-On the 104 training patients of a fold of the public cohort, choosing ranked others worse than fixing (EXPERIMENTS.md):
-the ImageNet member fixes, leads choose.
+`fit_fixed`, of the ImageNet member: with fixed hyperparameters. `fit_logistic`, of the leads: with hyperparameters
+chosen by cross-validation on the training patients.
 """
 
 import numpy as np
@@ -20,6 +20,7 @@ COMPONENTS = (10, 30)  # candidate numbers of principal components
 STRENGTHS = (0.03, 0.3, 3.0)  # candidate values of scikit-learn's C
 CHOOSING_FOLDS = 3
 FIXED_COMPONENTS, FIXED_STRENGTH = 30, 0.03
+CLASS_WEIGHTS = "balanced"  # malignant and reactive patients weigh alike together
 SMALLEST_SPREAD = 1e-4  # of a component, as a share of the largest
 
 
@@ -56,23 +57,38 @@ def fit_logistic(features: Floats, labels: Indices, reduced: int) -> GridSearchC
     return GridSearchCV(pipeline, grid, scoring="neg_log_loss", cv=folds).fit(features, labels)
 
 
+def fixed_numbers() -> dict[str, object]:
+    """Every number of `fit_fixed`."""
+    return {
+        "components": FIXED_COMPONENTS,
+        "strength": FIXED_STRENGTH,
+        "smallest_spread": SMALLEST_SPREAD,
+        "class_weights": CLASS_WEIGHTS,
+        "standardised": "clinical values",
+    }
+
+
 @on_one_thread
 def fit_fixed(features: Floats, labels: Indices, reduced: int) -> Pipeline:
-    """Fit on standardised features (P, F), but of the last `reduced` on FIXED_COMPONENTS whitened PCA components.
+    """Fit on standardised clinical features and on whitened principal components of picture features.
 
-    These are not standardised before: some of the network's features are almost always 0, and made as large as the
-    others they would move a logit by 100 where another stain makes them fire, or where float16 rounds them. Both
-    classes weigh alike. FIXED_STRENGTH is scikit-learn's C.
+    Picture features are not standardised first. Some of the network's are almost always 0: standardised, they get
+    weights of 100 and more, and move the logit far where another stain makes them fire or float16 rounds them.
+    FIXED_STRENGTH is scikit-learn's C.
+
+    Args:
+        features: (P, F) clinical features, then picture features.
+        labels: (P,) 1 malignant, 0 reactive.
+        reduced: how many of the F are picture features.
     """
     kept = features.shape[1] - reduced
-    # Only directions in which patients differ: whitened, rounding errors would be as large as the others.
-    spread = np.linalg.svd(features[:, kept:] - features[:, kept:].mean(axis=0), compute_uv=False)
-    components = min(FIXED_COMPONENTS, max(1, int((spread > SMALLEST_SPREAD * spread[0]).sum())))
-    whitened = PCA(components, whiten=True, svd_solver="full")
-    parts: list[tuple[str, object, slice]] = [("reduced", whitened, slice(kept, None))]
-    if kept:
-        parts.insert(0, ("plain", StandardScaler(), slice(0, kept)))
-    logistic = LogisticRegression(C=FIXED_STRENGTH, class_weight="balanced", max_iter=1000)
+    parts: list[tuple[str, object, slice]] = [("plain", StandardScaler(), slice(0, kept))] if kept else []
+    if reduced:
+        # Only directions in which patients differ: whitening would blow rounding errors up to the size of the others.
+        spread = np.linalg.svd(features[:, kept:] - features[:, kept:].mean(axis=0), compute_uv=False)
+        components = min(FIXED_COMPONENTS, max(1, int((spread > SMALLEST_SPREAD * spread[0]).sum())))
+        parts.append(("reduced", PCA(components, whiten=True, svd_solver="full"), slice(kept, None)))
+    logistic = LogisticRegression(C=FIXED_STRENGTH, class_weight=CLASS_WEIGHTS, max_iter=1000)
     return Pipeline([("features", ColumnTransformer(parts)), ("logistic", logistic)]).fit(features, labels)
 
 

@@ -24,7 +24,7 @@ from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip, turned_bags
 from train.data.bags import Bags, in_batches
-from train.data.sights import NOBODY, SIGHTS, sights
+from train.data.whose_pictures import COLUMNS, NOBODY, by_pictures
 from train.members.candidate import Candidate, MeanOf
 from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
 from train.members.out_of_fold import Trainee, batches_of, cross_predict
@@ -249,14 +249,15 @@ def score(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torc
 
 
 def seen(network: MixtureOfExperts, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
-    """Probabilities by the patients' own pictures, by swapped and by blank ones (train/data/sights.py): each (P,)."""
+    """Probabilities by the patients' own pictures, by swapped and by blank ones: each (P,)."""
     everybody = np.append(patients, NOBODY)
     maps = dict(zip(everybody.tolist(), mean_maps(network, bags, everybody, device), strict=True))
     clinical = bags.clinical[patients]
-    return {
-        column: judge(network, torch.stack([maps[whose] for whose in shown.tolist()]), clinical)["probability"]
-        for column, shown in sights(patients, bags.patient_ids).items()
-    }
+
+    def by(shown: Indices) -> Floats:
+        return judge(network, torch.stack([maps[whose] for whose in shown.tolist()]), clinical)["probability"]
+
+    return by_pictures(patients, bags.patient_ids, by)
 
 
 def judge(network: MixtureOfExperts, means: Tensor, clinical: npt.NDArray[np.float32]) -> dict[str, Floats]:
@@ -345,7 +346,7 @@ def one_mixture(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) 
         turned = score(network, turned_bags(bags, asked), asked, device)
         return {**seen(network, bags, asked, device), TURNED: turned["probability"]}
 
-    facts = {"recipe": asdict(recipe), "seed": seed, "columns": [*SIGHTS, TURNED]}
+    facts = {"recipe": asdict(recipe), "seed": seed, "columns": [*COLUMNS, TURNED]}
     return Candidate("moe", facts, predicted, repeated=False)
 
 

@@ -18,7 +18,7 @@ from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from train.core.arrays import Floats, Indices
 from train.core.files import write_table, write_text
 from train.data.bags import Bags
-from train.data.sights import SIGHTS, sights
+from train.data.whose_pictures import COLUMNS, by_pictures
 from train.members.candidate import Candidate
 from train.members.count_floor import count_floor
 from train.members.recipes import BayesRecipe
@@ -76,7 +76,7 @@ def patient_features(
         bags: all patients.
         cell_classes: (N,) class of each picture; for NOBODY in `shown`, (N + 1,), the last of a blank picture.
         patients: (A,) whose clinical values; default: everybody.
-        shown: (A,) whose pictures (train/data/sights.py); default: their own.
+        shown: (A,) whose pictures (train/data/whose_pictures.py); default: their own.
     """
     patients = np.arange(len(bags)) if patients is None else patients
     of = [cell_classes[start:stop] for start, stop in bags.ranges()] + [cell_classes[-1:]]  # NOBODY's is the last
@@ -243,6 +243,8 @@ def train_on_classes(job: MemberJob, given: Path | None = None, protocol: str = 
 
 def candidate(job: NestedJob) -> Candidate:
     """This member for the nested protocol."""
+    if job.classes is None:
+        raise ValueError("this member needs cell classes")
     return on_classes(job.bags, job.classes, job.recipe.bayes)
 
 
@@ -253,12 +255,13 @@ def on_classes(bags: Bags, classes: CellClasses, recipe: BayesRecipe) -> Candida
         del checkpoint
         found = classes.of(training)
         model = fit_naive_bayes(patient_features(bags, found, training), bags.labels[training], recipe)
-        return {
-            column: np.asarray(malignant_probability(patient_features(bags, found, asked, shown), model))
-            for column, shown in sights(asked, bags.patient_ids).items()
-        }
+        return by_pictures(
+            asked,
+            bags.patient_ids,
+            lambda shown: malignant_probability(patient_features(bags, found, asked, shown), model),
+        )
 
-    facts = {"recipe": asdict(recipe), "naive_bayes": "count floored", "columns": SIGHTS, **classes.facts}
+    facts = {"recipe": asdict(recipe), "naive_bayes": "count floored", "columns": COLUMNS, **classes.facts}
     return Candidate("scan", facts, predicted, classes.cheap)
 
 

@@ -49,7 +49,7 @@ class NestedJob:
     recipe: Recipe
     seed: int
     device: torch.device
-    classes: CellClasses
+    classes: CellClasses | None  # None if no member that is evaluated needs them
 
 
 @dataclass(frozen=True)

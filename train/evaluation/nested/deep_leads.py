@@ -9,7 +9,7 @@ from train.core.arrays import Floats, Indices
 from train.core.checkpoint import save_network
 from train.core.fitting import Job
 from train.data.bags import Bags
-from train.data.sights import SIGHTS, sights
+from train.data.whose_pictures import COLUMNS
 from train.evaluation.nested import finetuned
 from train.evaluation.nested.stacking import Stack
 from train.members import registry
@@ -40,10 +40,8 @@ def finetuned_member(bags: Bags, title: str, recipe: FineTunedRecipe, seed: int,
         if not checkpoint.exists():
             network = finetuned.train_network(bags, training, recipe, job, device)
             save_network(checkpoint, network.cpu(), network.dimensions)
-        return {
-            column: finetuned.predict(checkpoint, bags, asked, device, shown)["probability"]
-            for column, shown in sights(asked, bags.patient_ids).items()
-        }
+        found = finetuned.predict(checkpoint, bags, asked, device)
+        return {column: found[column] for column in COLUMNS}
 
-    facts = {"recipe": asdict(recipe), "seed": seed, "columns": SIGHTS}
+    facts = {"recipe": asdict(recipe), "seed": seed, "columns": COLUMNS}
     return Candidate("finetuned", facts, predict, repeated=False, title=title)

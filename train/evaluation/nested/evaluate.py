@@ -26,6 +26,7 @@ from train.evaluation.nested.models import (
 from train.evaluation.nested.plan import INNER, OUTER, Predictor, outer_folds
 from train.evaluation.nested.protocol import gather, train_part
 from train.evaluation.nested.report import write_report
+from train.members import imagenet
 from train.members.recipes import Recipe
 
 FOLDER, INDUCTIVE_FOLDER = "nested", "nested_inductive"
@@ -36,7 +37,7 @@ class NestedOptions:
     """Options of a call of the protocol.
 
     Raises:
-        UsageError: leads are combined with inductive, or deep leads are requested without leads.
+        UsageError: options that exclude each other are combined, or deep leads are requested without leads.
     """
 
     repeats: int  # for models that train quickly; slow ones are evaluated only in the first repeat
@@ -44,10 +45,20 @@ class NestedOptions:
     inductive: bool = False  # train SCAN and SimCLR on each fold's training pictures, not once on all pictures
     leads: bool = False  # also evaluate the leads tried for improving on the report's models
     deep: bool = False  # with leads, also fine-tuned networks
+    members: tuple[str, ...] = ()  # only these, beside sex, age and count alone; empty: all, and their ensembles
+
+    @property
+    def folder(self) -> str:
+        """Where in the run folder the report is written. One of some members never replaces the one of all."""
+        if self.members:
+            return "_".join([FOLDER, *self.members])
+        return INDUCTIVE_FOLDER if self.inductive else FOLDER
 
     def __post_init__(self) -> None:
         if self.inductive and self.leads:
             raise UsageError("--leads uses SCAN as trained on all pictures and cannot be combined with --inductive")
+        if self.members and (self.leads or self.inductive):
+            raise UsageError("--member evaluates members alone and cannot be combined with --leads or --inductive")
         if self.deep and not self.leads:
             raise UsageError("--deep-leads requires --leads: give both")
 
@@ -57,13 +68,13 @@ def evaluate_nested(
 ) -> str:
     """Train what is missing in RUN/nested and return the report as Markdown; empty if only a share was trained.
 
-    The report is also written to RUN/nested, or to RUN/nested_inductive for an inductive evaluation.
+    The report is also written to RUN/nested, to RUN/nested_inductive, or for some members to RUN/nested_MEMBER.
 
     Raises:
         UsageError: SCAN has not been trained in this run folder.
     """
     outers = outer_folds(bags.labels, seed, options.repeats)
-    members = all_members(bags, run, recipe, seed, device, inductive=options.inductive)
+    members = all_members(bags, run, recipe, seed, device, inductive=options.inductive, only=options.members)
     members += all_leads(bags, run, recipe, seed, device) if options.leads else []
     members += deep_leads(bags, seed, device) if options.deep else []
     predictor = Predictor(bags, run / FOLDER)
@@ -71,6 +82,8 @@ def evaluate_nested(
         train_part(predictor, members, outers, *options.part)
         return ""
     stacks, gates = (ensembles_with_leads(), GATES) if options.leads else (ensembles(), {})
+    if options.members:
+        stacks = {}
     if options.inductive:
         stacks, gates = inductive_ensembles(), GATED_SIMCLR
     if options.deep:
@@ -84,6 +97,7 @@ def evaluate_nested(
         "models": f"{len(members)} single ones, {len(stacks)} ensembles, {len(gates)} gates",
         "code": code_note(run),
         "classes_sha256": "" if options.inductive else classes_digest(run),
+        "imagenet_sha256": imagenet.numbers_digest(),
     }
     nested = gather(bags, predictor, members, outers, stacks, gates)
-    return write_report(nested, bags, run / (INDUCTIVE_FOLDER if options.inductive else FOLDER), facts, seed)
+    return write_report(nested, bags, run / options.folder, facts, seed)

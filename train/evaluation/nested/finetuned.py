@@ -22,6 +22,7 @@ from train.core.seeds import seeded
 from train.data.augment import random_view
 from train.data.bags import Bags, in_batches
 from train.data.inputs import bent_features
+from train.data.whose_pictures import NOBODY, by_pictures
 from train.members.embedding import load_embedding, normalised
 from train.members.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert
 from train.members.mixture import NORM_BATCH, MoeBatch, bag_batches, norm_sample
@@ -84,24 +85,20 @@ def load_finetuned(path: Path) -> FineTuned:
     return network
 
 
-def predict(
-    path: Path, bags: Bags, patients: Indices, device: torch.device, shown: Indices | None = None
-) -> dict[str, Floats]:
-    """Score patients on all their pictures: probability, and pictures_only from the pictures' part alone, each (P,).
-
-    `shown` are the patients whose pictures they are scored by (train/data/sights.py); default: their own.
-    """
+def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> dict[str, Floats]:
+    """Score patients: probability, the same by swapped and by blank pictures (train/data/whose_pictures.py), and
+    pictures_only from the pictures' part alone, each (P,)."""
     network = load_finetuned(path).to(device)
     clinical = torch.from_numpy(bags.clinical[patients]).to(device)
     with torch.inference_mode():
-        added = torch.stack(
-            [
-                picture_logits(network, bags, patient, device).mean()
-                for patient in (patients if shown is None else shown)
-            ]
-        )
-        probability = (network.clinical(clinical) + added).double().sigmoid()
-    return {"probability": probability.cpu().numpy(), "pictures_only": added.double().sigmoid().cpu().numpy()}
+        added = {whose: picture_logits(network, bags, whose, device).mean() for whose in [*patients.tolist(), NOBODY]}
+
+        def judge(shown: Indices) -> Floats:
+            logits = network.clinical(clinical) + torch.stack([added[whose] for whose in shown.tolist()])
+            return np.asarray(logits.double().sigmoid().cpu().numpy())
+
+        pictures_only = torch.stack([added[whose] for whose in patients.tolist()]).double().sigmoid().cpu().numpy()
+        return {**by_pictures(patients, bags.patient_ids, judge), "pictures_only": pictures_only}
 
 
 def picture_logits(network: FineTuned, bags: Bags, patient: int, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from infer.members.features import cell_classes
 from train.core.arrays import Classes, Floats, Indices
 from train.core.files import locked, written_whole
 from train.data.bags import Bags
-from train.data.sights import NOBODY, SIGHTS
+from train.data.whose_pictures import COLUMNS, NOBODY
 from train.evaluation.nested import leads
 from train.evaluation.nested.leads import clinical_features
 from train.members.candidate import Candidate
@@ -69,9 +69,9 @@ def simclr_member(bags: Bags, name: str, looks: Looker, facts: Mapping[str, Any]
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         del checkpoint
-        return leads.by_sight(bags, clinical, looks(training).simclr.astype(np.float64), training, asked)
+        return leads.judged_by_pictures(bags, clinical, looks(training).simclr.astype(np.float64), training, asked)
 
-    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "columns": SIGHTS}
+    numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "columns": COLUMNS}
     return Candidate(name, {**numbers, **facts}, predict, repeated=False)
 
 

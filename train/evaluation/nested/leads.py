@@ -16,7 +16,7 @@ from torch.nn import functional
 from train.core.arrays import Floats, Indices
 from train.data.bags import Bags
 from train.data.inputs import KNOT, bent_features
-from train.data.sights import SIGHTS, sights
+from train.data.whose_pictures import COLUMNS, by_pictures
 from train.members.candidate import Candidate
 from train.members.features import Features
 from train.members.linear import COMPONENTS, STRENGTHS, fit_logistic
@@ -28,13 +28,15 @@ def clinical_interplay(bags: Bags) -> Candidate:
     """Logistic regression on sex, log count, age and interactions and squares: do these add to the linear terms?"""
     sex, count, age = clinical_features(bags).T
     features = np.stack([sex, count, age, count * age, count**2, age**2], axis=1)
-    return Candidate("clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0))
+    return Candidate(
+        "clinical interplay", {"strengths": STRENGTHS}, _logistic(features, bags.labels, 0), clinical_only=True
+    )
 
 
 def clinical_bent(bags: Bags) -> Candidate:
     """Logistic regression on sex, age and the piecewise-linear log count (train/data/inputs.py)."""
     facts = {"strengths": STRENGTHS, "knot": KNOT}
-    return Candidate("clinical, bent count", facts, _logistic(_bent(bags), bags.labels, 0))
+    return Candidate("clinical, bent count", facts, _logistic(_bent(bags), bags.labels, 0), clinical_only=True)
 
 
 def embedded(
@@ -59,14 +61,16 @@ def embedded(
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         del checkpoint
-        return by_sight(bags, clinical, pictures, training, asked)
+        return judged_by_pictures(bags, clinical, pictures, training, asked)
 
     numbers = {"components": COMPONENTS, "strengths": STRENGTHS, "dispersion": dispersion, "bent": bent}
-    return Candidate(name, {**numbers, "columns": SIGHTS, **facts}, predict)
+    return Candidate(name, {**numbers, "columns": COLUMNS, **facts}, predict)
 
 
-def by_sight(bags: Bags, clinical: Floats, pictures: Floats, training: Indices, asked: Indices) -> dict[str, Floats]:
-    """Logistic regression on clinical values and principal components of pictures, for each of SIGHTS: (A,).
+def judged_by_pictures(
+    bags: Bags, clinical: Floats, pictures: Floats, training: Indices, asked: Indices
+) -> dict[str, Floats]:
+    """Logistic regression on clinical values and principal components of pictures, for each of COLUMNS: (A,).
 
     Args:
         bags: all patients.
@@ -77,10 +81,11 @@ def by_sight(bags: Bags, clinical: Floats, pictures: Floats, training: Indices, 
     """
     known = np.concatenate([clinical[training], pictures[training]], axis=1)
     model = fit_logistic(known, bags.labels[training], pictures.shape[1])
-    return {
-        column: model.predict_proba(np.concatenate([clinical[asked], pictures[shown]], axis=1))[:, 1]
-        for column, shown in sights(asked, bags.patient_ids).items()
-    }
+
+    def judge(shown: Indices) -> Floats:
+        return np.asarray(model.predict_proba(np.concatenate([clinical[asked], pictures[shown]], axis=1))[:, 1])
+
+    return by_pictures(asked, bags.patient_ids, judge)
 
 
 def class_shares(bags: Bags, name: str, classes: Indices, number: int, facts: Mapping[str, object]) -> Candidate:

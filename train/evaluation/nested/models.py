@@ -1,7 +1,7 @@
 """The members, and the simple baselines that each must beat, all with the same interface (plan.py)."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from infer.members.features import cell_classes
 from infer.members.scan import CLUSTERS
 from train.core.arrays import Classes, Floats, Indices
 from train.data.bags import Bags
-from train.data.sights import NOBODY
+from train.data.whose_pictures import NOBODY
 from train.ensemble.fit import EQUALITY
 from train.evaluation.nested import leads
 from train.evaluation.nested.inductive import Looker, inductive_looks, simclr_member
@@ -91,27 +91,38 @@ def ensembles_with_leads() -> dict[str, Stack]:
 
 
 def all_members(
-    bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device, *, inductive: bool
+    bags: Bags,
+    run: Path,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    *,
+    inductive: bool,
+    only: Sequence[str] = (),
 ) -> list[Model]:
-    """Baselines first, then the four members; with `inductive` also a model on SimCLR features of the same folds.
+    """Models without pictures first, then the members; with `inductive` also one on SimCLR features of the same folds.
+
+    With `only`, these members alone: those that need no cell classes can be evaluated before SCAN is trained.
 
     Raises:
         UsageError: not inductive, and SCAN has not been trained in this run folder.
     """
+    chosen = [member for member in registry.MEMBERS if not only or member.name in only]
     looks: Looker | None = None
+    classes: CellClasses | None = None
     if inductive:
         looks = inductive_looks(bags, run / "nested" / "scan", recipe.scan, seed, device)
         facts = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
         classes = CellClasses(_classes_of(looks), facts, cheap=False)
-    else:
+    elif any(member.on_cell_classes for member in chosen):
         classes = _classes_of_everybody(bags, run, device)
     job = NestedJob(bags, run, recipe, seed, device, classes)
     return [
         count_cut_off(bags),
         clinical_logistic(bags),
         clinical_bayes(bags),
-        *(member.candidate(job) for member in registry.MEMBERS),
-        *([simclr_member(bags, SIMCLR, looks, classes.facts)] if looks else []),
+        *(member.candidate(job) for member in chosen),
+        *([simclr_member(bags, SIMCLR, looks, classes.facts)] if looks and classes else []),
     ]
 
 
@@ -146,8 +157,7 @@ def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.de
 
 
 def _simclr(backbone: Backbone, bags: Bags, device: torch.device) -> Features:
-    seen = (embed_all(backbone, pictures, device).numpy() for pictures in (bags.crops, bags.pictures(NOBODY)))
-    pictures, blank = seen
+    pictures, blank = (embed_all(backbone, of, device).numpy() for of in (bags.crops, bags.pictures(NOBODY)))
     return Features(pictures, blank[0])
 
 
@@ -183,12 +193,12 @@ def _digest(path: Path) -> str:
 def count_cut_off(bags: Bags) -> Candidate:
     """The lymphocyte count alone: its logarithm ranks the patients, and the chosen threshold is the cut-off."""
     count = np.log(bags.clinical[:, 1:2].astype(np.float64))
-    return Candidate("count cut-off", {}, _linear(count, bags.labels))
+    return Candidate("count cut-off", {}, _linear(count, bags.labels), clinical_only=True)
 
 
 def clinical_logistic(bags: Bags) -> Candidate:
     """Logistic regression on sex, log count and age."""
-    return Candidate("clinical logistic", {}, _linear(leads.clinical_features(bags), bags.labels))
+    return Candidate("clinical logistic", {}, _linear(leads.clinical_features(bags), bags.labels), clinical_only=True)
 
 
 def clinical_bayes(bags: Bags) -> Candidate:
@@ -199,7 +209,7 @@ def clinical_bayes(bags: Bags) -> Candidate:
         model = GaussianNB().fit(bags.clinical[training], bags.labels[training])
         return np.asarray(model.predict_proba(bags.clinical[asked])[:, 1], dtype=np.float64)
 
-    return Candidate("clinical GaussianNB", {}, predict)
+    return Candidate("clinical GaussianNB", {}, predict, clinical_only=True)
 
 
 def _linear(features: Floats, labels: Indices) -> Callable[[Indices, Indices, Path], Floats]:

@@ -19,7 +19,7 @@ from train.core.arrays import Floats, Indices
 from train.core.checkpoint import progress_path
 from train.core.files import locked, write_table
 from train.data.bags import Bags
-from train.data.sights import OWN, SIGHTS
+from train.data.whose_pictures import COLUMNS, OWN
 from train.members.candidate import Candidate, Model, members_of
 
 LOG = logging.getLogger("lympho")
@@ -117,9 +117,9 @@ class Predictor:
         return self._columns(task)[task.member.column]
 
     def predict_blind(self, task: Task) -> dict[str, Floats]:
-        """The same by swapped and by blank pictures (train/data/sights.py), if the member sees pictures."""
+        """The same by swapped and by blank pictures (train/data/whose_pictures.py), if the member sees pictures."""
         columns = self._columns(task) if task.member.column == OWN else {}
-        return {sight: columns[sight] for sight in SIGHTS if sight != OWN and sight in columns}
+        return {name: columns[name] for name in COLUMNS if name != OWN and name in columns}
 
     def _columns(self, task: Task) -> dict[str, Floats]:
         self.train(task, wait=True)

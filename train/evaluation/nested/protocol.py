@@ -37,7 +37,7 @@ class Nested:
     predictions: dict[str, list[Predictions]] = field(default_factory=dict)  # by model, one per repeat
     decisions: dict[str, dict[str, npt.NDArray[np.object_]]] = field(default_factory=dict)  # ensemble, point -> (P,)
     chosen: list[dict[str, object]] = field(default_factory=list)  # model, repeat, fold and what was selected
-    # Predictions by swapped and by blank pictures: model, sight (train/data/sights.py) -> one per repeat
+    # Predictions by swapped and by blank pictures: model, column (train/data/whose_pictures.py) -> repeats
     blind: dict[str, dict[str, list[Predictions]]] = field(default_factory=dict)
 
 
@@ -87,9 +87,9 @@ def gather(
                 result.chosen.append({"model": name, "repeat": repeat, "fold": outer.number, **one.chosen})
         for name, parts in scored.items():
             result.predictions.setdefault(name, []).append(_joined(bags, parts))
-            for sight in parts[0][1].blind:
-                others = [(outer, one.blind[sight]) for outer, one in parts]
-                result.blind.setdefault(name, {}).setdefault(sight, []).append(_joined_judged(bags, others))
+            for pictures in parts[0][1].blind:
+                others = [(outer, one.blind[pictures]) for outer, one in parts]
+                result.blind.setdefault(name, {}).setdefault(pictures, []).append(_joined_probabilities(bags, others))
             for point in parts[0][1].decisions if repeat == 0 else ():
                 decided = np.empty(len(bags), dtype=object)
                 for outer, one in parts:
@@ -110,12 +110,18 @@ def _score_fold(
     inner = {str(member): _inner_predictions(predictor, member, outer) for member in members}  # (T,) each
     held_out = {str(member): _held_out_predictions(predictor, member, outer) for member in members}  # (H,) each
     blind = {str(member): _blind_predictions(predictor, member, outer) for member in members}
+    clinical_only = {str(member) for member in members if all(one.clinical_only for one in members_of(member))}
 
     def stacked(of: Sequence[str]) -> tuple[Floats, Floats, dict[str, Floats]]:
-        """Several members' predictions, inner (M, T), held out and blind (M, H). One without pictures has only one."""
-        sights = {sight for name in of for sight in blind[name]}
-        seen = {sight: np.stack([blind[name].get(sight, held_out[name]) for name in of]) for sight in sorted(sights)}
-        return np.stack([inner[name] for name in of]), np.stack([held_out[name] for name in of]), seen
+        """Several members' predictions: inner (M, T), held out (M, H), and by other pictures (M, H) each.
+
+        The last is empty if a member sees pictures but was not judged by others: it would still see the right ones.
+        """
+        found = {}
+        if all(blind[name] or name in clinical_only for name in of):
+            columns = {column: None for name in of for column in blind[name]}
+            found = {column: np.stack([blind[name].get(column, held_out[name]) for name in of]) for column in columns}
+        return np.stack([inner[name] for name in of]), np.stack([held_out[name] for name in of]), found
 
     scored = {name: score_member(inner[name], labels, held_out[name], blind[name]) for name in inner}
     mixed = {}
@@ -154,7 +160,7 @@ def _held_out_predictions(predictor: Predictor, model: Model, outer: Outer) -> F
 def _blind_predictions(predictor: Predictor, model: Model, outer: Outer) -> dict[str, Floats]:
     """The same by swapped and by blank pictures: (H,) each; empty if the model does not see pictures."""
     found = [predictor.predict_blind(outer_task(member, outer)) for member in members_of(model)]
-    return {sight: np.asarray(np.mean([one[sight] for one in found], axis=0)) for sight in found[0]}
+    return {column: np.asarray(np.mean([one[column] for one in found], axis=0)) for column in found[0]}
 
 
 def _inner_numbers(outer: Outer) -> Indices:
@@ -165,7 +171,7 @@ def _inner_numbers(outer: Outer) -> Indices:
     return numbers
 
 
-def _joined_judged(bags: Bags, parts: Sequence[tuple[Outer, Judged]]) -> Predictions:
+def _joined_probabilities(bags: Bags, parts: Sequence[tuple[Outer, Judged]]) -> Predictions:
     probability, called = np.full(len(bags), np.nan), np.zeros(len(bags), dtype=bool)
     for outer, one in parts:
         probability[outer.held_out], called[outer.held_out] = one.probability, one.called
@@ -174,7 +180,7 @@ def _joined_judged(bags: Bags, parts: Sequence[tuple[Outer, Judged]]) -> Predict
 
 def _joined(bags: Bags, parts: Sequence[tuple[Outer, Scored]]) -> Predictions:
     """The outer folds of one repeat joined, with every patient once: (P,)."""
-    joined = _joined_judged(bags, parts)
+    joined = _joined_probabilities(bags, parts)
     sent_on = {percent: np.zeros(len(bags), dtype=bool) for percent in PERCENTS}
     for outer, one in parts:
         for percent, sent in one.sent_on.items():

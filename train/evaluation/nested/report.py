@@ -49,7 +49,7 @@ grey zone was derived from the labels of the public cohort itself."""
 BLIND = """\
 Swapped: each held-out patient is judged by another held-out patient's pictures, everything else being unchanged.
 Blank: by one white picture. Lost: the figure by the own pictures minus this one, paired. A model that loses nothing
-has not seen anything, whatever its AUC. A few leads are not judged this way."""
+has learnt nothing from pictures, whatever its AUC. A few leads, and ensembles with them, are not judged this way."""
 
 
 def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
@@ -184,6 +184,8 @@ def by_group(performance: pd.DataFrame, figure: str) -> str:
 
 def long(table: pd.DataFrame) -> str:
     """A table as Markdown, with value, low and high in one cell."""
+    if table.empty:
+        return "None."
     facts = table.drop(columns=["value", "low", "high"]).assign(value=[_cell(row) for row in table.itertuples()])
     return _table(facts.set_index(facts.columns[0]), str(facts.columns[0]))
 

@@ -42,15 +42,17 @@ class Scored(Judged):
     sent_on: dict[int, npt.NDArray[np.bool_]]  # referred to flow cytometry, for each of PERCENTS
     decisions: dict[str, npt.NDArray[np.object_]]  # by operating point; only for ensembles
     chosen: dict[str, object]  # what the inner folds selected
-    blind: Mapping[str, Judged] = field(default_factory=dict)  # by pictures that are not theirs (train/data/sights.py)
+    blind: Mapping[str, Judged] = field(
+        default_factory=dict
+    )  # by pictures that are not theirs (train/data/whose_pictures.py)
 
 
 Blind = Mapping[str, Floats]  # probabilities of the held-out patients by swapped pictures, and by blank ones
-NOT_BLIND: Blind = {}
+NO_PICTURES: Blind = {}
 
 
 @on_one_thread
-def score_member(inner: Floats, labels: Indices, held_out: Floats, blind: Blind = NOT_BLIND) -> Scored:
+def score_member(inner: Floats, labels: Indices, held_out: Floats, blind: Blind = NO_PICTURES) -> Scored:
     """Calibrate one model and choose its thresholds.
 
     Args:
@@ -69,7 +71,7 @@ def score_member(inner: Floats, labels: Indices, held_out: Floats, blind: Blind 
 
 @on_one_thread
 def score_ensemble(
-    stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats, blind: Blind = NOT_BLIND
+    stack: Stack, inner: Floats, labels: Indices, folds: Indices, held_out: Floats, blind: Blind = NO_PICTURES
 ) -> Scored:
     """Fit an ensemble, choose the regularisation strength of its weights, and decide.
 
@@ -105,7 +107,7 @@ def score_gated(
     folds: Indices,
     held_out: Floats,
     held_out_clinical: Floats,
-    blind: Blind = NOT_BLIND,
+    blind: Blind = NO_PICTURES,
 ) -> Scored:
     """Fit a gate over two models, choose its regularisation strength, and decide.
 
@@ -137,8 +139,8 @@ def score_gated(
 
 
 def _judged(blind: Blind, judge: Callable[[Floats], Floats], threshold: float) -> dict[str, Judged]:
-    probabilities = {sight: judge(values) for sight, values in blind.items()}
-    return {sight: Judged(values, values >= threshold) for sight, values in probabilities.items()}
+    probabilities = {pictures: judge(values) for pictures, values in blind.items()}
+    return {pictures: Judged(values, values >= threshold) for pictures, values in probabilities.items()}
 
 
 def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:

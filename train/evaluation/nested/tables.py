@@ -93,14 +93,20 @@ def blind_table(nested: Nested, bags: Bags, seed: int) -> pd.DataFrame:
     for group, chosen in list(subgroups(bags).items())[:2]:
         if len(np.unique(bags.labels[chosen])) < 2:
             continue
-        for model, sights in nested.blind.items():
+        for model, found_by in nested.blind.items():
             own = [one.of(chosen) for one in nested.predictions[model]]
-            for sight, repeats in sights.items():
+            for pictures, repeats in found_by.items():
                 these = [one.of(chosen) for one in repeats]
                 for name in ("auc", "balanced_accuracy"):
                     found = estimate(FIGURES[name], these, weights[:, chosen])
                     lost = paired_difference(FIGURES[name], own, these, weights[:, chosen])
-                    facts = {"model": model, "pictures": sight, "repeats": len(these), "group": group, "figure": name}
+                    facts = {
+                        "model": model,
+                        "pictures": pictures,
+                        "repeats": len(these),
+                        "group": group,
+                        "figure": name,
+                    }
                     worth = {"lost": lost.value, "lost_low": lost.low, "lost_high": lost.high}
                     rows.append({**facts, **_cells(found), **worth})
     return pd.DataFrame(rows)

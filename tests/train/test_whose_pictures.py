@@ -12,7 +12,7 @@ from tests.train.bags import make_bags
 from train.core.arrays import Indices
 from train.core.fitting import FitRecipe
 from train.data.bags import Bags
-from train.data.sights import BLANK, NOBODY, OWN, SWAPPED, sights
+from train.data.whose_pictures import BLANK, NOBODY, OWN, SWAPPED, whose_pictures
 from train.members import baseline, mixture, naive_bayes
 from train.members.candidate import Candidate
 from train.members.recipes import SMALL, BaselineRecipe
@@ -23,7 +23,7 @@ IDS = [f"P{number}" for number in range(40)]
 
 def test_swapped_nobody_keeps_the_own_pictures_and_everybodys_are_used_once() -> None:
     asked = np.array([3, 9, 11, 20, 39])
-    found = sights(asked, IDS)
+    found = whose_pictures(asked, IDS)
     np.testing.assert_array_equal(found[OWN], asked)
     assert sorted(found[SWAPPED]) == sorted(asked)
     assert (found[SWAPPED] != asked).all()
@@ -32,16 +32,16 @@ def test_swapped_nobody_keeps_the_own_pictures_and_everybodys_are_used_once() ->
 
 def test_who_gets_whose_pictures_depends_on_the_patients_alone() -> None:
     asked = np.arange(30)
-    found = dict(zip(asked, sights(asked, IDS)[SWAPPED], strict=True))
+    found = dict(zip(asked, whose_pictures(asked, IDS)[SWAPPED], strict=True))
     turned = asked[::-1].copy()
-    assert dict(zip(turned, sights(turned, IDS)[SWAPPED], strict=True)) == found
-    others = dict(zip(asked, sights(asked, [f"Q{number}" for number in range(40)])[SWAPPED], strict=True))
+    assert dict(zip(turned, whose_pictures(turned, IDS)[SWAPPED], strict=True)) == found
+    others = dict(zip(asked, whose_pictures(asked, [f"Q{number}" for number in range(40)])[SWAPPED], strict=True))
     assert others != found
     assert abs(np.corrcoef(list(found), list(found.values()))[0, 1]) < 0.5  # not the next in the table
 
 
 def test_who_is_alone_gets_a_blank_picture() -> None:
-    assert sights(np.array([4]), IDS)[SWAPPED].tolist() == [NOBODY]
+    assert whose_pictures(np.array([4]), IDS)[SWAPPED].tolist() == [NOBODY]
 
 
 def test_nobodys_pictures_are_one_white_one() -> None:
@@ -81,7 +81,7 @@ def test_a_member_judges_other_pictures_as_it_would_if_they_were_the_patients(
 ) -> None:
     bags = make_bags([0, 1] * 6, [1, 2] * 6, size=112)
     training, asked = np.arange(7), np.arange(7, 12)
-    shown = sights(asked, bags.patient_ids)[sight]
+    shown = whose_pictures(asked, bags.patient_ids)[sight]
     found = deep_candidates(bags, tmp_path)[member].predict(training, asked, tmp_path / "a.safetensors")
     other = with_pictures_of(bags, asked, shown)
     candidate = deep_candidates(other, tmp_path)[member]
