@@ -17,9 +17,10 @@ UV := $(BUILD)/uv/bin/uv
 FUZZ ?= 20000
 PROCESSES ?= auto
 BENCH_OPTIONS ?=
+GPU_OPTIONS ?=
 
-.PHONY: help demo test test-fast test-slow test-container check format train reproduce export image bench bench-train fuzz soak audit \
-	lock clean
+.PHONY: help demo test test-fast test-slow test-container check format train reproduce export image bench bench-train \
+	gpu-check fuzz soak audit lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -85,6 +86,9 @@ bench: $(BUILD)/full/ready  ## pictures a second: files to CSV, the plain way in
 bench-train: $(BUILD)/full/ready  ## pictures a second in training: ours against the report's way
 	$(FULL) -m tests.bench_train $(BUILD)/bench-train
 
+gpu-check: $(BUILD)/cuda/ready  ## [GPU_OPTIONS=]: a GPU against the CPU: results, resuming, full memory, speed (ten minutes)
+	$(BUILD)/cuda/bin/python -m tests.gpu_check $(BUILD)/gpu-check $(GPU_OPTIONS)
+
 fuzz: $(BUILD)/lean/ready  ## [FUZZ=20000]: the fuzz tests, so many new examples each
 	LYMPHO_FUZZ=$(FUZZ) $(LEAN) -m pytest tests/infer -m fuzz -v
 
@@ -106,8 +110,10 @@ lock: $(UV)  ## resolve the dependencies anew into the requirements files, with 
 clean:  ## remove everything that was built, the environments included
 	rm -rf $(BUILD)
 
-# An environment each: what ships, that with pytest, and everything. Made anew when its lock changes.
+# An environment each: what ships, the same with CUDA's libraries, the same with pytest, and everything. Made anew when
+# its lock changes.
 $(BUILD)/runtime/ready: infer/requirements.txt
+$(BUILD)/cuda/ready: infer/requirements-cuda.txt
 $(BUILD)/lean/ready: tests/requirements-runtime.txt
 $(BUILD)/full/ready: tests/requirements.txt
 
