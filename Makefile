@@ -19,7 +19,7 @@ PROCESSES ?= auto
 BENCH_OPTIONS ?=
 GPU_OPTIONS ?=
 
-.PHONY: help demo test test-fast test-slow test-container check format train reproduce export image bench bench-train \
+.PHONY: help demo test test-fast test-slow test-container check format train reproduce reproduce-report export image bench bench-train \
 	gpu-check fuzz soak audit lock clean
 
 help:  ## list the verbs
@@ -57,17 +57,20 @@ train: $(BUILD)/full/ready  ## DATA= RUN= [TRAIN_OPTIONS=]: train everything on 
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make train DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 
-# On two cores crops, scan, then `evaluate --protocol nested --leads --part`, two calls side by side with the same
-# options, halve the time beforehand (train/README.md). INDUCTIVE=1 also trains SCAN 20 times, for a GPU.
-reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [REDUCED=] [INDUCTIVE=1]: evaluation, figures, RUN/bundle and card; resumes from what RUN holds
+# On two cores `evaluate --protocol nested --part`, two calls side by side, halves the time beforehand (train/README.md).
+reproduce: $(BUILD)/full/ready  ## DATA= RUN= [ABOUT=] [REDUCED=]: training, nested evaluation, RUN/bundle and card; resumes from what RUN holds
 	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce DATA=patients RUN=folder" >&2; exit 2; }
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
+	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol nested
+	$(FULL) -m export "$(RUN)" "$(RUN)/bundle" --replace $(EXPORT_OPTIONS)
+
+reproduce-report: $(BUILD)/full/ready  ## DATA= RUN=: the report's rows and figures; resumes from what RUN holds
+	@test -n "$(DATA)" && test -n "$(RUN)" || { echo "usage: make reproduce-report DATA=patients RUN=folder" >&2; exit 2; }
+	$(FULL) -m train scan "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 	$(FULL) -m train naive-bayes "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report --compare
 	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol report
-	$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol nested --leads
-	$(if $(filter 1,$(INDUCTIVE)),$(FULL) -m train evaluate "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS) --protocol nested --inductive)
+	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 	$(FULL) -m train figures "$(DATA)" "$(RUN)"
-	$(FULL) -m export "$(RUN)" "$(RUN)/bundle" --replace $(EXPORT_OPTIONS)
 
 export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [REDUCED=]: pack a finished training into a bundle
 	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }

@@ -24,7 +24,7 @@ from infer.machine.encoding import use_utf8
     "--reduced",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="PATIENTS",
-    help="Also include int8 graphs for CPUs and float16 graphs for GPUs, if they change no decision for these patients "
+    help="Also include int8 graphs for CPUs, if they change no decision for these patients "
     "and no probability by more than .01.",
 )
 def command(run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None) -> None:

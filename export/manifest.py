@@ -11,13 +11,14 @@ import numpy as np
 
 from export.members.member import MemberExport
 from export.parity import ParityError
-from export.precision.proof import check, tolerance
+from export.precision.proof import TOLERANCE, check
 from infer import __version__
 from infer.bundle.load import Bundle, checksums
 from infer.bundle.manifest import (
     SCHEMA,
     Drift,
     Ensemble,
+    Magnification,
     Manifest,
     Provenance,
     Reduced,
@@ -35,6 +36,7 @@ from infer.members.member import Precision
 from train.core.onnx_graph import OPSET
 from train.data.bags import CROP_SIZE, Bags
 from train.data.labelled import PLAUSIBLE
+from train.members.imagenet import MAGNIFICATION
 
 SELF_TEST_SEED = 20190701
 SELF_TEST_CLINICAL = [
@@ -61,6 +63,12 @@ def picture_sizes(bags: Bags) -> tuple[Range, ...]:
     return Range(narrowest, widest), Range(lowest, highest)
 
 
+def pixel_size(bags: Bags) -> float | None:
+    """Micrometres that a pixel of the training pictures covers, as --pixel-size said; None if nothing did."""
+    given = bags.facts.get("pixel_size")
+    return float(given) if given else None
+
+
 def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs: dict[str, bytes]) -> Manifest:
     options = json.loads((run / "options.json").read_text())
     colours = bags.mean_colours()
@@ -85,6 +93,7 @@ def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs
         graphs=_digests(graphs),
         opset=OPSET,
         crop_size=CROP_SIZE,
+        magnification=Magnification(network_size=MAGNIFICATION.size, pixel_size=pixel_size(bags)),
         members={member.name: member.section() for member in members},
         ensemble=msgspec.json.decode((run / "ensemble/ensemble.json").read_bytes(), type=Ensemble),
         plausible=PLAUSIBLE,
@@ -97,7 +106,6 @@ def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs
             tolerance=SELF_TEST_TOLERANCE,
         ),
         int8=None,
-        float16=None,
     )
 
 
@@ -106,13 +114,8 @@ def with_expected_outputs(manifest: Manifest, graphs: dict[str, bytes]) -> Manif
     return msgspec.structs.replace(manifest, self_test=msgspec.structs.replace(manifest.self_test, expected=expected))
 
 
-def with_reduced(
-    manifest: Manifest, graphs: dict[str, bytes], scored: dict[str, bytes], cohort: Cohort, precision: Precision
-) -> Manifest:
+def with_reduced(manifest: Manifest, graphs: dict[str, bytes], cohort: Cohort, precision: Precision) -> Manifest:
     """The manifest with what a precision changes. A bundle none of whose members has such graphs gets nothing.
-
-    Args:
-        scored: the graphs that are scored with: those that ship, or what emulates them.
 
     Raises:
         ParityError: it changes what it should not, or too much.
@@ -121,19 +124,19 @@ def with_reduced(
     moved = reduced_outputs(members, precision)
     if not moved:
         return manifest
-    exact, found = manifest.self_test.expected, _outputs(manifest, scored, precision)
+    exact, found = manifest.self_test.expected, _outputs(manifest, graphs, precision)
     strays = [name for name, values in found.items() if name not in moved and values != exact[name]]
     if strays:
         raise ParityError(f"{precision} changes {', '.join(strays)}")
     reduced = Reduced(
         expected={name: found[name] for name in moved},
-        tolerance=tolerance(members, precision, exact, found),
+        tolerance=dict.fromkeys(moved, TOLERANCE),
         patients=0,
         largest_change=0.0,
         changed_decisions=0,
     )
     manifest = msgspec.structs.replace(manifest, graphs=_digests(graphs), **{precision: reduced})
-    change = check(Bundle(Path(), "", manifest, scored), cohort, precision)
+    change = check(Bundle(Path(), "", manifest, graphs), cohort, precision)
     shown = {"patients": change.patients, "largest_change": change.probability, "changed_decisions": change.decisions}
     return msgspec.structs.replace(manifest, **{precision: msgspec.structs.replace(reduced, **shown)})
 

@@ -1,10 +1,13 @@
 """Packs a run folder into a bundle: graphs, manifest, card, checksums; written whole or not at all."""
 
 import datetime as dt
+import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +16,10 @@ from export.card.write import CardWords, write_card
 from export.graphs import export_graph
 from export.manifest import make_manifest, with_expected_outputs, with_reduced
 from export.members import registry
+from export.members.backbone import backbone, features_of
 from export.members.member import Inputs, MemberExport
 from export.parity import check_parity
-from export.precision.float16 import halve, on_a_gpu
+from export.precision.int8 import quantize
 from export.precision.proof import calibration_crops
 from export.publish import check_target, publish
 from infer.bundle.load import CARD, CHECKSUMS, Bundle, checksums
@@ -30,6 +34,8 @@ from infer.errors import UsageError
 from train.data.bags import Bags, load_crops
 from train.data.labelled import PLAUSIBLE
 from train.ensemble.fit import input_digests
+from train.members import registry as trained
+from train.members.training import NUMBERS
 
 
 def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", patients: Path | None = None) -> Bundle:
@@ -37,13 +43,13 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
 
     Args:
         about: what the exporter knows of the data and the recipe and this program cannot; it goes into the card.
-        patients: a cohort. If none of its patients gets another decision in int8 or float16, and hardly another
-            probability, the bundle has these too.
+        patients: a cohort. If none of its patients gets another decision in int8, and hardly another probability,
+            the bundle has that too.
 
     Raises:
         UsageError: the run is not finished, its pictures were segmented, or the folder is not empty and may not be
             replaced.
-        ParityError: a graph does not compute what its network computes, or int8 or float16 change a patient too much.
+        ParityError: a graph does not compute what its network computes, or int8 changes a patient too much.
         CohortError: the cohort cannot be read.
     """
     folder = folder.resolve()
@@ -56,7 +62,7 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
             f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
         )
     members = [kind.load(run) for kind in registry.MEMBERS]
-    plans = [plan for member in members for plan in member.plans]
+    plans = list({plan.name: plan for member in members for plan in member.plans}.values())  # the backbone once
     graphs = {plan.name: export_graph(plan) for plan in plans}
     inputs = parity_inputs(bags, members)
     unbounded = frozenset[str]().union(*(member.unbounded for member in members))
@@ -65,19 +71,16 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
         difference,
         [member.card(run) for member in members],
         _noted(members, inputs),
-        lambda facts: all(member.nested_is_current(run, facts) for member in members),
+        partial(_nested_is_current, run),
     )
     manifest = make_manifest(run, bags, members, graphs)
     manifest = with_expected_outputs(manifest, graphs)
     if cohort:
         crops = calibration_crops(bags)
-        for member in members:
-            graphs |= member.int8(crops)
-        instead = stand_ins(load_members(manifest), "float16")
-        graphs |= {other: halve(file, graphs[file]) for file, other in instead.items()}
-        emulated = on_a_gpu(Bundle(Path(), "", manifest, graphs)).graphs
-        manifest = with_reduced(manifest, graphs, graphs, cohort, "int8")
-        manifest = with_reduced(manifest, graphs, emulated, cohort, "float16")
+        shipped = load_members(manifest)
+        # The backbone is the only network with a graph in integers.
+        graphs |= {other: quantize(backbone(), crops) for other in stand_ins(shipped, "int8").values()}
+        manifest = with_reduced(manifest, graphs, cohort, "int8")
     data = encode(manifest)
     files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, words, about).encode()}
     return publish({**files, CHECKSUMS: checksums(files)}, folder)
@@ -103,7 +106,18 @@ def parity_inputs(bags: Bags, members: Sequence[MemberExport]) -> dict[str, Inpu
     chosen = np.linspace(0, len(bags.crops) - 1, 64).astype(np.int64)
     images = bags.crops[torch.from_numpy(chosen)]
     clinical = torch.from_numpy(bags.clinical[bags.patient_of_image()[chosen]])
-    return {file: of for member in members for file, of in member.inputs(images, clinical).items()}
+    features = features_of(images)
+    return {file: of for member in members for file, of in member.inputs(images, clinical, features).items()}
+
+
+def _nested_is_current(run: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether nested results with these facts are of the members as the run folder has them."""
+    written = {member.name: run / member.folder / NUMBERS for member in trained.MEMBERS}
+    return all(
+        facts.get(f"{name}_sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in written.items()
+        if path.exists()
+    )
 
 
 def _noted(members: Sequence[MemberExport], inputs: dict[str, Inputs]) -> list[str]:

@@ -37,6 +37,12 @@ INTERRUPTED, TERMINATED = 130, 143
 @click.option("--sample-date-format", help="The same, for SAMPLE_DATE only.")
 @click.option("--sex-codes", help="Meaning of the codes in GENDER, e.g. H=male,M=female.")
 @click.option(
+    "--pixel-size",
+    type=click.FloatRange(0, min_open=True),
+    metavar="UM",
+    help="Micrometres that a pixel of these pictures covers, for another camera than in training.",
+)
+@click.option(
     "--max-refused",
     type=click.FloatRange(0, 1),
     default=0.5,

@@ -1,15 +1,19 @@
 """The options of a run, and the checks that they are consistent."""
 
 import datetime as dt
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from infer.bundle.load import REFERENCE
+from infer.bundle.manifest import Magnification
 from infer.cohort.dates import check_date_format
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import UsageError
 
+SAME_PIXEL_SIZE = 0.001  # share by which two pixel sizes may differ and be one: pictures are not rescaled
+LARGEST_SCALE = 4.0  # and 1/4 the smallest: a number beyond is another unit rather than another camera
 LONGEST_SETTLE = 86_400.0  # seconds: after a day, a folder is no longer being copied
 
 
@@ -27,6 +31,7 @@ class Options:
     date_format: str | None = None
     sample_date_format: str | None = None  # of SAMPLE_DATE, if it differs from date_format
     sex_codes: str | None = None  # meaning of the codes in GENDER, e.g. M=male,F=female
+    pixel_size: float | None = None  # micrometres that a pixel of these pictures covers; as in training if not given
     max_refused: float = 0.5  # share of the patients
     settle: float = 0.0  # seconds for which a patient's folder must have been unchanged
     batch_size: int | None = None  # pictures; by default chosen to suit the device
@@ -43,6 +48,8 @@ def check_options(options: Options) -> None:
         check_date_format(options.sample_date_format, "--sample-date-format", births=False)
     if options.sex_codes is not None:
         parse_sex_codes(options.sex_codes)
+    if options.pixel_size is not None and not 0 < options.pixel_size < math.inf:
+        raise UsageError("--pixel-size: must be a number above 0, in micrometres")
     if not 0 <= options.settle <= LONGEST_SETTLE:
         raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
     if not 0 <= options.max_refused <= 1:
@@ -54,6 +61,32 @@ def check_options(options: Options) -> None:
             raise UsageError(
                 f"{name} {path}: lies in {options.out}, which this run would overwrite. Choose another output folder"
             )
+
+
+def picture_scale(pixel_size: float | None, magnification: Magnification) -> float:
+    """The factor by which pictures are rescaled to the training pictures' pixels; exactly 1 if they are not.
+
+    Args:
+        pixel_size: what a pixel of the pictures covers, in micrometres; None: what it does in training.
+
+    Raises:
+        UsageError: the bundle does not state a pixel size, or the two differ too much to be in the same unit.
+    """
+    if pixel_size is None:
+        return 1.0
+    known = magnification.pixel_size
+    if known is None:
+        raise UsageError(
+            f"--pixel-size {pixel_size:g}: this bundle does not state a pixel size, so it is not known by how much to "
+            "rescale. Leave the option out, or use a bundle that was trained with --pixel-size"
+        )
+    scale = pixel_size / known
+    if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
+        raise UsageError(
+            f"--pixel-size {pixel_size:g}: is {scale:.3g} times the bundle's {known:g}, not from 1/4 to 4 times. "
+            "Give micrometres per pixel, not nanometres and not pixels per micrometre"
+        )
+    return 1.0 if abs(scale - 1) <= SAME_PIXEL_SIZE else scale
 
 
 def _resolved(path: Path) -> Path:

@@ -52,7 +52,7 @@ class Reason(Enum):
     NOT_AN_IMAGE = REJECTED, "the content is not JPEG, PNG, TIFF or BMP"
     UNDECODABLE = REJECTED, "the file is truncated or damaged"
     DAMAGED = REJECTED, "{error}. Copy the file again from where it comes from"
-    TOO_SMALL = REJECTED, "{width} x {height}, at least {size} x {size} is needed"
+    TOO_SMALL = REJECTED, "{width} x {height}{rescaled}, at least {size} x {size} is needed"
     TOO_MANY_PIXELS = REJECTED, "the picture is far larger than an analyser's"
     SEVERAL_FRAMES = REJECTED, "the file holds more than one picture"
     OTHER_COLOURS = REJECTED, "{mode} instead of RGB or grey. Save the picture as RGB"

@@ -17,7 +17,7 @@ from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, choose_device
 from infer.errors import EXIT_MEANING, UsageError
 from infer.machine.processors import available_processors
-from infer.options import Options, check_options
+from infer.options import Options, check_options, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
 from infer.output.csv import ImagesWriter, PredictionsWriter
 from infer.output.folder import check_folder
@@ -64,6 +64,7 @@ class _Ready:
     engine: Engine
     identity: Identity
     date: dt.date  # at which ages are taken
+    scale: float  # by which pictures are rescaled before they are cropped; 1: not at all
     past: Past
     kept: dict[int, int]  # patients kept from an earlier start: line in the table -> offset in the journal
 
@@ -72,6 +73,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     """Check options, bundle, cohort and device, in this order, and look for an unfinished run to resume."""
     check_options(options)
     bundle = load_bundle(options.bundle)
+    scale = picture_scale(options.pixel_size, bundle.manifest.magnification)
     points = bundle.manifest.ensemble.operating_points
     if options.operating_point not in points:
         raise UsageError(
@@ -86,6 +88,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         date_format=options.date_format,
         sample_date_format=options.sample_date_format,
         sex_codes=options.sex_codes,
+        pixel_size=options.pixel_size,
         numerics="",
     )
     past = find_past(options.out, asked, fresh=options.fresh)
@@ -101,14 +104,14 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         past = Past(started_over="no finished patient of the unfinished run is unchanged")
     if past.stored is None and date != today:  # the first start's date holds only for results that are kept
         date, cohort = today, _read_cohort(options, bundle, today, started.date())
-    return _Ready(bundle, cohort, engine, identity, date, past, kept)
+    return _Ready(bundle, cohort, engine, identity, date, scale, past, kept)
 
 
 def _dry_run(options: Options, ready: _Ready) -> int:
     """A dry run: read and check everything, score nothing, and leave the output folder as it was."""
     check_folder(options.out, ready.past.stored)
     summary = Summary()
-    for _ in _scored(ready.cohort, None, ready.bundle, options, summary):
+    for _ in _scored(ready.cohort, None, ready, options, summary):
         pass
     code = summary.exit_code(options.max_refused)
     tell_end(summary, code)
@@ -119,6 +122,10 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
     """Score the remaining patients and write all results."""
     cohort, engine, past, kept = ready.cohort, ready.engine, ready.past, ready.kept
     LOG.info("bundle %s, %d patients, %s", ready.bundle.short_id, len(cohort.patients), engine)
+    if ready.scale != 1:
+        LOG.info(
+            "--pixel-size %g: pictures are rescaled by %.4g before they are cropped", options.pixel_size, ready.scale
+        )
     if past.started_over:
         LOG.warning("starting over: %s", past.started_over)
     if past.stored:
@@ -128,7 +135,7 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         summary.add(results.keep(line, offset), line)
     rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
     noted = 0  # downgrades already logged and in the journal
-    for line, result in _scored(rest, engine, ready.bundle, options, summary):
+    for line, result in _scored(rest, engine, ready, options, summary):
         noted += _note(engine.downgrades[noted:], results)
         results.write(line, result)
     _note(engine.downgrades[noted:], results)
@@ -180,17 +187,18 @@ def _note(downgrades: list[str], results: Results) -> int:
 
 
 def _scored(
-    cohort: Cohort, engine: Engine | None, bundle: Bundle, options: Options, summary: Summary
+    cohort: Cohort, engine: Engine | None, ready: _Ready, options: Options, summary: Summary
 ) -> Iterator[tuple[int, PatientResult]]:
     """Score the cohort, count and log: yields each patient's line in the table and its result, in the table's order."""
     warn_of_dates(cohort)
     progress = Progress(len(cohort.patients))
     workers = options.workers or _workers(engine, _processors(options))
-    scored = score_cohort(cohort, engine, bundle.manifest, options.operating_point, workers, options.settle)
+    manifest = ready.bundle.manifest
+    scored = score_cohort(cohort, engine, manifest, options.operating_point, workers, options.settle, scale=ready.scale)
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
             summary.add(result, patient.line)
-            warn_of_patient(result, bundle.manifest.drift)
+            warn_of_patient(result, manifest.drift)
             progress.advance(len(result.images))
             yield patient.line, result
 

@@ -68,14 +68,15 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     device, cpus = Device(CPU, "bench"), available_processors()
     torch.set_num_threads(cpus)
     engine, plain = Engine(bundle, device, batch_size, cpus), PlainNetworks(bundle)
-    forms = {name: form for member in engine.members for name, form in member.graphs.items()}
-    names = [name for name, form in forms.items() if "images" in form.inputs]  # the others take patients, not pictures
-    names += stand_ins(engine.members, "int8").values()
+    in_int8 = stand_ins(engine.members, "int8")
     threads = cpus // engine.callers
-    graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in names}
+    exact = {name for member in engine.members for name in member.graphs}
+    graphs = {name: Graph(name, bundle.graphs[name], device, threads) for name in (*exact, *in_int8.values())}
     root = (folder / "patients").resolve()
     crops = np.stack([read_crop(path, root, manifest.crop_size) for path in files[:batch_size]])
     clinical = np.ones((len(crops), 3), np.float32)
+    inputs, outputs = _of_pictures(engine.members, graphs, crops, clinical)
+    inputs |= {other: inputs[name] for name, other in in_int8.items()}
     options = Options(
         folder / "patients", folder / "out", device="cpu", reference_date=REFERENCE_DATE, batch_size=batch_size
     )
@@ -95,9 +96,6 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     def networks_alone() -> None:
         side_by_side(lambda: engine.score_pictures(crops, clinical))
 
-    inputs: dict[str, dict[str, Any]] = {name: {"images": crops} for name in names}
-    inputs["baseline.onnx"]["clinical"] = clinical
-
     def one_graph(name: str) -> None:
         side_by_side(lambda: graphs[name].run(**inputs[name]))
 
@@ -115,7 +113,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         FLOAT32: (lambda: run(float32), len(files)),
         PLAIN: (plain_way, len(files)),
         NETWORKS: (networks_alone, whole_batches),
-        **{f"    {name}": (partial(one_graph, name), whole_batches) for name in graphs},
+        **{f"    {name}": (partial(one_graph, name), whole_batches) for name in inputs},
         DECODING: (decoding_alone, len(files)),
     }
     speeds: dict[str, list[float]] = {name: [] for name in parts}
@@ -131,10 +129,10 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         "(a) / (b)": _median_ratio(speeds[OURS], speeds[PLAIN]),
         "(a) in float32 alone / (b)": _median_ratio(speeds[FLOAT32], speeds[PLAIN]),
     }
-    nothing = _NoNetworks(engine.members, {name: graphs[name].run(**inputs[name]) for name in names})
+    nothing = _NoNetworks(engine.members, outputs)
     seconds_a_picture = _own_time(cohort, manifest, cpus, nothing) / len(files)
     differs = {way: _largest_difference(out, of_plain) for way, out in ((OURS, options.out), (FLOAT32, float32.out))}
-    operators = {name: shares_by_operator(bundle.graphs[name], inputs[name], threads) for name in names}
+    operators = {name: shares_by_operator(bundle.graphs[name], given, threads) for name, given in inputs.items()}
     seconds = _start_up(folder, 80 / (1 / (1 / medians[NETWORKS] + 1 / medians[DECODING])))
     report: dict[str, object] = {
         "pictures": len(files),
@@ -159,13 +157,30 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
         click.echo(f"{name:32}" + ", ".join(f"{operator} {share:.0%}" for operator, share in islice(shares.items(), 4)))
 
 
+def _of_pictures(
+    members: tuple[Member[Any], ...], graphs: dict[str, Graph], crops: Images, clinical: Floats
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Floats]]]:
+    """Inputs and outputs of each graph that runs once per batch; the others run once per patient."""
+    inputs: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, dict[str, Floats]] = {}
+
+    def run_and_keep(file: str, /, **given: Any) -> dict[str, Floats]:
+        inputs[file] = given
+        outputs[file] = dict(graphs[file].run(**given))
+        return outputs[file]
+
+    for member in members:
+        member.see(run_and_keep, crops, clinical)
+    return inputs, outputs
+
+
 class _NoNetworks:
     """Returns outputs of the right shapes without computing anything."""
 
     batch_size, callers = BATCH_SIZES[CUDA], 1
 
     def __init__(self, members: tuple[Member[Any], ...], of_pictures: dict[str, dict[str, Floats]]) -> None:
-        """Take the members, and example outputs of each graph that takes pictures."""
+        """Take the members, and example outputs of each graph that runs once per batch of pictures."""
         self.members = members
         self._of_pictures = of_pictures
         self._of_patients = {

@@ -20,19 +20,21 @@ from infer.bundle.manifest import MANIFEST, encode
 from infer.engine.networks import Networks
 from infer.engine.self_test import self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device
-from infer.members.mixture import FEATURE_MAPS
+from infer.members.backbone import FEATURES as FEATURES_INPUT
 
 OPSET = 20
-MAPS = int(np.prod(FEATURE_MAPS))
+(FEATURES,) = FEATURES_INPUT[1]
+FEW = 3  # features that the members' networks look at
 Shape = list[str | int]
 Value = tuple[str, int, Shape]
 Plan = tuple[list[onnx.NodeProto], list[Value], list[tuple[str, Shape]]]
 PICTURES: list[Value] = [("images", TensorProto.UINT8, ["batch", 112, 112, 3])]
+SEEN: list[Value] = [("features", TensorProto.FLOAT, ["batch", FEATURES])]
 CLINICAL: list[Value] = [("clinical", TensorProto.FLOAT, ["batch", 3])]
 
 
 def graphs() -> dict[str, bytes]:
-    """The six graphs."""
+    """All graphs."""
     random = np.random.RandomState(0)
     colour = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
@@ -43,7 +45,10 @@ def graphs() -> dict[str, bytes]:
         "sides": np.array([1, 2]),
         "white": np.array(255, np.float32),
         "last": np.array([1]),
+        "first": np.arange(FEW),
     }
+
+    few = helper.make_node("Gather", ["features", "first"], ["some"], axis=1)
 
     def linear(source: str, target: str, weights: np.ndarray) -> list[onnx.NodeProto]:
         numbers[f"{target} weights"] = weights.astype(np.float32)
@@ -55,36 +60,31 @@ def graphs() -> dict[str, bytes]:
             helper.make_node("Sigmoid", [f"{target} logit"], [target]),
         ]
 
-    flat = [helper.make_node("Flatten", ["bags"], ["flat"])]
     made: dict[str, Plan] = {
         "baseline.onnx": (
             [*colour, *linear("colour", "c", random.randn(3, 4)), *sigmoid_of("c", "probability")],
             [*PICTURES, *CLINICAL],
             [("probability", ["batch"])],
         ),
+        "backbone.onnx": (
+            [*colour, *linear("colour", "features", random.randn(3, FEATURES))],
+            PICTURES,
+            [("features", ["batch", FEATURES])],
+        ),
         "scan.onnx": (
             [
-                *colour,
-                *linear("colour", "logits", 9 * random.randn(3, 20)),
+                few,
+                *linear("some", "logits", 9 * random.randn(FEW, 20)),
                 helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-                *linear("colour", "embedding", random.randn(3, 8)),
+                *linear("some", "embedding", random.randn(FEW, 8)),
             ],
-            PICTURES,
+            SEEN,
             [("probabilities", ["batch", 20]), ("embedding", ["batch", 8])],
-        ),
-        "moe_encoder.onnx": (
-            [
-                *colour,
-                *linear("colour", "row", random.randn(3, MAPS)),
-                helper.make_node("Reshape", ["row", "shape"], ["maps"]),
-            ],
-            PICTURES,
-            [("maps", ["batch", *FEATURE_MAPS])],
         ),
         "moe_head.onnx": (
             [
-                *flat,
-                *linear("flat", "i", random.randn(MAPS, 2)),
+                few,
+                *linear("some", "i", random.randn(FEW, 2)),
                 *linear("clinical", "k", 0.02 * random.randn(3, 2)),
                 helper.make_node("Sum", ["i", "k"], ["both"]),
                 *sigmoid_of("i", "image_probability"),
@@ -92,16 +92,16 @@ def graphs() -> dict[str, bytes]:
                 *sigmoid_of("both", "probability"),
                 helper.make_node("Mul", ["probability", "half"], ["gate"]),
             ],
-            [("bags", TensorProto.FLOAT, ["batch", *FEATURE_MAPS]), *CLINICAL],
+            [*SEEN, *CLINICAL],
             [(name, ["batch"]) for name in ("probability", "image_probability", "clinical_probability", "gate")],
         ),
-        "imagenet_encoder.onnx": (
+        "imagenet_pictures.onnx": (
             [
-                *colour,
-                *linear("colour", "c", random.randn(3, 4)),
-                helper.make_node("ReduceMean", ["c", "last"], ["contribution"], keepdims=0),
+                few,
+                *linear("some", "d", random.randn(FEW, 4)),
+                helper.make_node("ReduceMean", ["d", "last"], ["contribution"], keepdims=0),
             ],
-            PICTURES,
+            SEEN,
             [("contribution", ["batch"])],
         ),
         "imagenet_head.onnx": (
@@ -115,7 +115,7 @@ def graphs() -> dict[str, bytes]:
             [("probability", ["batch"])],
         ),
     }
-    numbers |= {"shape": np.array([-1, *FEATURE_MAPS]), "half": np.array(0.5, np.float32)}
+    numbers["half"] = np.array(0.5, np.float32)
     return {name: _graph(name, nodes, inputs, outputs, numbers) for name, (nodes, inputs, outputs) in made.items()}
 
 
@@ -143,7 +143,6 @@ def bundle_files() -> dict[str, bytes]:
     """All files of the bundle except SHA256SUMS."""
     made = graphs()
     manifest = load_bundle(REFERENCE).manifest
-    manifest = msgspec.structs.replace(manifest, members=manifest.members | {"moe": {"mixtures": 1}})
     test = manifest.self_test
     images = self_test_images(test.seed, test.images, manifest.crop_size, manifest.drift.rgb_mean)
     bundle = Bundle(Path(), "", manifest, made)
@@ -161,7 +160,6 @@ def bundle_files() -> dict[str, bytes]:
         provenance=msgspec.convert(provenance, type(manifest.provenance)),
         self_test=msgspec.structs.replace(test, expected=expected),
         int8=None,
-        float16=None,
     )
     card = "# A bundle for tests\n\nMade by `tests/tiny_bundle.py`. What it says of a patient means nothing.\n"
     return {**made, MANIFEST: encode(manifest), CARD: card.encode()}

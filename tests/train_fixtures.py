@@ -6,6 +6,7 @@ tests/train and tests/export import the fixture; tests/conftest.py must not, bec
 import contextlib
 import io
 import os
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +23,17 @@ from train.members.recipes import RECIPES, SMALL, Recipe
 COHORT_SEED = 11
 PATIENTS, EPOCHS, IMAGES = 60, 3, 2
 OPTIONS = ("--recipe", "small", "--epochs", str(EPOCHS), "--images-per-patient", str(IMAGES))
-SHORT = replace(SMALL.moe, late_steps=50, norm_images=64)  # these are not shortened by --epochs
-# With so few pictures SCAN's batches of 256 would give one step per epoch, and so few steps rarely fill 20 classes; the
+# The mixture with an encoder of its own; these are not shortened by --epochs.
+SHORT = replace(SMALL.moe, late_steps=50, norm_images=64)
+# With so few pictures batches of 256 would give one step per epoch, and so few steps rarely fill 20 classes; the
 # baseline's batches of 128 would give two. Two mixtures test averaging as well as three.
 SMALL_BATCHES = replace(
     SMALL,
     baseline=replace(SMALL.baseline, batch_images=8),
     moe=SHORT,
-    moe_seeds=2,
     scan=replace(SMALL.scan, batch_images=32, least_classes=2, largest_class=1.0),
+    cells=replace(SMALL.cells, components=20, batch_images=32, neighbours=5, heads=2),
+    experts=replace(SMALL.experts, fit=replace(SMALL.experts.fit, epochs=12), late_steps=50, seeds=2),
 )
 DATE = ("--reference-date", REFERENCE_DATE.isoformat())
 
@@ -86,6 +89,14 @@ def train_all(folder: Path) -> TrainedRun:
             _train_all(trained)
             (folder / "done").touch()
     return trained
+
+
+def with_features(trained: TrainedRun, run: Path) -> Path:
+    """A new run folder of the same pictures, with what the backbone saw in them: it takes longest of all."""
+    run.mkdir()
+    for path in trained.run.glob("features-*.npy"):
+        shutil.copy(path, run)
+    return run
 
 
 def _train_all(trained: TrainedRun) -> None:

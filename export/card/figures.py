@@ -6,24 +6,17 @@ import pandas as pd
 
 from infer.bundle.manifest import Manifest
 from train.evaluation.nested import report
-from train.evaluation.nested.models import GATED_SIMCLR, SHIPPED, SIMCLR, with_simclr
+from train.evaluation.nested.stacking import SHIPPED, without
 from train.evaluation.nested.tables import CLINICAL_ONLY
 from train.members import registry
 
 Figures = dict[str, dict[str, float]]
-SMALLEST_INFLUENCE = 0.05  # required change of the ensemble's probability between a member's 5% and 95% quantile
 BRIEF = ("balanced_accuracy", "auc", "brier_score")
 
 
 def in_full() -> tuple[str, ...]:
     """Models whose nested results are given in full."""
     return ("count cut-off", *CLINICAL_ONLY, *registry.names(), SHIPPED)
-
-
-def on_learnt_classes() -> tuple[str, ...]:
-    """Models that depend on what SCAN or SimCLR learnt."""
-    members = (member.name for member in registry.MEMBERS if member.on_cell_classes)
-    return (*members, SIMCLR, SHIPPED, *with_simclr(), *GATED_SIMCLR)
 
 
 def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
@@ -37,11 +30,7 @@ def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
     for title in _spreads():
         spread = figures[title]["quantile_95"] - figures[title]["quantile_05"]
         held[f"the {title} is not constant: 90% of the patients lie within a range of {spread:.3f}"] = spread > 0.05
-    influence = ", ".join(f"{name} {value:.3f}" for name, value in figures["influence"].items())
     return held | {
-        f"every member has weight and moves the ensemble by {SMALLEST_INFLUENCE} or more between its 5% and 95% "
-        f"quantile: {influence}": min(figures["influence"].values()) >= SMALLEST_INFLUENCE
-        and min(manifest.ensemble.weights.values()) > 0.01,
         f"the ensemble's AUC {ensemble:.3f} is above that of Gaussian naive Bayes on sex, count and age alone, "
         f"{beaten:.3f} on the same folds": ensemble > beaten,
     }
@@ -75,8 +64,13 @@ def nested(found: dict[str, Any] | None) -> list[str]:
         f"Subgroups, AUC:\n\n{report.by_group(performance, 'auc')}",
         f"Subgroups, balanced accuracy:\n\n{report.by_group(performance, 'balanced_accuracy')}",
         "All models tried, difference in AUC from sex, count and age alone, paired:\n\n"
-        + report.long(differences[differences["figure"] == "auc"].drop(columns="figure")),
+        + report.long(
+            differences[(differences["figure"] == "auc") & differences["against"].isin(CLINICAL_ONLY)].drop(
+                columns="figure"
+            )
+        ),
         *_blind(found),
+        *_weights(found),
         f"Operating points:\n\n{report.long(points[points['model'] == SHIPPED].drop(columns='model'))}",
     ]
 
@@ -90,26 +84,19 @@ def _blind(found: dict[str, Any]) -> list[str]:
     return [f"By pictures that are not the patient's own. {report.BLIND}", report.without_seeing(some)]
 
 
-def inductive(found: dict[str, Any] | None) -> list[str]:
-    """The section on RUN/nested_inductive/figures.json, for models that use SCAN or SimCLR; empty without the file."""
-    if found is None:
-        return []
-    performance = pd.DataFrame(found["performance"])
-    performance = performance[performance["model"].isin(on_learnt_classes())]
-    everybody, grey = list(performance["group"].unique())[:2]
-    differences = pd.DataFrame(found["differences"])
-    some = differences[(differences["figure"] == "auc") & differences["model"].isin(on_learnt_classes())]
+def _weights(found: dict[str, Any]) -> list[str]:
+    """How the weights vary over the folds, and what the ensemble is worth without each member."""
+    chosen = [one for one in found["chosen"] if one["model"] == SHIPPED]
+    performance, differences = pd.DataFrame(found["performance"]), pd.DataFrame(found["differences"])
+    lacking = [without(name) for name in registry.names()]
+    some = performance[performance["model"].isin([SHIPPED, *lacking])]
+    lost = differences[differences["against"].isin(lacking) & (differences["figure"] == "auc")]
+    groups = list(some["group"].unique())[:2]
     return [
-        "### Nested evaluation, inductive",
-        "In use, no network has been trained on a new patient's pictures, with or without labels. In this evaluation "
-        "the same is true of SCAN and SimCLR and the held-out patients' pictures: "
-        f"{found['facts']['cell classes']}. {found['facts']['protocol']}. Code {found['facts']['code']}. "
-        f"{everybody.capitalize()}:",
-        report.wide(performance, everybody, BRIEF),
-        f"{grey.capitalize()}:",
-        report.wide(performance, grey, BRIEF),
-        "Difference in AUC from sex, count and age alone, paired:",
-        report.long(some.drop(columns="figure")),
+        "Weights of the ensemble, mean [smallest to largest] over the outer folds: "
+        f"{', '.join(report.weight_spread(chosen))}.",
+        *(f"With and without each member, {group}:\n\n{report.wide(some, group, BRIEF)}" for group in groups),
+        f"Difference in AUC from the ensemble without a member, paired:\n\n{report.long(lost.drop(columns='figure'))}",
     ]
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from export.card.figures import Figures, inductive, member_table, nested, operating_points, out_of_fold
+from export.card.figures import Figures, member_table, nested, operating_points, out_of_fold
 from export.members.member import MemberCard
 from infer.bundle.manifest import Manifest, Reduced
 from infer.members import registry
 from infer.members.member import Precision
 from train.core.metrics import GREY_ZONE_COUNT
-from train.evaluation.nested.evaluate import FOLDER, INDUCTIVE_FOLDER
+from train.evaluation.nested.evaluate import FOLDER
 
 WIDTH = 120  # characters per line
 ANSWERS = {  # heading -> names of the items in TRIPOD+AI, STARD and CLAIM covered there
@@ -61,7 +61,6 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
     """
     figures: Figures = json.loads((run / "ensemble" / "metrics.json").read_text())
     of_nested = _figures_in(run / FOLDER)
-    of_inductive = _figures_in(run / INDUCTIVE_FOLDER)
     if of_nested and not words.nested_is_current(of_nested["facts"]):
         of_nested = None
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
@@ -70,11 +69,10 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
         "Intended use": _use(manifest),
         "Factors": _factors(words),
         "Metrics": _metrics(of_nested),
-        "Evaluation data": _evaluation_data(of_nested, of_inductive, words),
+        "Evaluation data": _evaluation_data(words),
         "Training data": _training_data(manifest, _rejected(run), about, words),
         "Quantitative analyses": [
             *nested(of_nested),
-            *inductive(of_inductive),
             *out_of_fold(figures, manifest, _pictures_only(words)),
             *operating_points(figures, manifest),
         ],
@@ -141,16 +139,10 @@ def _precision(manifest: Manifest) -> list[str]:
     lines = []
     if manifest.int8:
         lines.append(
-            f"- On a CPU the networks of {_in(manifest, 'int8')} that see pictures compute in int8 (weights in 7 "
-            "bits); as a fallback after a GPU failure, and if the self-test fails, in float32. "
+            f"- On a CPU the networks of {_in(manifest, 'int8')} that see pictures compute in int8; as a "
+            "fallback after a GPU failure, and if the self-test fails, in float32. "
             f"{_proof(manifest.int8)} For patients whose colours are far from those of the training patients "
             "(`run.log` names them) the difference may be larger."
-        )
-    if manifest.float16:
-        lines.append(
-            f"- On a GPU the networks of {_in(manifest, 'float16')} that see pictures compute in float16, except for "
-            "normalisation, means, linear layers and softmax; the others compute in float32, and so does everything "
-            f"if the self-test fails. Effect, emulated on a CPU with every result rounded: {_proof(manifest.float16)}"
         )
     return [*lines, "- All results below are for float32."] if lines else ["- All graphs compute in float32."]
 
@@ -231,18 +223,10 @@ def _rejected(run: Path) -> int:
     return len(pd.read_csv(run / "crops" / "rejected.csv"))
 
 
-def _evaluation_data(
-    of_nested: dict[str, Any] | None, of_inductive: dict[str, Any] | None, words: CardWords
-) -> list[str]:
+def _evaluation_data(words: CardWords) -> list[str]:
     return [
         "The same patients, each held out in turn; none from another hospital."
         + "".join(f" {sentence}" for member in words.members for sentence in member.evaluation)
-        + (
-            f" In the nested evaluation, models that use SCAN or SimCLR are {of_nested['facts']['cell classes']}."
-            if of_nested
-            else ""
-        )
-        + (" The inductive evaluation is reported separately." if of_inductive else "")
     ]
 
 

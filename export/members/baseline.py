@@ -52,7 +52,7 @@ class BaselineExport(MemberExport):
         examples = {"images": example_images(), "clinical": example_clinical()}
         return [GraphPlan(GRAPH, self.graph, examples, ("probability",))]
 
-    def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
+    def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
         return {GRAPH: {"images": images, "clinical": clinical}}
 
     def section(self) -> dict[str, Any]:

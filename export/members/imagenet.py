@@ -1,7 +1,5 @@
 """Export of the ImageNet member as two graphs: the pictures' contributions, and the gate with naive Bayes."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -10,37 +8,44 @@ import torch
 from torch import Tensor
 
 from export.graphs import GraphPlan
-from export.members.member import Inputs, MemberCard, MemberExport, example_clinical, example_images
-from infer.members.imagenet import ENCODER, HEAD
-from train.members.imagenet import FOLDER, NUMBERS, ImageNetNetwork, load_imagenet
+from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
+from export.members.member import Inputs, MemberCard, MemberExport, example_clinical
+from infer.members.backbone import BACKBONE
+from infer.members.imagenet import HEAD, PICTURES
+from train.members.embedding import FEATURES
+from train.members.imagenet import FOLDER, ImageNetNetwork, load_imagenet
 
 
 class ImageNetExport(MemberExport):
     """Logistic regression on ImageNet features and clinical naive Bayes, weighted by a gate."""
 
     name = "imagenet"
-    unbounded = frozenset({"contribution"})
+    unbounded = UNBOUNDED | {"contribution"}
 
-    def __init__(self, network: ImageNetNetwork, fitted_with: Mapping[str, Any]) -> None:
-        self.network, self.fitted_with = network, fitted_with
+    def __init__(self, network: ImageNetNetwork, numbers: Mapping[str, Any]) -> None:
+        self.network, self.fitted_with = network, numbers
 
     @classmethod
     def load(cls, run: Path) -> Self:
-        fitted_with = json.loads((run / FOLDER / NUMBERS).read_text())
-        return cls(load_imagenet(run / FOLDER / "full.safetensors"), fitted_with)
+        return cls(load_imagenet(run / FOLDER / "full.safetensors"), fitted_with(run / FOLDER))
 
     @property
     def plans(self) -> list[GraphPlan]:
         patients = {"contribution": torch.zeros(2), "clinical": example_clinical()}
         return [
-            GraphPlan(ENCODER, self.network.pictures, {"images": example_images()}, ("contribution",)),
+            backbone_plan(),
+            GraphPlan(PICTURES, self.network.pictures, {"features": torch.zeros(2, FEATURES)}, ("contribution",)),
             GraphPlan(HEAD, self.network.head, patients, ("probability",)),
         ]
 
-    def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
+    def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
         with torch.inference_mode():
-            contribution = self.network.pictures(images)
-        return {ENCODER: {"images": images}, HEAD: {"contribution": contribution, "clinical": clinical}}
+            contribution = self.network.pictures(features)
+        return {
+            BACKBONE: {"images": images},
+            PICTURES: {"features": features},
+            HEAD: {"contribution": contribution, "clinical": clinical},
+        }
 
     def section(self) -> dict[str, Any]:
         return {}
@@ -59,8 +64,4 @@ class ImageNetExport(MemberExport):
         )
 
     def numbers(self) -> dict[str, Any]:
-        return {"imagenet": dict(self.fitted_with)}
-
-    def nested_is_current(self, run: Path, facts: Mapping[str, Any]) -> bool:
-        digest = hashlib.sha256((run / FOLDER / NUMBERS).read_bytes()).hexdigest()
-        return bool(facts.get("imagenet_sha256") == digest)
+        return {self.name: dict(self.fitted_with)}

@@ -46,15 +46,16 @@ class MemberExport(ABC):
     @property
     @abstractmethod
     def plans(self) -> list[GraphPlan]:
-        """Its float32 graphs."""
+        """Its float32 graphs; the backbone among them, if it stands on that."""
 
     @abstractmethod
-    def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
+    def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
         """Inputs of each graph for the parity check, by graph name.
 
         Args:
             images: (N, 112, 112, 3) uint8.
             clinical: (N, 3) raw clinical values.
+            features: (N, 1280) of the pictures, from the backbone.
         """
 
     @abstractmethod
@@ -69,22 +70,8 @@ class MemberExport(ABC):
             run: the run folder.
         """
 
-    def nested_is_current(self, run: Path, facts: Mapping[str, Any]) -> bool:
-        """Whether nested results with these facts are still of this member as the run folder has it."""
-        del run, facts
-        return True
-
-    def int8(self, crops: Tensor) -> dict[str, bytes]:
-        """Its int8 graphs: file name -> bytes.
-
-        Args:
-            crops: (N, 112, 112, 3) uint8 training pictures.
-        """
-        del crops
-        return {}
-
     def numbers(self) -> dict[str, Any]:
-        """Hyperparameters that are not part of the recipe, for the provenance."""
+        """What it was fitted with, by its name, for the provenance; empty if all of that is in the run's recipe."""
         return {}
 
     def noted(self, inputs: Mapping[str, Inputs]) -> list[str]:

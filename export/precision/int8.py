@@ -1,205 +1,196 @@
-"""The mixtures' encoders in int8: one graph for CPUs, faster than float32 and with nearly the same results.
+"""The backbone in int8: one graph for CPUs, faster than float32 and with nearly the same features.
 
-Scales follow Jacob et al. 2018 ("Quantization and Training of Neural Networks"), one per output channel of a weight;
-bias correction follows Nagel et al. 2019 ("Data-Free Quantization"). The first block, with the largest maps and the
-fewest weights, stays in float32, with all mixtures concatenated. Everything after it is QLinearConv, whose saturation
-at 0 acts as the ReLU. Weights use 7 bits, so that 16-bit accumulation on CPUs without VNNI cannot overflow.
+Scales follow Jacob et al. 2018 ("Quantization and Training of Neural Networks"), one per output channel of a weight.
+Layers are quantised in order, each on what the quantised layers before it give: its weights are fitted to that, and its
+bias takes up the mean error that has come about until then (Nagel et al. 2019, "Data-Free Quantization").
+Normalisation, resizing, the stem and the first blocks, with the largest maps and the fewest weights, stay in float32,
+and so does the mean over the last maps.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from export.graphs import CROP
+from export.graphs import GraphPlan, export_graph
 from export.parity import ParityError
-from train.core.onnx_graph import OPSET
-from train.members.mixture_network import Encoder, Encoders
+from export.precision.integer_graph import LEVELS, MICROSOFT, Layer, Nodes, Range, Value
+from export.precision.weights import depthwise, pointwise, refitted
+from train.core.threads import on_one_thread
+from train.data.bags import in_batches
+from train.members.embedding import Convolution, FrozenBackbone, InvertedResidual
 
-IR_VERSION = 10
-STEM = 2  # convolutions of the first block, in float32
-LARGEST = 63  # largest absolute value of a quantised weight
-LEVELS = 255  # largest value of a quantised activation; the smallest is 0
-# The range exceeds the largest activation on the calibration pictures by this factor: other pictures may have larger
-# activations, which saturate.
-HEADROOM = 1.5
-LARGEST_BIAS = 2**30  # together with the products of 256 channels this still fits into 32 bits
+FLOAT_BLOCKS = 3  # inverted residual blocks in float32
+CHUNK = 8  # pictures at a time
+SAMPLE = 400_000  # values that choose a range
+SHRINKAGE = np.linspace(0.3, 1, 36)  # of the range from the smallest to the largest value
+# A channel with hardly any weights is a constant. Its scale is such that its bias is at most this.
+LARGEST_BIAS = 2**24
+
+
+class Start(nn.Module):
+    """The part in float32: pictures (N, H, W, 3) -> maps (N, C, H', W')."""
+
+    def __init__(self, network: FrozenBackbone, blocks: int) -> None:
+        super().__init__()
+        self.network, self.blocks = network, blocks
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding = self.network.embedding
+        maps: Tensor = embedding.blocks[: self.blocks](embedding.stem(self.network.shown(images)))
+        return maps
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A quantised convolution: its output is scale_in * weight_scale * (sum of products + bias), clipped at 0."""
+class Maps:
+    """The same pictures' maps, in chunks: as in float32, and as the quantised layers give them."""
 
-    weight: npt.NDArray[np.int8]  # (out, in, 3, 3)
-    weight_scale: npt.NDArray[np.float32]  # (out,)
-    bias: npt.NDArray[np.int32]  # (out,) in units of scale_in * weight_scale
-    scale_in: float
-    scale_out: float
-    pooled: bool  # whether a 2 x 2 max-pool precedes it
+    exact: Sequence[Tensor]
+    integers: Sequence[Tensor]  # uint8
+    range: Range
 
 
-def quantize(encoders: Encoders, crops: Tensor) -> bytes:
-    """Quantise the encoders into one ONNX graph with the inputs and outputs of `moe_encoder.onnx`.
+@on_one_thread  # so that the sums, and with them the integers, are the same on every machine
+def quantize(network: FrozenBackbone, crops: Tensor) -> bytes:
+    """Quantise the backbone into an ONNX graph with the inputs and outputs of its graph in float32.
 
     Args:
-        encoders: the float32 encoders.
-        crops: (N, 112, 112, 3) uint8 pictures of cells for calibrating the activation ranges.
+        network: the float32 backbone.
+        crops: (N, 112, 112, 3) uint8 pictures of cells for calibration.
 
     Raises:
         ParityError: a layer cannot be represented in integers.
     """
-    each = [one for one in encoders.each if isinstance(one, Encoder)]
-    convolutions = [_folded(one) for one in each]
+    start, nodes = Start(network, FLOAT_BLOCKS).eval(), Nodes()
     with torch.inference_mode():
-        layers = [_integers(one, folded, crops) for one, folded in zip(each, convolutions, strict=True)]
-    model = _graph(each[0], [folded[:STEM] for folded in convolutions], layers)
+        maps = _rounded([start(part) for part in in_batches(crops, CHUNK)], "start")
+        value = nodes.quantised("maps", "start", maps.range)
+        for number, block in enumerate(network.embedding.blocks[FLOAT_BLOCKS:], FLOAT_BLOCKS):
+            assert isinstance(block, InvertedResidual)  # noqa: S101
+            value, maps = _block(block, value, maps, nodes, f"block.{number}")
+        value, maps = _layer(network.embedding.head, value, maps, nodes, "head")
+    last = nodes.dequantised(value, "last")
+    nodes.node("ReduceMean", [last, nodes.constant("axes", [2, 3], np.int64)], "features", keepdims=0)
+    example = torch.zeros((2, *crops.shape[1:]), dtype=torch.uint8)
+    model = onnx.load_from_string(export_graph(GraphPlan("start", start, {"images": example}, ("maps",))))
+    graph = model.graph
+    graph.node.extend(nodes.nodes)
+    graph.initializer.extend(nodes.constants)
+    features = maps.exact[0].shape[1]
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", features]))
+    model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
 
-def _folded(encoder: Encoder) -> list[nn.Conv2d]:
-    """The convolutions of an encoder, with batch norm folded in."""
-    blocks = list(encoder.blocks)
-    return [
-        fuse_conv_bn_eval(one, norm)
-        for one, norm in pairwise(blocks)
-        if isinstance(one, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+def _block(block: InvertedResidual, value: Value, maps: Maps, nodes: Nodes, name: str) -> tuple[Value, Maps]:
+    first_value, first = value, maps
+    for index, layer in enumerate(block.layers):
+        assert isinstance(layer, Convolution)  # noqa: S101
+        value, maps = _layer(layer, value, maps, nodes, f"{name}.{index}")
+    if not block.residual:
+        return value, maps
+    exact = [a + b for a, b in zip(first.exact, maps.exact, strict=True)]
+    total = _range(exact, name)
+    integers = [
+        total.integers(first.range.numbers(a) + maps.range.numbers(b)).to(torch.uint8)
+        for a, b in zip(first.integers, maps.integers, strict=True)
     ]
+    return nodes.added(first_value, value, name, total), Maps(exact, integers, total)
 
 
-def _integers(encoder: Encoder, convolutions: Sequence[nn.Conv2d], crops: Tensor) -> list[Layer]:
-    """Quantise layer by layer: the output range, and a bias that corrects the mean shift caused by rounding."""
-    exact = encoder.normalise(crops)
-    for convolution in convolutions[:STEM]:
-        exact = convolution(exact).relu()
-    scale = _scale(exact)
-    rounded = _rounded(exact, scale)
-    layers: list[Layer] = []
-    for index, convolution in enumerate(convolutions[STEM:]):
-        pooled = index % 2 == 0
-        if pooled:
-            exact, rounded = functional.max_pool2d(exact, 2), functional.max_pool2d(rounded, 2)
-        weight_scale = convolution.weight.abs().amax((1, 2, 3)).clamp_min(1e-12) / LARGEST
-        weight = (convolution.weight / weight_scale[:, None, None, None]).round()
-        before = convolution(exact)
-        products = functional.conv2d(rounded, weight * weight_scale[:, None, None, None], padding=1)
-        unit = scale * weight_scale
-        bias = ((before - products).mean((0, 2, 3)) / unit).round()
-        exact, scale_in = before.relu(), scale
-        scale = _scale(exact)
-        rounded = _rounded(products + (bias * unit)[:, None, None], scale)
-        if not (0 < scale_in < np.inf and 0 < scale < np.inf and bias.abs().max() < LARGEST_BIAS):
-            raise ParityError(
-                f"layer {index} of an encoder cannot be quantised: a channel or the whole layer is dead. Export "
-                "without --reduced"
-            )
-        layers.append(
-            Layer(
-                weight.numpy().astype(np.int8),
-                weight_scale.numpy(),
-                bias.numpy().astype(np.int32),
-                scale_in,
-                scale,
-                pooled,
-            )
-        )
-    return layers
+def _layer(layer: Convolution, value: Value, maps: Maps, nodes: Nodes, name: str) -> tuple[Value, Maps]:
+    made, after = _integers(layer, maps, name)
+    return nodes.convolved(value, name, made), after
 
 
-def _scale(values: Tensor) -> float:
-    return HEADROOM * float(values.max()) / LEVELS
+def _integers(layer: Convolution, maps: Maps, name: str) -> tuple[Layer, Maps]:
+    """Quantise a layer: weights, a bias that corrects the mean error, and the range of the output."""
+    convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
+    exact_weight, exact_bias = convolution.weight, convolution.get_parameter("bias")
+    left, right, top, bottom = layer.padding(*maps.exact[0].shape[2:])
 
+    def convolved(values: Tensor, weight: Tensor) -> Tensor:
+        padded = functional.pad(values, (left, right, top, bottom))
+        return functional.conv2d(padded, weight, stride=convolution.stride, groups=convolution.groups)
 
-def _rounded(values: Tensor, scale: float) -> Tensor:
-    return (values / scale).round().clamp(0, LEVELS) * scale
-
-
-class _Graph:
-    """Collects nodes and constants in the order in which they are added."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, values: npt.ArrayLike, kind: npt.DTypeLike) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(values, dtype=kind), name))
-        return name
-
-    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
-        return output
-
-
-def _graph(first: Encoder, stems: list[list[nn.Conv2d]], layers: list[list[Layer]]) -> onnx.ModelProto:
-    graph = _Graph()
-    value = graph.node(
-        "Cast", [graph.node("Transpose", ["images"], "planes", perm=[0, 3, 1, 2])], "pixels", to=TensorProto.FLOAT
+    given = maps.range
+    if convolution.groups > 1:
+        weight, weight_scale = depthwise(exact_weight)
+    else:
+        covariance, shared = _covariances(maps)
+        weight, weight_scale = pointwise(refitted(exact_weight, covariance, shared), covariance)
+    least = exact_bias.abs() / (given.scale * LARGEST_BIAS)
+    weight = (weight * (weight_scale / weight_scale.maximum(least))[:, None, None, None]).round()
+    weight_scale = weight_scale.maximum(least)
+    unit = weight_scale * given.scale
+    sums = [convolved(part.float() - given.zero, weight) for part in maps.integers]
+    exact = [convolved(part, exact_weight).add_(exact_bias[:, None, None]) for part in maps.exact]
+    bias = ((_means(exact) - unit * _means(sums)) / unit).round().float()
+    if layer.active:
+        exact = [part.clamp_(0, 6) for part in exact]
+    output = _range(exact, name)
+    if not (bias.abs().max() < 2 * LARGEST_BIAS and torch.isfinite(unit / output.scale).all()):
+        raise ParityError(f"{name} of the backbone cannot be quantised: a bias is too large. Export without --reduced")
+    factor, shift = unit[:, None, None], bias[:, None, None]
+    integers = [output.integers(part.add_(shift).mul_(factor)).to(torch.uint8) for part in sums]
+    made = Layer(
+        weight.numpy().astype(np.int8),
+        weight_scale.numpy(),
+        bias.numpy().astype(np.int32),
+        convolution.stride[0],
+        (top, left, bottom, right),
+        convolution.groups,
+        output,
     )
-    scale = graph.constant("scale", first.normalise.scale.numpy(), np.float32)
-    shift = graph.constant("shift", first.normalise.shift.numpy(), np.float32)
-    value = graph.node("Add", [graph.node("Mul", [value, scale], "scaled"), shift], "normalised")
-    for index in range(STEM):
-        of_all = [stem[index] for stem in stems]
-        weight = np.concatenate([one.weight.detach().numpy() for one in of_all])
-        bias = np.concatenate([one.get_parameter("bias").detach().numpy() for one in of_all])
-        names = [
-            graph.constant(f"stem.{index}.weight", weight, np.float32),
-            graph.constant(f"stem.{index}.bias", bias, np.float32),
-        ]
-        groups = len(stems) if index else 1  # the first convolutions share the picture, the second have separate maps
-        value = graph.node("Conv", [value, *names], f"stem.{index}.sums", pads=[1] * 4, group=groups)
-        value = graph.node("Relu", [value], f"stem.{index}")
-    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-    value = graph.node("MaxPool", [value], "stem", **pool)
-    parts = [f"each.{number}.stem" for number in range(len(stems))]
-    graph.nodes.append(helper.make_node("Split", [value], parts, "each", axis=1, num_outputs=len(parts)))
-    zero = graph.constant("zero", 0, np.uint8)
-    maps = []
-    for number, (part, of_one) in enumerate(zip(parts, layers, strict=True)):
-        name = f"each.{number}"
-        scale = graph.constant(f"{name}.scale", of_one[0].scale_in, np.float32)
-        value = graph.node("QuantizeLinear", [part, scale, zero], f"{name}.rounded")
-        for index, layer in enumerate(of_one):
-            here = f"{name}.{index}"
-            if layer.pooled and index:
-                value = graph.node("MaxPool", [value], f"{here}.pooled", **pool)
-            scale_out = graph.constant(f"{here}.scale", layer.scale_out, np.float32)
-            value = graph.node(
-                "QLinearConv",
-                [
-                    value, scale, zero,
-                    graph.constant(f"{here}.weight", layer.weight, np.int8),
-                    graph.constant(f"{here}.weight_scale", layer.weight_scale, np.float32),
-                    graph.constant(f"{here}.weight_zero", np.zeros(len(layer.weight)), np.int8),
-                    scale_out, zero,
-                    graph.constant(f"{here}.bias", layer.bias, np.int32),
-                ],
-                here,
-                pads=[1] * 4,
-            )  # fmt: skip
-            scale = scale_out
-        maps.append(graph.node("DequantizeLinear", [value, scale, zero], f"{name}.maps"))
-    graph.node("Concat", maps, "maps", axis=1)
-    return _model(graph, layers)
+    return made, Maps(exact, integers, output)
 
 
-def _model(graph: _Graph, layers: list[list[Layer]]) -> onnx.ModelProto:
-    channels = sum(len(of_one[-1].weight) for of_one in layers)
-    side = CROP[0] >> sum(layer.pooled for layer in layers[0])
-    built = helper.make_graph(
-        graph.nodes,
-        "moe_encoder",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *CROP])],
-        [helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["batch", channels, side, side])],
-        graph.constants,
-    )
-    return helper.make_model(built, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+def _rounded(exact: Sequence[Tensor], name: str) -> Maps:
+    given = _range(exact, name)
+    return Maps(exact, [given.integers(part).to(torch.uint8) for part in exact], given)
+
+
+def _means(parts: Sequence[Tensor]) -> Tensor:
+    """Mean of each channel: (C,)."""
+    sizes = sum(part.numel() // part.shape[1] for part in parts)
+    return torch.stack([part.sum((0, 2, 3), dtype=torch.float64) for part in parts]).sum(0) / sizes
+
+
+def _covariances(maps: Maps) -> tuple[Tensor, Tensor]:
+    """Of the channels as the quantised layers give them, and of the exact ones with these: (C, C) each."""
+    own, shared = torch.zeros(()), torch.zeros(())
+    middle = _means(maps.integers).float()[:, None]
+    exact_middle, numbers = _means(maps.exact).float()[:, None], 0
+    for exact, integers in zip(maps.exact, maps.integers, strict=True):
+        values = (integers.transpose(0, 1).flatten(1) - middle) * maps.range.scale
+        own, numbers = own + values @ values.T, numbers + values.shape[1]
+        shared = shared + (exact.transpose(0, 1).flatten(1) - exact_middle) @ values.T
+    return own / numbers, shared / numbers
+
+
+def _range(parts: Sequence[Tensor], name: str) -> Range:
+    """The range with the least squared rounding error; it includes 0, and starts there if no value is negative.
+
+    Raises:
+        ParityError: all values are 0, or some are not finite.
+    """
+    low = min(0.0, *(float(part.min()) for part in parts), 0.0)
+    high = max(0.0, *(float(part.max()) for part in parts), 0.0)
+    if not 0 < high - low < np.inf:
+        raise ParityError(f"{name} of the backbone cannot be quantised: it is dead. Export without --reduced")
+    step = max(1, sum(part.numel() for part in parts) // SAMPLE) | 1  # odd, so that it does not keep to some columns
+    values = torch.cat([part.flatten()[::step] for part in parts])
+    tried = [
+        Range(float(above * high - below * low) / LEVELS, round(-below * low / (above * high - below * low) * LEVELS))
+        for above in SHRINKAGE
+        for below in (SHRINKAGE if low < 0 else [1.0])
+        if above * high > below * low
+    ]
+    return min(tried, key=lambda one: float((one.numbers(one.integers(values)) - values).square().mean()))

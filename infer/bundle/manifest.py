@@ -13,11 +13,11 @@ from infer.errors import BundleError
 from infer.members import registry
 from infer.members.member import Member, Precision
 
-SCHEMA = 6  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 7  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 LARGEST_CHANGE = 0.01  # of a patient's probability, caused by a reduced precision
 LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in a reduced precision
-REDUCED: tuple[Precision, ...] = ("int8", "float16")
+REDUCED: tuple[Precision, ...] = ("int8",)
 
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -58,6 +58,13 @@ class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operating_points: dict[str, OperatingPoint]
 
 
+class Magnification(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How large the networks see a cell: what a pixel covers, and what becomes of the manifest's `crop_size` pixels."""
+
+    network_size: int  # pixels, square: what the backbone resizes a crop to
+    pixel_size: float | None  # micrometres of the slide that a training picture's pixel covers; None: not known
+
+
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Colour and size of the training pictures.
 
@@ -83,7 +90,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return smallest if smallest == largest else f"{smallest} to {largest}"
 
     def knows_size(self, width: int, height: int) -> bool:
-        """Whether a picture's size in pixels is within the range of the training pictures."""
+        """Whether a picture's size, in the training pictures' pixels, is within the range of the training pictures."""
         return width in self.picture_width and height in self.picture_height
 
 
@@ -114,18 +121,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: Provenance
     graphs: dict[str, str]  # file name -> SHA-256
     opset: int
-    crop_size: int  # pixels, square
+    crop_size: int  # pixels of the training pictures, square
+    magnification: Magnification
     members: dict[str, dict[str, Any]]  # one section each, defined by the member (infer.members)
     ensemble: Ensemble
     plausible: Plausible
     drift: Drift
     self_test: SelfTest
     int8: Reduced | None  # for CPUs; None: they compute in float32
-    float16: Reduced | None  # for GPUs; None: they compute in float32
 
     def reduced(self, precision: Precision) -> Reduced | None:
         """The record of a reduced precision; None for float32, or if the bundle does not have it."""
-        return {"float32": None, "int8": self.int8, "float16": self.float16}[precision]
+        return {"float32": None, "int8": self.int8}[precision]
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -209,10 +216,13 @@ def decode(data: bytes, path: str) -> Manifest:
 
 def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
     """Checks that types cannot express: sizes, sums, orders."""
-    ensemble, test = manifest.ensemble, manifest.self_test
+    ensemble, test, magnification = manifest.ensemble, manifest.self_test, manifest.magnification
     files = graph_files(members, manifest.precisions)
     checks = {
         f"graphs are not {', '.join(sorted(files))}": manifest.graphs.keys() == files,
+        "crop_size, network_size and pixel_size must be positive": manifest.crop_size > 0
+        and magnification.network_size > 0
+        and (magnification.pixel_size is None or magnification.pixel_size > 0),
         "a calibration's slope is not positive, or its clip is not between 0 and 0.5": all(
             one.slope > 0 and 0 < one.clip < 0.5 for one in ensemble.calibration.values()
         ),
@@ -232,7 +242,7 @@ def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
         == len(manifest.drift.rgb_std)
         == 3
         and all(value > 0 for value in manifest.drift.rgb_std),
-        "int8 and float16 must state the self-test outputs expected of their graphs, a tolerance for each, and a "
+        "int8 must state the self-test outputs expected of its graphs, a tolerance for each, and a "
         "comparison on patients in which no decision changed": all(
             _is_proven(manifest, members, precision) for precision in manifest.precisions
         ),

@@ -17,8 +17,9 @@ from infer.members.member import Floats, Member, Opinion, Precision
 
 # Small batches fit a CPU's caches and need the least memory: 8 pictures per batch are as fast as 32.
 BATCH_SIZES = {CPU: 8, CUDA: 256}
-# The default precision of a device, if the bundle has it.
-FASTEST: dict[str, Precision] = {CPU: "int8", CUDA: "float16"}
+# The default precision of a device, if the bundle has it. float16 is not used on GPUs: with cuDNN's fast kernels a
+# picture's features then depend on its place in the batch, and a run from files to CSV is no faster.
+FASTEST: dict[str, Precision] = {CPU: "int8", CUDA: "float32"}
 MOST_CALLERS = 16  # threads; each needs memory for the feature maps of its batch
 
 Found = TypeVar("Found")
@@ -163,17 +164,6 @@ class Engine:
         self.downgrades.append(f"float32 instead of {precision}: {why}")
         return self._load(device, "float32")
 
-    def _tested_in_float32(self, networks: Networks, why: DeviceError) -> Networks:
-        """Without this test, nothing would reveal during a run that the device computes wrongly in float32."""
-        others = self._in_float32(networks.device, networks.precision, why)
-        try:
-            self_test(others, self._bundle)
-        except (BundleError, DeviceError) as error:
-            if not others.device.may_move:
-                raise
-            return self._on_the_cpu(others.device, str(error))
-        return others
-
     def _retry(self, work: Callable[[Networks], Found]) -> Found:
         """Run `work` with the current networks; after a failure, switch to the fallback and repeat."""
         while True:
@@ -192,8 +182,6 @@ class Engine:
                 smaller = max(ROWS, networks.batch_size // 2 // ROWS * ROWS)
                 self.downgrades.append(f"batches of {smaller} instead of {self.batch_size}: {error}")
                 self._networks = networks.with_batches_of(smaller)
-            elif networks.precision != "float32" and not isinstance(error, DeviceMemoryError):
-                self._networks = self._tested_in_float32(networks, error)
             elif networks.device.may_move:
                 self._networks = self._on_the_cpu(networks.device, str(error))
             else:

@@ -12,7 +12,7 @@ from infer.bundle.load import Bundle
 from infer.bundle.manifest import load_members, stand_ins
 from infer.engine.sessions import Device, Graph, shared
 from infer.errors import BundleError
-from infer.members.member import Floats, GraphForm, Member, Opinion, Precision
+from infer.members.member import Floats, GraphForm, Member, Opinion, Precision, RunGraph
 
 Images = npt.NDArray[np.uint8]
 Seen = dict[str, dict[str, Floats]]  # member -> output -> (N, ...), for N pictures
@@ -49,9 +49,11 @@ class Networks:
         self._graphs: dict[str, Graph] = {}
         for member in self.members:
             for file, form in member.graphs.items():
+                if file in self._graphs:  # several members stand on it
+                    _check(self._graphs[file], form)
+                    continue
                 own = instead.get(file, file)
-                weights = (file, bundle.graphs[file]) if file in instead else None
-                graph = Graph(own, bundle.graphs[own], device, threads, weights)
+                graph = Graph(own, bundle.graphs[own], device, threads)
                 _check(graph, form)
                 self._graphs[file] = graph
         counts = (graph.nodes for graph in self._graphs.values())
@@ -94,7 +96,8 @@ class Networks:
             images = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.uint8)])
             clinical = np.concatenate([clinical, np.ones((padding, 3), np.float32)])
         pictures = shared(self.device, images)
-        seen = {member.name: member.see(self._run, pictures, clinical) for member in self.members}
+        run = self._run_once_each()
+        seen = {member.name: member.see(run, pictures, clinical) for member in self.members}
         return {name: {output: of[:number] for output, of in one.items()} for name, one in seen.items()}
 
     def score_patient(self, sums: Mapping[str, Any], clinical: Floats) -> dict[str, Opinion]:
@@ -108,6 +111,19 @@ class Networks:
             DeviceError: the device failed.
         """
         return {member.name: member.conclude(sums[member.name], self._run, clinical) for member in self.members}
+
+    def _run_once_each(self) -> RunGraph:
+        """Like `_run`, for one batch of pictures: a graph that several members give the pictures to is run once."""
+        found: dict[str, dict[str, Floats]] = {}
+
+        def run(file: str, /, **inputs: Any) -> dict[str, Floats]:
+            if inputs.keys() != {"images"}:
+                return self._run(file, **inputs)
+            if file not in found:
+                found[file] = self._run(file, **inputs)
+            return found[file]
+
+        return run
 
     def _run(self, file: str, /, **inputs: Any) -> dict[str, Floats]:
         return dict(self._graphs[file].run(**inputs))

@@ -1,7 +1,7 @@
 """onnxruntime sessions that check which provider they really got.
 
-If a CUDA library is missing, onnxruntime creates a CPU session without an error, and get_available_providers() still
-lists CUDA. Only the first provider of the created session is reliable.
+If a CUDA library is missing or the GPU is full, onnxruntime creates a CPU session without an error, and
+get_available_providers() still lists CUDA. Only the first provider of the created session is reliable.
 """
 
 import ctypes
@@ -69,13 +69,8 @@ def choose_device(asked: str, probe: bytes) -> Device:
 class Graph:
     """One graph of the bundle, ready to run on one provider."""
 
-    def __init__(
-        self, name: str, data: bytes, device: Device, threads: int, weights: tuple[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, name: str, data: bytes, device: Device, threads: int) -> None:
         """Load a graph.
-
-        Args:
-            weights: name and bytes of another graph that contains this one's weights.
 
         Raises:
             BundleError: onnxruntime cannot load it.
@@ -84,7 +79,7 @@ class Graph:
         """
         self.name = name
         self._provider = device.provider
-        self._session = _session(name, data, device.provider, threads, weights)
+        self._session = _session(name, data, device.provider, threads)
         got = self._session.get_providers()[0]
         if got != device.provider:
             raise DeviceError(f"{name}: runs on {got} instead of {device.provider}. Use --device cpu")
@@ -145,17 +140,13 @@ def check_nodes(name: str, nodes: Iterable[tuple[str, str]], provider: str) -> C
     return Counter(placed for placed, _ in nodes)
 
 
-def _session(
-    name: str, data: bytes, provider: str, threads: int, weights: tuple[str, bytes] | None = None
-) -> onnxruntime.InferenceSession:
+def _session(name: str, data: bytes, provider: str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only; failures are also raised as exceptions
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # Weights in external files have no checksum, and would be searched for in the current folder.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
-    if weights:
-        options.add_external_initializers_from_files_in_memory([weights[0]], [weights[1]], [len(weights[1])])
     # Each graph has its own threads; if they spin after a run, they take CPU time from the next graph's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if provider == CUDA else []
@@ -210,7 +201,7 @@ def _cuda_problem(probe: bytes) -> str | None:
     except DeviceError as error:
         return str(error)
     if got != CUDA:
-        return "a CUDA library is missing, onnxruntime fell back to the CPU"
+        return "onnxruntime fell back to the CPU: a CUDA library is missing, or the GPU has no memory left"
     return None
 
 

@@ -17,8 +17,6 @@ class Baseline(Member[Mean]):
     name = "baseline"
     title = "baseline"
     columns_at_end = False
-    stand_ins = {"float16": {GRAPH: "baseline.float16.onnx"}}
-    reduced_outputs = {"float16": ("baseline",)}
     picture_columns = (
         Column(
             "baseline_probability",

@@ -6,18 +6,19 @@ from typing import Any
 import numpy as np
 
 from infer.column import Column
+from infer.members.backbone import BACKBONE, FEATURES, STAND_INS, form
 from infer.members.member import CLINICAL, ONE_NUMBER, Floats, GraphForm, Mean, Member, Opinion, RunGraph
 
-ENCODER, HEAD = "imagenet_encoder.onnx", "imagenet_head.onnx"
+PICTURES, HEAD = "imagenet_pictures.onnx", "imagenet_head.onnx"
 
 
 class ImageNet(Member[Mean]):
-    """EfficientNet-Lite0's features (Tan & Le 2019). A patient's logit uses the mean contribution of its pictures."""
+    """On the backbone's features. A patient's logit uses the mean contribution of its pictures."""
 
     name = "imagenet"
     title = "ImageNet member"
-    stand_ins = {"float16": {ENCODER: "imagenet_encoder.float16.onnx"}}
-    reduced_outputs = {"float16": ("imagenet_contribution", "imagenet")}
+    stand_ins = STAND_INS
+    reduced_outputs = dict.fromkeys(STAND_INS, ("imagenet_contribution", "imagenet"))
     unbounded_outputs = {"imagenet_contribution": 1.0}
     picture_columns = (
         Column(
@@ -30,15 +31,16 @@ class ImageNet(Member[Mean]):
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
-        """The encoder takes pictures, the head patients."""
+        """The backbone takes pictures, the second their features, the head patients."""
         return {
-            ENCODER: GraphForm({"images": self.pictures}, ("contribution",)),
+            BACKBONE: form(self.pictures),
+            PICTURES: GraphForm({"features": FEATURES}, ("contribution",)),
             HEAD: GraphForm({"contribution": ONE_NUMBER, "clinical": CLINICAL}, ("probability",)),
         }
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
         """`contribution`: (N,)."""
-        return run(ENCODER, images=pictures)
+        return run(PICTURES, features=run(BACKBONE, images=pictures)["features"])
 
     def begin(self) -> Mean:
         return Mean()

@@ -16,7 +16,7 @@ from infer.column import Column
 
 Floats = npt.NDArray[np.floating]
 # Of the graphs that take pictures. A bundle may have replacements for some graphs in a lower precision.
-Precision = Literal["float32", "int8", "float16"]
+Precision = Literal["float32", "int8"]
 Input = tuple[str, tuple[int, ...]]  # type, axes after the batch
 CLINICAL: Input = ("tensor(float)", (3,))
 ONE_NUMBER: Input = ("tensor(float)", ())

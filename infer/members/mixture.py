@@ -1,23 +1,16 @@
-"""The mixture of experts: an image expert on the mean of a patient's feature maps, a clinical expert, and a gate."""
+"""The mixture of experts: an image expert on the mean of a patient's features, a clinical expert, and a gate."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from infer.column import Column
+from infer.members.backbone import BACKBONE, FEATURES, STAND_INS, form
 from infer.members.member import CLINICAL, Floats, GraphForm, Mean, Member, Opinion, RunGraph
 
-ENCODER, HEAD = "moe_encoder.onnx", "moe_head.onnx"
-FEATURE_MAPS = (256, 3, 3)  # of each mixture; concatenated along the channels
+HEAD = "moe_head.onnx"
 HEAD_OUTPUTS = ("probability", "image_probability", "clinical_probability", "gate")
-
-
-class MixtureSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Its section of the manifest."""
-
-    mixtures: Annotated[int, msgspec.Meta(ge=1, le=100)]  # networks in one graph, whose outputs are averaged
 
 
 class Mixture(Member[Mean]):
@@ -25,17 +18,10 @@ class Mixture(Member[Mean]):
 
     name = "moe"
     title = "mixture of experts"
-    Section = MixtureSection
     columns_at_end = False
-    stand_ins = {
-        "int8": {ENCODER: "moe_encoder.int8.onnx"},
-        "float16": {ENCODER: "moe_encoder.float16.onnx"},
-    }
-    reduced_outputs = {
-        "int8": ("moe", "moe_maps", "moe_image", "moe_gate"),
-        "float16": ("moe", "moe_maps", "moe_image", "moe_gate"),
-    }
-    unbounded_outputs = {"moe_maps": 1.0}
+    stand_ins = STAND_INS
+    reduced_outputs = dict.fromkeys(STAND_INS, ("moe", "moe_features", "moe_image", "moe_gate"))
+    unbounded_outputs = {"moe_features": 1.0}
     patient_columns = (
         Column(
             "moe_image_gate",
@@ -46,33 +32,27 @@ class Mixture(Member[Mean]):
     )
 
     @property
-    def maps(self) -> tuple[int, int, int]:
-        """Shape of a picture's feature maps."""
-        channels, height, width = FEATURE_MAPS
-        return channels * self.section.mixtures, height, width
-
-    @property
     def graphs(self) -> dict[str, GraphForm]:
-        """The encoder takes pictures, the head patients."""
+        """The backbone takes pictures, the head patients."""
         return {
-            ENCODER: GraphForm({"images": self.pictures}, ("maps",)),
-            HEAD: GraphForm({"bags": ("tensor(float)", self.maps), "clinical": CLINICAL}, HEAD_OUTPUTS),
+            BACKBONE: form(self.pictures),
+            HEAD: GraphForm({"features": FEATURES, "clinical": CLINICAL}, HEAD_OUTPUTS),
         }
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
-        """`maps`: (N, 256 * mixtures, 3, 3)."""
-        return run(ENCODER, images=pictures)
+        """`features`: (N, 1280)."""
+        return run(BACKBONE, images=pictures)
 
     def begin(self) -> Mean:
         return Mean()
 
     def add(self, sums: Mean, seen: Mapping[str, Floats], row: int) -> dict[str, float | int]:
-        sums.add(seen["maps"][row].astype(np.float64))
+        sums.add(seen["features"][row].astype(np.float64))
         return {}
 
     def conclude(self, sums: Mean, run: RunGraph, clinical: Floats) -> Opinion:
-        bags, values = sums.value[None].astype(np.float32), clinical[None].astype(np.float32)
-        found = {name: float(of[0]) for name, of in run(HEAD, bags=bags, clinical=values).items()}
+        means, values = sums.value[None].astype(np.float32), clinical[None].astype(np.float32)
+        found = {name: float(of[0]) for name, of in run(HEAD, features=means, clinical=values).items()}
         return Opinion(
             found["probability"],
             {
@@ -83,11 +63,10 @@ class Mixture(Member[Mean]):
         )
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
-        maps = seen["maps"]
         return {
             "moe": np.array([opinion.probability for opinion in opinions]),
-            # The image experts may saturate on every generated picture; the maps reveal a wrong encoder even then.
-            "moe_maps": maps.reshape(len(maps), -1, int(np.prod(FEATURE_MAPS))).mean(axis=2).ravel(),
+            # The image experts may saturate on every generated picture; this reveals a wrong backbone even then.
+            "moe_features": seen["features"].mean(axis=1),
             "moe_image": np.array([opinion.further["image_probability"] for opinion in opinions]),
             "moe_clinical": np.array([opinion.further["clinical_probability"] for opinion in opinions]),
             "moe_gate": np.array([opinion.further["moe_image_gate"] for opinion in opinions]),

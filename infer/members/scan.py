@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from infer.column import Column
+from infer.members.backbone import BACKBONE, FEATURES, STAND_INS, form
 from infer.members.features import base_features, cell_classes
 from infer.members.member import Floats, GraphForm, Member, Opinion, RunGraph
 from infer.members.naive_bayes import NaiveBayes, check_naive_bayes, malignant_probability
@@ -25,13 +26,15 @@ class ScanSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Scan(Member[list[int]]):
     """Cell classes (Van Gansbeke et al. 2020) and Gaussian naive Bayes (Collin & Le Chenadec, section 2.2).
 
-    It has no reduced-precision replacement: rounding would flip pictures that lie between two classes.
+    In a reduced precision pictures that lie between two classes may get the other one.
     """
 
     name = "scan"
     title = "SCAN member"
     Section = ScanSection
     columns_at_end = False
+    stand_ins = STAND_INS
+    reduced_outputs = dict.fromkeys(STAND_INS, ("scan",))
     picture_columns = (
         Column("cell_class", "Cell class assigned by SCAN, 0 to 14", "", "d"),
         Column("cell_class_confidence", "Probability of that class according to SCAN", "", ".6f"),
@@ -52,12 +55,15 @@ class Scan(Member[list[int]]):
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
-        """One graph, with the probability of each class."""
-        return {GRAPH: GraphForm({"images": self.pictures}, ("probabilities", "embedding"))}
+        """The backbone takes pictures, the second their features, for the probability of each class."""
+        return {
+            BACKBONE: form(self.pictures),
+            GRAPH: GraphForm({"features": FEATURES}, ("probabilities", "embedding")),
+        }
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
         """`probabilities`: (N, 20) before fusion; `cell_class` and `confidence`: (N,) after it."""
-        probabilities = run(GRAPH, images=pictures)["probabilities"]
+        probabilities = run(GRAPH, features=run(BACKBONE, images=pictures)["features"])["probabilities"]
         classes, confidence = cell_classes(probabilities, self.fusion)
         return {"probabilities": probabilities, "cell_class": classes.astype(np.float64), "confidence": confidence}
 

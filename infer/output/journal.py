@@ -39,6 +39,7 @@ class Identity:
     numerics: str  # SHA-256 of the self-test's outputs; equal if CPU, provider and library round identically
     sample_date_format: str | None = None
     sex_codes: str | None = None
+    pixel_size: float | None = None  # micrometres, as given on the command line
 
 
 @dataclass(frozen=True)

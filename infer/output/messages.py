@@ -35,7 +35,7 @@ def warn_of_patient(result: PatientResult, drift: Drift) -> None:
         listed = ", ".join(f"{count} of {size}" for size, count in result.unusual_sizes.items())
         LOG.warning(
             "%s: pictures of another size than in training (%s): %s. If a pixel covers more or less of the slide than "
-            "in training (another magnification), the probability is wrong",
+            "in training (another magnification), the probability is wrong, unless --pixel-size made up for it",
             result.patient_id,
             drift.sizes,
             listed,

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from infer.pictures.damage import PNG_SIGNATURE, DamagedError, check_for_lost_blocks, checked_png, turned_back
 from infer.pictures.jpeg import strict_jpeg
+from infer.pictures.rescale import rescaled_crop, rescaled_size
 from infer.reasons import Reason
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")  # by content, regardless of the suffix
@@ -73,15 +74,20 @@ def try_picture(path: Path, root: Path) -> tuple[str, bytes | RejectedImage | OS
     return hashlib.sha256(data).hexdigest(), data
 
 
-def decode_crop(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+def decode_crop(data: bytes, size: int, scale: float = 1.0) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """The central `size` x `size` pixels of a picture, (size, size, 3) uint8 RGB, and its width and height in pixels.
+
+    Args:
+        scale: the factor by which the picture is rescaled first; crop, width and height are in the pixels after it.
 
     Raises:
         RejectedImage: it cannot be used, with the reason.
     """
     try:
-        pixels = _decode(data, size)
-        return centre_crop(pixels, size), (pixels.shape[1], pixels.shape[0])
+        pixels = _decode(data, size, scale)
+        height, width = pixels.shape[:2]
+        crop = centre_crop(pixels, size) if scale == 1 else rescaled_crop(pixels, size, scale)
+        return crop, rescaled_size(width, height, scale)
     except (RejectedImage, MemoryError):
         raise
     except DamagedError as error:
@@ -123,14 +129,16 @@ def _read(path: Path) -> bytes:
         os.close(descriptor)
 
 
-def _decode(data: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """All pixels in stored orientation: (height, width, 3) RGB."""
+def _decode(data: bytes, size: int, scale: float) -> npt.NDArray[np.uint8]:
+    """All pixels in stored orientation, not yet rescaled: (height, width, 3) RGB."""
     if data.startswith(PNG_SIGNATURE):
         data = checked_png(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
-        if width < size or height < size:
-            raise RejectedImage(Reason.TOO_SMALL.text(width=width, height=height, size=size))
+        width_after, height_after = rescaled_size(width, height, scale)
+        if width_after < size or height_after < size:
+            rescaled = "" if scale == 1 else f", rescaled to {width_after} x {height_after}"
+            raise RejectedImage(Reason.TOO_SMALL.text(width=width, height=height, rescaled=rescaled, size=size))
         if width * height > MAX_PIXELS:
             raise RejectedImage(Reason.TOO_MANY_PIXELS.text())
         if getattr(image, "n_frames", 1) > 1:

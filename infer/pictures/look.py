@@ -20,21 +20,22 @@ class DecodedPicture:
     content: str  # SHA-256 of its bytes; the reason if they cannot be read
     crop: Crop | RejectedImage | OSError
     colour: tuple[float, ...] = ()  # mean red, green and blue of the crop
-    pixels: tuple[int, ...] = ()  # width and height of the picture
+    pixels: tuple[int, ...] = ()  # width and height of the whole picture, after rescaling
 
 
-def look(path: Path, root: Path, size: int) -> DecodedPicture:
+def look(path: Path, root: Path, size: int, scale: float = 1.0) -> DecodedPicture:
     """Read and decode a picture; never raises.
 
     Args:
         root: the cohort's resolved folder; a link that leads out of it is not followed.
         size: of the central crop, in pixels.
+        scale: by which the picture is rescaled before it is cropped.
     """
     try:
         content, data = try_picture(path, root)
         if not isinstance(data, bytes):
             return DecodedPicture(content, data)
-        crop, pixels = decode_crop(data, size)
+        crop, pixels = decode_crop(data, size, scale)
         return DecodedPicture(content, crop, mean_colour(crop), pixels)
     except RejectedImage as error:
         return DecodedPicture(content, error)

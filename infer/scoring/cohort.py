@@ -30,7 +30,14 @@ COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
 
 
 def score_cohort(
-    cohort: Cohort, engine: Engine | None, manifest: Manifest, point: str, workers: int, settle: float = 0.0
+    cohort: Cohort,
+    engine: Engine | None,
+    manifest: Manifest,
+    point: str,
+    workers: int,
+    settle: float = 0.0,
+    *,
+    scale: float = 1.0,
 ) -> Generator[PatientResult, None, None]:
     """Score a cohort; yields one result per patient, in the table's order.
 
@@ -39,6 +46,7 @@ def score_cohort(
         point: operating point, a key of the manifest's.
         workers: decoding processes.
         settle: seconds for which a patient's folder must have been unchanged, otherwise the patient fails.
+        scale: by which pictures are rescaled before they are cropped; 1: not at all.
 
     Raises, during iteration:
         WorkerError: a decoding process cannot be started.
@@ -46,7 +54,7 @@ def score_cohort(
     minimum = manifest.plausible.minimum_images
     batches = Batches(engine)
     under_way: deque[Bag] = deque()
-    decoders = DecodingPool(cohort.folder.resolve(), manifest.crop_size, workers)
+    decoders = DecodingPool(cohort.folder.resolve(), manifest.crop_size, workers, scale)
     try:
         for bag, position, looked in decoded(cohort, decoders, (1 + batches.callers) * batches.size, settle):
             if position is Mark.OPENED:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,15 @@ import pytest
 
 from export.card.figures import claims
 from export.card.write import ANSWERS, CardWords, write_card
+from export.members.cells import CellsExport
 from export.members.member import MemberCard
-from export.members.scan import ScanExport
+from export.pipeline import _nested_is_current
 from infer.bundle.manifest import (
     SCHEMA,
     Calibration,
     Drift,
     Ensemble,
+    Magnification,
     Manifest,
     OperatingPoint,
     Provenance,
@@ -32,6 +35,7 @@ SETS = (*MEMBERS, *(f"{name}, pictures only" for name in MEMBERS), "ensemble", "
 
 SHIPPED_MEMBERS = ("count cut-off", "clinical GaussianNB", *MEMBERS)
 POINTS = ("balanced", "sensitivity-95", "sensitivity-98")
+FOLDERS = {"baseline": "baseline", "scan": "cells", "moe": "moe", "imagenet": "imagenet"}  # in the run folder
 
 
 def good_figures() -> Figures:
@@ -79,6 +83,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         graphs={},
         opset=20,
         crop_size=112,
+        magnification=Magnification(network_size=224, pixel_size=None),
         members={name: {} for name in MEMBERS},
         ensemble=Ensemble(
             calibration={name: Calibration(1.25, -0.5) for name in MEMBERS},
@@ -89,23 +94,22 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         drift=Drift([], []),
         self_test=SelfTest(1, 0, [], {}, {}),
         int8=None,
-        float16=None,
     )
 
 
 def words(folder: Path) -> CardWords:
-    """Short ones, but for SCAN's."""
-    scan = ScanExport.__new__(ScanExport)  # its words need no network
+    """Short ones, but for those of the cell classes."""
+    cells = CellsExport.__new__(CellsExport)  # its words need no network
     return CardWords(
         3.2e-7,
         [
             MemberCard("baseline", "a net", "with medians", training=("Its class weight is 2.",)),
-            replace(scan.card(folder), described="bayes"),
+            replace(cells.card(folder), described="bayes"),
             MemberCard("moe", "some experts", "its image expert", caveats=("Its gate relies on pictures.",)),
             MemberCard("imagenet", "photographs", "alone", details=("Its weights are published.",)),
         ],
         ["Rounding moves it by 4.1e-05."],
-        lambda facts: scan.nested_is_current(folder, facts),
+        partial(_nested_is_current, folder),
     )
 
 
@@ -117,8 +121,11 @@ def row(model: str, group: str, figure: str, value: float) -> dict[str, object]:
 
 def nested_figures() -> dict[str, object]:
     """A small RUN/nested/figures.json; all numbers differ."""
-    models = ("clinical logistic", "ensemble", "ImageNet mean", *SHIPPED_MEMBERS)
+    lacking = tuple(f"ensemble without {name}" for name in MEMBERS)
+    models = ("clinical logistic", "ensemble", "ImageNet mean", *SHIPPED_MEMBERS, *lacking)
     difference = {"model": "ImageNet mean", "against": "clinical logistic", "repeats": 5, "group": "all"}
+    without = {"model": "ensemble", "repeats": 5, "group": "all"}
+    grey = {**without, "group": "grey zone: count <= 7.68"}
     point = {"operating_point": "sensitivity-95", "label": "malignant", "decision": "refer"}
     return {
         "facts": {
@@ -129,29 +136,52 @@ def nested_figures() -> dict[str, object]:
             "models": "14 single ones",
             "recipe": "small, seed 4, 130 patients",
             "code": "2 versions, predictions of earlier ones may be among the figures: abc, def",
-            "classes_sha256": "",
+            **{f"{name}_sha256": hashlib.sha256(name.encode()).hexdigest() for name in MEMBERS},
         },
         "performance": [
             row(model, group, figure, 0.5 + 0.1 * n + 0.01 * g + 0.001 * f)
             for n, model in enumerate(models)
             for g, group in enumerate(("all", "grey zone: count <= 7.68", "women"))
-            for f, figure in enumerate(("balanced_accuracy", "auc", "avoided_per_100_when_keeping_95"))
+            for f, figure in enumerate(("balanced_accuracy", "auc", "avoided_per_100_when_keeping_95", "brier_score"))
         ],
         "differences": [
             {**difference, "figure": "auc", "value": 0.017, "low": 0.002, "high": 0.036},
             {**difference, "figure": "brier_score", "value": 0.333, "low": 0.3, "high": 0.4},
+            {**without, "against": "ensemble without moe", "figure": "auc", "value": 0.0, "low": 0.0, "high": 0.0},
+            {**grey, "against": "ensemble without imagenet", "figure": "auc", "value": 0.19, "low": 0.11, "high": 0.27},
+            {
+                **grey,
+                "against": "ensemble without scan",
+                "figure": "brier_score",
+                "value": 0.44,
+                "low": 0.4,
+                "high": 0.5,
+            },
         ],
         "operating_points": [
             {"model": "ensemble", **point, "value": 0.123, "low": 0.1, "high": 0.2},
             {"model": "moe + ImageNet", **point, "value": 0.456, "low": 0.4, "high": 0.5},
         ],
+        "chosen": [
+            {"model": "scan", "repeat": 0, "outer": 0, "threshold": 0.5},
+            {"model": "ensemble without moe", "weights": {"baseline": 0.9, "scan": 0.05, "imagenet": 0.05}},
+            {"model": "ensemble", "weights": {"baseline": 0.1, "scan": 0.0, "moe": 0.3, "imagenet": 0.6}},
+            {"model": "ensemble", "weights": {"baseline": 0.4, "scan": 0.0, "moe": 0.0, "imagenet": 0.6}},
+            {"model": "ensemble", "weights": {"baseline": 0.1, "scan": 0.3, "moe": 0.0, "imagenet": 0.6}},
+        ],
     }
+
+
+def write_nested(folder: Path, found: dict[str, object]) -> None:
+    """RUN/nested/figures.json."""
+    (folder / "nested").mkdir()
+    (folder / "nested/figures.json").write_text(json.dumps(found))
 
 
 def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
     for name, content in (
         ("ensemble/metrics.json", figures),
-        ("scan/neighbours.json", {"own_patient_share": 0.083, "own_patient_share_by_chance": 0.021}),
+        ("cells/neighbours.json", {"own_patient_share": 0.083, "own_patient_share_by_chance": 0.021}),
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))
@@ -160,21 +190,18 @@ def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
     return write_card(folder, of, encode(of), words(folder), about)
 
 
-def test_the_card_says_what_other_precisions_change(tmp_path: Path) -> None:
+def test_the_card_says_what_int8_changes(tmp_path: Path) -> None:
     int8 = Reduced({}, {}, patients=25, largest_change=0.00345, changed_decisions=0)
-    float16 = Reduced({}, {}, patients=26, largest_change=0.00123, changed_decisions=0)
-    both = msgspec.structs.replace(manifest(), int8=int8, float16=float16)
-    text = " ".join(card(tmp_path, good_figures(), both).split())
-    of_int8, _, of_float16 = text.partition(
-        "On a GPU the networks of baseline, moe, imagenet that see pictures compute in float16"
-    )
-    assert "Of 25 patients scored both ways, 0 got a different decision" in of_int8
-    assert "no probability changed by more than 0.0034." in of_int8
-    assert "Of 26 patients scored both ways, 0 got a different decision" in of_float16
-    assert "no probability changed by more than 0.0012." in of_float16
+    with_int8 = msgspec.structs.replace(manifest(), int8=int8)
+    text = " ".join(card(tmp_path, good_figures(), with_int8).split())
+    assert "- On a CPU the networks of scan, moe, imagenet that see pictures compute in int8;" in text
+    assert "Of 25 patients scored both ways, 0 got a different decision at any operating point;" in text
+    assert "no probability changed by more than 0.0034." in text
+    assert "- All results below are for float32." in text
+    assert "All graphs compute in float32" not in text
     alone = " ".join(card(tmp_path, good_figures(), manifest()).split())
     assert "- All graphs compute in float32." in alone
-    assert "float16" not in alone
+    assert "int8" not in alone
 
 
 def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> None:
@@ -192,8 +219,9 @@ def test_the_card_names_its_bundle_and_where_it_comes_from(tmp_path: Path) -> No
         "Four members: a net; bayes; some experts; and photographs. The result is",
         "All graphs compute in float32.",
         "64 patients, 24 of them malignant; above it 66 of 66 are malignant",
-        "8.3% of a cell's nearest neighbours",
+        "8.3% of a cell's nearest neighbours among the backbone's features come from its own patient",
         "by chance 2.1% would",
+        "none from another hospital. Cell classes are inductive: learnt without the pictures of the patients they are",
         "It is not a medical device",
         "could not be used. No missing value was imputed. Its class weight is 2.",
         "- Its weights are published.",
@@ -224,52 +252,55 @@ def test_weights_gate_and_operating_points_stand_in_it(tmp_path: Path) -> None:
 
 def test_all_claims_hold_for_good_figures(tmp_path: Path) -> None:
     text = card(tmp_path, good_figures(), manifest())
-    assert text.count("- holds: ") == len(claims(good_figures(), manifest())) == 7
+    assert text.count("- holds: ") == len(claims(good_figures(), manifest())) == 6
     assert "FAILS" not in text
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "weights", "failing"),
+    ("name", "change", "failing"),
     [
         (
             "moe, pictures only",
             {"auc_low": 0.5},
-            (0.2, 0.3, 0.4, 0.1),
             ["moe, pictures only: AUC 0.906 [0.500, 0.946] is above chance"],
         ),
         (
             "baseline, pictures only",
             {"auc_low": 0.4},
-            (0.2, 0.3, 0.4, 0.1),
             ["baseline, pictures only: AUC 0.904 [0.400, 0.944] is above chance"],
         ),
         (
             "scan, pictures only",
             {"auc_low": 0.4},
-            (0.2, 0.3, 0.4, 0.1),
             ["scan, pictures only: AUC 0.905 [0.400, 0.945] is above chance"],
         ),
         (
             "imagenet, pictures only",
             {"auc_low": 0.4},
-            (0.2, 0.3, 0.4, 0.1),
             ["imagenet, pictures only: AUC 0.907 [0.400, 0.947] is above chance"],
         ),
-        ("moe gate", {"quantile_95": 0.24}, (0.2, 0.3, 0.4, 0.1), ["the moe gate is not constant"]),
-        ("ensemble", {}, (0.4, 0.0, 0.5, 0.1), ["every member has weight"]),
-        ("clinical GaussianNB", {"auc": 0.96}, (0.2, 0.3, 0.4, 0.1), ["0.960 on the same folds"]),
-        ("influence", {"moe": 0.049}, (0.2, 0.3, 0.4, 0.1), ["every member has weight and moves the ensemble"]),
-        ("ensemble", {"auc": 0.907}, (0.2, 0.3, 0.4, 0.1), ["the ensemble's AUC 0.907"]),
+        ("moe gate", {"quantile_95": 0.24}, ["the moe gate is not constant"]),
+        ("clinical GaussianNB", {"auc": 0.96}, ["0.960 on the same folds"]),
+        ("ensemble", {"auc": 0.907}, ["the ensemble's AUC 0.907"]),
     ],
 )
 def test_a_claim_that_fails_is_said_to_fail(
-    tmp_path: Path, name: str, change: dict[str, float], weights: tuple[float, ...], failing: list[str]
+    tmp_path: Path, name: str, change: dict[str, float], failing: list[str]
 ) -> None:
     figures = good_figures()
     figures[name] |= change
-    failed = [line for line in card(tmp_path, figures, manifest(weights)).splitlines() if "**FAILS**" in line]
+    failed = [line for line in card(tmp_path, figures, manifest()).splitlines() if "**FAILS**" in line]
     assert len(failed) == len(failing)
     assert all(claim in line for claim, line in zip(failing, failed, strict=True))
+
+
+def test_a_member_may_have_no_weight(tmp_path: Path) -> None:
+    """It is no failure: the folds chose the weights."""
+    figures = good_figures()
+    figures["influence"]["scan"] = 0.0
+    text = card(tmp_path, figures, manifest((0.4, 0.0, 0.5, 0.1)))
+    assert "FAILS" not in text
+    assert "| scan | 0.000 | 1.250 | -0.500 | 0.000 |" in text.splitlines()
 
 
 def test_a_grey_zone_without_auc_is_said_to_have_none(tmp_path: Path) -> None:
@@ -281,50 +312,73 @@ def test_a_grey_zone_without_auc_is_said_to_have_none(tmp_path: Path) -> None:
 
 
 def test_nested_figures_stand_in_it_where_the_protocol_has_run(tmp_path: Path) -> None:
-    (tmp_path / "nested").mkdir()
-    (tmp_path / "nested/figures.json").write_text(json.dumps(nested_figures()))
+    write_nested(tmp_path, nested_figures())
     text = card(tmp_path, good_figures(), manifest())
     lines = text.splitlines()
+    part, weights, points = section_of_weights(text)
     found = [
-        line for line in lines if line.startswith("| ensemble (1x) | 0.600 [0.550, 0.640] | 0.601 [0.551, 0.641] |")
+        line for line in part if line.startswith("| ensemble (1x) | 0.600 [0.550, 0.640] | 0.601 [0.551, 0.641] |")
     ]
-    grey = [
-        line for line in lines if line.startswith("| ensemble (1x) | 0.610 [0.560, 0.650] | 0.611 [0.561, 0.651] |")
-    ]
+    grey = [line for line in part if line.startswith("| ensemble (1x) | 0.610 [0.560, 0.650] | 0.611 [0.561, 0.651] |")]
     assert len(found) == len(grey) == 1
-    avoided = [line for line in lines if line.startswith("| ensemble (1x) | ") and "0.602 [0.552, 0.642]" in line]
+    avoided = [line for line in part if line.startswith("| ensemble (1x) | ") and "0.602 [0.552, 0.642]" in line]
     assert len(avoided) == 1
     for model in SHIPPED_MEMBERS:
-        assert len([line for line in lines if line.startswith(f"| {model} (1x) | ")]) == 3
+        assert len([line for line in part if line.startswith(f"| {model} (1x) | ")]) == 3
+        assert not [line for line in weights if line.startswith(f"| {model} (1x) | ")]
     joined = " ".join(text.split())
     assert "Recipe small, seed 4, 130 patients. Code 2 versions, predictions of earlier ones may be among" in joined
     (women, _) = [line for line in lines if line.startswith("| women: 64, 24 malignant | ")]
     assert women.startswith("| women: 64, 24 malignant | 0.521 [0.471, 0.561] | 0.621 [0.571, 0.661] | ")
-    assert "| ImageNet mean | clinical logistic | 5 | all | 0.017 [0.002, 0.036] |" in lines
+    assert "| ImageNet mean | clinical logistic | 5 | all | 0.017 [0.002, 0.036] |" in part
     assert "0.333" not in text  # only differences in AUC are shown
-    assert "| sensitivity-95 | malignant | refer | 0.123 [0.100, 0.200] |" in lines
+    assert "| sensitivity-95 | malignant | refer | 0.123 [0.100, 0.200] |" in points
     assert "0.456" not in text  # only operating points of the shipped ensemble are shown
     assert not any(line.startswith("| ImageNet mean (") for line in lines)
-    assert "In the nested evaluation, models that use SCAN or SimCLR are inductive: SCAN on each fold's own" in joined
     assert "Not available for this bundle" not in text
 
 
-def test_inductive_figures_stand_beside_the_others(tmp_path: Path) -> None:
-    assert "inductive" not in card(tmp_path, good_figures(), manifest()).lower()
-    (tmp_path / "nested_inductive").mkdir()
-    found = nested_figures()
-    difference = {"model": "ensemble", "against": "clinical logistic", "repeats": 1, "group": "all", "figure": "auc"}
-    found["differences"] = [*found["differences"], {**difference, "value": 0.031, "low": 0.004, "high": 0.062}]  # type: ignore[misc]
-    (tmp_path / "nested_inductive/figures.json").write_text(json.dumps(found))
-    text = card(tmp_path, good_figures(), manifest())
-    part = text.split("### Nested evaluation, inductive")[1].split("\n### ")[0]
-    assert "inductive: SCAN on each fold's own pictures" in " ".join(part.split())
-    assert "| ensemble (1x) | 0.600 [0.550, 0.640] | 0.601 [0.551, 0.641] |" in part
-    assert "| ensemble (1x) | 0.610 [0.560, 0.650] | 0.611 [0.561, 0.651] |" in part
-    assert "| ensemble | clinical logistic | 1 | all | 0.031 [0.004, 0.062] |" in part
-    assert len([line for line in part.splitlines() if line.startswith("| scan (1x)")]) == 2
-    assert "| moe (1x)" not in part  # its results do not depend on SCAN
-    assert "| ImageNet mean" not in part
+def section_of_weights(text: str) -> tuple[list[str], list[str], list[str]]:
+    """The lines of the nested evaluation: before the weights, on the weights, and after."""
+    whole = text.split("### Nested evaluation\n")[1].split("\n### ")[0]
+    before, _, rest = whole.partition("Weights of the ensemble, ")
+    weights, _, after = rest.partition("Operating points:\n")
+    return before.splitlines(), weights.splitlines(), after.splitlines()
+
+
+def test_weights_over_the_folds_stand_in_it(tmp_path: Path) -> None:
+    write_nested(tmp_path, nested_figures())
+    text = " ".join(card(tmp_path, good_figures(), manifest()).split())
+    assert (
+        "Weights of the ensemble, mean [smallest to largest] over the outer folds: baseline 0.20 [0.10 to 0.40], "
+        "scan 0.10 [0.00 to 0.30], moe 0.10 [0.00 to 0.30], imagenet 0.60 [0.60 to 0.60]." in text
+    )
+
+
+def test_the_ensemble_stands_in_it_with_and_without_each_member(tmp_path: Path) -> None:
+    write_nested(tmp_path, nested_figures())
+    before, weights, _ = section_of_weights(card(tmp_path, good_figures(), manifest()))
+    everybody = weights.index("With and without each member, all:")
+    grey = weights.index("With and without each member, grey zone: count <= 7.68:")
+    lost = weights.index("Difference in AUC from the ensemble without a member, paired:")
+    assert everybody < grey < lost
+    for place, group in ((everybody, 0.0), (grey, 0.01)):
+        expected = ["| model | balanced_accuracy | auc | brier_score |", "|---|---|---|---|"]
+        for number, model in ((1, "ensemble"), *((9 + n, f"ensemble without {one}") for n, one in enumerate(MEMBERS))):
+            values = [0.5 + 0.1 * number + group + 0.001 * figure for figure in (0, 1, 3)]
+            cells = [f"{value:.3f} [{value - 0.05:.3f}, {value + 0.04:.3f}]" for value in values]
+            expected.append(f"| {model} (1x) | {' | '.join(cells)} |")
+        assert weights[place + 2 : place + 2 + len(expected)] == expected
+        assert weights[place + 2 + len(expected)] == ""
+    assert weights[lost + 2 :] == [
+        "| model | against | repeats | group | value |",
+        "|---|---|---|---|---|",
+        "| ensemble | ensemble without moe | 5 | all | 0.000 [0.000, 0.000] |",
+        "| ensemble | ensemble without imagenet | 5 | grey zone: count <= 7.68 | 0.190 [0.110, 0.270] |",
+        "",
+    ]
+    # The table above these is of differences from sex, count and age alone.
+    assert not [line for line in before if line.startswith("| ensemble | ensemble without")]
 
 
 def test_without_nested_figures_it_says_so(tmp_path: Path) -> None:
@@ -345,23 +399,48 @@ def test_headings_are_model_cards_own_and_say_what_they_answer(tmp_path: Path) -
     assert "*TRIPOD+AI: predictors. STARD: index test. CLAIM: data.*" in parts[3]
 
 
-@pytest.mark.parametrize(
-    ("evaluated", "shown"),
-    [(b"as they are", True), (b"before SCAN was trained again", False), (None, False)],
-)
-def test_nested_figures_of_other_cell_classes_are_left_out(
-    tmp_path: Path, evaluated: bytes | None, shown: bool
-) -> None:
-    found = nested_figures()
-    digest = "" if evaluated is None else hashlib.sha256(evaluated).hexdigest()
-    found["facts"] = {**found["facts"], "classes_sha256": digest}  # type: ignore[dict-item]
-    (tmp_path / "nested").mkdir()
-    (tmp_path / "nested/figures.json").write_text(json.dumps(found))
-    (tmp_path / "scan").mkdir()
-    (tmp_path / "scan/classes.csv").write_bytes(b"as they are")
-    text = card(tmp_path, good_figures(), manifest())
+def nested_is_shown(folder: Path) -> bool:
+    """Whether the card of a run folder has the nested evaluation."""
+    text = card(folder, good_figures(), manifest())
+    shown = "| ensemble (1x)" in text
+    assert ("Weights of the ensemble, mean" in text) == shown
     assert ("Not available for this bundle" in text) != shown
-    assert ("| ensemble (1x)" in text) == shown
+    return shown
+
+
+def write_numbers(folder: Path, name: str, content: bytes) -> None:
+    """What a member was fitted with."""
+    (folder / FOLDERS[name]).mkdir(exist_ok=True)
+    (folder / FOLDERS[name] / "numbers.json").write_bytes(content)
+
+
+def test_nested_figures_of_these_members_are_shown(tmp_path: Path) -> None:
+    """By the numbers in the run folder; a member without any has them in the recipe alone."""
+    write_nested(tmp_path, nested_figures())
+    for name in ("scan", "moe", "imagenet"):
+        write_numbers(tmp_path, name, name.encode())
+    assert nested_is_shown(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scan", "moe", "imagenet"])
+def test_nested_figures_of_other_numbers_are_left_out(tmp_path: Path, name: str) -> None:
+    write_nested(tmp_path, nested_figures())
+    for one in ("scan", "moe", "imagenet"):
+        write_numbers(tmp_path, one, b"trained again" if one == name else one.encode())
+    assert not nested_is_shown(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scan", "moe", "imagenet"])
+def test_nested_figures_that_do_not_tell_their_numbers_are_left_out(tmp_path: Path, name: str) -> None:
+    """As those of earlier versions."""
+    found = nested_figures()
+    facts = found["facts"]
+    assert isinstance(facts, dict)
+    del facts[f"{name}_sha256"]
+    write_nested(tmp_path, found)
+    for one in ("scan", "moe", "imagenet"):
+        write_numbers(tmp_path, one, one.encode())
+    assert not nested_is_shown(tmp_path)
 
 
 def test_what_was_left_out_and_what_nobody_said_is_told(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A fifth member, added by one class a package and one line in each registry, goes all the way to the CSV files."""
+"""A fifth member, added by one class a package and one line in each registry, goes all the way to the CSV files.
+
+And members that were fitted on another backbone go nowhere.
+"""
 
 import csv
 import json
@@ -14,10 +17,12 @@ from torch import Tensor
 
 from export.graphs import GraphPlan
 from export.members import registry as export_registry
+from export.members.backbone import fitted_with
 from export.members.member import Inputs, MemberCard, MemberExport
 from export.pipeline import export_bundle
 from infer.bundle.load import load_bundle
 from infer.column import Column
+from infer.errors import UsageError
 from infer.members import registry as infer_registry
 from infer.members.member import Floats, GraphForm, Mean, Member, Opinion, RunGraph
 from infer.options import Options
@@ -25,9 +30,10 @@ from infer.run import run
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from tests.train_fixtures import TrainedRun
 from train.data.bags import Bags, load_crops
-from train.ensemble.fit import train_ensemble
+from train.ensemble.fit import input_digests, train_ensemble
 from train.members import registry as train_registry
 from train.members.candidate import Candidate
+from train.members.embedding import weights_digest
 from train.members.training import MemberJob, MemberTraining, NestedJob
 
 
@@ -79,7 +85,16 @@ def candidate(job: NestedJob) -> Candidate:
     return Candidate("blueness", {}, lambda training, asked, path: of_bags(job.bags)[asked])
 
 
-TRAINING = MemberTraining("blueness", "blueness", "blueness", "", train_blueness, lambda run: [], candidate)
+TRAINING = MemberTraining(
+    "blueness",
+    "blueness",
+    "blueness",
+    "",
+    train_blueness,
+    lambda run: [],
+    candidate,
+    numbers=lambda recipe, seed: {},
+)
 
 
 class BluenessExport(MemberExport):
@@ -93,7 +108,7 @@ class BluenessExport(MemberExport):
     def plans(self) -> list[GraphPlan]:
         return []
 
-    def inputs(self, images: Tensor, clinical: Tensor) -> dict[str, Inputs]:
+    def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
         return {}
 
     def section(self) -> dict[str, Any]:
@@ -153,3 +168,41 @@ def test_a_fifth_member_reaches_bundle_card_csv_files_and_run_json(trained_run: 
         assert float(row["probability_malignant"]) == pytest.approx(mixed, abs=2e-6)
     record = json.loads((out / "run.json").read_text())
     assert record["bundle"]["weights"]["blueness"] == weight
+
+
+WITH = {"weights_sha256": weights_digest(), "magnification": {"crop": 112, "size": 224}}
+
+
+def test_what_was_fitted_on_this_backbone_tells_its_numbers(tmp_path: Path) -> None:
+    mine = {**WITH, "seed": 3}
+    (tmp_path / "numbers.json").write_text(json.dumps(mine))
+    assert fitted_with(tmp_path) == mine
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"weights_sha256": "0" * 64},
+        {"magnification": {"crop": 112, "size": 112}},
+        {"magnification": {"crop": 80, "size": 224}},
+    ],
+)
+def test_what_was_fitted_on_another_backbone_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    (tmp_path / "numbers.json").write_text(json.dumps({**WITH, **other}))
+    with pytest.raises(UsageError, match=r": was fitted on another backbone\. Run `python -m train all` again"):
+        fitted_with(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["cells", "moe", "imagenet"])
+def test_no_member_fitted_on_another_backbone_is_exported(
+    trained_run: TrainedRun, tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_ = tmp_path / "run"
+    shutil.copytree(trained_run.run, run_)
+    path = run_ / folder / "numbers.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "weights_sha256": "0" * 64}))
+    (run_ / "ensemble/inputs.json").write_text(json.dumps(input_digests(run_)))
+    monkeypatch.setattr("export.pipeline.export_graph", lambda plan: pytest.fail("it began to export"))
+    with pytest.raises(UsageError, match=rf"run/{folder}: was fitted on another backbone"):
+        export_bundle(run_, tmp_path / "bundle", replace=False)
+    assert not (tmp_path / "bundle").exists()

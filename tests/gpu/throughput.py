@@ -24,11 +24,9 @@ def throughput(check: Check) -> None:
     """Note all speeds. There is no right or wrong."""
     bundle = check.load()
     ways: list[tuple[str, str, Precision]] = [
-        ("gpu float32", check.device, "float32"),
+        ("gpu", check.device, FASTEST[CUDA]),
         ("cpu", "cpu", FASTEST[CPU]),
     ]
-    if bundle.manifest.reduced(FASTEST[CUDA]):
-        ways.insert(0, ("gpu float16", check.device, FASTEST[CUDA]))
     alone: dict[str, dict[int, float | str]] = {}
     for way, device, precision in ways:
         alone[way] = {}

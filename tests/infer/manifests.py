@@ -10,6 +10,7 @@ from infer.bundle.manifest import (
     Calibration,
     Drift,
     Ensemble,
+    Magnification,
     Manifest,
     OperatingPoint,
     Provenance,
@@ -43,13 +44,14 @@ def make_manifest() -> Manifest:
         graphs={name: f"{number:064x}" for number, name in enumerate(GRAPHS)},
         opset=20,
         crop_size=112,
+        magnification=Magnification(network_size=224, pixel_size=0.1),
         members={
             "baseline": {},
             "scan": {
                 "class_fusion": [min(number, CLASSES - 1) for number in range(20)],
                 "naive_bayes": msgspec.to_builtins(make_naive_bayes()),
             },
-            "moe": {"mixtures": 3},
+            "moe": {},
             "imagenet": {},
         },
         ensemble=Ensemble(
@@ -67,7 +69,6 @@ def make_manifest() -> Manifest:
             tolerance={"CPUExecutionProvider": 1e-4},
         ),
         int8=None,
-        float16=None,
     )
 
 

@@ -77,7 +77,7 @@ def test_too_little_memory_makes_batches_smaller_and_changes_no_score(
     for name, output in (
         ("baseline", "probability"),
         ("scan", "probabilities"),
-        ("moe", "maps"),
+        ("moe", "features"),
         ("imagenet", "contribution"),
     ):
         assert np.array_equal(found[name][output], whole[name][output])
@@ -94,7 +94,7 @@ def test_too_little_memory_for_the_smallest_batch_is_6_or_a_move(
         Engine(tiny, PINNED, 40, 1).score_pictures(*crops)
     assert caught.value.exit_code == 6
     engine = Engine(tiny, PRETENDED, 40, 1)
-    assert np.array_equal(engine.score_pictures(*crops)["moe"]["maps"], whole["moe"]["maps"])
+    assert np.array_equal(engine.score_pictures(*crops)["moe"]["features"], whole["moe"]["features"])
     assert [text.partition(":")[0] for text in engine.downgrades] == [
         "batches of 16 instead of 40",
         "batches of 8 instead of 40",
@@ -121,7 +121,7 @@ def test_two_threads_that_find_out_together_move_once(
     with ThreadPoolExecutor(2) as pool:
         found = [future.result() for future in [pool.submit(engine.score_pictures, *crops) for _ in range(2)]]
     assert failed == [2]
-    assert all(np.array_equal(one["moe"]["maps"], whole["moe"]["maps"]) for one in found)
+    assert all(np.array_equal(one["moe"]["features"], whole["moe"]["features"]) for one in found)
     assert engine.downgrades == ["moved from CPUExecutionProvider to CPUExecutionProvider: gone"]
 
 
@@ -243,10 +243,10 @@ def test_what_onnxruntime_says_of_memory_is_understood(tiny: Bundle, text: str) 
 def test_pictures_are_shared_among_graphs(bundle: Bundle, crops: tuple[Any, Any]) -> None:
     """An OrtValue instead of an array gives the same result; if a GPU cannot create one, it has failed."""
     images = crops[0][:8]
-    graph = Graph("scan.onnx", bundle.graphs["scan.onnx"], PINNED, 1)
+    graph = Graph("backbone.onnx", bundle.graphs["backbone.onnx"], PINNED, 1)
     assert shared(PINNED, images) is images
     value = onnxruntime.OrtValue.ortvalue_from_numpy(images)
-    assert np.array_equal(graph.run(images=value)["probabilities"], graph.run(images=images)["probabilities"])
+    assert np.array_equal(graph.run(images=value)["features"], graph.run(images=images)["features"])
     with pytest.raises(DeviceError, match="the pictures: failed on CUDAExecutionProvider"):
         shared(Device(CUDA, "not here"), images)
 
@@ -271,10 +271,10 @@ def test_nodes_that_take_time_must_be_on_the_device() -> None:
 
 
 def test_every_node_of_a_real_graph_is_seen(bundle: Bundle) -> None:
-    graph = Graph("moe_encoder.onnx", bundle.graphs["moe_encoder.onnx"], PINNED, 1)
-    assert graph.nodes[CPU] > 36  # two convolutions per block, six blocks, three encoders
-    with pytest.raises(DeviceError, match="36 Conv on CPUExecutionProvider"):
-        check_nodes("moe_encoder.onnx", infer.engine.sessions._placed(graph._session), CUDA)
+    graph = Graph("backbone.onnx", bundle.graphs["backbone.onnx"], PINNED, 1)
+    assert graph.nodes[CPU] > 49  # convolutions of EfficientNet-Lite0
+    with pytest.raises(DeviceError, match="49 Conv on CPUExecutionProvider"):
+        check_nodes("backbone.onnx", infer.engine.sessions._placed(graph._session), CUDA)
 
 
 def test_a_run_whose_device_gives_up_finishes_on_the_processor_and_says_so(

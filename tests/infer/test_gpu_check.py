@@ -36,7 +36,7 @@ def test_without_a_gpu_it_ends_with_6_and_says_so(tmp_path: Path) -> None:
     assert (facts["ok"], facts["exit_code"]) == (False, 6)
     assert facts["reason"].startswith("--device cuda: ")
     assert facts["reason"][:80] in printed
-    assert facts["found"]["bundle"]["precisions"] == ["float32", "int8", "float16"]
+    assert facts["found"]["bundle"]["precisions"] == ["float32", "int8"]
 
 
 def test_a_damaged_bundle_ends_it_with_5(tmp_path: Path) -> None:

@@ -81,8 +81,12 @@ def of_some(*kept: str) -> dict[str, Any]:
         del manifest["members"][name], ensemble["calibration"][name], ensemble["weights"][name]
         manifest["graphs"] = {file: digest for file, digest in manifest["graphs"].items() if not file.startswith(name)}
         test["expected"] = {output: of for output, of in test["expected"].items() if not output.startswith(name)}
+    if not {"scan", "moe", "imagenet"} & set(kept):
+        del manifest["graphs"]["backbone.onnx"]
     total = sum(ensemble["weights"].values())
-    ensemble["weights"] = {name: weight / total for name, weight in ensemble["weights"].items()}
+    weights = ensemble["weights"]
+    # A member that has no weight in the bundle that ships has all of it when it is alone.
+    ensemble["weights"] = {name: weight / total if total else 1 / len(kept) for name, weight in weights.items()}
     return manifest
 
 

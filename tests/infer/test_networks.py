@@ -4,6 +4,7 @@ import itertools
 import math
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,6 +16,7 @@ from infer.engine.networks import Networks, Seen
 from infer.engine.self_test import self_test, self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device, Graph
 from infer.errors import BundleError, DeviceError
+from infer.members.member import GraphForm
 from tests.infer.runs import sums_of
 from tests.synthetic import draw_cell
 
@@ -24,7 +26,7 @@ OUTPUTS = (
     "baseline",
     "scan",
     "moe",
-    "moe_maps",
+    "moe_features",
     "moe_image",
     "moe_clinical",
     "moe_gate",
@@ -49,7 +51,7 @@ def assert_same(found: Seen, expected: Seen, place: int) -> None:
     assert {name: list(outputs) for name, outputs in expected.items()} == {
         "baseline": ["probability"],
         "scan": ["probabilities", "cell_class", "confidence"],
-        "moe": ["maps"],
+        "moe": ["features"],
         "imagenet": ["contribution"],
     }
     for name, outputs in expected.items():
@@ -62,7 +64,7 @@ def test_shapes_and_ranges(networks: Networks, crops: Crops) -> None:
     baseline, classes = seen["baseline"]["probability"], seen["scan"]["probabilities"]
     assert baseline.shape == (3,)
     assert classes.shape == (3, 20)
-    assert seen["moe"]["maps"].shape == (3, 3 * 256, 3, 3)  # three mixtures
+    assert seen["moe"]["features"].shape == (3, 1280)
     assert seen["imagenet"]["contribution"].shape == (3,)
     assert ((baseline >= 0) & (baseline <= 1)).all()
     np.testing.assert_allclose(classes.sum(axis=1), 1, atol=1e-5)
@@ -92,7 +94,7 @@ def test_a_picture_has_the_same_scores_to_the_last_bit_whatever_stands_beside_it
 def test_different_pictures_and_patients_have_different_scores(networks: Networks, crops: Crops) -> None:
     """Otherwise the test above would pass for networks that ignore their input."""
     seen = networks.score_pictures(crops, clinical_of(BATCH))
-    assert len(np.unique(seen["moe"]["maps"].reshape(BATCH, -1), axis=0)) == BATCH
+    assert len(np.unique(seen["moe"]["features"].reshape(BATCH, -1), axis=0)) == BATCH
     assert len(np.unique(seen["imagenet"]["contribution"])) == BATCH
     same_picture = np.repeat(crops[:1], 2, axis=0)
     patients = np.array([[1, 5.5, 60], [0, 200, 90]], np.float32)
@@ -158,7 +160,7 @@ def test_the_self_test_compares_every_output(networks: Networks, bundle: Bundle)
     outputs = self_test_outputs(networks, images, np.array(test.clinical, np.float32))
     assert set(outputs) == set(test.expected)
     assert {name: len(values) for name, values in outputs.items()} == {
-        name: test.images * {"scan": 20, "moe_maps": 3}.get(name, 1) for name in outputs
+        name: test.images * {"scan": 20}.get(name, 1) for name in outputs
     }
 
 
@@ -199,9 +201,9 @@ def test_a_graph_in_anothers_place_is_refused(bundle: Bundle) -> None:
 
 
 def test_a_graph_that_takes_the_same_and_gives_something_else_is_refused(bundle: Bundle) -> None:
-    graphs = bundle.graphs | {"scan.onnx": bundle.graphs["moe_encoder.onnx"]}
+    graphs = bundle.graphs | {"scan.onnx": bundle.graphs["imagenet_pictures.onnx"]}
     swapped = dataclasses.replace(bundle, graphs=graphs)
-    with pytest.raises(BundleError, match=r"scan\.onnx: has outputs \('maps',\)"):
+    with pytest.raises(BundleError, match=r"scan\.onnx: has outputs \('contribution',\)"):
         Networks(swapped, Device(CPU, "test"), 4, 1)
 
 
@@ -211,12 +213,28 @@ def test_graphs_for_pictures_of_another_size_are_refused(bundle: Bundle) -> None
         Networks(other, Device(CPU, "test"), 4, 1)
 
 
-@pytest.mark.parametrize("mixtures", [1, 2, 4])
-def test_a_head_of_another_number_of_mixtures_is_refused(bundle: Bundle, mixtures: int) -> None:
-    members = bundle.manifest.members | {"moe": {"mixtures": mixtures}}
-    other = dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, members=members))
-    with pytest.raises(BundleError, match=rf"moe_head\.onnx: has inputs .*768.* expects .*{256 * mixtures}"):
-        Networks(other, Device(CPU, "test"), 4, 1)
+def test_members_that_want_different_backbones_are_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of a shared graph is checked for each member that names it."""
+    other = GraphForm({"images": ("tensor(uint8)", (112, 112, 3))}, ("maps",))
+    monkeypatch.setattr("infer.members.imagenet.form", lambda pictures: other)
+    with pytest.raises(BundleError, match=r"backbone\.onnx: has outputs \('features',\), .* expects \('maps',\)"):
+        Networks(bundle, Device(CPU, "test"), 4, 1)
+
+
+def test_a_shared_graph_is_run_once_a_batch(bundle: Bundle, crops: Crops, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, ran = Graph.run, []
+
+    def run(self: Graph, **inputs: Any) -> dict[str, Any]:
+        ran.append(self.name)
+        return works(self, **inputs)
+
+    monkeypatch.setattr(Graph, "run", run)
+    networks = Networks(bundle, Device(CPU, "test"), BATCH, 1)
+    first = networks.score_pictures(crops, clinical_of(BATCH))
+    assert sorted(ran) == ["backbone.onnx", "baseline.onnx", "imagenet_pictures.onnx", "scan.onnx"]
+    second = networks.score_pictures(crops[::-1].copy(), clinical_of(BATCH))  # nothing is kept for the next batch
+    assert ran.count("backbone.onnx") == 2
+    np.testing.assert_array_equal(second["moe"]["features"], first["moe"]["features"][::-1])
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

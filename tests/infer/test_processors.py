@@ -234,9 +234,9 @@ def test_threads_decide_about_decoding_too(
 ) -> None:
     asked: list[int] = []
 
-    def counted(root: Path, size: int, number: int) -> DecodingPool:
+    def counted(root: Path, size: int, number: int, scale: float) -> DecodingPool:
         asked.append(number)
-        return DecodingPool(root, size, number)
+        return DecodingPool(root, size, number, scale)
 
     monkeypatch.setattr("infer.scoring.cohort.DecodingPool", counted)
     assert score(pristine, tmp_path / "out", bundle=TINY, workers=0, threads=threads, dry_run=dry_run).code == 0

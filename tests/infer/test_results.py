@@ -300,7 +300,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert record["bundle"] == {
         "id": bundle.bundle_id,
         "folder": str(REFERENCE),
-        "schema": 6,
+        "schema": 7,
         "weights": bundle.manifest.ensemble.weights,
     }
     nodes = record["device"].pop("nodes")

@@ -273,7 +273,8 @@ def test_another_program_bundle_or_rounding_starts_over(
     def other(folder: Path, asked: Identity, *, fresh: bool) -> Past:
         past = find_past(folder, asked, fresh=fresh)
         assert past.stored is not None
-        header = replace(past.stored.header, identity=replace(past.stored.header.identity, **{name: "other"}))
+        changed: dict[str, Any] = {name: "other"}
+        header = replace(past.stored.header, identity=replace(past.stored.header.identity, **changed))
         return replace(past, stored=replace(past.stored, header=header))
 
     monkeypatch.setattr("infer.run.find_past", other)

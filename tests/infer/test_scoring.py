@@ -75,16 +75,16 @@ def test_one_patient_recomputed_by_hand(plain: Outcome, pristine: Path, bundle: 
     manifest = bundle.manifest
     section = manifest.members["scan"]
     fusion, model = section["class_fusion"], msgspec.convert(section["naive_bayes"], NaiveBayes)
-    baseline, maps, classes, contributions = [], [], [], []
+    baseline, features_of, classes, contributions = [], [], [], []
     for path in sorted((pristine / patient_id).iterdir()):
         seen = networks.score_pictures(read_crop(path, pristine.resolve(), 112)[None], clinical[None])
         baseline.append(float(seen["baseline"]["probability"][0]))
-        maps.append(seen["moe"]["maps"][0])
+        features_of.append(seen["moe"]["features"][0])
         contributions.append(float(seen["imagenet"]["contribution"][0]))
         classes.append(fusion[int(np.argmax(seen["scan"]["probabilities"][0]))])
     values = clinical[None].astype(np.float32)
-    bags = np.mean(maps, axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
-    moe = Graph("moe_head.onnx", bundle.graphs["moe_head.onnx"], device, 1).run(bags=bags, clinical=values)
+    means = np.mean(features_of, axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+    moe = Graph("moe_head.onnx", bundle.graphs["moe_head.onnx"], device, 1).run(features=means, clinical=values)
     contribution = np.array([np.mean(contributions)], np.float32)
     head = Graph("imagenet_head.onnx", bundle.graphs["imagenet_head.onnx"], device, 1)
     imagenet = head.run(contribution=contribution, clinical=values)
@@ -408,7 +408,7 @@ def test_rows_and_pictures_add_up(plain: Outcome) -> None:
 
 @pytest.mark.parametrize(
     ("name", "output"),
-    [("scan", "probabilities"), ("baseline", "probability"), ("moe", "maps"), ("imagenet", "contribution")],
+    [("scan", "probabilities"), ("baseline", "probability"), ("moe", "features"), ("imagenet", "contribution")],
 )
 def test_what_is_no_number_for_a_picture_fails_its_patient(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, output: str

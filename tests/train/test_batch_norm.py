@@ -54,7 +54,7 @@ def test_the_sample_is_of_whole_batches_from_all_of_the_training_patients(number
     # The last patient has too few pictures for a sample of 768, so it is cut to full batches.
     bags = make_bags([0, 1] * 6, [100] * 11 + [1])
     patients = np.arange(1, 12)
-    sample = norm_sample(bags, patients, number, Job("toy", None, 0)).numpy()  # type: ignore[arg-type]
+    sample = norm_sample(bags, patients, number, Job("toy", None, 0)).numpy()
     assert len(sample) == len(set(sample)) == expected
     owner = bags.patient_of_image()[sample]
     if number:
@@ -62,5 +62,5 @@ def test_the_sample_is_of_whole_batches_from_all_of_the_training_patients(number
         counts = np.bincount(owner, minlength=12)[1:11]
         assert counts.max() <= -(-number // 11)
         assert not np.array_equal(owner, np.sort(owner))
-    again = norm_sample(bags, patients, number, Job("toy", None, 0)).numpy()  # type: ignore[arg-type]
+    again = norm_sample(bags, patients, number, Job("toy", None, 0)).numpy()
     assert (again == sample).all()

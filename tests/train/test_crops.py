@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from export.manifest import picture_sizes
+from export.manifest import picture_sizes, pixel_size
 from infer.bundle.manifest import Drift
 from infer.cohort.plausible import Range
 from infer.errors import CohortError, UsageError
@@ -293,6 +293,7 @@ def test_facts_by_value(drawn: Path, tmp_path: Path) -> None:
         "sample_date_format": "",
         "sex_codes": "",
         "picture_size": "",
+        "pixel_size": "",
         "picture_sizes": "120 120 120 120",
         "segmented": "no",
     }
@@ -552,6 +553,18 @@ def test_the_analysers_size_can_be_said_where_pictures_are_cut_out(cohort: Path,
     assert train("crops", cohort, tmp_path / "run", *DATE, "--picture-size", "224", "200").code == 0
     assert picture_sizes(load_crops(tmp_path / "run")) == (Range(224, 224), Range(200, 200))
     assert train("crops", cohort, tmp_path / "run", *DATE).code == 2
+
+
+def test_what_a_pixel_covers_is_only_recorded(cohort: Path, tmp_path: Path) -> None:
+    silent = cached(cohort, tmp_path / "silent")
+    assert pixel_size(silent) is None
+    assert train("crops", cohort, tmp_path / "run", *DATE, "--pixel-size", "0.08").code == 0
+    bags = load_crops(tmp_path / "run")
+    assert pixel_size(bags) == 0.08
+    assert torch.equal(bags.crops, silent.crops)
+    assert train("crops", cohort, tmp_path / "run", *DATE, "--pixel-size", "0.09").code == 2
+    for wrong in ("0", "-0.1", "nan", "inf"):
+        assert train("crops", cohort, tmp_path / "other", *DATE, "--pixel-size", wrong).code == 2
 
 
 def test_a_run_folder_that_does_not_say_leaves_the_size_to_the_bundles_default(cohort: Path, tmp_path: Path) -> None:

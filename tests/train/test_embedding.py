@@ -7,8 +7,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from train.members.embedding import (
+    Convolution,
     EfficientNetLite0,
-    _Convolution,
     load_embedding,
     weights_digest,
     weights_path,
@@ -54,7 +54,7 @@ def test_the_weights_are_the_published_ones(network: EfficientNetLite0) -> None:
 def test_an_odd_pixel_of_padding_goes_to_the_right_and_to_the_bottom(size: int, kernel: int, stride: int) -> None:
     """Compared with TensorFlow's definition of SAME, one output pixel at a time."""
     torch.manual_seed(0)
-    layer = _Convolution(1, 1, kernel, stride=stride, active=False).eval()
+    layer = Convolution(1, 1, kernel, stride=stride, active=False).eval()
     picture = torch.rand(size, size)
     with torch.inference_mode():
         found = layer(picture[None, None])[0, 0] * (1 + 1e-3) ** 0.5  # batch norm's epsilon

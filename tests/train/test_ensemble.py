@@ -19,11 +19,14 @@ from infer.scoring.ensemble import calibrated, decide
 from tests.train.bags import make_bags
 from train.core.calibration import fit_calibration
 from train.data.bags import Bags
+from train.ensemble import fit
 from train.ensemble.fit import (
-    EQUALITY,
     LARGEST_REFERRED,
+    PULLS,
     TRUSTED_ACCURACY,
     best_threshold,
+    choose_pull,
+    combine,
     fit_ensemble,
     fit_operating_points,
     fit_weights,
@@ -82,32 +85,92 @@ def test_a_constant_member_calibrates_to_the_prevalence() -> None:
 def test_weights_are_shares_and_a_useless_member_gets_less() -> None:
     good, labels = simulated(130, 2.5)
     useless = np.random.default_rng(1).permutation(good)
-    weights = fit_weights(np.stack([useless, good, np.full(130, labels.mean())]), labels)
-    assert weights.sum() == pytest.approx(1, abs=1e-9)
-    assert (weights >= 0).all()
-    assert weights[1] > 1.5 * max(weights[0], weights[2])
+    pulled = []
+    for pull in (0.0, 0.2, 100.0):
+        weights = fit_weights(np.stack([useless, good, np.full(130, labels.mean())]), labels, pull)
+        assert weights.sum() == pytest.approx(1, abs=1e-9)
+        assert (weights >= 0).all()
+        pulled.append(weights)
+    assert pulled[0][1] > 0.95
+    assert pulled[1][1] > 1.5 * max(pulled[1][0], pulled[1][2])
+    assert min(pulled[1]) > 0.05
+    np.testing.assert_allclose(pulled[2], 1 / 3, atol=0.01)
 
 
-def test_weights_of_equal_members_are_equal() -> None:
+@pytest.mark.parametrize("pull", PULLS)
+def test_weights_of_equal_members_are_equal(pull: float) -> None:
     good, labels = simulated(130, 2.5)
-    np.testing.assert_allclose(fit_weights(np.stack([good] * 3), labels), 1 / 3, atol=1e-4)
+    np.testing.assert_allclose(fit_weights(np.stack([good] * 3), labels, pull), 1 / 3, atol=1e-4)
 
 
-def test_weights_minimise_the_stated_cost() -> None:
+@pytest.mark.parametrize("pull", PULLS)
+def test_weights_minimise_the_stated_cost(pull: float) -> None:
     members = np.stack([simulated(200, strength, seed=0)[0] for strength in (2.0, 1.0, 0.1)])
     labels = simulated(200, 2.0, seed=0)[1]
-    weights = fit_weights(members, labels)
+    weights = fit_weights(members, labels, pull)
 
     def cost(w: Floats) -> float:
         mixed = w @ members
         return float(
-            -np.mean(np.where(labels == 1, np.log(mixed), np.log(1 - mixed))) + EQUALITY * np.sum((w - 1 / 3) ** 2)
+            -np.mean(np.where(labels == 1, np.log(mixed), np.log(1 - mixed))) + pull * np.sum((w - 1 / 3) ** 2)
         )
 
     steps = [np.array(step) for step in itertools.permutations([0.02, -0.02, 0.0])]
     others = [weights + step for step in steps if (weights + step >= 0).all()]
     assert others
     assert all(cost(weights) < cost(other) for other in others)
+
+
+def test_a_useless_member_can_lose_all_weight_where_the_folds_say_so() -> None:
+    """A member that guesses beside one that tells; the folds choose no pull, and its weight is then 0."""
+    good, labels = simulated(300, 3.0)
+    members, folds = np.stack([np.random.default_rng(1).permutation(good), good]), np.arange(300) % 5
+    pull, loss = choose_pull(members, labels, folds, ("useless", "good"))
+    assert pull == 0
+    assert fit_ensemble(members, labels, ("useless", "good"), pull).weights["useless"] < 1e-6
+    held = choose_pull(members, labels, folds, ("useless", "good"), (0.2,))
+    assert held[0] == 0.2
+    assert held[1] > loss + 0.005  # equal shares cost it something
+    assert fit_ensemble(members, labels, ("useless", "good"), 0.2).weights["useless"] > 0.1
+
+
+def test_members_that_are_equally_good_are_pulled_together() -> None:
+    """Few patients and three members that tell alike: a pull towards equal weights loses less on patients left out."""
+    rng = np.random.default_rng(1)
+    truth = rng.normal(0, 1.5, 40)
+    labels = (rng.random(40) < expit(truth)).astype(np.int64)
+    members = expit(truth + rng.normal(0, 1.5, (3, 40)))
+    assert choose_pull(members, labels, np.arange(40) % 5, ("a", "b", "c"))[0] == max(PULLS)
+
+
+@pytest.mark.parametrize("pulls", [PULLS, PULLS[::-1], (0.2, 0.05)])
+def test_of_equally_good_pulls_the_smallest_is_taken(pulls: tuple[float, ...]) -> None:
+    """One member has all weight, whatever it is pulled by."""
+    good, labels = simulated(60, 2.0)
+    assert choose_pull(good[None], labels, np.arange(60) % 3, ("alone",), pulls)[0] == min(pulls)
+
+
+def test_the_pulls_loss_is_of_patients_whom_its_fits_have_not_seen() -> None:
+    """Compared with a slow loop over folds and patients."""
+    good, labels = simulated(90, 2.0)
+    members, folds = np.stack([good, np.random.default_rng(1).permutation(good)]), np.arange(90) // 5 % 3
+    losses = {}
+    for pull in PULLS:
+        total = 0.0
+        for fold in range(3):
+            fitted = fit_ensemble(members[:, folds != fold], labels[folds != fold], ("a", "b"), pull)
+            for patient in np.flatnonzero(folds == fold):
+                smooth = [
+                    float(calibrated(row[patient], fitted.calibration[name]))
+                    for name, row in zip("ab", members, strict=True)
+                ]
+                probability = fitted.weights["a"] * smooth[0] + fitted.weights["b"] * smooth[1]
+                total -= np.log(probability if labels[patient] else 1 - probability)
+        losses[pull] = total / 90
+    pull, loss = choose_pull(members, labels, folds, ("a", "b"))
+    assert pull == min(losses, key=losses.__getitem__)
+    assert loss == pytest.approx(losses[pull])
+    assert len(set(losses.values())) == 3
 
 
 def test_best_threshold_equals_brute_force() -> None:
@@ -195,13 +258,15 @@ def test_operating_points_decide_as_they_promise() -> None:
 
 PATIENTS = 40
 TRAINED_BESIDE = (
-    "naive_bayes/full.json",
-    "scan/fusion.json",
-    "scan/scan.safetensors",
     "baseline/full.safetensors",
+    "cells/full.safetensors",
+    "cells/fusion.json",
+    "cells/naive_bayes.json",
+    "cells/numbers.json",
     "moe/full.safetensors",
-    "moe/seed-1/full.safetensors",
+    "moe/numbers.json",
     "imagenet/full.safetensors",
+    "imagenet/numbers.json",
 )
 assigned = np.arange(PATIENTS) // 2 % 5
 
@@ -217,12 +282,14 @@ def stub_run(run: Path, seed: int = 0) -> Bags:
         (run / folder).mkdir(parents=True)
         table = pd.DataFrame({**facts, "pictures_only": probability, "gate": 0.5})
         table.to_csv(run / folder / "out_of_fold.csv", index=False)
-    (run / "scan").mkdir()
-    (run / "moe/seed-1").mkdir()
-    (run / "options.json").write_text(json.dumps({"seed": 0, "recipe": {"moe_seeds": 2}}))
     for name in TRAINED_BESIDE:
         (run / name).write_bytes(name.encode())
     return bags
+
+
+def out_of_fold(run: Path) -> Floats:
+    """The members' probabilities in a run folder: (M, P)."""
+    return np.stack([pd.read_csv(run / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()])
 
 
 @pytest.fixture
@@ -249,26 +316,55 @@ def test_a_patients_cross_fitted_probability_does_not_see_its_label(tmp_path: Pa
 def test_the_ensemble_that_ships_is_fitted_on_everybody(tmp_path: Path) -> None:
     bags = stub_run(tmp_path)
     figures = train_ensemble(bags, assigned, tmp_path)
-    tables = [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
     stored = msgspec.json.decode((tmp_path / "ensemble/ensemble.json").read_bytes(), type=Ensemble)
-    assert stored == fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels, names())
+    members = out_of_fold(tmp_path)
+    pull, _ = choose_pull(members, bags.labels, assigned, names())
+    assert stored == fit_ensemble(members, bags.labels, names(), pull)
+    assert figures["pull of the weights"] == {"towards equal ones": pull}
     assert json.loads((tmp_path / "ensemble/metrics.json").read_text()) == figures
     named = {name for member in names() for name in (member, f"{member}, pictures only")}
     named |= {f"operating point {name}" for name in stored.operating_points}
-    assert set(figures) == named | {"ensemble", "clinical GaussianNB", "moe gate", "influence"}
+    named |= {"ensemble", "clinical GaussianNB", "moe gate", "influence", "pull of the weights"}
+    assert set(figures) == named
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_pull_that_a_patient_meets_was_chosen_without_the_patients_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first choice is of the ensemble that ships, each other one of the patients outside one fold."""
+    bags = stub_run(tmp_path)
+    asked: list[tuple[list[int], list[int]]] = []
+    answers = iter([0.0, 5.0, 0.05, 0.0, 0.2, 5.0])
+
+    def chosen(members: Floats, labels: Labels, folds: Labels, of: tuple[str, ...]) -> tuple[float, float]:
+        assert members.shape == (4, len(labels))
+        asked.append((labels.tolist(), folds.tolist()))
+        return next(answers), 0.0
+
+    monkeypatch.setattr(fit, "choose_pull", chosen)
+    figures = train_ensemble(bags, assigned, tmp_path)
+    assert figures["pull of the weights"] == {"towards equal ones": 0.0}
+    assert asked[0] == (bags.labels.tolist(), assigned.tolist())
+    found = pd.read_csv(tmp_path / "ensemble/out_of_fold.csv")["probability"].to_numpy()
+    members = out_of_fold(tmp_path)
+    for fold, pull in enumerate([5.0, 0.05, 0.0, 0.2, 5.0]):
+        rest = assigned != fold
+        assert asked[1 + fold] == (bags.labels[rest].tolist(), assigned[rest].tolist())
+        fitted = fit_ensemble(members[:, rest], bags.labels[rest], names(), pull)
+        np.testing.assert_allclose(found[~rest], combine(members[:, ~rest], fitted))
 
 
 @pytest.mark.usefixtures("no_figures")
 def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
     bags = stub_run(tmp_path)
     figures = train_ensemble(bags, assigned, tmp_path)
-    members = np.stack(
-        [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
-    )
+    members = out_of_fold(tmp_path)
     decided = np.empty(PATIENTS, dtype=object)
     for fold in range(5):
         seen = assigned != fold
-        fitted = fit_ensemble(members[:, seen], bags.labels[seen], names())
+        pull, _ = choose_pull(members[:, seen], bags.labels[seen], assigned[seen], names())
+        fitted = fit_ensemble(members[:, seen], bags.labels[seen], names(), pull)
         for patient in np.flatnonzero(~seen):
             smooth = {
                 name: calibrated(row[patient], fitted.calibration[name])
@@ -315,19 +411,18 @@ def test_the_ensemble_remembers_what_it_was_fitted_on(tmp_path: Path) -> None:
 def test_members_stand_in_the_manifests_order(tmp_path: Path) -> None:
     """The best member, which is the mixture by construction, gets the largest weight."""
     bags = stub_run(tmp_path)
-    tables = [pd.read_csv(tmp_path / folder / "out_of_fold.csv")["probability"] for folder in FOLDERS.values()]
-    ensemble = fit_ensemble(np.stack([table.to_numpy() for table in tables]), bags.labels, names())
+    ensemble = fit_ensemble(out_of_fold(tmp_path), bags.labels, names(), 0.2)
     assert max(ensemble.weights, key=lambda name: ensemble.weights[name]) == "moe"
     assert list(ensemble.weights) == list(names()) == list(infer_registry.names()) == list(FOLDERS)
 
 
 def test_a_member_that_is_missing_or_of_other_patients(tmp_path: Path) -> None:
     bags = stub_run(tmp_path)
-    path = tmp_path / "naive_bayes/out_of_fold.csv"
+    path = tmp_path / "cells/out_of_fold.csv"
     text = path.read_text()
     path.write_text(text.replace("p3,", "p99,"))
-    with pytest.raises(UsageError, match=r"naive_bayes/out_of_fold\.csv: lists other patients"):
+    with pytest.raises(UsageError, match=r"cells/out_of_fold\.csv: lists other patients"):
         train_ensemble(bags, assigned, tmp_path)
     path.unlink()
-    with pytest.raises(UsageError, match=r"has no naive_bayes/out_of_fold\.csv\. Run `python -m train naive-bayes`"):
+    with pytest.raises(UsageError, match=r"has no cells/out_of_fold\.csv\. Run `python -m train cells`"):
         train_ensemble(bags, assigned, tmp_path)

@@ -23,7 +23,7 @@ from train.figures.table import write_table_2
 def run(tmp_path: Path) -> Path:
     """A run folder with invented results."""
     rng = np.random.default_rng(0)
-    for name in ("crops", "scan", "figures", "report/baseline", "report/moe"):
+    for name in ("crops", "cells", "figures", "report/baseline", "report/moe"):
         (tmp_path / name).mkdir(parents=True)
     number = 50
     patients = {
@@ -102,7 +102,7 @@ def test_the_contact_sheet_shows_pictures_of_the_class_it_names(run: Path) -> No
     classes = np.array([2, 0, 0, 0, 2, 2, 2, 2, 0, 0, 7, 2, 2, 0, 0])
     owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
     columns = {"patient_id": owner, "image": bags.image_names, "cell_class": classes}
-    pd.DataFrame(columns).to_csv(run / "scan/classes.csv", index=False)
+    pd.DataFrame(columns).to_csv(run / "cells/classes.csv", index=False)
     draw_contact_sheet(bags, run, run / "figures", seed=0)
     listed = pd.read_csv(run / "figures/figure-05-classes.csv")
     known = pd.DataFrame(columns)
@@ -116,6 +116,15 @@ def test_the_contact_sheet_shows_pictures_of_the_class_it_names(run: Path) -> No
     names = [sheet[row * (112 + GAP) : row * (112 + GAP) + 112, :MARGIN] for row in range(3)]
     assert all(name.min() == 0 for name in names)  # a number is drawn there
     assert len({name.tobytes() for name in names}) == 3  # and each row has a different one
+
+
+def test_without_the_members_classes_there_is_no_contact_sheet(run: Path) -> None:
+    """Those of the SCAN with its own network are not shown in their place."""
+    (run / "scan").mkdir()
+    (run / "scan/classes.csv").write_text("patient_id,image,cell_class\n")
+    with pytest.raises(UsageError, match=r"has no cell classes\. Run `python -m train cells` first"):
+        draw_contact_sheet(drawn_bags(), run, run / "figures", seed=0)
+    assert not (run / "figures/figure-05-classes.png").exists()
 
 
 def test_segmentation_shows_the_picture_and_what_is_kept(run: Path) -> None:

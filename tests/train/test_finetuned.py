@@ -16,9 +16,16 @@ from train.core.arrays import Floats
 from train.core.checkpoint import save_network
 from train.core.fitting import FitRecipe, Job
 from train.data.bags import Bags
-from train.evaluation.nested.finetuned import FineTuned, load_finetuned, predict, train_network
+from train.evaluation.nested.finetuned import (
+    FineTuned,
+    FineTunedDimensions,
+    PictureExpert,
+    load_finetuned,
+    predict,
+    train_network,
+)
 from train.members.embedding import load_embedding
-from train.members.imagenet import ClinicalLogit, ImageNetDimensions, PictureExpert
+from train.members.imagenet import ClinicalLogit
 from train.members.recipes import FINE_TUNED, FineTunedRecipe
 
 CPU = torch.device("cpu")
@@ -39,7 +46,7 @@ def bags() -> Bags:
 def a_network(bags: Bags, *, size: int = 48, told: float = 0.0) -> FineTuned:
     """The network as at the start of training, but with random last-layer weights of this standard deviation."""
     torch.manual_seed(1)
-    network = FineTuned(ImageNetDimensions(size))
+    network = FineTuned(FineTunedDimensions(size))
     network.pictures.embedding.load_state_dict(load_embedding().state_dict())
     model, _ = clinical_model(bags)
     network.clinical.set(model.coef_[0], float(model.intercept_[0]))

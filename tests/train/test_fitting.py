@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,34 @@ def test_it_learns(tmp_path: Path) -> None:
     assert trained.weight.item() == pytest.approx(2.0, abs=0.05)
 
 
+@pytest.mark.parametrize("best", [None, "figure"])
+def test_without_a_checkpoint_the_same_is_trained_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, best: str | None
+) -> None:
+    caplog.set_level("INFO", logger="lympho")
+    beside, nowhere = Noisy(tmp_path / "beside"), Noisy(tmp_path / "nowhere", kept=False)
+    for folder in (beside.folder, nowhere.folder):
+        folder.mkdir()
+    expected = state(beside.run(best))
+    assert {path.name for path in beside.folder.iterdir()} == {"toy.history.csv", "toy.progress", "toy.tensorboard"}
+    assert "toy: epoch 8 of 8" in caplog.text
+    caplog.clear()
+    monkeypatch.chdir(nowhere.folder)
+    before = set(tmp_path.rglob("*"))
+    assert state(nowhere.run(best)) == expected  # bit by bit
+    assert set(tmp_path.rglob("*")) == before
+    assert nowhere.epochs_seen == 8
+    assert not caplog.text
+    assert state(nowhere.run(best)) == expected  # trained anew: there is nothing to resume from
+    assert nowhere.epochs_seen == 16
+
+
+def test_without_a_checkpoint_too_it_stops_at_a_loss_that_is_not_finite() -> None:
+    watched = Watched(bad=(0, 1))
+    with pytest.raises(TrainingError, match=r"toy: stopped, the loss is nan in epoch 0, batch 1"):
+        fit(watched.network, watched.batches, watched.loss, FitRecipe(2, learning_rate=0.1), Job("toy", None, 3))
+
+
 def weight_of(network: nn.Linear, epoch: int) -> dict[str, float]:
     return {"weight": network.weight.item(), "number": float(epoch)}
 
@@ -156,6 +184,7 @@ class Noisy:
 
     folder: Path
     killed_at: tuple[int, int] | None = None  # epoch of this call and batch
+    kept: bool = True  # whether its job has a checkpoint
     batches_seen: int = 0
     epochs_seen: int = 0
 
@@ -167,7 +196,7 @@ class Noisy:
             self.batches,
             lambda net, batch: (net(batch) - 1).square().mean(),
             FitRecipe(epochs=8, learning_rate=0.05, averaged_share=0.5),
-            job(self.folder, best),
+            job(self.folder, best) if self.kept else replace(job(self.folder, best), checkpoint=None),
             parameters=[{"params": network[0].parameters(), "lr": 0.1}, {"params": network[1:].parameters()}],
             observe=lambda net, epoch: {"figure": float(net(torch.ones(1, 4)).item() * (-1) ** epoch)},
         )

@@ -39,6 +39,8 @@ from train.members.imagenet import (
     train_imagenet,
 )
 from train.members.linear import affine, fit_fixed, fit_logistic
+from train.members.recipes import SMALL
+from train.members.registry import digests
 
 CPU = torch.device("cpu")
 FLAT = Calibration(1.0, 0.0)
@@ -70,13 +72,13 @@ def judged(bags: Bags, means: Floats, training: Indices, asked: Indices) -> Floa
     return fit_and_predict(bags, means, training, asked)[OWN]
 
 
-def test_the_network_gives_what_the_regression_gives(bags: Bags, means: Floats, tmp_path: Path) -> None:
-    training = EVERYBODY[:18]
+def test_the_network_gives_what_the_regression_gives(bags: Bags, seen: Features, tmp_path: Path) -> None:
+    training, means = EVERYBODY[:18], seen.means(bags)
     expected = judged(bags, means, training, EVERYBODY)
     save_network(tmp_path / "a.safetensors", fitted := fit_network(bags, means, training), fitted.dimensions)
     network = load_imagenet(tmp_path / "a.safetensors")
     with torch.inference_mode():
-        added = bags.means(network.pictures(bags.crops)[:, None].numpy())[:, 0]
+        added = bags.means(network.pictures(torch.from_numpy(seen.pictures))[:, None].numpy())[:, 0]
         found = network.head(torch.from_numpy(added).float(), torch.from_numpy(bags.clinical)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(expected) > 0.1
@@ -279,10 +281,10 @@ def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means
     ],
 )
 def test_every_number_is_among_those_that_predictions_are_known_by(module: ModuleType, name: str) -> None:
-    before = numbers(), imagenet.numbers_digest()
+    before = numbers(), digests(SMALL, 0)
     with patch.object(module, name, "another"):
         assert numbers() != before[0]
-        assert imagenet.numbers_digest() != before[1]
+        assert {key for key, value in digests(SMALL, 0).items() if value != before[1][key]} == {"imagenet_sha256"}
     with patch.object(imagenet, "MAGNIFICATION", Magnification(112, 112)):
         assert numbers() != before[0]
 

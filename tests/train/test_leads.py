@@ -1,5 +1,6 @@
 """Leads: their features are compared with slow references, and each finds the signal it is made for."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from infer.errors import UsageError
 from tests.train.bags import make_bags
+from tests.train.scan_files import write_classes, write_scan
 from tests.train_fixtures import TrainedRun
 from train.data.bags import Bags, load_crops
 from train.data.whose_pictures import BLANK, OWN, SWAPPED
@@ -24,10 +27,11 @@ from train.evaluation.nested.leads import (
     embedded,
     homogeneity,
 )
-from train.evaluation.nested.models import GATES, all_leads, all_members, ensembles_with_leads
+from train.evaluation.nested.models import GATES, OWN_MIXTURE, all_leads, all_members, ensembles_with_leads
 from train.members.candidate import Candidate
 from train.members.features import Features
-from train.members.recipes import SMALL
+from train.members.naive_bayes import OWN_NETWORK
+from train.members.recipes import SMALL, BayesRecipe, Recipe, adapted
 
 PATIENTS, PICTURES = 60, 8
 OWNER = np.repeat(np.arange(PATIENTS), PICTURES)
@@ -113,9 +117,57 @@ def test_ensembles_and_gates_are_of_members_that_are_there(trained_run: TrainedR
     run, cpu = tmp_path / "run", torch.device("cpu")
     shutil.copytree(trained_run.run, run)  # the embedding is cached in the run folder
     bags = load_crops(run)
+    write_scan(run)
+    write_classes(run, bags, 0)
     members = all_members(bags, run, SMALL, 0, cpu, inductive=False) + all_leads(bags, run, SMALL, 0, cpu)
     names = [str(member) for member in members + deep_leads(bags, 0, cpu)]
-    assert len(set(names)) == len(names) == 19 + 3
+    assert len(set(names)) == len(names) == 3 + 4 + 13 + 3
     stacks, gates = ensembles_with_leads() | deep_ensembles(), GATES | DEEP_GATES
     for of in [*(stack.members for stack in stacks.values()), *gates.values()]:
         assert set(of) <= set(names)
+    assert not set(names) & (set(stacks) | set(gates))
+
+
+def test_the_networks_of_their_own_are_known_by_what_they_were_trained_with(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    """SCAN with its own network by its classes and naive Bayes, the mixture by recipe and seed."""
+    run, cpu = tmp_path / "run", torch.device("cpu")
+    shutil.copytree(trained_run.run, run)
+    bags = load_crops(run)
+    write_scan(run)
+
+    def facts(recipe: Recipe, seed: int, cell_class: int) -> list[str]:
+        write_classes(run, bags, cell_class)
+        found = {str(member): member for member in all_leads(bags, run, recipe, seed, cpu)}
+        own = [found[name] for name in (OWN_NETWORK, OWN_MIXTURE, f"{OWN_MIXTURE}, turned")]
+        return [json.dumps(member.facts, default=str) for member in own]
+
+    plain = facts(SMALL, 0, 0)
+    for others, changed in (
+        (facts(SMALL, 1, 0), [False, True, True]),
+        (facts(adapted(SMALL, 3, None), 0, 0), [False, True, True]),
+        (facts(replace(SMALL, bayes=BayesRecipe(0.5)), 0, 0), [True, False, False]),
+        (facts(replace(SMALL, experts=replace(SMALL.experts, dropout=0.1)), 0, 0), [False, False, False]),
+        (facts(SMALL, 0, 1), [True, False, False]),
+    ):
+        assert [one != other for one, other in zip(plain, others, strict=True)] == changed
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("scan.safetensors", "has no SCAN network"),
+        ("classes.csv", "has no cell classes"),
+        ("fusion.json", "not the SCAN that gave them"),
+    ],
+)
+def test_leads_need_a_scan_of_the_run(trained_run: TrainedRun, tmp_path: Path, missing: str, said: str) -> None:
+    run, cpu = tmp_path / "run", torch.device("cpu")
+    shutil.copytree(trained_run.run, run)
+    bags = load_crops(run)
+    write_scan(run)
+    write_classes(run, bags, 0)
+    (run / "scan" / missing).unlink()
+    with pytest.raises(UsageError, match=f"{said}.*Run `python -m train scan`"):
+        all_leads(bags, run, SMALL, 0, cpu)

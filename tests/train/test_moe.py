@@ -1,14 +1,12 @@
-"""Training and scoring of the mixture of experts, on noise pictures and informative clinical values."""
+"""Training and scoring of the mixture with an encoder of its own, on noise pictures and informative clinical values."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from tests.train.bags import make_bags
@@ -17,21 +15,17 @@ from train.core.checkpoint import save_network
 from train.core.curves import Curves
 from train.core.fitting import FitRecipe, Job
 from train.data.bags import Bags
-from train.members import mixture as moe
 from train.members.mixture import (
-    OUTPUTS,
     fit_clinical_side,
     gate_loss,
     malignant_weight,
-    network_paths,
     norm_sample,
     predict,
     score,
-    train_moe,
     train_network,
     weighted_cross_entropy,
 )
-from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions, bag_means
+from train.members.mixture_network import MixtureOfExperts, MoeDimensions
 from train.members.recipes import FULL, SMALL
 
 CPU = torch.device("cpu")
@@ -150,50 +144,15 @@ def test_a_gate_that_is_held_stays_nearer_to_one_half(bags: Bags, tmp_path: Path
     assert np.abs(gates[1] - 0.5).max() < 0.5 * np.abs(gates[0] - 0.5).max()
 
 
-def test_a_committee_is_the_mean_of_its_mixtures() -> None:
-    torch.manual_seed(3)
-    mixtures = [MixtureOfExperts(MoeDimensions(log_count=True)).eval() for _ in range(3)]
-    bags = make_bags([0, 1, 1], [2, 4, 3], size=112)
-    clinical, patient = torch.from_numpy(bags.clinical), torch.from_numpy(bags.patient_of_image())
-    committee = Committee(mixtures)
-    with torch.inference_mode():
-        each = [one(bags.crops, patient, clinical) for one in mixtures]
-        maps = committee.encoder(bags.crops)
-        found = committee.head(bag_means(maps, patient, 3), clinical)
-    assert maps.shape == (9, 3 * 256, 3, 3)
-    for name in OUTPUTS:
-        expected = sum(getattr(one, name) for one in each) / 3
-        torch.testing.assert_close(getattr(found, name), expected)
-    assert (each[0].probability - each[1].probability).abs().max() > 1e-4
-
-
-def test_mixtures_after_the_first_train_in_folders_of_their_own_and_are_averaged(tmp_path: Path) -> None:
-    bags = make_bags([0, 1] * 10, [1] * 20)
-    trained: list[tuple[str, int]] = []
-
-    def train_network(of: Bags, patients: Indices, recipe: object, job: Job, device: object) -> MixtureOfExperts:
-        trained.append((job.checkpoint.relative_to(tmp_path).as_posix(), job.seed))
-        return MixtureOfExperts(MoeDimensions((2, 2, 2, 2, 2, 2)))
-
-    def predict(path: Path, of: Bags, patients: Indices, device: object) -> dict[str, Floats]:
-        own = 0.25 if path.parent.name == "seed-7" else 0.75
-        return {"probability": own + patients / 1000, "gate": np.full(len(patients), own)}
-
-    with patch.object(moe, "train_network", train_network), patch.object(moe, "predict", predict):
-        table = train_moe(bags, np.arange(20) % 5, tmp_path, replace(SMALL.moe, late_steps=0), [6, 7], CPU)
-    steps = [f"fold-{fold}" for fold in range(5)] + ["full"]
-    expected = [(f"moe/{name}.safetensors", 6) for name in steps]
-    assert trained == expected + [(f"moe/seed-7/{name}.safetensors", 7) for name in steps]
-    np.testing.assert_allclose(table["probability"], 0.5 + np.arange(20) / 1000)
-    assert (table["gate"] == 0.75).all()
-    kept = pd.read_csv(tmp_path / "moe/out_of_fold.csv")
-    np.testing.assert_allclose(kept["probability"], table["probability"])
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_the_mixtures_are_those_that_the_options_ask_for(tmp_path: Path, number: int) -> None:
-    (tmp_path / "options.json").write_text(json.dumps({"seed": 9, "recipe": {"moe_seeds": number}}))
-    (tmp_path / "moe/seed-12").mkdir(parents=True)  # not part of the recipe
-    (tmp_path / "moe/seed-12/full.safetensors").touch()
-    names = ["moe", "moe/seed-10", "moe/seed-11"][:number]
-    assert network_paths(tmp_path) == [tmp_path / name / "full.safetensors" for name in names]
+def test_pictures_that_tell_are_found_by_the_image_expert(bags: Bags, tmp_path: Path) -> None:
+    """Malignant patients' pictures are darker; nothing else is informative."""
+    alike = replace(bags, clinical=np.tile(np.array([1, 9, 60], np.float32), (8, 1)), crops=bags.crops.clone())
+    for patient, (start, stop) in enumerate(alike.ranges()):
+        alike.crops[start:stop] //= 3 if alike.labels[patient] else 1
+    recipe = replace(SMALL.moe, fit=FitRecipe(epochs=8, learning_rate=3e-3), images_per_patient=2, norm_images=12)
+    trained = train_network(alike, EVERYBODY, recipe, Job("toy", tmp_path / "toy.safetensors", 0), CPU)
+    fit_clinical_side(trained, alike, EVERYBODY, replace(recipe, late_steps=50), CPU)
+    found = score(trained, alike, EVERYBODY, CPU)
+    assert roc_auc_score(bags.labels, found["image"]) == 1
+    assert roc_auc_score(bags.labels, found["probability"]) == 1
+    assert np.ptp(found["clinical"]) < 1e-6

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,8 +12,7 @@ from scipy.stats import norm
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import MinMaxScaler
 
-from infer.errors import UsageError
-from infer.members.naive_bayes import malignant_probability
+from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from tests.synthetic import REFERENCE_DATE
 from tests.train.bags import make_bags
 from train.data.crops import cache_crops
@@ -20,7 +20,6 @@ from train.members.naive_bayes import (
     CellClassError,
     evaluate_naive_bayes,
     fit_naive_bayes,
-    load_naive_bayes,
     patient_features,
     read_cell_classes,
     train_naive_bayes,
@@ -176,7 +175,7 @@ def test_out_of_fold_equals_five_separate_fits(tmp_path: Path) -> None:
         np.testing.assert_allclose(table["probability"][held_out], expected, rtol=0, atol=1e-7)
         pictures = sklearn_probability(base[seen][:, 3:], LABELS[seen], base[held_out][:, 3:], 1e-9, floored=False)
         np.testing.assert_allclose(table["pictures_only"][held_out], pictures, rtol=0, atol=1e-7)
-    full = load_naive_bayes(tmp_path)
+    full = msgspec.json.decode((tmp_path / "naive_bayes/full.json").read_bytes(), type=NaiveBayes)
     np.testing.assert_allclose(
         malignant_probability(base, full), sklearn_probability(base, LABELS, base, 1e-9), rtol=0, atol=1e-7
     )
@@ -202,11 +201,6 @@ def test_honest_and_report_differ_by_what_the_held_out_give_away() -> None:
     smooth = [evaluate_naive_bayes(base, LABELS, name, BayesRecipe(1.0)) for name in ("honest", "report")]
     assert smooth[0] != honest
     assert smooth[1] == report  # the report's protocol ignores the recipe's smoothing
-
-
-def test_a_run_without_naive_bayes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no naive Bayes yet"):
-        load_naive_bayes(tmp_path)
 
 
 @pytest.mark.skipif(not LYON, reason="LYMPHO_LYON names no folder with the real trainset/ and cell_classes.csv")

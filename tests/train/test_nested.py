@@ -1,7 +1,6 @@
 """The nested protocol: who is predicted from whom, caching, inner selection, and chance level for permuted labels."""
 
 import contextlib
-import hashlib
 import json
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,21 +25,19 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from export.card import figures as card_figures
 from infer.errors import UsageError
-from tests.synthetic import make_patients, write_cohort
+from tests.synthetic import SyntheticPatient, make_patients, write_cohort
 from tests.train.bags import make_bags
-from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, TrainedRun, clear_cut, train
+from tests.train_fixtures import DATE, SHORT, SMALL_BATCHES, TrainedRun, clear_cut, train, with_features
 from train.core.arrays import Floats, Indices
-from train.core.checkpoint import save_network
 from train.core.performance import Predictions
-from train.data.bags import Bags
+from train.data.bags import Bags, load_crops
 from train.data.whose_pictures import BLANK, OWN, SWAPPED, whose_pictures
-from train.ensemble.fit import best_threshold, combine, fit_ensemble
+from train.ensemble.fit import PULLS, best_threshold, choose_pull, combine, fit_ensemble
 from train.evaluation.nested import inductive, leads
 from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member
 from train.evaluation.nested.models import (
     GATED_SIMCLR,
     IN_TURN,
-    SHIPPED,
     SIMCLR,
     TRANSDUCTIVE,
     all_members,
@@ -50,10 +47,10 @@ from train.evaluation.nested.models import (
     ensembles,
     with_simclr,
 )
-from train.evaluation.nested.plan import Predictor, all_tasks, inner_tasks, outer_folds, outer_task
+from train.evaluation.nested.plan import Outer, Predictor, all_tasks, inner_tasks, outer_folds, outer_task
 from train.evaluation.nested.protocol import CHOSEN, Nested, gather, train_part
-from train.evaluation.nested.report import SHOWN, without_seeing, write_report
-from train.evaluation.nested.stacking import PULLS, Stack, choose_pull, score_member
+from train.evaluation.nested.report import SHOWN, weight_spread, without_seeing, write_report
+from train.evaluation.nested.stacking import SHIPPED, Stack, score_ensemble, score_member, without
 from train.evaluation.nested.tables import (
     blind_table,
     difference_table,
@@ -61,15 +58,16 @@ from train.evaluation.nested.tables import (
     performance_table,
     subgroups,
 )
+from train.members import registry
 from train.members.candidate import Candidate, MeanOf, members_of
-from train.members.features import Features
+from train.members.cells import member as cells_member
+from train.members.features import Features, embed_pictures
+from train.members.imagenet import MAGNIFICATION
 from train.members.linear import fit_logistic
-from train.members.naive_bayes import on_classes
+from train.members.naive_bayes import OWN_NETWORK, ClassSource, on_classes
 from train.members.recipes import SMALL, BayesRecipe, Recipe, adapted
 from train.members.registry import names as member_names
 from train.members.scan.measures import Collapse
-from train.members.scan.network import ScanDimensions, ScanNetwork
-from train.members.training import CellClasses
 
 CPU = torch.device("cpu")
 
@@ -213,7 +211,7 @@ def cheap_members(bags: Bags, classes: Indices) -> list[Candidate]:
         count_cut_off(bags),
         clinical_logistic(bags),
         clinical_bayes(bags),
-        on_classes(bags, CellClasses(partial(_same, classes), {}, cheap=True), SMALL.bayes),
+        on_classes(bags, ClassSource(partial(_same, classes), {}, cheap=True), SMALL.bayes),
         leads.clinical_interplay(bags),
         leads.embedded(bags, "embedded", Features(pictures, np.zeros(12, dtype=np.float32)), {}, dispersion=True),
         leads.class_shares(bags, "shares", classes, 15, {}),
@@ -229,7 +227,7 @@ def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> 
     outers = outer_folds(drawn.labels, 0, 1)[:1]
     held_out = outers[0].held_out
     ensembles = {
-        "all": Stack(("clinical logistic", "scan", "embedded")),
+        "all": Stack(("clinical logistic", OWN_NETWORK, "embedded")),
         "two": Stack(("clinical GaussianNB", "shares")),
     }
     gates = {"gate": ("embedded", "clinical logistic")}
@@ -253,37 +251,30 @@ def test_labels_of_the_held_out_change_nothing_that_they_get(tmp_path: Path) -> 
             np.testing.assert_array_equal(sent[held_out], same.predictions[model][0].sent_on[percent][held_out])
 
 
-def write_scan(run: Path) -> None:
-    """A SCAN network in a run folder, for the class of a blank picture; it calls everything class 0."""
-    (run / "scan").mkdir()
-    dimensions = ScanDimensions(widths=(4, 4))
-    save_network(run / "scan/scan.safetensors", ScanNetwork(dimensions), dimensions)
-    (run / "scan/fusion.json").write_text(json.dumps([0] * 20))
-
-
-def test_deep_members_and_classes_are_known_by_their_numbers(tmp_path: Path) -> None:
-    """Another recipe, seed or file of classes is another member: these are part of the cache key."""
+def test_members_are_known_by_their_numbers(tmp_path: Path) -> None:
+    """Another recipe or seed is another member: these are part of the cache key, and of the report's facts."""
     bags = clinical_bags(20)
     bags = replace(bags, crops=torch.zeros((20, 112, 112, 3), dtype=torch.uint8))
-    write_scan(tmp_path)
-    owner = [bags.patient_ids[index] for index in bags.patient_of_image()]
-    table = pd.DataFrame({"patient_id": owner, "image": bags.image_names, "cell_class": 0})
-    path = tmp_path / "scan/classes.csv"
 
-    def facts(recipe: Recipe, seed: int, cell_class: int) -> list[str]:
-        table.assign(cell_class=cell_class).to_csv(path, index=False)
+    def facts(recipe: Recipe, seed: int) -> list[tuple[str, str]]:
         members = all_members(bags, tmp_path, recipe, seed, CPU, inductive=False)[3:]
         assert [str(model) for model in members] == list(member_names())
-        return [json.dumps([one.facts for one in members_of(model)], default=str) for model in members]
+        known = [json.dumps([one.facts for one in members_of(model)], default=str) for model in members]
+        digests = registry.digests(recipe, seed)
+        assert list(digests) == [f"{name}_sha256" for name in member_names()]
+        return list(zip(known, digests.values(), strict=True))
 
-    plain = facts(SMALL, 0, 0)
+    plain = facts(SMALL, 0)
     for others, changed in (
-        (facts(SMALL, 1, 0), [True, False, True, False]),
-        (facts(adapted(SMALL, 3, None), 0, 0), [True, False, True, False]),
-        (facts(replace(SMALL, bayes=BayesRecipe(0.5)), 0, 0), [False, True, False, False]),
-        (facts(SMALL, 0, 1), [False, True, False, False]),
+        (facts(SMALL, 1), [True, True, True, False]),
+        (facts(adapted(SMALL, 3, None), 0), [True, False, False, False]),
+        (facts(replace(SMALL, bayes=BayesRecipe(0.5)), 0), [False, True, False, False]),
+        (facts(replace(SMALL, cells=replace(SMALL.cells, noise=0.1)), 0), [False, True, False, False]),
+        (facts(replace(SMALL, experts=replace(SMALL.experts, dropout=0.1)), 0), [False, False, True, False]),
+        (facts(replace(SMALL, moe=SHORT, scan=SMALL_BATCHES.scan), 0), [False] * 4),
     ):
-        assert [one != other for one, other in zip(plain, others, strict=True)] == changed
+        for which in (0, 1):
+            assert [one[which] != other[which] for one, other in zip(plain, others, strict=True)] == changed
 
 
 def test_a_task_that_another_process_is_at_is_left_to_it_or_waited_for(tmp_path: Path) -> None:
@@ -328,10 +319,10 @@ def test_the_truth_is_found_and_permuted_labels_fall_to_chance(tmp_path: Path) -
             bags = replace(drawn, labels=rng.permutation(drawn.labels)) if permuted else drawn
             members = [
                 clinical_logistic(bags),
-                on_classes(bags, CellClasses(partial(_same, classes), {}, cheap=True), SMALL.bayes),
+                on_classes(bags, ClassSource(partial(_same, classes), {}, cheap=True), SMALL.bayes),
             ]
             predictor = Predictor(bags, tmp_path / f"{seed}-{permuted}")
-            ensembles = {"ensemble": Stack(("clinical logistic", "scan"))}
+            ensembles = {"ensemble": Stack(("clinical logistic", OWN_NETWORK))}
             nested = gather(bags, predictor, members, outer_folds(bags.labels, seed, 1), ensembles)
             one = nested.predictions["ensemble"][0]
             (chance if permuted else found).append(roc_auc_score(bags.labels, one.probability))
@@ -358,7 +349,7 @@ def test_the_pull_is_the_one_of_least_loss_on_inner_folds_that_did_not_fit_it() 
     rng = np.random.default_rng(0)
     score = rng.normal(0, 2, 120)
     labels = (rng.random(120) < expit(score)).astype(np.int64)
-    folds, names = np.arange(120) % 3, ("a", "b", "c")
+    folds, names, chosen = np.arange(120) % 3, ("a", "b", "c"), []
     for members in (
         np.stack([expit(score), *rng.uniform(0.3, 0.7, (2, 120))]),
         np.stack([expit(score + rng.normal(0, 3, 120)) for _ in range(3)]),
@@ -372,9 +363,16 @@ def test_the_pull_is_the_one_of_least_loss_on_inner_folds_that_did_not_fit_it() 
                     probability = combine(members[:, patient : patient + 1], fitted)[0]
                     total -= np.log(probability if labels[patient] else 1 - probability)
             losses[pull] = total
-        pull, loss = choose_pull(Stack(names), members, labels, folds)
-        assert pull == min(losses, key=losses.__getitem__)
-        assert loss == pytest.approx(losses[pull] / 120)
+        scored = score_ensemble(Stack(names), members, labels, folds, members[:, :7])
+        pull = min(losses, key=losses.__getitem__)
+        assert scored.chosen["pull"] == pull
+        assert scored.chosen["inner_log_loss"] == pytest.approx(losses[pull] / 120)
+        fitted = fit_ensemble(members, labels, names, pull)
+        np.testing.assert_allclose(scored.probability, combine(members[:, :7], fitted))
+        chosen.append(pull)
+        held = score_ensemble(Stack(names, (0.05,)), members, labels, folds, members[:, :7])
+        assert held.chosen["pull"] == 0.05
+    assert len(set(chosen)) == 2
 
 
 def test_of_several_ensembles_each_outer_fold_has_the_one_its_inner_folds_chose(tmp_path: Path) -> None:
@@ -390,26 +388,136 @@ def test_of_several_ensembles_each_outer_fold_has_the_one_its_inner_folds_chose(
     np.testing.assert_array_equal(of_good, of_chosen)
 
 
-def test_the_ensemble_that_ships_is_stacked_as_a_bundles_is(tmp_path: Path) -> None:
-    """Its regularisation is that of the bundle, so that the card's results are for the bundle's procedure."""
-    bags = clinical_bags(80)
-    names, stack = ("count cut-off", "clinical GaussianNB", "clinical logistic"), ensembles()[SHIPPED]
-    assert stack.members == member_names() == ("baseline", "scan", "moe", "imagenet")
-    members, outers = (
-        [count_cut_off(bags), clinical_bayes(bags), clinical_logistic(bags)],
-        outer_folds(bags.labels, 0, 1),
+def telling(bags: Bags, name: str, worth: float) -> Candidate:
+    """A stand-in for a member: it tells the label as far as it is worth something."""
+
+    def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
+        return np.asarray(found[asked])
+
+    noise = np.random.default_rng(sum(name.encode())).normal(size=len(bags))
+    found = expit(worth * (2 * bags.labels - 1) + noise)
+    return Candidate(name, {"worth": worth}, predict)
+
+
+def stand_ins(bags: Bags) -> list[Candidate]:
+    """One for every member."""
+    return [telling(bags, name, worth) for name, worth in zip(member_names(), (0.2, 0.6, 1.0, 0.8), strict=True)]
+
+
+def test_the_ensembles_are_the_shipped_one_without_each_member_and_with_each_pull() -> None:
+    found = ensembles()
+    assert member_names() == ("baseline", "scan", "moe", "imagenet")
+    assert found[SHIPPED] == Stack(member_names(), PULLS)
+    assert list(found) == [
+        "ensemble", "ensemble without baseline", "ensemble without scan", "ensemble without moe",
+        "ensemble without imagenet", "ensemble, pull 0.0", "ensemble, pull 0.05", "ensemble, pull 0.2",
+    ]  # fmt: skip
+    for name in member_names():
+        assert found[without(name)] == Stack(tuple(one for one in member_names() if one != name), PULLS)
+    for pull in PULLS:
+        assert found[f"ensemble, pull {pull}"] == Stack(member_names(), (pull,))
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A report of all ensembles, of stand-ins for the members and of the clinical models."""
+
+    bags: Bags
+    members: list[Candidate]
+    outers: list[Outer]
+    predictor: Predictor
+    nested: Nested
+    folder: Path
+    text: str
+
+    def table(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    folder, bags = tmp_path_factory.mktemp("reported"), clinical_bags(80)
+    members = [*stand_ins(bags), count_cut_off(bags), clinical_logistic(bags), clinical_bayes(bags)]
+    outers, predictor = outer_folds(bags.labels, 0, 1), Predictor(bags, folder)
+    nested = gather(bags, predictor, members, outers, ensembles())
+    with shortened():
+        text = write_report(nested, bags, folder, {"protocol": "a test"}, 0)
+    return Reported(bags, members, outers, predictor, nested, folder, text)
+
+
+def test_each_ensemble_is_stacked_as_a_bundles_is(reported: Reported) -> None:
+    """By hand: the inner folds choose the pull, and a lacking member has no part in anything."""
+    labels, nested = reported.bags.labels, reported.nested
+    chosen = {(one["model"], one["fold"]): one for one in nested.chosen}
+    for outer in reported.outers[:2]:
+        inner, held_out = np.empty((4, len(labels))), np.empty((4, len(outer.held_out)))
+        folds = np.empty(len(labels), dtype=np.int64)
+        for row, member in enumerate(reported.members[:4]):
+            for number, task in enumerate(inner_tasks(member, outer)):
+                inner[row, task.asked], folds[task.asked] = reported.predictor.predict(task), number
+            held_out[row] = reported.predictor.predict(outer_task(member, outer))
+        some = outer.training
+        for title, stack in ensembles().items():
+            rows = [member_names().index(name) for name in stack.members]
+            known = inner[rows][:, some]
+            pull, loss = choose_pull(known, labels[some], folds[some], stack.members, stack.pulls)
+            fitted = fit_ensemble(known, labels[some], stack.members, pull)
+            found = nested.predictions[title][0].probability[outer.held_out]
+            np.testing.assert_allclose(found, combine(held_out[rows], fitted))
+            facts = chosen[title, outer.number]
+            assert (facts["pull"], facts["inner_log_loss"]) == (pull, pytest.approx(loss))
+            weights = facts["weights"]
+            assert isinstance(weights, dict)
+            assert tuple(weights) == stack.members
+            assert weights == pytest.approx(dict(fitted.weights))
+    assert len({chosen[SHIPPED, number]["pull"] for number in range(5)}) > 1
+    free = {SHIPPED, *map(without, member_names())}  # those of one pull choose nothing inside
+    of_chosen = [str(chosen[CHOSEN, number]["ensemble"]) for number in range(5)]
+    assert set(of_chosen) <= free
+    for number, name in enumerate(of_chosen):
+        losses = {one: chosen[one, number]["inner_log_loss"] for one in free}
+        assert losses[name] == min(losses.values())  # type: ignore[type-var]
+
+
+def test_the_differences_are_from_the_clinical_values_and_of_the_ensemble_from_itself_without_a_member(
+    reported: Reported,
+) -> None:
+    table, performance = reported.table("differences"), reported.table("performance")
+    clinical = ("clinical logistic", "clinical GaussianNB")
+    others = [*member_names(), *ensembles(), CHOSEN, "count cut-off"]
+    expected = {(one, other) for one in others for other in clinical}
+    expected |= {(SHIPPED, f"ensemble without {name}") for name in member_names()}
+    assert set(zip(table["model"], table["against"], strict=True)) == expected
+    worth = {}
+    for name in member_names():
+        facts = {"group": "all", "figure": "auc"}
+        (row,) = at(table, model=SHIPPED, against=without(name), **facts)
+        (mine,), (theirs,) = (at(performance, model=model, **facts) for model in (SHIPPED, without(name)))
+        worth[name] = row["value"]
+        assert row["value"] == pytest.approx(mine["value"] - theirs["value"])
+        assert row["low"] <= row["value"] <= row["high"]
+    assert worth["moe"] > worth["baseline"]  # the best member is missed more than the worst
+
+
+def test_the_spread_of_weights_by_hand() -> None:
+    chosen = [{"weights": {"a": a, "b": 1 - a}, "pull": 0.0} for a in (0.1, 0.25, 0.4)]
+    assert weight_spread(chosen) == ["a 0.25 [0.10 to 0.40]", "b 0.75 [0.60 to 0.90]"]
+    assert weight_spread(chosen[:1]) == ["a 0.10 [0.10 to 0.10]", "b 0.90 [0.90 to 0.90]"]
+
+
+def test_the_report_says_what_was_chosen_and_how_weights_spread(reported: Reported) -> None:
+    (line,) = [line for line in reported.text.splitlines() if line.startswith("- ensemble: ")]
+    chosen = [one for one in reported.nested.chosen if one["model"] == SHIPPED]
+    assert len(chosen) == 5
+    times = Counter(one["pull"] for one in chosen)
+    said = ", ".join(f"{pull} {times[pull]} times" for pull in PULLS if times[pull])
+    weights = ", ".join(weight_spread(chosen))
+    assert line == (
+        f"- ensemble: regularisation towards equal weights {said}; mean weights [smallest to largest] {weights}."
     )
-    predictor = Predictor(bags, tmp_path)
-    nested = gather(bags, predictor, members, outers, {"ensemble": replace(stack, members=names)})
-    for outer in outers:
-        inner, held_out = np.empty((3, len(bags))), np.empty((3, len(outer.held_out)))
-        for row, member in enumerate(members):
-            for task in inner_tasks(member, outer):
-                inner[row, task.asked] = predictor.predict(task)
-            held_out[row] = predictor.predict(outer_task(member, outer))
-        expected = combine(held_out, fit_ensemble(inner[:, outer.training], bags.labels[outer.training], names))
-        found = nested.predictions["ensemble"][0].probability[outer.held_out]
-        np.testing.assert_allclose(found, expected)
+    title = "## Compared with sex, count and age alone, and the ensemble with itself without a member"
+    assert "| ensemble | ensemble without moe | 1 | all | auc |" in reported.text.split(title)[1].split("\n## ")[0]
+    assert json.loads((reported.folder / "figures.json").read_text())["chosen"] == reported.nested.chosen
 
 
 def test_a_gate_that_nobody_can_open_is_refused(tmp_path: Path) -> None:
@@ -586,8 +694,13 @@ def test_the_mean_of_members_is_of_their_trainings_and_nothing_is_trained_for_it
     np.testing.assert_allclose(nested.predictions["both"][0].probability, halves.predictions["half"][0].probability)
 
 
-# would need 20 trainings; averaging is tested above
-ONE_MIXTURE = replace(SMALL_BATCHES, moe_seeds=1, moe=replace(SHORT, late_steps=5, norm_images=8))
+# Enough to run: what these trainings learn is tested elsewhere.
+BRIEF = replace(
+    SMALL_BATCHES,
+    moe=replace(SHORT, late_steps=5, norm_images=8),
+    experts=replace(SMALL_BATCHES.experts, fit=replace(SMALL_BATCHES.experts.fit, epochs=1), late_steps=5, seeds=1),
+)
+OF_EVALUATED = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1")
 
 
 @contextlib.contextmanager
@@ -601,26 +714,45 @@ def shortened() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class TrueKinds:
+    """In place of trained cell classes: the kind of which each picture was drawn, and for a blank one kind 0."""
+
+    kinds: dict[bytes, int]  # by the picture's features
+
+    def of(self, pictures: npt.NDArray[np.float32]) -> Indices:
+        return np.array([self.kinds.get(row.tobytes(), 0) for row in pictures])
+
+
+@contextlib.contextmanager
+def true_kinds(run: Path) -> Iterator[None]:
+    """The cell classes of the scan member are the true kinds of the synthetic cells."""
+    bags, drawn = load_crops(run), {one.patient_id: one.kinds for one in drawn_patients()}
+    seen = embed_pictures(bags, run, CPU, MAGNIFICATION)
+    kinds = [kind for patient in bags.patient_ids for kind in drawn[patient]]
+    assert len(kinds) == len(bags.crops)
+    known = TrueKinds({row.tobytes(): kind for row, kind in zip(seen.pictures, kinds, strict=True)})
+    assert len(known.kinds) == len(kinds)
+    with patch.object(cells_member, "train_cells", lambda *_: known):
+        yield
+
+
+def drawn_patients() -> list[SyntheticPatient]:
+    return [clear_cut(patient, 3) for patient in make_patients(40, 3, images=(3, 4))]
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """`evaluate --protocol nested` in two shares, with the true kinds of the synthetic cells as classes."""
     folder = tmp_path_factory.mktemp("nested")
-    patients = [clear_cut(patient, 3) for patient in make_patients(40, 3, images=(3, 4))]
-    write_cohort(folder / "patients", patients, seed=3)
-    options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1")
-    assert train("crops", folder / "patients", folder / "run", *options, small=ONE_MIXTURE).code == 0
-    images = pd.read_csv(folder / "run/crops/images.csv", dtype=str)
-    kinds = {patient.patient_id: patient.kinds for patient in patients}
-    place = images.groupby("patient_id").cumcount()
-    images["cell_class"] = [kinds[one][number] for one, number in zip(images["patient_id"], place, strict=True)]
-    write_scan(folder / "run")
-    images.to_csv(folder / "run/scan/classes.csv", index=False)
-    nested = ("evaluate", folder / "patients", folder / "run", *options, "--protocol", "nested", "--repeats", "2")
-    with shortened():
+    write_cohort(folder / "patients", drawn_patients(), seed=3)
+    assert train("crops", folder / "patients", folder / "run", *OF_EVALUATED, small=BRIEF).code == 0
+    nested = ("evaluate", folder / "patients", folder / "run", *OF_EVALUATED, "--protocol", "nested", "--repeats", "2")
+    with shortened(), true_kinds(folder / "run"):
         for part in ("1/2", "2/2"):
-            call = train(*nested, "--part", part, small=ONE_MIXTURE)
+            call = train(*nested, "--part", part, small=BRIEF)
             assert (call.code, call.output) == (0, "")
-        call = train(*nested, small=ONE_MIXTURE)
+        call = train(*nested, small=BRIEF)
     assert call.code == 0, call.errors
     return folder / "patients", folder / "run", call.output
 
@@ -644,8 +776,8 @@ def test_the_report_is_written_and_says_how_it_came_about(evaluated: tuple[Path,
     table = pd.read_csv(folder / "performance.csv")
     assert len(figures["performance"]) == len(table)
     assert table.groupby("model")["repeats"].first().to_dict() == {
-        "count cut-off": 2, "clinical logistic": 2, "clinical GaussianNB": 2, "scan": 2, "imagenet": 2,
-        "baseline": 1, "moe": 1, "ensemble": 1, "ensemble, free pull": 1,
+        "count cut-off": 2, "clinical logistic": 2, "clinical GaussianNB": 2, "scan": 2, "moe": 2, "imagenet": 2,
+        "baseline": 1, **dict.fromkeys(ensembles(), 1), "ensemble without baseline": 2, CHOSEN: 1,
     }  # fmt: skip
     scan = table[(table["model"] == "scan") & (table["group"] == "all") & (table["figure"] == "auc")]
     assert scan["value"].item() > 0.9  # its classes are the truth
@@ -657,14 +789,17 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
     asked_for: list[list[int]] = []
 
     def inductive_looks(bags: Bags, *_: object) -> Callable[[Indices], Look]:
-        classes = pd.read_csv(run / "scan/classes.csv")["cell_class"].to_numpy(np.int64)
-        simclr = np.random.default_rng(5).normal(size=(len(bags), 8)).astype(np.float32)
-        return lambda training: asked_for.append(training.tolist()) or Look(classes, simclr)  # type: ignore[func-returns-value]
+        rng = np.random.default_rng(5)
+        classes, simclr = rng.integers(0, 15, len(bags.crops) + 1), rng.normal(size=(len(bags) + 1, 8))
+        return lambda training: asked_for.append(training.tolist()) or Look(classes, simclr.astype(np.float32))  # type: ignore[func-returns-value]
 
-    options = (*DATE, "--recipe", "small", "--epochs", "1", "--images-per-patient", "1", "--protocol", "nested")
-    repeats = ("--repeats", "2")  # as above, so that its trainings are reused
-    with patch("train.evaluation.nested.models.inductive_looks", inductive_looks), shortened():
-        call = train("evaluate", patients, run, *options, *repeats, "--inductive", small=ONE_MIXTURE)
+    options = (*OF_EVALUATED, "--protocol", "nested", "--repeats", "2")  # as above, so that its trainings are reused
+    with (
+        patch("train.evaluation.nested.models.inductive_looks", inductive_looks),
+        patch.object(cells_member, "train_cells", side_effect=AssertionError),
+        shortened(),
+    ):
+        call = train("evaluate", patients, run, *options, "--inductive", small=BRIEF)
     assert call.code == 0, call.errors
     assert (run / "nested/nested.md").read_text().strip() == transductive.strip()
     assert (run / "nested_inductive/nested.md").read_text().strip() == call.output.strip()
@@ -672,7 +807,7 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
     assert TRANSDUCTIVE not in call.output
     table = pd.read_csv(run / "nested_inductive/performance.csv")
     seen = table.groupby("model")["repeats"].first()
-    assert seen[["scan", SIMCLR, *with_simclr(), *GATED_SIMCLR, "ensemble"]].tolist() == [1, 1, 1, 1, 1]
+    assert seen[[OWN_NETWORK, SIMCLR, *with_simclr(), *GATED_SIMCLR, "ensemble", "scan"]].tolist() == [1] * 5 + [2]
     assert len(asked_for) == 2 * 20  # by both models that need SCAN, for every training
     assert len({tuple(one) for one in asked_for}) == 20
 
@@ -680,8 +815,10 @@ def test_an_inductive_report_stands_beside_the_other(evaluated: tuple[Path, Path
 def test_the_card_takes_what_the_protocol_wrote(evaluated: tuple[Path, Path, str]) -> None:
     run = evaluated[1]
     found = json.loads((run / "nested/figures.json").read_text())
-    classes = (run / "scan/classes.csv").read_bytes()
-    assert found["facts"]["classes_sha256"] == hashlib.sha256(classes).hexdigest()
+    recipe = json.loads((run / "options.json").read_text())["recipe"]
+    assert recipe["name"] == "small, epochs 1, 1 images a patient"
+    for name, known in registry.digests(adapted(BRIEF, 1, 1), 0).items():
+        assert found["facts"][name] == known
     table = pd.read_csv(run / "nested/performance.csv")
     cells = []
     for figure in SHOWN:
@@ -730,10 +867,12 @@ def test_options_that_do_not_go_together_are_wrong_usage(
     assert said in call.errors
 
 
-def test_classes_have_to_be_there(evaluated: tuple[Path, Path, str], tmp_path: Path) -> None:
-    call = train("evaluate", evaluated[0], tmp_path / "run", *DATE, "--protocol", "nested")
+def test_leads_need_the_scan_that_trains_a_network_of_its_own(evaluated: tuple[Path, Path, str]) -> None:
+    patients, run, _ = evaluated
+    assert not (run / "scan").exists()  # the report above needed none
+    call = train("evaluate", patients, run, *OF_EVALUATED, "--protocol", "nested", "--leads", small=BRIEF)
     assert call.code == 2
-    assert "has no cell classes" in call.errors
+    assert "has no SCAN network. Run `python -m train scan` first" in call.errors
 
 
 def test_a_figure_a_model_cannot_have_is_left_out() -> None:
@@ -840,7 +979,7 @@ def test_the_report_says_what_pictures_are_worth(tmp_path: Path) -> None:
 def test_one_member_is_evaluated_alone_without_scan_and_beside_the_report_of_all(
     trained_run: TrainedRun, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
+    run = with_features(trained_run, tmp_path / "run")
     with shortened():
         call = train(
             "evaluate", trained_run.patients, run, *DATE, "--recipe", "small", "--protocol", "nested",

@@ -27,6 +27,13 @@ def test_each_call_leaves_a_line(tmp_path: Path) -> None:
     assert lines[0]["started"] <= lines[1]["started"]
 
 
+def test_a_package_that_is_not_installed_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    record_call(tmp_path, {}, CPU)
+    packages = json.loads((tmp_path / "calls.jsonl").read_text())["packages"]
+    assert packages == {"torch": torch.__version__.split("+")[0], "no-such-package": None}
+
+
 def test_other_code_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,19 +1,26 @@
 """The report's split, the selected epoch, and what is printed next to the report's own results."""
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 
 from tests.synthetic import make_patients, write_cohort
 from tests.train.bags import make_bags
 from tests.train_fixtures import DATE, clear_cut, train
 from train.core.checkpoint import load_dimensions
+from train.data.bags import load_crops
 from train.evaluation.report_protocol import LABEL, divisions
+from train.experiments import classifiers
+from train.members.naive_bayes import evaluate_naive_bayes, patient_features, read_cell_classes
+from train.members.recipes import SMALL
 
 
 def test_patients_are_divided_in_the_order_of_their_ids_as_strings() -> None:
@@ -36,14 +43,16 @@ def test_patients_are_divided_in_the_order_of_their_ids_as_strings() -> None:
     assert sorted(np.concatenate([fold.validation for fold in folds])) == list(range(40))
 
 
+OPTIONS = ("--recipe", "small", "--epochs", "3", "--images-per-patient", "2", "--backbone", "width-16-half-input")
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
     patients = [clear_cut(patient, 3) for patient in make_patients(40, 3, images=(3, 4))]
     write_cohort(folder / "patients", patients, seed=3)
-    options = ("--recipe", "small", "--epochs", "3", "--images-per-patient", "2")
     call = train(
-        "evaluate", folder / "patients", folder / "run", *DATE, *options,
+        "evaluate", folder / "patients", folder / "run", *DATE, *OPTIONS,
         "--protocol", "report", "--model", "baseline", "--model", "moe",
     )  # fmt: skip
     assert call.code == 0, call.errors
@@ -81,7 +90,43 @@ def test_what_the_report_states_is_repeated(evaluated: Path) -> None:
 
 
 def test_scan_needs_its_classes(evaluated: Path) -> None:
-    options = ("--recipe", "small", "--epochs", "3", "--images-per-patient", "2")
-    call = train("evaluate", evaluated.parent / "patients", evaluated, *DATE, *options, "--protocol", "report")
+    call = train("evaluate", evaluated.parent / "patients", evaluated, *DATE, *OPTIONS, "--protocol", "report")
     assert call.code == 2
     assert "has no cell classes. Run `python -m train scan` first" in call.errors
+
+
+def test_from_the_trained_networks_to_the_reports_table_and_figures(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report's numbers are of the SCAN with its own network; its figure 5 shows the classes of the member."""
+    few = [("GaussianNB", GaussianNB), ("KNeighborsClassifier", KNeighborsClassifier)]
+    monkeypatch.setattr(classifiers, "all_estimators", lambda type_filter: few)
+    patients, run = evaluated.parent / "patients", tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    report = ("--protocol", "report")
+    for command, *more in (("cells",), ("scan",), ("naive-bayes", *report, "--compare"), ("evaluate", *report)):
+        call = train(command, patients, run, *DATE, *OPTIONS, *more)
+        assert call.code == 0, call.errors
+    drawn = train("figures", patients, run)
+    assert drawn.code == 0, drawn.errors
+    pictures = {path.name[:9] for path in (run / "figures").glob("*.png")}
+    assert pictures == {f"figure-{number:02}" for number in range(2, 11)}
+
+    bags = load_crops(run)
+    base = patient_features(bags, read_cell_classes(run / "scan/classes.csv", bags))
+    expected = evaluate_naive_bayes(base, bags.labels, "report", SMALL.bayes)
+    found = json.loads((run / "report/metrics.json").read_text())["models"]
+    assert set(found) == {"baseline", "scan", "moe"}
+    assert found["scan"]["training"] == expected.training_balanced_accuracy
+    assert found["scan"]["validation"] == expected.validation_balanced_accuracy
+    assert found["scan"]["folds"] == expected.fold_balanced_accuracy
+    assert json.loads((run / "naive_bayes/metrics.json").read_text()) == asdict(expected)
+    table = pd.read_csv(run / "figures/table-2.csv").set_index("model")
+    assert table.index.tolist() == ["baseline", "scan", "moe"]
+    assert table.loc["scan", "ours_validation"] == expected.validation_balanced_accuracy
+    scores = pd.read_csv(run / "naive_bayes/classifiers.csv")
+    assert set(scores["classifier"]) == {"GaussianNB", "KNeighborsClassifier"}
+
+    shown = pd.read_csv(run / "figures/figure-05-classes.csv")
+    of_member, of_scan = (pd.read_csv(run / folder / "classes.csv") for folder in ("cells", "scan"))
+    assert len(shown.merge(of_member)) == len(shown) > len(shown.merge(of_scan))

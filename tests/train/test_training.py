@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.train_fixtures import COHORT_SEED, DATE, OPTIONS, TrainedRun, train
+from tests.train_fixtures import COHORT_SEED, DATE, OPTIONS, TrainedRun, train, with_features
 from train.members import registry
 from train.members.naive_bayes import GIVEN_CLASSES_FOLDER
 
@@ -29,14 +29,31 @@ def auc(table: pd.DataFrame, column: str) -> float:
 
 
 def trained_files(run: Path) -> dict[str, int]:
-    """Modification times of all networks, fold predictions and histories."""
-    patterns = ("*/*.safetensors", "*/fold-*.csv", "*/*.history.csv", "crops/*", "folds.csv")
+    """Modification times of all networks, members' files, predictions, histories and features."""
+    patterns = ["*/*.safetensors", "*/fold-*.csv", "*/*.history.csv", "crops/*", "folds.csv", "features-*.npy"]
+    patterns += ["cells/*", "moe/*", "imagenet/*"]
     return {str(path): path.stat().st_mtime_ns for pattern in patterns for path in run.glob(pattern)}
+
+
+@pytest.fixture(scope="module")
+def own_network(trained_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of the same patients with the SCAN that trains a network of its own, small, and naive Bayes."""
+    run = tmp_path_factory.mktemp("own") / "run"
+    for command in ("scan", "naive-bayes"):
+        call = train(command, trained_run.patients, run, *DATE, *OPTIONS, "--backbone", "width-16-half-input")
+        assert call.code == 0, call.errors
+    return run
 
 
 @pytest.mark.parametrize("member", registry.names())
 def test_each_member_learns_from_pictures_alone(trained_run: TrainedRun, member: str) -> None:
     assert auc(out_of_fold(trained_run.run, member), "pictures_only") > 0.75
+
+
+def test_scan_with_a_network_of_its_own_learns_from_pictures_alone(own_network: Path) -> None:
+    assert auc(out_of_fold(own_network, "naive_bayes"), "pictures_only") > 0.75
+    stages = pd.read_csv(own_network / "scan/stages.csv")
+    assert stages["classes"].iloc[-1] == pd.read_csv(own_network / "scan/classes.csv")["cell_class"].nunique() > 2
 
 
 def test_the_ensemble_learns(trained_run: TrainedRun) -> None:
@@ -66,7 +83,8 @@ def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: P
     run = tmp_path / "run"
     shutil.copytree(trained_run.run, run)  # preserves modification times
     before, predictions = trained_files(run), out_of_fold(run, "ensemble")
-    assert len([path for path in before if path.endswith(".safetensors")]) == 2 * 6 + 3 + 1
+    assert len([path for path in before if path.endswith(".safetensors")]) == 6 + 1 + 1 + 1
+    assert sum("/features-" in path for path in before) == 1  # three members stand on the same features
     assert train("all", trained_run.patients, run, *DATE, *OPTIONS).code == 0
     assert trained_files(run) == before
     pd.testing.assert_frame_equal(out_of_fold(run, "ensemble"), predictions)
@@ -81,13 +99,15 @@ def test_another_seed_or_recipe_needs_another_folder(trained_run: TrainedRun, ot
     assert "run: was started with another seed or recipe. Choose another run folder" in call.errors
 
 
-def test_nothing_is_learnt_from_labels_at_random(trained_run: TrainedRun, tmp_path: Path) -> None:
-    """The same patients, pictures and folds with permuted labels: AUCs fall to chance level."""
-    patients, run = tmp_path / "patients", tmp_path / "run"
+@pytest.fixture(scope="module")
+def random_labels(trained_run: TrainedRun, own_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of the same patients and pictures with permuted labels."""
+    folder = tmp_path_factory.mktemp("random")
+    patients, run = folder / "patients", folder / "run"
     patients.mkdir()
-    for folder in trained_run.patients.iterdir():
-        if folder.is_dir():
-            shutil.copytree(folder, patients / folder.name)
+    for patient in trained_run.patients.iterdir():
+        if patient.is_dir():
+            shutil.copytree(patient, patients / patient.name)
     with (trained_run.patients / "clinical_annotation.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     column = rows[0].index("LABEL")
@@ -97,11 +117,22 @@ def test_nothing_is_learnt_from_labels_at_random(trained_run: TrainedRun, tmp_pa
     with (patients / "clinical_annotation.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
-    assert train("baseline", patients, run, *DATE, "--recipe", "small", "--epochs", "3").code == 0
-    classes = trained_run.run / "scan/classes.csv"  # found without labels, so they are the same
-    options = (*DATE, "--recipe", "small", "--epochs", "3", "--cell-classes", classes)
-    assert train("naive-bayes", patients, run, *options).code == 0
-    for member in ("baseline", GIVEN_CLASSES_FOLDER):
-        table = out_of_fold(run, member)
+    with_features(trained_run, run)
+    for command in ("baseline", "cells", "moe", "imagenet"):
+        assert train(command, patients, run, *DATE, *OPTIONS).code == 0
+    classes = own_network / "scan/classes.csv"  # found without labels, so they are the same
+    assert train("naive-bayes", patients, run, *DATE, *OPTIONS, "--cell-classes", classes).code == 0
+    return run
+
+
+def test_cell_classes_are_found_without_labels(trained_run: TrainedRun, random_labels: Path) -> None:
+    found, others = (pd.read_csv(run / "cells/classes.csv") for run in (trained_run.run, random_labels))
+    pd.testing.assert_frame_equal(found, others)
+
+
+def test_nothing_is_learnt_from_labels_at_random(random_labels: Path) -> None:
+    """AUCs fall to chance level."""
+    for member in (*registry.names(), GIVEN_CLASSES_FOLDER):
+        table = out_of_fold(random_labels, member)
         for name in ("probability", "pictures_only"):
             assert abs(auc(table, name) - 0.5) < 0.3

@@ -1,4 +1,4 @@
-"""`python -m train crops`, `baseline`, `scan`, `naive-bayes`, `moe`, `imagenet`, `ensemble`, `all`: bundle parts."""
+"""`python -m train crops`, `baseline`, `cells`, `moe`, `imagenet`, `ensemble`, `all`, `scan`, `naive-bayes`."""
 
 import json
 from dataclasses import asdict
@@ -33,7 +33,7 @@ for member in registry.MEMBERS:
         _add_command(member)
 
 
-@stage("scan", "Train the unsupervised cell classes: pretext, neighbours, clustering, self-labelling, fusion.")
+@stage("scan", "Train SCAN with a network of its own, for the report's protocol: pretext to fusion.")
 @click.option(
     "--compare-with",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -59,7 +59,7 @@ def scan_command(
     _train_scan(Run(patients, run, options), compare_with, stability_seeds, stability_of)
 
 
-@stage("naive-bayes", "Fit Gaussian naive Bayes on the patients' cell classes.")
+@stage("naive-bayes", "Fit Gaussian naive Bayes on the cell classes of `scan` or of a file, for the report's protocol.")
 @click.option(
     "--cell-classes",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

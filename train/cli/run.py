@@ -43,6 +43,7 @@ class Run:
             sample_date_format=options["sample_date_format"],
             sex_codes=options["sex_codes"],
             picture_size=options["picture_size"],
+            pixel_size=options["pixel_size"],
         ).on(self.device)
         self._claim()
 

@@ -30,6 +30,12 @@ def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Co
             metavar="WIDTH HEIGHT",
             help="Size of the analyser's original pictures, in pixels, if PATIENTS contains only their centres.",
         ),
+        click.option(
+            "--pixel-size",
+            type=click.FloatRange(0, min_open=True),
+            metavar="UM",
+            help="Micrometres that a pixel of the pictures covers, if known.",
+        ),
         click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True),
         click.option("--recipe", type=click.Choice(list(RECIPES)), default="full", show_default=True),
         click.option("--epochs", type=click.IntRange(1), help="Replaces the recipe's value."),

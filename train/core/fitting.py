@@ -53,7 +53,9 @@ class Job:
     """What is trained, and where its files are written."""
 
     name: str  # for messages, and part of the random seed
-    checkpoint: Path  # history, progress and TensorBoard events are written beside it; the caller writes the checkpoint
+    # History, progress and TensorBoard events are written beside it; the caller writes the checkpoint. None: a training
+    # of seconds, of which nothing is written.
+    checkpoint: Path | None
     seed: int
     best: str | None = None  # observed metric: the epoch with its highest value is kept instead of averaged weights
 
@@ -91,7 +93,8 @@ def fit(
     averaged = AveragedModel(network, avg_fn=average, use_buffers=True)
     first_averaged = recipe.epochs - max(1, round(recipe.averaged_share * recipe.epochs))
     progress = TrainingState(network, averaged, optimizer, history=[], best={})
-    progress.load(job.checkpoint)
+    if job.checkpoint:
+        progress.load(job.checkpoint)
     with _Log(job, recipe.epochs, begun=len(progress.history)) as log:
         for epoch in range(len(progress.history), recipe.epochs):
             start = time.monotonic()
@@ -109,7 +112,8 @@ def fit(
                 progress.best = {name: value.clone() for name, value in network.state_dict().items()}
             progress.history.append(row)
             log.epoch(progress.history)  # before saving progress, so that every completed epoch is in the history
-            progress.save(job.checkpoint)
+            if job.checkpoint:
+                progress.save(job.checkpoint)
     if job.best:
         averaged.module.load_state_dict(progress.best)
     averaged.module.eval()
@@ -152,11 +156,14 @@ class _Log:
 
     def __init__(self, job: Job, epochs: int, begun: int) -> None:
         self._job, self._epochs = job, epochs
-        folder = job.checkpoint.with_suffix(".tensorboard")
-        self._events = SummaryWriter(str(folder), purge_step=begun)
+        self._events: SummaryWriter | None = None
+        if job.checkpoint:
+            folder = job.checkpoint.with_suffix(".tensorboard")
+            self._events = SummaryWriter(str(folder), purge_step=begun)
         self._watched = sys.stderr.isatty()
+        hidden = not (self._watched and job.checkpoint)
         self._bar = click.progressbar(
-            length=epochs - begun, label=job.name, file=sys.stderr, show_pos=True, hidden=not self._watched
+            length=epochs - begun, label=job.name, file=sys.stderr, show_pos=True, hidden=hidden
         )
         if begun:
             LOG.info("%s: resuming after epoch %d of %d", job.name, begun, epochs)
@@ -166,10 +173,13 @@ class _Log:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._events.close()
+        if self._events:
+            self._events.close()
         self._bar.__exit__(None, None, None)
 
     def epoch(self, history: History) -> None:
+        if not (self._job.checkpoint and self._events):
+            return
         row = history[-1]
         _write_history(self._job.checkpoint.with_suffix(".history.csv"), history)
         for name in row.keys() - {"epoch"}:

@@ -37,7 +37,7 @@ def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:
         "code_version": infer.__version__,
         "code_sha256": code_digest(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {platform.machine()}",
         "threads": torch.get_num_threads(),
         **facts,
@@ -46,6 +46,14 @@ def record_call(run: Path, facts: dict[str, Any], device: torch.device) -> None:
         LOG.warning("%s: a different code version was used here before; its results may not fit together", run)
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _version(name: str) -> str | None:
+    """Version of an installed package; None if it is not installed, as where another onnxruntime is."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def code_note(run: Path) -> str:

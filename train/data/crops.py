@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ def cache_crops(
     sample_date_format: str | None = None,
     sex_codes: str | None = None,
     picture_size: tuple[int, int] | None = None,
+    pixel_size: float | None = None,
 ) -> Bags:
     """Decode a cohort into the run folder, or take what an earlier call left there.
 
@@ -68,13 +70,17 @@ def cache_crops(
         sex_codes: what GENDER's codes mean, as `parse_sex_codes` takes it.
         picture_size: the analyser's, width and height in pixels, where the cohort holds only the pictures' centres; the
             bundle says of pictures of another size that they are unusual. Default: that of the files.
+        pixel_size: micrometres that a pixel of the pictures covers. Only recorded: the bundle states it, and scoring
+            rescales another camera's pictures to it. Default: not known.
 
     Raises:
         CohortError: the table or a labelled patient cannot be used; every such patient is named.
-        UsageError: no date to take ages at, or the run folder was made from other data or another date, or with
-            pictures segmented the other way.
+        UsageError: no date to take ages at, an impossible pixel size, or the run folder was made from other data or
+            another date, or with pictures segmented the other way.
         CropsError: the disk is full, or the run folder cannot be written.
     """
+    if pixel_size is not None and not 0 < pixel_size < math.inf:
+        raise UsageError("--pixel-size: must be a number above 0, in micrometres")
     if run.resolve().is_relative_to(patients.resolve()):
         raise UsageError(f"{run}: lies inside the cohort, which is never written to. Choose another run folder")
     cohort = read_cohort(
@@ -98,6 +104,7 @@ def cache_crops(
         "sample_date_format": sample_date_format or "",
         "sex_codes": sex_codes or "",
         "picture_size": "{} x {}".format(*picture_size) if picture_size else "",
+        "pixel_size": str(pixel_size) if pixel_size is not None else "",
         "segmented": "yes" if segment else "no",
     }
     return _cached(cohort, labelled, jobs, run, facts)

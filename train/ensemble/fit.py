@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.naive_bayes import GaussianNB
 
 from infer.bundle.manifest import Ensemble, OperatingPoint
@@ -27,7 +27,10 @@ from train.data.bags import Bags
 from train.members import registry
 from train.members.training import OUT_OF_FOLD
 
-EQUALITY = 0.2  # regularisation of the weights towards equal ones; 130 patients cannot determine weights precisely
+# Strengths of a pull of the weights towards equal ones, from which the folds choose; fixed before any was tried. 130
+# patients cannot determine weights precisely, but a member that is worth nothing must be able to get weight 0.
+PULLS = (0.0, 0.05, 0.2)
+SMALLEST_WEIGHT = 1e-6  # what the solver leaves of a member that is worth nothing
 TRUSTED_ACCURACY = 0.95  # required balanced accuracy on the patients that are not referred
 LARGEST_REFERRED = 0.25  # largest share of patients that the balanced operating point refers
 
@@ -55,18 +58,20 @@ def load_out_of_fold(run: Path, bags: Bags) -> dict[str, pd.DataFrame]:
 def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, float]]:
     """Fit on all out-of-fold predictions, write RUN/ensemble, and return the metrics of members and ensemble.
 
-    The ensemble's own metrics are cross-fitted: the calibration, weights and operating points applied to a patient were
-    fitted on patients of the other folds.
+    The ensemble's own metrics are cross-fitted: the calibration, the pull, the weights and the operating points applied
+    to a patient were fitted on patients of the other folds.
     """
     tables = load_out_of_fold(run, bags)
     names = registry.names()
     members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in names])  # (M, P)
-    ensemble = fit_ensemble(members, bags.labels, names)
+    pull, _ = choose_pull(members, bags.labels, folds, names)
+    ensemble = fit_ensemble(members, bags.labels, names, pull)
     crossed = np.empty(len(bags))
     decisions = {name: np.empty(len(bags), dtype=object) for name in ensemble.operating_points}
     for fold in np.unique(folds):
         held_out = folds == fold
-        fitted = fit_ensemble(members[:, ~held_out], bags.labels[~held_out], names)
+        known, labels = members[:, ~held_out], bags.labels[~held_out]
+        fitted = fit_ensemble(known, labels, names, choose_pull(known, labels, folds[~held_out], names)[0])
         crossed[held_out] = combine(members[:, held_out], fitted)
         for name, point in fitted.operating_points.items():
             decisions[name][held_out] = [decide(float(value), point) for value in crossed[held_out]]
@@ -77,6 +82,7 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     figures = {name: summary(bags.labels, score, count) for name, score in scores.items()}
     for name, decided in decisions.items():
         figures[f"operating point {name}"] = decision_figures(decided, bags.labels)
+    figures["pull of the weights"] = {"towards equal ones": pull}
     figures["influence"] = {name: _influence(row, ensemble, name) for name, row in zip(names, members, strict=True)}
     for member in registry.MEMBERS:
         for column, title in member.spread_of.items():
@@ -131,26 +137,51 @@ def _influence(probability: Floats, ensemble: Ensemble, name: str) -> float:
 
 
 @on_one_thread
-def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], equality: float = EQUALITY) -> Ensemble:
+def choose_pull(
+    members: Floats, labels: Labels, folds: Labels, names: Sequence[str], pulls: Sequence[float] = PULLS
+) -> tuple[float, float]:
+    """The pull of the weights with the lowest cross-validated log loss over the folds, and that loss.
+
+    Args:
+        members: (M, P) out-of-fold probabilities.
+        labels: (P,) 1 malignant, 0 reactive.
+        folds: (P,) the fold in which each patient was held out.
+        names: names of the M members.
+        pulls: the strengths to choose from; of equally good ones the smallest.
+    """
+    tried = []
+    for pull in pulls:
+        crossed = np.empty(len(labels))
+        for fold in np.unique(folds):
+            rest, held_out = folds != fold, folds == fold
+            fitted = fit_calibration_and_weights(members[:, rest], labels[rest], names, pull)
+            crossed[held_out] = combine(members[:, held_out], fitted)
+        tried.append((float(log_loss(labels, crossed)), pull))
+    loss, pull = min(tried)
+    return pull, loss
+
+
+@on_one_thread
+def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], pull: float) -> Ensemble:
     """Fit everything that turns the members' probabilities into a decision.
 
     Args:
         members: (M, P) out-of-fold probabilities.
         labels: (P,) 1 malignant, 0 reactive.
         names: names of the M members.
-        equality: strength of the regularisation of the weights towards equal ones.
+        pull: strength of the regularisation of the weights towards equal ones.
     """
-    ensemble = fit_calibration_and_weights(members, labels, names, equality)
+    ensemble = fit_calibration_and_weights(members, labels, names, pull)
     points = fit_operating_points(combine(members, ensemble), labels)
     return msgspec.structs.replace(ensemble, operating_points=points)
 
 
 @on_one_thread
-def fit_calibration_and_weights(members: Floats, labels: Labels, names: Sequence[str], equality: float) -> Ensemble:
+def fit_calibration_and_weights(members: Floats, labels: Labels, names: Sequence[str], pull: float) -> Ensemble:
     """Like fit_ensemble, but only calibration and weights, without operating points."""
     calibration = {name: fit_calibration(row, labels) for name, row in zip(names, members, strict=True)}
     smooth = np.stack([calibrated(row, calibration[name]) for name, row in zip(names, members, strict=True)])
-    weights = dict(zip(names, fit_weights(smooth, labels, equality).tolist(), strict=True))
+    weights = dict(zip(names, fit_weights(smooth, labels, pull).tolist(), strict=True))
     return Ensemble(calibration=calibration, weights=weights, operating_points={})
 
 
@@ -161,19 +192,19 @@ def combine(members: Floats, ensemble: Ensemble) -> Floats:
     return weighted(smooth, ensemble)
 
 
-def fit_weights(members: Floats, labels: Labels, equality: float = EQUALITY) -> Floats:
-    """Weights >= 0 with sum 1 that minimise log loss, regularised towards equal ones: (M, P), (P,) -> (M,)."""
+def fit_weights(members: Floats, labels: Labels, pull: float) -> Floats:
+    """Weights >= 0 with sum 1 that minimise log loss, pulled towards equal ones: (M, P), (P,) -> (M,)."""
     number = len(members)
     equal = np.full(number, 1 / number)
     likelihood = np.where(labels == 1, members, 1 - members)  # (M, P)
 
     def cost(weights: Floats) -> float:
-        penalty = equality * np.sum((weights - equal) ** 2)
+        penalty = pull * np.sum((weights - equal) ** 2)
         return float(-np.mean(np.log(np.clip(weights @ likelihood, 1e-12, None))) + penalty)
 
     constraint = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
     found = minimize(cost, equal, method="SLSQP", bounds=[(0.0, 1.0)] * number, constraints=[constraint])
-    weights = np.clip(found.x, 0.0, 1.0)
+    weights = np.where(found.x < SMALLEST_WEIGHT, 0.0, found.x)
     return np.asarray(weights / weights.sum())
 
 

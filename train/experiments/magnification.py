@@ -6,17 +6,18 @@ results are reported on.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from train.core.arrays import Floats
+from train.core.arrays import Booleans, Floats, Labels
 from train.core.files import write_table
 from train.core.metrics import GREY_ZONE_COUNT
-from train.core.performance import FIGURES, Predictions, estimate, resamples
+from train.core.performance import FIGURES, Figure, Predictions, estimate, resamples
 from train.data.bags import Bags
 from train.data.inputs import bent_features
 from train.data.whose_pictures import COLUMNS, OWN, by_pictures
@@ -103,19 +104,37 @@ def cross_validated(bags: Bags, clinical: Floats, means: Floats, seed: int) -> d
     return found
 
 
-def _rows(name: str, bags: Bags, found: dict[str, Floats], seed: int) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class Asked:
+    """A figure, the patients it is asked of, and its bootstrap resamples."""
+
+    figure: Figure
+    labels: Labels  # (P,) of all patients
+    chosen: Booleans  # (P,) patients it is asked of
+    weights: Floats  # (B, chosen)
+
+    def of(self, repeats: Iterable[Floats]) -> list[Predictions]:
+        """Probabilities of all patients, (P,) for each repeat, as predictions for those asked of; threshold .5."""
+        return [Predictions(self.labels, one, one >= 0.5).of(self.chosen) for one in repeats]
+
+
+def three_figures(bags: Bags, seed: int) -> dict[str, Asked]:
+    """AUC, AUC in the grey zone, balanced accuracy at .5."""
     grey = bags.clinical[:, 1] <= GREY_ZONE_COUNT
     weights = resamples(bags.labels, seed)
+    everybody = np.ones_like(grey)
+    return {
+        "auc": Asked(FIGURES["auc"], bags.labels, everybody, weights),
+        "grey_zone_auc": Asked(FIGURES["auc"], bags.labels, grey, weights[:, grey]),
+        "balanced_accuracy": Asked(FIGURES["balanced_accuracy"], bags.labels, everybody, weights),
+    }
+
+
+def _rows(name: str, bags: Bags, found: dict[str, Floats], seed: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for column, repeats in found.items():
-        of = [Predictions(bags.labels, one, one >= 0.5) for one in repeats]
-        in_zone = [one.of(grey) for one in of]
-        for title, figure, predictions, drawn in (
-            ("auc", "auc", of, weights),
-            ("grey_zone_auc", "auc", in_zone, weights[:, grey]),
-            ("balanced_accuracy", "balanced_accuracy", of, weights),
-        ):
-            one = estimate(FIGURES[figure], predictions, drawn)
+        for title, asked in three_figures(bags, seed).items():
+            one = estimate(asked.figure, asked.of(repeats), asked.weights)
             pictures = "own" if column == OWN else column
             facts = {"magnification": name, "pictures": pictures, "figure": title}
             rows.append({**facts, "value": one.value, "low": one.low, "high": one.high})

@@ -12,6 +12,7 @@ from train.core.arrays import Pixels
 from train.core.files import write_table, written_whole
 from train.data.bags import Bags
 from train.data.segmentation import before_and_after
+from train.members.cells import member as cells
 
 SAMPLES = 10  # pictures per class
 SEGMENTED = 6  # pictures shown before and after segmentation
@@ -34,14 +35,16 @@ def draw_segmentation(bags: Bags, folder: Path, seed: int) -> None:
 
 
 def draw_contact_sheet(bags: Bags, run: Path, folder: Path, seed: int) -> None:
-    """Write figure-05: one row per class, in order, with its number; pictures are drawn at random, not hand-picked.
+    """Write figure-05, the member's cell classes: one row per class, in order, with its number.
+
+    Pictures are drawn at random, not hand-picked.
 
     Raises:
-        UsageError: SCAN has not been trained.
+        UsageError: the member has not been trained.
     """
-    path = run / "scan" / "classes.csv"
+    path = run / cells.FOLDER / "classes.csv"
     if not path.exists():
-        raise UsageError(f"{run}: has no cell classes. Run `python -m train scan` first")
+        raise UsageError(f"{run}: has no cell classes. Run `python -m train cells` first")
     classes = pd.read_csv(path)["cell_class"].to_numpy(np.int64)
     columns = samples(classes, seed)
     sheet = tile([[bags.crops[index].cpu().numpy() for index in column] for column in columns])

@@ -209,4 +209,5 @@ TRAINING = MemberTraining(
     _train,
     lambda run: [run / FOLDER / "full.safetensors"],
     candidate,
+    lambda recipe, seed: {"baseline": asdict(recipe.baseline), "seed": seed},
 )

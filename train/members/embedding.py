@@ -45,16 +45,16 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _Convolution(3, 32, 3, stride=2)
+        self.stem = Convolution(3, 32, 3, stride=2)
         blocks: list[nn.Module] = []
         channels = 32
         for stage in STAGES:
             for number in range(stage.blocks):
                 stride = stage.stride if number == 0 else 1
-                blocks.append(_InvertedResidual(channels, stage, stride))
+                blocks.append(InvertedResidual(channels, stage, stride))
                 channels = stage.channels
         self.blocks = nn.Sequential(*blocks)
-        self.head = _Convolution(channels, FEATURES, 1)
+        self.head = Convolution(channels, FEATURES, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.features(normalised(images))
@@ -73,23 +73,26 @@ def normalised(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2).to(torch.float32) - 127) / 128
 
 
-class _Convolution(nn.Module):
+class Convolution(nn.Module):
     """Convolution, batch norm and, by default, ReLU6."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
     ) -> None:
         super().__init__()
-        self._kernel, self._stride, self._active = kernel, stride, active
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        self._kernel, self._stride, self.active = kernel, stride, active
+        inside = kernel // 2 if stride == 1 else 0  # padding apart from the convolution copies the maps
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=inside, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3)  # TensorFlow's epsilon: the weights were trained there
 
     def forward(self, maps: Tensor) -> Tensor:
-        maps = self.norm(self.convolution(functional.pad(maps, self._padding(*maps.shape[2:]))))
-        return functional.relu6(maps) if self._active else maps
+        if self._stride > 1:
+            maps = functional.pad(maps, self.padding(*maps.shape[2:]))
+        maps = self.norm(self.convolution(maps))
+        return functional.relu6(maps) if self.active else maps
 
-    def _padding(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """TensorFlow's SAME padding: an odd pixel goes to the right and to the bottom."""
+    def padding(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """TensorFlow's SAME padding (left, right, top, bottom): an odd pixel goes to the right and to the bottom."""
         pads = []
         for size in (width, height):
             total = max((-(-size // self._stride) - 1) * self._stride + self._kernel - size, 0)
@@ -97,23 +100,23 @@ class _Convolution(nn.Module):
         return pads[0], pads[1], pads[2], pads[3]
 
 
-class _InvertedResidual(nn.Module):
+class InvertedResidual(nn.Module):
     """MobileNetV2's block (Sandler et al. 2018): expand, depthwise convolution, project; residual if shapes match."""
 
     def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
         super().__init__()
         width = inputs * stage.expand
-        layers: list[nn.Module] = [_Convolution(inputs, width, 1)] if stage.expand > 1 else []
+        layers: list[nn.Module] = [Convolution(inputs, width, 1)] if stage.expand > 1 else []
         layers += [
-            _Convolution(width, width, stage.kernel, stride=stride, groups=width),
-            _Convolution(width, stage.channels, 1, active=False),
+            Convolution(width, width, stage.kernel, stride=stride, groups=width),
+            Convolution(width, stage.channels, 1, active=False),
         ]
         self.layers = nn.Sequential(*layers)
-        self._residual = stride == 1 and inputs == stage.channels
+        self.residual = stride == 1 and inputs == stage.channels
 
     def forward(self, maps: Tensor) -> Tensor:
         out: Tensor = self.layers(maps)
-        return maps + out if self._residual else out
+        return maps + out if self.residual else out
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,11 @@ class FrozenBackbone(nn.Module):
         self.embedding = EfficientNetLite0()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.embed(normalised(self.cropped(images)))
+        return self.embedding.features(self.shown(images))
+
+    def shown(self, images: Tensor) -> Tensor:
+        """What the network sees: (N, H, W, 3) -> (N, 3, size, size)."""
+        return self.resized(normalised(self.cropped(images)))
 
     def cropped(self, images: Tensor) -> Tensor:
         """The central square: (N, H, W, 3) -> (N, crop, crop, 3).
@@ -149,10 +156,14 @@ class FrozenBackbone(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (N, 3, crop, crop) -> features (N, 1280)."""
+        return self.embedding.features(self.resized(pixels))
+
+    def resized(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (N, 3, crop, crop) -> (N, 3, size, size)."""
         size = self.magnification.size
-        if pixels.shape[-1] != size:
-            pixels = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
-        return self.embedding.features(pixels)
+        if pixels.shape[-1] == size:
+            return pixels
+        return functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
 
 
 def load_backbone(magnification: Magnification) -> FrozenBackbone:

@@ -52,8 +52,11 @@ def embed_pictures(bags: Bags, run: Path, device: torch.device, magnification: M
 
 def embedder(backbone: FrozenBackbone, device: torch.device) -> Embedder:
     """A function from pictures (N, H, W, 3) uint8 to their features (N, D)."""
-    if device.type == "cpu":
-        return _on_onnxruntime(backbone)
+    return _on_onnxruntime(backbone) if device.type == "cpu" else on_torch(backbone, device)
+
+
+def on_torch(backbone: FrozenBackbone, device: torch.device) -> Embedder:
+    """The same on torch, whatever the device: for a backbone that is used once."""
     backbone = backbone.to(device)
 
     def embed(images: Tensor) -> npt.NDArray[np.float32]:

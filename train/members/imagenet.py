@@ -8,8 +8,6 @@ these predictions say that the picture expert is better alone. No picture of a h
 that scores this patient.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,13 +30,13 @@ from train.data.inputs import EXCESS, KNOT, bent_features
 from train.data.whose_pictures import COLUMNS, OWN, by_pictures
 from train.members.candidate import Candidate
 from train.members.count_floor import FlooredBayes
-from train.members.embedding import FEATURES, FrozenBackbone, Magnification, load_embedding, normalised, weights_digest
+from train.members.embedding import FEATURES, Magnification, weights_digest
 from train.members.features import embed_pictures
 from train.members.gating import GATE_PULLS, Gate, choose_gate, no_gate
 from train.members.linear import affine, fit_fixed, fixed_numbers
-from train.members.training import MemberJob, MemberTraining, NestedJob
+from train.members.training import NUMBERS, MemberJob, MemberTraining, NestedJob, as_text
 
-FOLDER, NUMBERS = "imagenet", "numbers.json"
+FOLDER = "imagenet"
 MAGNIFICATION = Magnification(CROP_SIZE, 224)
 BENT = 4  # clinical features of the picture expert
 GATE_FEATURES = 3  # the first of these are inputs of the gate, all but the excess
@@ -53,7 +51,7 @@ BUFFERS = {  # naive Bayes (reactive, malignant), calibration of each expert, ga
 class ImageNetDimensions:
     """Sizes needed to rebuild the network from a checkpoint."""
 
-    input_size: int = MAGNIFICATION.size  # px, a crop is resized to this side length
+    features: int = FEATURES
 
 
 class ClinicalLogit(nn.Module):
@@ -75,17 +73,15 @@ class ClinicalLogit(nn.Module):
         return bent_features(clinical) @ self.weights + self.bias
 
 
-class PictureExpert(FrozenBackbone):
-    """uint8 (N, 112, 112, 3) -> contribution of each picture to the picture expert's logit of its patient, (N,)."""
+class PictureExpert(nn.Module):
+    """Features (N, 1280) -> contribution of each picture to the picture expert's logit of its patient, (N,)."""
 
-    def __init__(self, dimensions: ImageNetDimensions) -> None:
-        super().__init__(Magnification(CROP_SIZE, dimensions.input_size))
-        self.linear = nn.Linear(FEATURES, 1)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+    def __init__(self, features: int = FEATURES) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.linear(self.embed(normalised(images))).squeeze(1)  # type: ignore[no-any-return]
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(features).squeeze(1)  # type: ignore[no-any-return]
 
 
 class ImageNetHead(nn.Module):
@@ -140,7 +136,7 @@ class ImageNetNetwork(nn.Module):
     def __init__(self, dimensions: ImageNetDimensions) -> None:
         super().__init__()
         self.dimensions = dimensions
-        self.pictures = PictureExpert(dimensions)
+        self.pictures = PictureExpert(dimensions.features)
         self.head = ImageNetHead()
 
 
@@ -168,7 +164,7 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path, network_path, numbers_path = folder / "out_of_fold.csv", folder / "full.safetensors", folder / NUMBERS
-    mine = _numbers_text()
+    mine = as_text(numbers())
     # One fitted by an earlier version, at another magnification, is fitted again.
     if path.exists() and network_path.exists() and numbers_path.exists() and numbers_path.read_text() == mine:
         return pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
@@ -246,7 +242,6 @@ def fit_network(bags: Bags, means: Floats, training: Indices) -> ImageNetNetwork
     clinical, pictures = weights[:BENT], weights[BENT:]
     average = float((means[training] @ pictures).mean())
     network = ImageNetNetwork(ImageNetDimensions())
-    network.pictures.embedding.load_state_dict(load_embedding().state_dict())
     network.head.set(model)
     network.head.clinical.set(clinical, constant + average)
     with torch.no_grad():
@@ -268,15 +263,6 @@ def numbers() -> dict[str, object]:
         "naive_bayes": "count floored",
         "columns": COLUMNS,
     }
-
-
-def numbers_digest() -> str:
-    """SHA-256 of `numbers`: whether results are of this member as it is now."""
-    return hashlib.sha256(_numbers_text().encode()).hexdigest()
-
-
-def _numbers_text() -> str:
-    return json.dumps(numbers(), indent=1)
 
 
 def load_imagenet(path: Path) -> ImageNetNetwork:
@@ -316,4 +302,5 @@ TRAINING = MemberTraining(
     _train,
     lambda run: [run / FOLDER / "full.safetensors", run / FOLDER / NUMBERS],
     candidate,
+    lambda recipe, seed: numbers(),
 )

@@ -1,17 +1,14 @@
-"""Trains the mixture of experts: one network per fold for out-of-fold predictions, one on all patients for the bundle.
+"""The mixture of experts with an encoder of its own, as in the report; the one on the backbone is in experts.py.
 
-A recipe may ask for several mixtures with different random seeds, whose probabilities are averaged: with 130 patients,
-what a single network learns depends on its seed.
+It is trained for the report's protocol and for comparison, and does not ship.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,19 +16,16 @@ from train.core.arrays import Floats, Indices
 from train.core.batch_norm import recalibrate
 from train.core.checkpoint import load_dimensions, load_weights, save_network
 from train.core.curves import MALIGNANT_WEIGHT, Curves
-from train.core.files import write_table
 from train.core.fitting import Job, fit, mixed_precision
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip, turned_bags
 from train.data.bags import Bags, in_batches
 from train.data.whose_pictures import COLUMNS, NOBODY, by_pictures
-from train.members.candidate import Candidate, MeanOf
-from train.members.mixture_network import Committee, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
-from train.members.out_of_fold import Trainee, batches_of, cross_predict
+from train.members.candidate import Candidate
+from train.members.mixture_network import MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
+from train.members.out_of_fold import batches_of
 from train.members.recipes import MoeRecipe
-from train.members.training import MemberJob, MemberTraining, NestedJob
 
-FOLDER, OF_SEED = "moe", "seed-"
 OUTPUTS = ("probability", "image", "clinical", "gate")
 NORM_BATCH = 256  # pictures per batch when batch norm statistics are recomputed
 TURNED = "turned"
@@ -46,47 +40,6 @@ class MoeBatch:
     clinical: Tensor
     labels: Tensor  # (P,)
     patients: Indices  # (P,) their indices in the cohort
-
-
-def train_moe(
-    bags: Bags, folds: Indices, run: Path, recipe: MoeRecipe, seeds: Sequence[int], device: torch.device
-) -> pd.DataFrame:
-    """Train what is missing in RUN/moe; mixtures after the first have their own folders, named by seed.
-
-    Returns:
-        Out-of-fold predictions, one row per patient, also written to RUN/moe/out_of_fold.csv. The probability is the
-        mean over all mixtures; all other columns are those of the first mixture.
-    """
-    tables = []
-    for seed in seeds:
-
-        def train(patients: Indices, path: Path, seed: int = seed) -> None:
-            network = train_network(bags, patients, recipe, Job(f"moe {path.stem}", path, seed), device)
-            if recipe.late_steps:
-                fit_clinical_side(network, bags, patients, recipe, device)
-            save_network(path, network.cpu(), network.dimensions)
-
-        trainee = Trainee(train, lambda path, of: predict(path, bags, of, device))
-        tables.append(cross_predict(bags, folds, _of_seed(run, seed, seeds[0]), trainee, "of_one_seed.csv"))
-    table = tables[0].assign(probability=np.mean([one["probability"].to_numpy() for one in tables], axis=0))
-    write_table(run / FOLDER / "out_of_fold.csv", table)
-    return table
-
-
-def network_paths(run: Path) -> list[Path]:
-    """Checkpoints of all mixtures listed in the run folder's options, whether they exist or not."""
-    options = json.loads((run / "options.json").read_text())
-    first, number = options["seed"], options["recipe"]["moe_seeds"]
-    return [_of_seed(run, seed, first) / "full.safetensors" for seed in range(first, first + number)]
-
-
-def _of_seed(run: Path, seed: int, first: int) -> Path:
-    return run / FOLDER if seed == first else run / FOLDER / f"{OF_SEED}{seed}"
-
-
-def load_committee(run: Path) -> Committee:
-    """The run folder's mixtures as one network, in evaluation mode."""
-    return Committee([load_moe(path) for path in network_paths(run)]).eval()
 
 
 def train_network(
@@ -324,12 +277,6 @@ def _forward(network: MixtureOfExperts, batch: MoeBatch, device: torch.device) -
     return network.head(bag_means(maps.float(), batch.patient, len(batch.labels)), batch.clinical)  # type: ignore[no-any-return]
 
 
-def candidate(job: NestedJob) -> MeanOf:
-    """This member for the nested protocol: the mean of several mixtures."""
-    seeds = range(job.seed, job.seed + job.recipe.moe_seeds)
-    return MeanOf("moe", tuple(one_mixture(job.bags, job.recipe.moe, seed, job.device) for seed in seeds))
-
-
 def one_mixture(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) -> Candidate:
     """One mixture of experts, with the late fit of its clinical side if the recipe asks for it.
 
@@ -348,20 +295,3 @@ def one_mixture(bags: Bags, recipe: MoeRecipe, seed: int, device: torch.device) 
 
     facts = {"recipe": asdict(recipe), "seed": seed, "columns": [*COLUMNS, TURNED]}
     return Candidate("moe", facts, predicted, repeated=False)
-
-
-def _train(job: MemberJob) -> None:
-    seeds = range(job.seed, job.seed + job.recipe.moe_seeds)
-    train_moe(job.bags, job.folds, job.run, job.recipe.moe, seeds, job.device)
-
-
-TRAINING = MemberTraining(
-    "moe",
-    FOLDER,
-    "moe",
-    "Train the mixture of experts: once per fold (5) and once on all patients.",
-    _train,
-    network_paths,
-    candidate,
-    spread_of={"gate": "moe gate"},
-)

@@ -4,8 +4,7 @@ Collin & Le Chenadec, figure 1, after Sahasrabudhe et al. 2021. Two errors of th
 clinical expert gave the same number to both classes, and its sigmoid outputs went into a softmax cross-entropy.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -90,38 +89,6 @@ class MixtureOfExperts(nn.Module):
             clinical: (P, 3) float32, raw clinical values.
         """
         return self.head(bag_means(self.encoder(images), patient, len(clinical)), clinical)  # type: ignore[no-any-return]
-
-
-class Encoders(nn.Module):
-    """The encoders of M mixtures: (N, 112, 112, 3) -> (N, M x 256, 3, 3)."""
-
-    def __init__(self, each: Sequence[Encoder]) -> None:
-        super().__init__()
-        self.each = nn.ModuleList(each)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([encoder(images) for encoder in self.each], dim=1)
-
-
-class Heads(nn.Module):
-    """The heads of several mixtures, each on its own encoder's maps; their outputs are averaged."""
-
-    def __init__(self, each: Sequence[Head]) -> None:
-        super().__init__()
-        self.each = nn.ModuleList(each)
-
-    def forward(self, bags: Tensor, clinical: Tensor) -> MoeOutput:
-        outputs = [head(part, clinical) for head, part in zip(self.each, bags.chunk(len(self.each), 1), strict=True)]
-        return MoeOutput(*(torch.stack([getattr(one, of.name) for one in outputs]).mean(0) for of in fields(MoeOutput)))
-
-
-class Committee(nn.Module):
-    """Several mixtures as one network: their outputs are averaged."""
-
-    def __init__(self, mixtures: Sequence[MixtureOfExperts]) -> None:
-        super().__init__()
-        self.encoder = Encoders([mixture.encoder for mixture in mixtures])
-        self.head = Heads([mixture.head for mixture in mixtures])
 
 
 def bag_means(maps: Tensor, patient: Tensor, patients: int) -> Tensor:

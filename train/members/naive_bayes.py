@@ -1,8 +1,10 @@
 """Gaussian naive Bayes on 21 features per patient, from cell classes given by SCAN or by a file."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,19 +17,29 @@ from sklearn.naive_bayes import GaussianNB
 from infer.errors import LymphoError, UsageError
 from infer.members.features import COUNT, OUTLIER_QUANTILE, base_features, with_outliers
 from infer.members.naive_bayes import NaiveBayes, malignant_probability
-from train.core.arrays import Floats, Indices
+from train.core.arrays import Classes, Floats, Indices
 from train.core.files import write_table, write_text
 from train.data.bags import Bags
 from train.data.whose_pictures import COLUMNS, by_pictures
 from train.members.candidate import Candidate
 from train.members.count_floor import count_floor
 from train.members.recipes import BayesRecipe
-from train.members.scan.stages import train_scan
-from train.members.training import CellClasses, MemberJob, MemberTraining, NestedJob
+from train.members.training import MemberJob
 
 FOLDER, GIVEN_CLASSES_FOLDER = "naive_bayes", "naive_bayes_on_given_classes"
 CLASSES = 15
+OWN_NETWORK = "scan, own network"
 REPORT_SEED = 42
+
+
+@dataclass(frozen=True)
+class ClassSource:
+    """Source of the cell classes in the nested protocol."""
+
+    # Training patients -> the classes a model trained on them may use (N + 1,): of every picture, then of a blank one
+    of: Callable[[Indices], Classes]
+    facts: Mapping[str, Any]  # everything the classes depend on
+    cheap: bool  # whether classes for further folds cost little
 
 
 class CellClassError(LymphoError):
@@ -137,18 +149,6 @@ def train_naive_bayes(
     return table
 
 
-def load_naive_bayes(run: Path) -> NaiveBayes:
-    """Load the model fitted on all patients.
-
-    Raises:
-        UsageError: `python -m train naive-bayes` has not been run in this folder.
-    """
-    path = run / FOLDER / "full.json"
-    if not path.exists():
-        raise UsageError(f"{run}: has no naive Bayes yet. Run `python -m train naive-bayes` first")
-    return msgspec.json.decode(path.read_bytes(), type=NaiveBayes)
-
-
 @dataclass(frozen=True)
 class BayesFigures:
     """Balanced accuracies under one protocol."""
@@ -222,7 +222,7 @@ def train_on_classes(job: MemberJob, given: Path | None = None, protocol: str = 
     Args:
         job: the run to train in.
         given: a file of cell classes to use instead of those of the run's SCAN. The model is then written to a separate
-            folder: it does not match the run's SCAN network, so it must never be exported.
+            folder: it does not match the run's SCAN network.
         protocol: protocol of the metrics, as in `evaluate_naive_bayes`.
 
     Raises:
@@ -241,15 +241,8 @@ def train_on_classes(job: MemberJob, given: Path | None = None, protocol: str = 
     return figures
 
 
-def candidate(job: NestedJob) -> Candidate:
-    """This member for the nested protocol."""
-    if job.classes is None:
-        raise ValueError("this member needs cell classes")
-    return on_classes(job.bags, job.classes, job.recipe.bayes)
-
-
-def on_classes(bags: Bags, classes: CellClasses, recipe: BayesRecipe) -> Candidate:
-    """Naive Bayes on cell classes, with quantiles and scaling fitted on the training patients."""
+def on_classes(bags: Bags, classes: ClassSource, recipe: BayesRecipe) -> Candidate:
+    """Naive Bayes on given cell classes, with quantiles and scaling fitted on the training patients."""
 
     def predicted(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         del checkpoint
@@ -262,16 +255,4 @@ def on_classes(bags: Bags, classes: CellClasses, recipe: BayesRecipe) -> Candida
         )
 
     facts = {"recipe": asdict(recipe), "naive_bayes": "count floored", "columns": COLUMNS, **classes.facts}
-    return Candidate("scan", facts, predicted, classes.cheap)
-
-
-def _train(job: MemberJob) -> None:
-    train_scan(job.bags, job.run, job.recipe.scan, job.seed, job.device)
-    train_on_classes(job)
-
-
-def _files(run: Path) -> list[Path]:
-    return [run / FOLDER / "full.json", run / "scan/fusion.json", run / "scan/scan.safetensors"]
-
-
-TRAINING = MemberTraining("scan", FOLDER, "naive-bayes", "", _train, _files, candidate, on_cell_classes=True)
+    return Candidate("scan", facts, predicted, classes.cheap, title=OWN_NETWORK)

@@ -1,9 +1,16 @@
 """The list of all members, in the order of infer.members.registry."""
 
-from train.members import baseline, imagenet, mixture, naive_bayes
-from train.members.training import MemberTraining
+from train.members import baseline, experts, imagenet
+from train.members.cells import member as cells
+from train.members.recipes import Recipe
+from train.members.training import MemberTraining, digest
 
-MEMBERS: list[MemberTraining] = [baseline.TRAINING, naive_bayes.TRAINING, mixture.TRAINING, imagenet.TRAINING]
+MEMBERS: list[MemberTraining] = [baseline.TRAINING, cells.TRAINING, experts.TRAINING, imagenet.TRAINING]
+
+
+def digests(recipe: Recipe, seed: int) -> dict[str, str]:
+    """SHA-256 of every member's numbers: whether results are of the members as they are now."""
+    return {f"{member.name}_sha256": digest(member.numbers(recipe, seed)) for member in MEMBERS}
 
 
 def names() -> tuple[str, ...]:

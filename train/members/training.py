@@ -3,19 +3,22 @@
 To add a member, define one `MemberTraining` in a new file and add one line to registry.py.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from train.core.arrays import Classes, Indices
+from train.core.arrays import Indices
 from train.data.bags import Bags
 from train.members.candidate import Model
 from train.members.recipes import Recipe
 
 OUT_OF_FOLD = "out_of_fold.csv"
+NUMBERS = "numbers.json"  # in the folder of a member that is fitted again when its numbers change
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,6 @@ class MemberJob:
 
 
 @dataclass(frozen=True)
-class CellClasses:
-    """Source of the cell classes in the nested protocol."""
-
-    # Training patients -> the classes a model trained on them may use (N + 1,): of every picture, then of a blank one
-    of: Callable[[Indices], Classes]
-    facts: Mapping[str, Any]  # everything the classes depend on
-    cheap: bool  # whether classes for further folds cost little
-
-
-@dataclass(frozen=True)
 class NestedJob:
     """Everything needed to evaluate members in the nested protocol."""
 
@@ -49,7 +42,16 @@ class NestedJob:
     recipe: Recipe
     seed: int
     device: torch.device
-    classes: CellClasses | None  # None if no member that is evaluated needs them
+
+
+def as_text(numbers: Mapping[str, Any]) -> str:
+    """A member's numbers as JSON, as RUN/FOLDER/numbers.json holds them."""
+    return json.dumps(numbers, indent=1)
+
+
+def digest(numbers: Mapping[str, Any]) -> str:
+    """SHA-256 of a member's numbers."""
+    return hashlib.sha256(as_text(numbers).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class MemberTraining:
     command: str  # `python -m train COMMAND` trains it
     help: str  # of that command; empty where it has options of its own (train/cli/members.py)
     train: Callable[[MemberJob], None]  # trains what is missing
-    files: Callable[[Path], list[Path]]  # run folder -> files that export reads, whether they exist or not
+    files: Callable[[Path], Sequence[Path]]  # run folder -> files that export reads, whether they exist or not
     candidate: Callable[[NestedJob], Model]  # the same member for the nested protocol
-    on_cell_classes: bool = False  # which SCAN may have learnt from the pictures of held-out patients
+    # recipe, seed -> everything it depends on, apart from the data
+    numbers: Callable[[Recipe, int], Mapping[str, Any]]
     spread_of: Mapping[str, str] = field(default_factory=dict)  # member's own column -> title of its reported quantiles

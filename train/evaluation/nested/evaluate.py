@@ -18,7 +18,6 @@ from train.evaluation.nested.models import (
     TRANSDUCTIVE,
     all_leads,
     all_members,
-    classes_digest,
     ensembles,
     ensembles_with_leads,
     inductive_ensembles,
@@ -26,7 +25,7 @@ from train.evaluation.nested.models import (
 from train.evaluation.nested.plan import INNER, OUTER, Predictor, outer_folds
 from train.evaluation.nested.protocol import gather, train_part
 from train.evaluation.nested.report import write_report
-from train.members import imagenet
+from train.members import registry
 from train.members.recipes import Recipe
 
 FOLDER, INDUCTIVE_FOLDER = "nested", "nested_inductive"
@@ -96,8 +95,7 @@ def evaluate_nested(
         "chosen outside": OUTSIDE,
         "models": f"{len(members)} single ones, {len(stacks)} ensembles, {len(gates)} gates",
         "code": code_note(run),
-        "classes_sha256": "" if options.inductive else classes_digest(run),
-        "imagenet_sha256": imagenet.numbers_digest(),
+        **registry.digests(recipe, seed),
     }
     nested = gather(bags, predictor, members, outers, stacks, gates)
     return write_report(nested, bags, run / options.folder, facts, seed)

@@ -15,28 +15,27 @@ from sklearn.preprocessing import StandardScaler
 from infer.errors import UsageError
 from infer.members.features import cell_classes
 from infer.members.scan import CLUSTERS
-from train.core.arrays import Classes, Floats, Indices
+from train.core.arrays import Floats, Indices
 from train.data.bags import Bags
 from train.data.whose_pictures import NOBODY
-from train.ensemble.fit import EQUALITY
+from train.ensemble.fit import PULLS
 from train.evaluation.nested import leads
-from train.evaluation.nested.inductive import Looker, inductive_looks, simclr_member
-from train.evaluation.nested.stacking import Stack
+from train.evaluation.nested.inductive import inductive_looks, simclr_member
+from train.evaluation.nested.stacking import SHIPPED, Stack, without
 from train.members import registry
 from train.members.candidate import Candidate, Model
 from train.members.embedding import weights_digest
 from train.members.features import Features, embed_pictures
 from train.members.imagenet import MAGNIFICATION
 from train.members.mixture import TURNED, one_mixture
-from train.members.naive_bayes import read_cell_classes
+from train.members.naive_bayes import OWN_NETWORK, ClassSource, on_classes, read_cell_classes
 from train.members.recipes import Recipe
 from train.members.scan.backbone import Backbone
 from train.members.scan.network import embed_all
 from train.members.scan.stages import load_backbone, load_fusion, load_scan, look
-from train.members.training import CellClasses, NestedJob
+from train.members.training import NestedJob
 
-SHIPPED = "ensemble"  # built as in a bundle, with fixed regularisation
-ONE_SEED = "moe, one seed"
+OWN_MIXTURE = "moe, own network"
 SIMCLR = "SimCLR mean and dispersion"
 GATED_SIMCLR = {"gate: imagenet or SimCLR": ("imagenet", SIMCLR)}
 GATES = {  # gates over two models' out-of-fold probabilities and the clinical values
@@ -45,29 +44,38 @@ GATES = {  # gates over two models' out-of-fold probabilities and the clinical v
     "gate: imagenet or moe": ("imagenet", "moe"),
     **GATED_SIMCLR,
 }
-IN_TURN = "inductive: SCAN and SimCLR trained on each training fold's pictures"
-TRANSDUCTIVE = "transductive: SCAN saw all pictures once, those of held-out patients included, never a label"
+IN_TURN = "inductive: SCAN with its own network, and SimCLR, trained on each training fold's pictures"
+TRANSDUCTIVE = (
+    "SCAN with its own network, and SimCLR, are transductive: they saw all pictures once, those of held-out patients "
+    "included, never a label. The member's cell classes are inductive"
+)
 OUTSIDE = (
     "the numbers of the recipe: set beforehand, but those that train/members/recipes.py names were "
     "changed after figures of the public cohort had been seen; which leads, ensembles and gates are tried; that "
     "there is an ImageNet member, its magnification, components and penalty, the bend in its count and what it is "
-    "gated with; that naive Bayes' count has a floor; the pull of what ships"
+    "gated with; that naive Bayes' count has a floor; that cell classes and mixture stand on the same frozen network, "
+    "and their numbers"
 )
 INSIDE = (
-    "calibration, weights, thresholds, operating points, quantiles and scaling; the pull of other ensembles and of "
+    "calibration, weights, thresholds, operating points, quantiles and scaling; the pull of ensembles and of "
     "gates; components and strength of leads; the ImageNet member's gate, or that it has none; which ensemble is the "
     "one 'chosen inside'"
 )
 
 
 def ensembles() -> dict[str, Stack]:
-    """The shipped ensemble, and the same with the regularisation strength chosen by the inner folds."""
-    return {SHIPPED: Stack(registry.names(), (EQUALITY,)), "ensemble, free pull": Stack(registry.names())}
+    """The shipped ensemble, the same without each member, and with each of the strengths it chooses from."""
+    names = registry.names()
+    return {
+        SHIPPED: Stack(names),
+        **{without(name): Stack(tuple(one for one in names if one != name)) for name in names},
+        **{f"{SHIPPED}, pull {pull}": Stack(names, (pull,)) for pull in PULLS},
+    }
 
 
 def with_simclr() -> dict[str, Stack]:
     """The shipped ensemble plus the SimCLR lead."""
-    return {"ensemble + SimCLR": Stack((*registry.names(), SIMCLR), (EQUALITY,))}
+    return {"ensemble + SimCLR": Stack((*registry.names(), SIMCLR))}
 
 
 def inductive_ensembles() -> dict[str, Stack]:
@@ -77,15 +85,10 @@ def inductive_ensembles() -> dict[str, Stack]:
 
 def ensembles_with_leads() -> dict[str, Stack]:
     """The ensembles of an evaluation with leads."""
-    report = ("baseline", "scan", "moe")
-    one_seed = tuple(ONE_SEED if name == "moe" else name for name in registry.names())
     return {
         **ensembles(),
-        "the report's three": Stack(report),
-        f"the report's three, pull {EQUALITY}": Stack(report, (EQUALITY,)),
-        "ensemble, one seed": Stack(one_seed, (EQUALITY,)),
+        "the report's three, own networks": Stack(("baseline", OWN_NETWORK, OWN_MIXTURE)),
         **with_simclr(),
-        "ensemble + SimCLR, free pull": Stack((*registry.names(), SIMCLR)),
         "moe + imagenet": Stack(("moe", "imagenet")),
     }
 
@@ -100,34 +103,30 @@ def all_members(
     inductive: bool,
     only: Sequence[str] = (),
 ) -> list[Model]:
-    """Models without pictures first, then the members; with `inductive` also one on SimCLR features of the same folds.
+    """Models without pictures first, then the members.
 
-    With `only`, these members alone: those that need no cell classes can be evaluated before SCAN is trained.
-
-    Raises:
-        UsageError: not inductive, and SCAN has not been trained in this run folder.
+    With `inductive` also naive Bayes and logistic regression on a SCAN and its pretext trained on the same folds. With
+    `only`, these members alone.
     """
-    chosen = [member for member in registry.MEMBERS if not only or member.name in only]
-    looks: Looker | None = None
-    classes: CellClasses | None = None
-    if inductive:
-        looks = inductive_looks(bags, run / "nested" / "scan", recipe.scan, seed, device)
-        facts = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
-        classes = CellClasses(_classes_of(looks), facts, cheap=False)
-    elif any(member.on_cell_classes for member in chosen):
-        classes = _classes_of_everybody(bags, run, device)
-    job = NestedJob(bags, run, recipe, seed, device, classes)
+    job = NestedJob(bags, run, recipe, seed, device)
     return [
         count_cut_off(bags),
         clinical_logistic(bags),
         clinical_bayes(bags),
-        *(member.candidate(job) for member in chosen),
-        *([simclr_member(bags, SIMCLR, looks, classes.facts)] if looks and classes else []),
+        *(member.candidate(job) for member in registry.MEMBERS if not only or member.name in only),
+        *(_inductive(bags, run, recipe, seed, device) if inductive else []),
     ]
 
 
+def _inductive(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device) -> list[Candidate]:
+    looks = inductive_looks(bags, run / "nested" / "scan", recipe.scan, seed, device)
+    facts = {"classes": "inductive", "scan": asdict(recipe.scan), "seed": seed}
+    source = ClassSource(lambda training: looks(training).classes, facts, cheap=False)
+    return [on_classes(bags, source, recipe.bayes), simclr_member(bags, SIMCLR, looks, facts)]
+
+
 def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.device) -> list[Candidate]:
-    """All leads. Those on SimCLR and SCAN use the run's own networks.
+    """All leads. Those on SimCLR and SCAN use the run's own networks, which have seen all pictures.
 
     Raises:
         UsageError: SCAN has not been trained in this run folder.
@@ -151,8 +150,9 @@ def all_leads(bags: Bags, run: Path, recipe: Recipe, seed: int, device: torch.de
         leads.class_shares(bags, "all SCAN classes", finer, CLUSTERS, of_scan),
         leads.homogeneity(bags, "ImageNet homogeneity", imagenet.pictures, of_imagenet),
         leads.homogeneity(bags, "SimCLR homogeneity", simclr.pictures, of_simclr),
-        replace(one_mixture(bags, recipe.moe, seed, device), title=ONE_SEED),
-        replace(one_mixture(bags, recipe.moe, seed, device), title=f"{ONE_SEED}, turned", column=TURNED),
+        on_classes(bags, _classes_of_everybody(bags, run, device), recipe.bayes),
+        replace(one_mixture(bags, recipe.moe, seed, device), title=OWN_MIXTURE),
+        replace(one_mixture(bags, recipe.moe, seed, device), title=f"{OWN_MIXTURE}, turned", column=TURNED),
     ]
 
 
@@ -161,7 +161,7 @@ def _simclr(backbone: Backbone, bags: Bags, device: torch.device) -> Features:
     return Features(pictures, blank[0])
 
 
-def _classes_of_everybody(bags: Bags, run: Path, device: torch.device) -> CellClasses:
+def _classes_of_everybody(bags: Bags, run: Path, device: torch.device) -> ClassSource:
     """The cell classes of the SCAN that was trained once on all pictures."""
     path = run / "scan" / "classes.csv"
     if not path.exists():
@@ -172,18 +172,8 @@ def _classes_of_everybody(bags: Bags, run: Path, device: torch.device) -> CellCl
     blank = look(load_scan(network), bags.pictures(NOBODY), device)[1][0].numpy()
     of_blank = cell_classes(blank, np.array(load_fusion(run)))[0]
     classes = np.concatenate([read_cell_classes(path, bags), of_blank])
-    facts = {"classes": classes_digest(run), "of_blank": of_blank.tolist()}
-    return CellClasses(lambda training: classes, facts, cheap=True)
-
-
-def _classes_of(looks: Looker) -> Callable[[Indices], Classes]:
-    return lambda training: looks(training).classes
-
-
-def classes_digest(run: Path) -> str:
-    """SHA-256 of the run folder's cell classes; empty if SCAN has not been trained there."""
-    path = run / "scan" / "classes.csv"
-    return _digest(path) if path.exists() else ""
+    facts = {"classes": _digest(path), "of_blank": of_blank.tolist()}
+    return ClassSource(lambda training: classes, facts, cheap=True)
 
 
 def _digest(path: Path) -> str:

@@ -5,6 +5,7 @@ A later report replaces an earlier one.
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def markdown(
         wide(performance, groups[0], (*SENT_ON, *BEST)),
         f"## {groups[1].capitalize()}",
         wide(performance, groups[1], SHOWN),
-        "## Compared with sex, count and age alone",
+        "## Compared with sex, count and age alone, and the ensemble with itself without a member",
         long(differences),
         "## By pictures that are not the patient's own",
         BLIND,
@@ -197,14 +198,23 @@ def _choices(nested: Nested) -> str:
         chosen = [one for one in nested.chosen if one["model"] == model]
         pulls = Counter(one["pull"] for one in chosen)
         which = Counter(str(one["ensemble"]) for one in chosen if "ensemble" in one)
-        weights = pd.DataFrame([one["weights"] for one in chosen]).mean()
-        mean = ", ".join(f"{name} {value:.2f}" for name, value in weights.items())
+        mean = ", ".join(weight_spread(chosen))
         times = ", ".join(f"{pull} {count} times" for pull, count in sorted(pulls.items(), key=str))
         if which:
             lines.append(f"- {model}: " + ", ".join(f"{name} {count} times" for name, count in which.items()) + ".")
             continue
-        lines.append(f"- {model}: regularisation towards equal weights {times}; mean weights {mean}.")
+        lines.append(
+            f"- {model}: regularisation towards equal weights {times}; mean weights [smallest to largest] {mean}."
+        )
     return "\n".join(lines) or "Only thresholds and calibrations."
+
+
+def weight_spread(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each member's mean weight over the outer folds of all repeats, and its smallest and largest: texts."""
+    weights = pd.DataFrame([one["weights"] for one in chosen])
+    return [
+        f"{name} {column.mean():.2f} [{column.min():.2f} to {column.max():.2f}]" for name, column in weights.items()
+    ]
 
 
 def _gate_choices(nested: Nested, model: str) -> str:

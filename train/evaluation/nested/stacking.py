@@ -5,18 +5,23 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import log_loss
 
 from infer.scoring.ensemble import calibrated, decide
 from train.core.arrays import Floats, Indices
 from train.core.calibration import fit_calibration
 from train.core.threads import on_one_thread
-from train.ensemble.fit import best_threshold, combine, fit_calibration_and_weights, fit_ensemble, sensitivity_threshold
+from train.ensemble.fit import PULLS, best_threshold, choose_pull, combine, fit_ensemble, sensitivity_threshold
 from train.members.gating import choose_gate
 
 PERCENTS = (95, 98)  # sensitivities at which patients are referred to flow cytometry
-# Candidate strengths of the regularisation of weights towards equal ones, fixed before any of them was tried.
-PULLS = (0.0, 0.05, 0.2)
+
+
+SHIPPED = "ensemble"  # built as in a bundle
+
+
+def without(member: str) -> str:
+    """Name of the shipped ensemble without a member."""
+    return f"{SHIPPED} without {member}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def score_ensemble(
         held_out: (M, H) probabilities of the held-out patients.
         blind: the same by swapped and by blank pictures, (M, H) each.
     """
-    pull, loss = choose_pull(stack, inner, labels, folds)
+    pull, loss = choose_pull(inner, labels, folds, stack.members, stack.pulls)
     ensemble = fit_ensemble(inner, labels, stack.members, pull)
     probability = combine(held_out, ensemble)
     mixed = combine(inner, ensemble)
@@ -146,20 +151,6 @@ def _judged(blind: Blind, judge: Callable[[Floats], Floats], threshold: float) -
 def _sent_on(inner: Floats, labels: Indices, held_out: Floats) -> dict[int, npt.NDArray[np.bool_]]:
     """Patients at or above the threshold that has each sensitivity of PERCENTS on the inner folds: percent -> (H,)."""
     return {percent: held_out >= sensitivity_threshold(inner, labels, percent / 100) for percent in PERCENTS}
-
-
-def choose_pull(stack: Stack, inner: Floats, labels: Indices, folds: Indices) -> tuple[float, float]:
-    """The regularisation strength with the lowest cross-validated log loss over the inner folds, and that loss."""
-    tried = []
-    for pull in stack.pulls:
-        crossed = np.empty(len(labels))
-        for fold in np.unique(folds):
-            rest, held_out = folds != fold, folds == fold
-            mixture = fit_calibration_and_weights(inner[:, rest], labels[rest], stack.members, pull)
-            crossed[held_out] = combine(inner[:, held_out], mixture)
-        tried.append((float(log_loss(labels, crossed)), pull))
-    loss, pull = min(tried)
-    return pull, loss
 
 
 def choose_ensemble(ensembles: Mapping[str, Scored]) -> Scored:

@@ -11,6 +11,7 @@ from train.core.metrics import GREY_ZONE_COUNT
 from train.core.performance import FIGURES, Estimate, Predictions, estimate, paired_difference, resamples
 from train.data.bags import Bags
 from train.evaluation.nested.protocol import Nested
+from train.evaluation.nested.stacking import SHIPPED, without
 
 CLINICAL_ONLY = ("clinical logistic", "clinical GaussianNB")  # models that pictures must improve on
 SUBGROUP_FIGURES = ("balanced_accuracy", "auc", "sensitivity", "specificity")
@@ -140,9 +141,10 @@ def _share(part: Booleans, whole: Booleans, weights: Floats) -> Estimate:
 
 
 def _pairs(models: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    return (
-        (model, other) for other in CLINICAL_ONLY if other in models for model in models if model not in CLINICAL_ONLY
-    )
+    """Every model against sex, count and age alone, and the shipped ensemble against itself without each member."""
+    for other in CLINICAL_ONLY:
+        yield from ((model, other) for model in models if other in models and model not in CLINICAL_ONLY)
+    yield from ((SHIPPED, other) for other in models if SHIPPED in models and other.startswith(without("")))
 
 
 def _cells(found: Estimate) -> dict[str, float]:

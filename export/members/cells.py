@@ -1,0 +1,65 @@
+"""Export of the cell classes as a graph, and of their naive Bayes as numbers in the manifest."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import torch
+from torch import Tensor
+
+from export.graphs import GraphPlan
+from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
+from export.members.member import Inputs, MemberCard, MemberExport
+from infer.members.backbone import BACKBONE
+from infer.members.naive_bayes import NaiveBayes
+from infer.members.scan import GRAPH
+from train.members.cells.clustering import CellClasses
+from train.members.cells.member import FOLDER, load
+
+
+class CellsExport(MemberExport):
+    """Unsupervised cell classes and Gaussian naive Bayes."""
+
+    name = "scan"
+    unbounded = UNBOUNDED | {"embedding"}
+
+    def __init__(self, cells: CellClasses, bayes: NaiveBayes, numbers: Mapping[str, Any]) -> None:
+        self.cells, self.bayes, self.fitted_with = cells, bayes, numbers
+
+    @classmethod
+    def load(cls, run: Path) -> Self:
+        return cls(*load(run), fitted_with(run / FOLDER))
+
+    @property
+    def plans(self) -> list[GraphPlan]:
+        features = torch.zeros(2, self.cells.network.dimensions.features)
+        return [
+            backbone_plan(),
+            GraphPlan(GRAPH, self.cells.network, {"features": features}, ("probabilities", "embedding")),
+        ]
+
+    def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
+        return {BACKBONE: {"images": images}, GRAPH: {"features": features}}
+
+    def section(self) -> dict[str, Any]:
+        return {"class_fusion": self.cells.fusion.tolist(), "naive_bayes": msgspec.to_builtins(self.bayes)}
+
+    def card(self, run: Path) -> MemberCard:
+        found: dict[str, float] = json.loads((run / FOLDER / "neighbours.json").read_text())
+        return MemberCard(
+            self.name,
+            "Gaussian naive Bayes on proportions of unsupervised cell classes (SCAN's clustering on the backbone)",
+            "a model without sex, count and age",
+            factors=(
+                f"Do cell classes follow the cell or the slide? {found['own_patient_share']:.1%} of a cell's nearest "
+                "neighbours among the backbone's features come from its own patient; by chance "
+                f"{found['own_patient_share_by_chance']:.1%} would. The larger the first share relative to the "
+                "second, the more the classes may follow a patient's stain instead of the cell's shape.",
+            ),
+            evaluation=("Cell classes are inductive: learnt without the pictures of the patients they are judged on.",),
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        return {self.name: dict(self.fitted_with)}

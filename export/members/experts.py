@@ -1,0 +1,68 @@
+"""Export of the mixtures of experts as one graph, from a patient's mean features and clinical values."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from export.graphs import GraphPlan
+from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
+from export.members.member import Inputs, MemberCard, MemberExport, example_clinical
+from infer.members.backbone import BACKBONE
+from infer.members.mixture import HEAD, HEAD_OUTPUTS
+from train.members.experts import FOLDER, Committee, load_experts
+
+
+class HeadGraph(nn.Module):
+    """Mean features and clinical values -> probability, image probability, clinical probability, gate, each (P,)."""
+
+    def __init__(self, committee: Committee) -> None:
+        super().__init__()
+        self.committee = committee
+
+    def forward(self, features: Tensor, clinical: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        output = self.committee(features, clinical)
+        return output.probability, output.image, output.clinical, output.gate
+
+
+class ExpertsExport(MemberExport):
+    """Mixtures of an image expert and a clinical expert, averaged."""
+
+    name = "moe"
+    unbounded = UNBOUNDED
+
+    def __init__(self, committee: Committee, numbers: Mapping[str, Any]) -> None:
+        self.committee, self.fitted_with = committee, numbers
+
+    @classmethod
+    def load(cls, run: Path) -> Self:
+        return cls(load_experts(run), fitted_with(run / FOLDER))
+
+    @property
+    def plans(self) -> list[GraphPlan]:
+        patients = {"features": torch.zeros(2, self.committee.dimensions.features), "clinical": example_clinical()}
+        return [backbone_plan(), GraphPlan(HEAD, HeadGraph(self.committee), patients, HEAD_OUTPUTS)]
+
+    def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
+        return {BACKBONE: {"images": images}, HEAD: {"features": features, "clinical": clinical}}
+
+    def section(self) -> dict[str, Any]:
+        return {}
+
+    def card(self, run: Path) -> MemberCard:
+        return MemberCard(
+            self.name,
+            "a mixture of an image expert, on a patient's mean features, and a clinical expert (mean of networks from "
+            f"{self.committee.dimensions.mixtures} seeds)",
+            "the image experts",
+            training=("In the mixture's loss both classes weigh alike.",),
+            caveats=(
+                "Below the counts of the training patients the probability can rise slightly as the count falls, "
+                "because the mixture's gate then relies on the pictures.",
+            ),
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        return {self.name: dict(self.fitted_with)}
