@@ -500,8 +500,8 @@ def test_the_differences_are_from_the_clinical_values_and_of_the_ensemble_from_i
 
 
 def test_the_spread_of_weights_by_hand() -> None:
-    chosen = [{"weights": {"a": a, "b": 1 - a}, "pull": 0.0} for a in (0.1, 0.25, 0.4)]
-    assert weight_spread(chosen) == ["a 0.25 [0.10 to 0.40]", "b 0.75 [0.60 to 0.90]"]
+    chosen = [{"weights": {"a": a, "b": 1 - a}, "pull": 0.0} for a in (0.1, 0.2, 0.45)]
+    assert weight_spread(chosen) == ["a 0.25 [0.10 to 0.45]", "b 0.75 [0.55 to 0.90]"]
     assert weight_spread(chosen[:1]) == ["a 0.10 [0.10 to 0.10]", "b 0.90 [0.90 to 0.90]"]
 
 
