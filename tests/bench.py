@@ -183,11 +183,7 @@ class _NoNetworks:
         """Take the members, and example outputs of each graph that runs once per batch of pictures."""
         self.members = members
         self._of_pictures = of_pictures
-        self._of_patients = {
-            name: dict.fromkeys(form.outputs, np.full(1, 0.5, np.float32))
-            for member in members
-            for name, form in member.graphs.items()
-        }
+        self._of_patients = {name: form.outputs for member in members for name, form in member.graphs.items()}
 
     def score_pictures(self, images: Images, clinical: Floats) -> Seen:
         def answer(file: str, /, **_: Any) -> dict[str, Floats]:
@@ -197,8 +193,9 @@ class _NoNetworks:
         return {member.name: member.see(answer, images, clinical) for member in self.members}
 
     def score_patient(self, sums: dict[str, Any], clinical: Floats) -> dict[str, Opinion]:
-        def answer(file: str, /, **_: Any) -> dict[str, Floats]:
-            return self._of_patients[file]
+        def answer(file: str, /, **inputs: Floats) -> dict[str, Floats]:
+            rows = len(next(iter(inputs.values())))
+            return {name: np.full(rows, 0.5) for name in self._of_patients[file]}
 
         return {member.name: member.conclude(sums[member.name], answer, clinical) for member in self.members}
 

@@ -57,7 +57,8 @@ def graphs() -> dict[str, bytes]:
     def sigmoid_of(source: str, target: str) -> list[onnx.NodeProto]:
         return [
             helper.make_node("ReduceMean", [source, "last"], [f"{target} logit"], keepdims=0),
-            helper.make_node("Sigmoid", [f"{target} logit"], [target]),
+            helper.make_node("Cast", [f"{target} logit"], [f"{target} double"], to=TensorProto.DOUBLE),
+            helper.make_node("Sigmoid", [f"{target} double"], [target]),
         ]
 
     made: dict[str, Plan] = {
@@ -109,14 +110,20 @@ def graphs() -> dict[str, bytes]:
                 *linear("clinical", "k", 0.02 * random.randn(3, 2)),
                 helper.make_node("ReduceMean", ["k", "last"], ["mean"], keepdims=0),
                 helper.make_node("Add", ["mean", "contribution"], ["logit"]),
-                helper.make_node("Sigmoid", ["logit"], ["probability"]),
+                helper.make_node("Cast", ["logit"], ["double"], to=TensorProto.DOUBLE),
+                helper.make_node("Sigmoid", ["double"], ["probability"]),
             ],
             [("contribution", TensorProto.FLOAT, ["batch"]), *CLINICAL],
             [("probability", ["batch"])],
         ),
     }
-    numbers["half"] = np.array(0.5, np.float32)
+    numbers["half"] = np.array(0.5)
     return {name: _graph(name, nodes, inputs, outputs, numbers) for name, (nodes, inputs, outputs) in made.items()}
+
+
+def _type_of(output: str) -> int:
+    """Probabilities of malignant and the gate are in double precision, as in the real graphs of patients."""
+    return TensorProto.DOUBLE if output.endswith("probability") or output == "gate" else TensorProto.FLOAT
 
 
 def _graph(
@@ -131,7 +138,7 @@ def _graph(
         nodes,
         name,
         [helper.make_tensor_value_info(*value) for value in inputs],
-        [helper.make_tensor_value_info(title, TensorProto.FLOAT, shape) for title, shape in outputs],
+        [helper.make_tensor_value_info(title, _type_of(title), shape) for title, shape in outputs],
         [numpy_helper.from_array(value, title) for title, value in numbers.items() if title in read],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)

@@ -44,7 +44,7 @@ class Baseline(Member[Mean]):
         return {"baseline_probability": probability}
 
     def conclude(self, sums: Mean, run: RunGraph, clinical: Floats) -> Opinion:
-        return Opinion(sums.value)
+        return Opinion(sums.value, tuple(sums.without_each().tolist()))
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
         return {"baseline": seen["probability"]}

@@ -51,9 +51,12 @@ class ImageNet(Member[Mean]):
         return {"imagenet_contribution": contribution}
 
     def conclude(self, sums: Mean, run: RunGraph, clinical: Floats) -> Opinion:
-        contribution = np.array([sums.value], np.float32)
-        found = run(HEAD, contribution=contribution, clinical=clinical[None].astype(np.float32))
-        return Opinion(float(found["probability"][0]))
+        def head(contribution: Floats) -> Floats:
+            same = np.tile(clinical.astype(np.float32), (len(contribution), 1))
+            return run(HEAD, contribution=contribution.astype(np.float32), clinical=same)["probability"]
+
+        without = sums.without_each()
+        return Opinion(float(head(np.array([sums.value]))[0]), tuple(head(without).tolist()) if len(without) else ())
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
         return {

@@ -36,6 +36,8 @@ class Opinion:
     """A member's output for one patient."""
 
     probability: float  # of malignant; raw, not calibrated
+    # For each picture in order, the probability of the patient without it; empty for a patient of one picture.
+    without: tuple[float, ...] = ()
     further: Mapping[str, float | int] = field(default_factory=dict)  # other values, for its columns and its self-test
 
 
@@ -151,18 +153,24 @@ class Member(ABC, Generic[Sums]):
 
 
 class Mean:
-    """A running mean."""
+    """A running mean in double precision, which can leave out each of its values in turn."""
 
     def __init__(self) -> None:
         self.total: Any = 0.0
-        self.number = 0
+        self.values: list[Any] = []
 
     def add(self, value: Any) -> None:
-        """Add one value."""
-        self.total = self.total + value
-        self.number += 1
+        """Add one value: a number, or an array of always the same shape."""
+        self.total = self.total + np.float64(value)
+        self.values.append(value)
 
     @property
     def value(self) -> Any:
         """The mean of all values."""
-        return self.total / self.number
+        return self.total / len(self.values)
+
+    def without_each(self) -> Floats:
+        """The means without each value in turn, in order: (N, ...); (0,) if there is only one value."""
+        if len(self.values) < 2:
+            return np.zeros(0)
+        return np.asarray((self.total - np.array(self.values, np.float64)) / (len(self.values) - 1))

@@ -47,14 +47,19 @@ class Mixture(Member[Mean]):
         return Mean()
 
     def add(self, sums: Mean, seen: Mapping[str, Floats], row: int) -> dict[str, float | int]:
-        sums.add(seen["features"][row].astype(np.float64))
+        sums.add(seen["features"][row])
         return {}
 
     def conclude(self, sums: Mean, run: RunGraph, clinical: Floats) -> Opinion:
-        means, values = sums.value[None].astype(np.float32), clinical[None].astype(np.float32)
-        found = {name: float(of[0]) for name, of in run(HEAD, features=means, clinical=values).items()}
+        def head(means: Floats) -> dict[str, Floats]:
+            same = np.tile(clinical.astype(np.float32), (len(means), 1))
+            return run(HEAD, features=means.astype(np.float32), clinical=same)
+
+        found = {name: float(of[0]) for name, of in head(sums.value[None]).items()}
+        without = sums.without_each()
         return Opinion(
             found["probability"],
+            tuple(head(without)["probability"].tolist()) if len(without) else (),
             {
                 "moe_image_gate": found["gate"],
                 "image_probability": found["image_probability"],

@@ -77,7 +77,22 @@ class Scan(Member[list[int]]):
 
     def conclude(self, sums: list[int], run: RunGraph, clinical: Floats) -> Opinion:
         base = base_features(clinical, np.array(sums), self.classes)
-        return Opinion(float(malignant_probability(base, self.section.naive_bayes)))
+        without = self._without_one_of_each_class(sums, clinical) if len(sums) > 1 else {}
+        return Opinion(
+            float(malignant_probability(base, self.section.naive_bayes)),
+            tuple(without[cell_class] for cell_class in sums) if without else (),
+        )
+
+    def _without_one_of_each_class(self, sums: list[int], clinical: Floats) -> dict[int, float]:
+        """The patient's probability without one of its pictures of a class, for each class that it has."""
+        classes = sorted(set(sums))
+        bases = []
+        for cell_class in classes:
+            others = list(sums)
+            others.remove(cell_class)
+            bases.append(base_features(clinical, np.array(others), self.classes))
+        found = malignant_probability(np.stack(bases), self.section.naive_bayes)
+        return dict(zip(classes, found.tolist(), strict=True))
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
         return {"scan": seen["probabilities"].ravel()}

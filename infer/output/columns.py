@@ -95,6 +95,15 @@ def image_fields(members: Sequence[Member[Any]]) -> list[PictureField]:
         PictureField(Column("status", "used or rejected"), lambda row: REJECTED if row[1].reason else USED),
         PictureField(Column("reason", "Why the picture was rejected: code and sentence"), lambda row: row[1].reason),
         *(PictureField(column, _picture_value(column.name)) for member in members for column in member.picture_columns),
+        PictureField(
+            Column(
+                "influence",
+                "Log odds of malignancy with this picture minus without it; above 0: it speaks for malignant",
+                "",
+                ".6f",
+            ),
+            lambda row: row[1].influence if row[0].scores else None,
+        ),
     ]
 
 

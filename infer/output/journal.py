@@ -22,7 +22,7 @@ from infer.output.lock import MODE
 from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"
-FORMAT = 3  # raised whenever an older journal would be misread
+FORMAT = 4  # raised whenever an older journal would be misread
 SYNC_SECONDS = 1.0  # a killed process loses nothing; a power failure loses this much
 
 

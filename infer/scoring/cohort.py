@@ -23,6 +23,7 @@ from infer.reasons import REFUSED, Reason, code_of
 from infer.scoring.bag import Bag
 from infer.scoring.batches import Batches
 from infer.scoring.ensemble import calibrated, decide, weighted
+from infer.scoring.influence import Influences, influences
 from infer.scoring.result import SCORED, PatientResult, Scores
 from infer.scoring.stream import Mark, decoded
 
@@ -125,7 +126,7 @@ def _close(bag: Bag, minimum: int) -> None:
 def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str) -> PatientResult:
     patient = bag.patient
     scores = None if bag.verdict or engine is None else _score(bag, engine, manifest, point)
-    if scores and not (bag.finite and scores.finite):
+    if scores and not (bag.finite and scores.finite and all(image.finite for image in bag.images)):
         bag.verdict, scores = Verdict.of(Reason.NOT_FINITE), None
     if bag.verdict:
         usable = Reason.PATIENT_REFUSED if bag.verdict.status == REFUSED else Reason.PATIENT_FAILED
@@ -157,6 +158,7 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> Scores:
         name: calibrated(np.array(opinion.probability), ensemble.calibration[name])
         for name, opinion in opinions.items()
     }
+    _set_influences(bag, influences(opinions, ensemble, bag.used))
     probability = float(weighted(members, ensemble))
     return Scores(
         probability=probability,
@@ -168,6 +170,15 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> Scores:
             for column in member.patient_columns
         },
     )
+
+
+def _set_influences(bag: Bag, found: Influences | None) -> None:
+    if found is None:
+        return
+    used = (image for image in bag.images if not image.reason)
+    for index, image in enumerate(used):
+        image.influence = float(found.ensemble[index])
+        image.influence_of = {name: float(values[index]) for name, values in found.members.items()}
 
 
 def _unusual(colour: npt.NDArray[np.float64], drift: Drift) -> bool:

@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 def calibrated(probability: Floats, calibration: Calibration) -> Floats:
     """Platt scaling of a member's raw probability, any shape."""
-    return np.asarray(1.0 / (1.0 + np.exp(-calibrated_logit(probability, calibration))))
+    return _sigmoid(calibrated_logit(probability, calibration))
 
 
 def calibrated_logit(probability: Floats, calibration: Calibration) -> Floats:
@@ -24,6 +24,24 @@ def calibrated_logit(probability: Floats, calibration: Calibration) -> Floats:
 def weighted(members: Mapping[str, Floats], ensemble: Ensemble) -> Floats:
     """Weighted mean of the members' calibrated probabilities, any shape."""
     return np.asarray(sum(weight * members[name] for name, weight in ensemble.weights.items()))
+
+
+def log_odds(members: Mapping[str, Floats], ensemble: Ensemble) -> Floats:
+    """The ensemble's log odds of malignancy, any shape.
+
+    From the sums of both sides, because 1 - p would lose the digits of a probability near 1.
+
+    Args:
+        members: the members' calibrated logits, all of the same shape.
+    """
+    malignant, reactive = (
+        weighted({name: _sigmoid(sign * logit) for name, logit in members.items()}, ensemble) for sign in (1, -1)
+    )
+    return np.asarray(np.log(malignant) - np.log(reactive))
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-logit)))
 
 
 def decide(probability: float, point: OperatingPoint) -> str:

@@ -16,6 +16,15 @@ class ImageResult(msgspec.Struct):
     image: str  # file name
     reason: str = ""  # why the picture was rejected; empty if it is good
     values: dict[str, float | int] = {}  # by column of images.csv, from the members
+    # In log odds of malignancy, of the ensemble and of each member; None and empty if the patient is not scored, or has
+    # only this picture.
+    influence: float | None = None
+    influence_of: dict[str, float] = {}
+
+    @property
+    def finite(self) -> bool:
+        """Whether all influences are finite."""
+        return all(map(math.isfinite, (self.influence or 0.0, *self.influence_of.values())))
 
 
 class Scores(msgspec.Struct, frozen=True):

@@ -64,7 +64,7 @@ class Blueness(Member[Mean]):
         return {"blue": float(seen["blue"][row])}
 
     def conclude(self, sums: Mean, run: RunGraph, clinical: Floats) -> Opinion:
-        return Opinion(float(of_blue(sums.value)))
+        return Opinion(float(of_blue(sums.value)), tuple(of_blue(sums.without_each()).tolist()))
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
         return {"blueness": np.array([opinion.probability for opinion in opinions])}

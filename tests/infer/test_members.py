@@ -18,7 +18,13 @@ from infer.members.registry import MEMBERS, names
 from tests.crops import read_crop
 from tests.infer.runs import TINY, Outcome, score, tiny_manifest, write_bundle
 
-OF_THE_ENSEMBLE = {"probability_malignant", "decision", "disagreement", "bundle"}  # columns of all members together
+OF_THE_ENSEMBLE = {
+    "probability_malignant",
+    "decision",
+    "disagreement",
+    "bundle",
+    "influence",
+}  # columns of all members together
 SCALE, CALIBRATION, WEIGHT = 0.75, Calibration(slope=1.5, intercept=0.25), 0.2
 
 
@@ -49,7 +55,7 @@ class Redness(Member[Mean]):
         return {"redness": float(seen["red"][row])}
 
     def conclude(self, sums: Mean, run: RunGraph, clinical: Floats) -> Opinion:
-        return Opinion(sums.value)
+        return Opinion(sums.value, tuple(sums.without_each().tolist()))
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
         return {"redness": seen["red"]}
@@ -122,7 +128,7 @@ def test_a_fifth_member_needs_a_class_and_a_place_in_the_list(
     assert outcome.code == 0
     columns, before = list(outcome.predictions["S001"]), list(plain.predictions["S001"])
     assert columns == [*before, "redness_probability"]
-    assert list(outcome.images[0]) == [*plain.images[0], "redness"]
+    assert list(outcome.images[0]) == [*list(plain.images[0])[:-1], "redness", "influence"]
     for patient_id, row in outcome.predictions.items():
         crops = [read_crop(path, pristine.resolve(), 112) for path in sorted((pristine / patient_id).iterdir())]
         red = [redness(crop) for crop in crops]
@@ -137,7 +143,7 @@ def test_a_fifth_member_needs_a_class_and_a_place_in_the_list(
     assert list(outcome.record["bundle"]["weights"]) == [*names()]
     assert_is_the_mean(outcome, weights)
     assert numbers(outcome, "redness_probability") == numbers(plain)
-    assert without({"redness"}, outcome.images) == plain.images
+    assert without({"redness", "influence"}, outcome.images) == without({"influence"}, plain.images)
 
 
 def test_what_a_fifth_member_computes_is_put_to_the_self_test(
@@ -166,7 +172,8 @@ def test_a_bundle_without_scan_has_none_of_its_columns(plain: Outcome, pristine:
     columns = [column for column in plain.predictions["S001"] if column != "scan_probability"]
     assert list(outcome.predictions["S001"]) == columns
     assert numbers(outcome) == numbers(plain, "scan_probability")
-    assert outcome.images == without({"cell_class", "cell_class_confidence"}, plain.images)
+    columns_of_scan = {"cell_class", "cell_class_confidence"}
+    assert without({"influence"}, outcome.images) == without({*columns_of_scan, "influence"}, plain.images)
     assert outcome.record["bundle"]["weights"] == manifest["ensemble"]["weights"]
     assert_is_the_mean(outcome, manifest["ensemble"]["weights"])
 
@@ -183,8 +190,9 @@ def test_a_member_alone_is_the_ensemble(plain: Outcome, pristine: Path, tmp_path
         assert (row["probability_malignant"], row["disagreement"]) == (row[f"{name}_probability"], "0.000000")
     (kind,) = [kind for kind in MEMBERS if kind.name == name]
     own = [column.name for column in kind.picture_columns]
-    assert list(outcome.images[0]) == ["patient_id", "image", "status", "reason", *own]
-    assert outcome.images == [{column: row[column] for column in outcome.images[0]} for row in plain.images]
+    assert list(outcome.images[0]) == ["patient_id", "image", "status", "reason", *own, "influence"]
+    kept = [{column: row[column] for column in outcome.images[0]} for row in plain.images]
+    assert without({"influence"}, outcome.images) == without({"influence"}, kept)
     assert outcome.record["bundle"]["weights"] == {name: 1.0}
 
 

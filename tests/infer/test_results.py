@@ -50,6 +50,8 @@ IMAGE = ImageResult(
         "cell_class_confidence": 0.99999949,
         "imagenet_contribution": -1.25,
     },
+    influence=-0.0625,
+    influence_of={"baseline": -0.125},
 )
 HEADER = Header(FORMAT, Identity("0", "l", "b", "balanced", None, None, "n"), "2019-07-01")
 
@@ -84,7 +86,8 @@ def test_columns_are_those_of_the_contract() -> None:
         "\n"
     )
     assert images == (
-        "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution\n"
+        "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution,"
+        "influence\n"
     )
 
 
@@ -109,11 +112,11 @@ def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
 
 def test_image_rows_by_value() -> None:
     assert WRITERS[1].rows(result()) == (
-        "P1,1.jpg,used,,0.500000,14,0.999999,-1.250000\nP1,2.jpg,rejected,empty: x,,,,\n"
+        "P1,1.jpg,used,,0.500000,14,0.999999,-1.250000,-0.062500\nP1,2.jpg,rejected,empty: x,,,,,\n"
     )
     assert WRITERS[1].rows(without_scores("failed")) == ""
     failed = structs.replace(without_scores("failed"), images=(IMAGE,))
-    assert image_rows(failed) == [["P1", "1.jpg", "used", "", "", "", "", ""]]
+    assert image_rows(failed) == [["P1", "1.jpg", "used", "", "", "", "", "", ""]]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

@@ -5,6 +5,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -482,8 +483,8 @@ def test_what_is_no_number_for_a_patient_fails_it_alone(
         if clinical[2] != np.float32(age):
             return opinions
         if name in opinions:
-            return opinions | {name: Opinion(np.nan, opinions[name].further)}
-        return opinions | {"moe": Opinion(opinions["moe"].probability, {**opinions["moe"].further, name: np.nan})}
+            return opinions | {name: replace(opinions[name], probability=np.nan)}
+        return opinions | {"moe": replace(opinions["moe"], further={**opinions["moe"].further, name: np.nan})}
 
     monkeypatch.setattr(Networks, "score_patient", no_number)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out")

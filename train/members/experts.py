@@ -57,7 +57,7 @@ class Batch:
 
 
 class Experts(nn.Module):
-    """One mixture: mean features (P, 1280), raw clinical values (P, 3) -> MoeOutput."""
+    """One mixture: mean features (P, 1280), raw clinical values (P, 3) -> MoeOutput, in float64 once it is trained."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -84,9 +84,11 @@ class Experts(nn.Module):
     def forward(self, means: Tensor, clinical: Tensor, dropout: float = 0.0) -> MoeOutput:
         scaled = self.scale(clinical)  # (P, 3)
         seen = functional.dropout((means - self.centre) / self.width, dropout, self.training)
-        image = self.image_expert(self.image_map(seen)).softmax(1)  # (P, 2)
-        clinic = self.clinical_expert(scaled).softmax(1)  # (P, 2)
-        gate = self.gate(torch.cat([self.gate_map(seen).tanh(), scaled], dim=1)).softmax(1)  # (P, 2)
+        # In single precision, a probability near 1 holds too few digits of its odds to tell what a picture changes.
+        precision = torch.float32 if self.training else torch.float64
+        image = self.image_expert(self.image_map(seen)).softmax(1, precision)  # (P, 2)
+        clinic = self.clinical_expert(scaled).softmax(1, precision)  # (P, 2)
+        gate = self.gate(torch.cat([self.gate_map(seen).tanh(), scaled], dim=1)).softmax(1, precision)  # (P, 2)
         mixed = gate[:, :1] * image + gate[:, 1:] * clinic  # (P, 2)
         return MoeOutput(mixed[:, 1], image[:, 1], clinic[:, 1], gate[:, 0])
 

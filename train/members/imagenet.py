@@ -85,7 +85,11 @@ class PictureExpert(nn.Module):
 
 
 class ImageNetHead(nn.Module):
-    """Mean contribution of a patient's pictures (P,), raw clinical values (P, 3) -> probability (P,)."""
+    """Mean contribution of a patient's pictures (P,), raw clinical values (P, 3) -> probability (P,) in float64.
+
+    From the logits on in double precision: in single precision, a probability near 1 holds too few digits of its odds
+    to tell by how much a picture changes them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,8 +117,8 @@ class ImageNetHead(nn.Module):
         logits = self._of("slope") * logits.clamp(-LIMIT, LIMIT) + self._of("intercept")
         constant = torch.ones_like(logits[:, :1])
         seen = torch.cat([constant, bent_features(clinical)[:, :GATE_FEATURES], logits], dim=1)  # (P, 6)
-        share = (seen @ self._of("gate")).sigmoid()
-        experts = logits.sigmoid()
+        share = (seen @ self._of("gate")).double().sigmoid()
+        experts = logits.double().sigmoid()
         return share * experts[:, 0] + (1 - share) * experts[:, 1]
 
     def _bayes(self, clinical: Tensor) -> Tensor:
