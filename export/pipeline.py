@@ -35,7 +35,7 @@ from train.data.bags import Bags, load_crops
 from train.data.labelled import PLAUSIBLE
 from train.ensemble.fit import input_digests
 from train.members import registry as trained
-from train.members.training import NUMBERS
+from train.members.training import NUMBERS, MemberTraining, digest
 
 
 def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", patients: Path | None = None) -> Bundle:
@@ -112,12 +112,20 @@ def parity_inputs(bags: Bags, members: Sequence[MemberExport]) -> dict[str, Inpu
 
 def _nested_is_current(run: Path, facts: Mapping[str, Any]) -> bool:
     """Whether nested results with these facts are of the members as the run folder has them."""
-    written = {member.name: run / member.folder / NUMBERS for member in trained.MEMBERS}
-    return all(
-        facts.get(f"{name}_sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in written.items()
-        if path.exists()
-    )
+    return all(facts.get(f"{member.name}_sha256") == _trained_with(run, member) for member in trained.MEMBERS)
+
+
+def _trained_with(run: Path, member: MemberTraining) -> str:
+    """SHA-256 of the numbers that a member was trained with.
+
+    Only members that are fitted again when their numbers change write them down. Another one's are in the options that
+    the run folder was started with, because no training with other options is let into it.
+    """
+    path = run / member.folder / NUMBERS
+    if path.exists():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    options = json.loads((run / "options.json").read_text())
+    return digest({member.name: options["recipe"].get(member.name), "seed": options["seed"]})
 
 
 def _noted(members: Sequence[MemberExport], inputs: dict[str, Inputs]) -> list[str]:

@@ -144,13 +144,16 @@ def test_the_manifest_tells_the_run(bundle: Path, trained_run: TrainedRun) -> No
 
 
 def test_nested_results_of_these_members_alone_are_current(trained_run: TrainedRun) -> None:
-    """The nested protocol states digests of the numbers that the members' folders hold."""
+    """The nested protocol states digests of the numbers that the members' folders and the run's options hold."""
     recipe = adapted(SMALL_BATCHES, EPOCHS, IMAGES)
     assert _nested_is_current(trained_run.run, registry.digests(recipe, 0))
     assert not _nested_is_current(trained_run.run, registry.digests(recipe, 1))
+    baseline_of_another_seed = {"baseline_sha256": registry.digests(recipe, 1)["baseline_sha256"]}
+    assert not _nested_is_current(trained_run.run, registry.digests(recipe, 0) | baseline_of_another_seed)
     for others in (
         dataclasses.replace(recipe, cells=dataclasses.replace(recipe.cells, components=19)),
         dataclasses.replace(recipe, experts=dataclasses.replace(recipe.experts, dropout=0.4)),
+        dataclasses.replace(recipe, baseline=dataclasses.replace(recipe.baseline, turns=False)),
     ):
         assert not _nested_is_current(trained_run.run, registry.digests(others, 0))
 

@@ -29,13 +29,15 @@ from infer.bundle.manifest import (
 )
 from infer.cohort.plausible import Plausible, Range
 from tests.bundles import MEMBERS
+from train.members.training import digest
 
 Figures = dict[str, dict[str, float]]
 SETS = (*MEMBERS, *(f"{name}, pictures only" for name in MEMBERS), "ensemble", "clinical GaussianNB")
 
 SHIPPED_MEMBERS = ("count cut-off", "clinical GaussianNB", *MEMBERS)
 POINTS = ("balanced", "sensitivity-95", "sensitivity-98")
-FOLDERS = {"baseline": "baseline", "scan": "cells", "moe": "moe", "imagenet": "imagenet"}  # in the run folder
+FOLDERS = {"scan": "cells", "moe": "moe", "imagenet": "imagenet"}  # of the members that write down their numbers
+OPTIONS = {"seed": 4, "recipe": {"baseline": {"batch_images": 128}}}  # of the run; the baseline has its numbers there
 
 
 def good_figures() -> Figures:
@@ -136,7 +138,8 @@ def nested_figures() -> dict[str, object]:
             "models": "14 single ones",
             "recipe": "small, seed 4, 130 patients",
             "code": "2 versions, predictions of earlier ones may be among the figures: abc, def",
-            **{f"{name}_sha256": hashlib.sha256(name.encode()).hexdigest() for name in MEMBERS},
+            **{f"{name}_sha256": hashlib.sha256(name.encode()).hexdigest() for name in FOLDERS},
+            "baseline_sha256": digest({"baseline": {"batch_images": 128}, "seed": 4}),
         },
         "performance": [
             row(model, group, figure, 0.5 + 0.1 * n + 0.01 * g + 0.001 * f)
@@ -173,9 +176,12 @@ def nested_figures() -> dict[str, object]:
 
 
 def write_nested(folder: Path, found: dict[str, object]) -> None:
-    """RUN/nested/figures.json."""
+    """RUN/nested/figures.json, beside the numbers that the members were trained with."""
     (folder / "nested").mkdir()
     (folder / "nested/figures.json").write_text(json.dumps(found))
+    (folder / "options.json").write_text(json.dumps(OPTIONS))
+    for name in FOLDERS:
+        write_numbers(folder, name, name.encode())
 
 
 def card(folder: Path, figures: Figures, of: Manifest, about: str = "") -> str:
@@ -415,22 +421,26 @@ def write_numbers(folder: Path, name: str, content: bytes) -> None:
 
 
 def test_nested_figures_of_these_members_are_shown(tmp_path: Path) -> None:
-    """By the numbers in the run folder; a member without any has them in the recipe alone."""
+    """By the numbers in the run folder; a member that writes down none has them in the run's options."""
     write_nested(tmp_path, nested_figures())
-    for name in ("scan", "moe", "imagenet"):
-        write_numbers(tmp_path, name, name.encode())
     assert nested_is_shown(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["scan", "moe", "imagenet"])
+@pytest.mark.parametrize("name", FOLDERS)
 def test_nested_figures_of_other_numbers_are_left_out(tmp_path: Path, name: str) -> None:
     write_nested(tmp_path, nested_figures())
-    for one in ("scan", "moe", "imagenet"):
-        write_numbers(tmp_path, one, b"trained again" if one == name else one.encode())
+    write_numbers(tmp_path, name, b"trained again")
     assert not nested_is_shown(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["scan", "moe", "imagenet"])
+@pytest.mark.parametrize("other", [{"seed": 5}, {"recipe": {"baseline": {"batch_images": 64}}}])
+def test_nested_figures_of_another_baseline_are_left_out(tmp_path: Path, other: dict[str, object]) -> None:
+    write_nested(tmp_path, nested_figures())
+    (tmp_path / "options.json").write_text(json.dumps(OPTIONS | other))
+    assert not nested_is_shown(tmp_path)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
 def test_nested_figures_that_do_not_tell_their_numbers_are_left_out(tmp_path: Path, name: str) -> None:
     """As those of earlier versions."""
     found = nested_figures()
@@ -438,8 +448,6 @@ def test_nested_figures_that_do_not_tell_their_numbers_are_left_out(tmp_path: Pa
     assert isinstance(facts, dict)
     del facts[f"{name}_sha256"]
     write_nested(tmp_path, found)
-    for one in ("scan", "moe", "imagenet"):
-        write_numbers(tmp_path, one, one.encode())
     assert not nested_is_shown(tmp_path)
 
 

@@ -69,6 +69,7 @@ class MemberTraining:
     train: Callable[[MemberJob], None]  # trains what is missing
     files: Callable[[Path], Sequence[Path]]  # run folder -> files that export reads, whether they exist or not
     candidate: Callable[[NestedJob], Model]  # the same member for the nested protocol
-    # recipe, seed -> everything it depends on, apart from the data
+    # recipe, seed -> everything it depends on, apart from the data; for a member that does not write NUMBERS, its part
+    # of the recipe by its name, and the seed: export finds these in RUN/options.json
     numbers: Callable[[Recipe, int], Mapping[str, Any]]
     spread_of: Mapping[str, str] = field(default_factory=dict)  # member's own column -> title of its reported quantiles
