@@ -88,7 +88,7 @@ def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs
                 "reactive": int((bags.labels == 0).sum()),
                 "images": len(bags.crops),
             },
-            options=_flat(options["recipe"] | numbers),
+            options=_flat(_each_once(options["recipe"], numbers)),
         ),
         graphs=_digests(graphs),
         opset=OPSET,
@@ -153,6 +153,12 @@ def _outputs(manifest: Manifest, graphs: dict[str, bytes], precision: Precision)
 
 def _digests(graphs: dict[str, bytes]) -> dict[str, str]:
     return {name: checksums({name: data}).decode().split()[0] for name, data in graphs.items()}
+
+
+def _each_once(recipe: dict[str, Any], numbers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The recipe and what each member was fitted with, less the parts of the recipe that a member states as well."""
+    stated = [part for of_member in numbers.values() for part in of_member.items()]
+    return {name: part for name, part in recipe.items() if (name, part) not in stated} | numbers
 
 
 def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -130,6 +130,8 @@ def test_the_manifest_tells_the_run(bundle: Path, trained_run: TrainedRun) -> No
         assert source.options[f"{member}.magnification.size"] == "224"
     assert source.options["scan.cells.components"] == str(SMALL_BATCHES.cells.components)
     assert source.options["moe.experts.seeds"] == str(SMALL_BATCHES.experts.seeds) == "2"
+    assert source.options["scan.bayes.smoothing"] == str(SMALL_BATCHES.bayes.smoothing)
+    assert {name.partition(".")[0] for name in source.options} == {"name", *MEMBERS}  # no number stands there twice
     assert (manifest.crop_size, manifest.magnification.network_size, manifest.opset) == (112, 224, 20)
     assert list(manifest.members) == sorted(MEMBERS)
     section = scan_section(manifest)
