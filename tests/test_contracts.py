@@ -3,14 +3,20 @@
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
+
+import pytest
 
 import infer
 
 ROOT = Path(__file__).parents[1]
 NEVER_IN_THE_RUNTIME = ("torch", "torchvision", "sklearn", "pandas", "scipy", "onnx", "train", "export")
+MAKEFILE = (ROOT / "Makefile").read_text()
+RUN_WITH_WHAT_SHIPS = re.findall(r"\$\(RUNTIME\) -m (\S+)", MAKEFILE)
 
 
 def python(program: str, **environment: str) -> str:
@@ -41,6 +47,35 @@ def test_the_training_libraries_are_here_to_be_found() -> None:
     """Otherwise the test above would pass in an environment without them."""
     found = python(f"import importlib.util as u; print([n for n in {NEVER_IN_THE_RUNTIME} if not u.find_spec(n)])")
     assert found.strip() == "[]"
+
+
+def one_name(distribution: str) -> str:
+    """A distribution's name as all of its spellings are compared."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def not_in_what_ships() -> list[str]:
+    """Modules and packages that are installed here, and not by infer/requirements.txt."""
+    lock = (ROOT / "infer/requirements.txt").read_text()
+    ships = {one_name(found) for found in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
+    installed = {name: {one_name(of) for of in who} for name, who in packages_distributions().items()}
+    # Some distributions bring a package `tests`, but here that is the project's own.
+    return sorted(name for name, who in installed.items() if not who & ships and not (ROOT / name).is_dir())
+
+
+def test_all_that_make_runs_with_what_ships_is_looked_at() -> None:
+    assert MAKEFILE.count("$(RUNTIME)") == len(RUN_WITH_WHAT_SHIPS)
+    assert {"tests.demo", "tests.soak"} <= set(RUN_WITH_WHAT_SHIPS)
+    assert {"pytest", "_pytest", "hypothesis", "torch"} <= set(not_in_what_ships())
+    assert {"click", "google", "numpy", "onnxruntime", "PIL"}.isdisjoint(not_in_what_ships())
+
+
+@pytest.mark.parametrize("module", RUN_WITH_WHAT_SHIPS)
+def test_what_make_runs_with_what_ships_needs_nothing_else(module: str) -> None:
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({not_in_what_ships()}))"  # an import of these fails
+    line = [sys.executable, "-c", f"{hidden}; import {module}"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_can_switch_onnxruntimes_telemetry_on_again() -> None:
