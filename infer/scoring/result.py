@@ -34,6 +34,7 @@ class Scores(msgspec.Struct, frozen=True):
     decision: str
     members: dict[str, float]
     further: dict[str, float | int]  # by column of predictions.csv, from the members
+    clinical: float | None = None  # what sex, age and count alone would say
 
     @property
     def finite(self) -> bool:
@@ -60,6 +61,9 @@ class PatientResult(msgspec.Struct, frozen=True):
     unusual_colour: bool = False  # colour far from the training patients'
     unusual_sizes: dict[str, int] = {}  # "width x height" in pixels -> pictures
     pictures_below: tuple[str, ...] = ()  # subfolders that contain pictures, which were ignored
+    measures: dict[str, float] = {}  # what was measured on the patient and its pictures, by name (infer.bundle.reference)
+    ood_p: float | None = None  # share of training patients that are at least as unusual
+    unusual: tuple[str, ...] = ()  # what is unusual, most unusual first: codes of measures
     contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
 
     @property
