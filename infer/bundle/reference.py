@@ -16,7 +16,7 @@ class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClinicalAlone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Logistic regression on sex, age and count alone, fitted on all training patients: beside it stands the ensemble."""
+    """Logistic regression on sex, age and count alone, fitted on all training patients."""
 
     weights: list[float]  # (4,) of sex (F = 1), age in decades, log count, and log count above the bend
     intercept: float
