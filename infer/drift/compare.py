@@ -25,8 +25,8 @@ DRAWS = 49_999  # so that the smallest p, times 40 measures, is below .001
 ENOUGH = 200  # draws with a statistic as large: p is then .004 or more, and known to 7%
 CHUNK = 2_500  # draws at a time: 5 MiB at the most patients
 SEED = 20_250  # the same samples give the same p
-# A change of location is what another stain or camera makes, and what is looked for first. Of the largest of two
-# statistics, this leaves location 97% of the power that it would have alone (.5 SD, 100 patients) and spread 88%.
+# A change of location is what another stain or camera makes, and is looked for first: this way it loses hardly any
+# power to the second statistic, and spread loses some to location.
 SPREAD_WEIGHT = 0.9
 _EQUAL = 1e-9  # two sums of the same numbers in another order
 

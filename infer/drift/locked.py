@@ -39,7 +39,7 @@ def locked(path: Path, flags: int) -> Iterator[int]:
         os.close(descriptor)
         if time.monotonic() >= deadline:
             raise HeldError(f"{path}: another run holds it. Start this run again when that has ended")
-        time.sleep(0.05)
+        time.sleep(0.01)
     try:
         yield descriptor
     finally:

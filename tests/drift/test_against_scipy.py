@@ -122,6 +122,18 @@ def test_evidence_is_a_martingale_if_nothing_changed(total: float, patients: int
     assert expected == pytest.approx(math.exp(log_e_value(total, patients, TRAINING)), rel=1e-6)
 
 
+@pytest.mark.parametrize("training", [40, 130, 520])
+def test_scores_vary_more_the_fewer_training_patients_there_are(training: int) -> None:
+    """By 10 / training patients, both among patients and, times their number, among training samples."""
+    rng = np.random.default_rng(6)
+    patients = stats.norm.ppf((np.arange(1_000) + 0.5) / 1_000)
+    scores = np.array(
+        [normal_scores(patients, np.quantile(rng.standard_normal(training), LEVELS)) for _ in range(4_000)]
+    )
+    assert scores.var(axis=1).mean() == pytest.approx(1 + WIDER / training, abs=0.02)
+    assert scores.mean(axis=1).var() * training == pytest.approx(1 + WIDER / training, abs=0.08)
+
+
 def test_holm_is_the_closed_test_of_all_subsets() -> None:
     """Holm's adjusted p is the largest Bonferroni p of all sets of hypotheses that hold this one."""
     p = np.random.default_rng(5).uniform(0, 0.3, 9)
