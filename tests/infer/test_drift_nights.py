@@ -1,11 +1,12 @@
 """The test over nights, and what is said of it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from infer.drift.history import Line, tonights_line
+from infer.drift.history import Line, append_history, read_history, tonights_line
 from infer.drift.measures import TITLES
 from infer.drift.night import tonight
 from infer.drift.nights import ALARM, log_e_value, over_nights, with_history
@@ -79,6 +80,20 @@ def test_tonight_counts_once_also_when_its_line_is_there() -> None:
     assert (written.run, written.alarm) == ("run 2", False)
     again, _ = with_history([*earlier, written], mine, ["red"], 130)
     assert again == nights
+
+
+def test_what_the_file_gives_back_says_the_same(tmp_path: Path) -> None:
+    """A run that is killed after its line was appended, and starts again."""
+    path, reference = tmp_path / "history.jsonl", {"red": ONE_TO_FIFTY}
+    for night in (1, 2):
+        drift = tonight(reference, TRAINING, night_of(red=[40.0, 45.0, 30.0, 49.0, 33.0, 41.5]))
+        mine = tonights_line(f"2031-05-{night:02}", "bundle", f"run {night}", drift.patients, drift.sums)
+        nights, written = with_history(read_history(path, "bundle"), mine, reference, TRAINING)
+        assert append_history(path, written)
+    again, rewritten = with_history(read_history(path, "bundle"), mine, reference, TRAINING)
+    assert (again, rewritten) == (nights, written)
+    assert (again.runs, again.patients) == (2, 12)
+    assert not append_history(path, rewritten)
 
 
 def test_a_measure_that_a_night_lacks_waits() -> None:
