@@ -58,6 +58,7 @@ class Reason(Enum):
     OTHER_COLOURS = REJECTED, "{mode} instead of RGB or grey. Save the picture as RGB"
     NOT_8_BIT = REJECTED, "more than 8 bits a channel"
     TRANSPARENT = REJECTED, "the picture has transparent pixels"
+    NO_CELL = REJECTED, "no cell in the middle of the picture"
     DECODER_CRASHED = REJECTED, "the decoder crashes at this picture"
     EMPTY = REJECTED, "the file has no bytes"
     TOO_LARGE = REJECTED, "the file is larger than 64 MiB"

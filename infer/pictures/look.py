@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from infer.pictures.cell import has_cell
 from infer.pictures.decode import RejectedImage, decode_crop, try_picture
+from infer.reasons import Reason
 
 Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
 
@@ -36,6 +38,8 @@ def look(path: Path, root: Path, size: int, scale: float = 1.0) -> DecodedPictur
         if not isinstance(data, bytes):
             return DecodedPicture(content, data)
         crop, pixels = decode_crop(data, size, scale)
+        if not has_cell(crop):
+            return DecodedPicture(content, RejectedImage(Reason.NO_CELL.text()))
         return DecodedPicture(content, crop, mean_colour(crop), pixels)
     except RejectedImage as error:
         return DecodedPicture(content, error)

@@ -529,7 +529,7 @@ def test_colours_far_from_the_training_patients_are_told(bundle: Bundle, cohort:
     for patient_id, away in (("S003", (0.0, 0.0)), ("S004", (5.0, 5.0)), ("S005", (0.0, 7.0))):
         for index, path in enumerate(sorted((cohort / patient_id).iterdir())[:12]):
             colour = np.rint(mean - np.array([0, away[index % 2], 0]) * std).astype(np.uint8)
-            replace_picture(path, png(colour))
+            replace_picture(path, png_with_a_nucleus(colour))
         for path in sorted((cohort / patient_id).iterdir())[12:]:
             path.unlink()
     outcome = score(keep_patients(cohort, "S003", "S004", "S005"), tmp_path / "out", bundle=TINY)
@@ -665,6 +665,14 @@ def png(colour: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.broadcast_to(colour, (120, 120, 3)).copy()).save(file, "PNG")
     return file.getvalue()
+
+
+def png_with_a_nucleus(colour: Any) -> bytes:
+    """A dark spot on a lighter ground, whose mean over the central 112 x 112 is the colour."""
+    across = np.arange(120) - 59.5
+    spot = np.hypot(across[:, None], across)[..., None] <= 20
+    share = spot.sum() / 112**2
+    return png(np.rint(np.where(spot, 0.4 * colour, colour * (1 - 0.4 * share) / (1 - share))).astype(np.uint8))
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
