@@ -19,7 +19,9 @@ from infer.output.checks import (
 )
 from infer.output.csv import IMAGES, PREDICTIONS
 from infer.output.journal import JOURNAL, Stored, read_journal
+from infer.output.kept import KEPT
 from infer.output.lock import Lock, held
+from infer.output.pages import PAGES
 
 LOG = logging.getLogger("lympho")
 
@@ -28,11 +30,12 @@ NAMES = (
     RECORD,
     PREDICTIONS,
     IMAGES,
+    KEPT,
     LOG_FILE,
 )  # removed in this order: run.json must not outlive the files it describes
-TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES)  # an unfinished run's partial files of these are useless
-PARTS = {name: f".{name}.part" for name in NAMES}  # temporary names until all are complete
-MOVED = (*NAMES, JOURNAL, *PARTS.values())  # everything that a run renames or removes, set aside in this order
+TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES, KEPT)  # an unfinished run's partial files of these are useless
+PARTS = {name: f".{name.lstrip('.')}.part" for name in NAMES}  # temporary names until all are complete
+MOVED = (PAGES, *NAMES, JOURNAL, *PARTS.values())  # everything that a run renames or removes, set aside in this order
 
 
 def unfinished(folder: Path) -> Stored | None:

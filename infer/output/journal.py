@@ -169,16 +169,14 @@ class Journal:
                 break
             newline = part.find(b"\n")
             line += part if newline < 0 else part[: newline + 1]
-        record = _record(line)
+        record = record_of(line)
         if record is None:
             raise OSError(None, "an entry cannot be read back", str(self.path))
         return msgspec.convert(record, PatientResult)
 
     def _append(self, record: dict[str, Any]) -> int:
         offset = self._end
-        # File names need not be UTF-8; JSON's escapes carry whatever they hold.
-        text = json.dumps(record).encode("ascii")
-        line = memoryview(b"%08x %s\n" % (zlib.crc32(text), text))
+        line = memoryview(line_of(record))
         self._file.seek(offset)
         while (
             line
@@ -202,14 +200,21 @@ def _whole_lines(file: Any) -> Iterator[tuple[int, int, Any]]:
     """Records with their start and end offsets, up to the first invalid line."""
     offset = 0
     for line in file:
-        record = _record(line)
+        record = record_of(line)
         if record is None:
             return
         yield offset, offset + len(line), record
         offset += len(line)
 
 
-def _record(line: bytes) -> Any:
+def line_of(record: dict[str, Any]) -> bytes:
+    """A record as a line: CRC-32, a space, JSON, a line end; ASCII."""
+    text = json.dumps(record).encode("ascii")  # file names need not be UTF-8; JSON's escapes carry whatever they hold
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def record_of(line: bytes) -> Any:
+    """The record of a line; None if the line is truncated or damaged."""
     total, _, text = line[:-1].partition(b" ")
     if not line.endswith(b"\n") or total != b"%08x" % zlib.crc32(text):
         return None

@@ -1,5 +1,7 @@
 """The output folder of one run: predictions.csv, images.csv, run.json and run.log, which appear only when complete.
 
+The patients' results are kept beside them, from which pages can be written.
+
 Until then, finished patients are in the journal. An interrupted run is resumed from it, and at the end the two tables
 are written from it, in the table's order.
 """
@@ -26,7 +28,9 @@ from infer.output.folder import (
     part_of,
 )
 from infer.output.journal import JOURNAL, Header, Journal, Stored
+from infer.output.kept import KEPT, KeptWriter
 from infer.output.lock import MODE
+from infer.output.pages import remove_pages
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
@@ -54,6 +58,7 @@ class Results:
                 its files still exist then.
         """
         self.folder = folder
+        self._header = header
         self._places: dict[int, int] = {}  # line of the patient in the table -> offset of its entry in the journal
         with contextlib.ExitStack() as stack, output_errors(folder):
             self._lock, self._unsynced = stack.enter_context(found_good(folder, resumed))
@@ -64,6 +69,7 @@ class Results:
             if not resumed:  # before run.json: a journal next to run.json is ignored
                 (folder / JOURNAL).unlink(missing_ok=True)
                 part_of(folder, LOG_FILE).unlink(missing_ok=True)
+            remove_pages(folder)  # before the tables that they are about
             for name in NAMES:
                 (folder / name).unlink(missing_ok=True)
             for name in TABLES_AND_RECORD:  # another user's file can be removed, but not overwritten
@@ -130,6 +136,7 @@ class Results:
             OutputError: the disk is full or not available; the journal stays.
         """
         folder = self.folder
+        writers = (*writers, KeptWriter(self._header))
         with output_errors(folder), self._removing_results():
             self._lock.check()
             with contextlib.ExitStack() as stack:
@@ -150,7 +157,7 @@ class Results:
             with self._open(part_of(folder, RECORD)) as file:
                 file.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
                 _sync(file)
-            for name in (PREDICTIONS, IMAGES, LOG_FILE, RECORD):
+            for name in (PREDICTIONS, IMAGES, KEPT, LOG_FILE, RECORD):
                 os.replace(part_of(folder, name), folder / name)
             _sync_folder(folder)
         # Outside the block above: a signal between this removal and the end of the block would remove the results.

@@ -21,6 +21,7 @@ from infer.output.checks import PROBE, aside
 from infer.output.folder import MOVED, check_folder, unfinished, unfinished_size
 from infer.output.journal import FORMAT, JOURNAL, Header, Identity
 from infer.output.lock import LOCK
+from infer.output.pages import PAGES
 from infer.output.results import Results
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, cut, names
@@ -350,7 +351,7 @@ def kill_after(folder: Path, renames: int) -> None:
     assert done.returncode == 9
 
 
-@pytest.mark.parametrize("renames", range(1, 10))
+@pytest.mark.parametrize("renames", range(1, 12))
 def test_killed_while_files_are_set_aside(
     old: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, renames: int
 ) -> None:
@@ -383,7 +384,7 @@ def test_killed_before_a_run_that_starts_over(pristine: Path, tmp_path: Path) ->
     assert names(tmp_path) == RESULT_FILES
 
 
-@pytest.mark.parametrize("renames", range(1, 9))
+@pytest.mark.parametrize("renames", range(1, 11))
 @pytest.mark.parametrize("end", [SystemExit(143), OSError(errno.EBUSY, "Device or resource busy")])
 def test_a_signal_or_a_passing_error_leaves_every_name(
     old: Path, monkeypatch: pytest.MonkeyPatch, renames: int, end: BaseException
@@ -405,8 +406,8 @@ def test_a_signal_or_a_passing_error_leaves_every_name(
     before = content(old)
     monkeypatch.setattr("infer.output.checks.PAUSE", 0)
     monkeypatch.setattr(os, "rename", rename)
-    # Four files are set aside and four restored; after an error, restoring is retried.
-    ends = isinstance(end, SystemExit) or renames <= 4
+    # Five files are set aside and five restored; after an error, restoring is retried.
+    ends = isinstance(end, SystemExit) or renames <= 5
     with pytest.raises((SystemExit, OutputError)) if ends else contextlib.nullcontext():
         check_folder(old, None)
     assert content(old) == before
@@ -445,8 +446,8 @@ def test_a_file_set_aside_is_not_written_over(pristine: Path, old: Path) -> None
 
 
 def test_everything_that_a_run_removes_is_tried() -> None:
-    parts = [f".{name}.part" for name in RESULT_FILES]
-    assert sorted(MOVED) == sorted([JOURNAL, *RESULT_FILES, *parts])
+    parts = [f".{name.lstrip('.')}.part" for name in RESULT_FILES]
+    assert sorted(MOVED) == sorted([JOURNAL, PAGES, *RESULT_FILES, *parts])
 
 
 # The folder itself

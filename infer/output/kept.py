@@ -1,0 +1,83 @@
+"""The results that a finished run keeps in OUT, so that pages can be written from them later: `.results`.
+
+A journal without its history: the header, then one record per patient, in the table's order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+
+from infer.errors import OutputError, UsageError
+from infer.output.journal import FORMAT, Header, line_of, record_of
+from infer.scoring.result import PatientResult
+
+KEPT = ".results"
+
+
+class KeptWriter:
+    """Writes the kept results, patient by patient in the table's order."""
+
+    name = KEPT
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+
+    def head(self) -> str:
+        """The header's line."""
+        return line_of(asdict(self._header)).decode("ascii")
+
+    def rows(self, result: PatientResult) -> str:
+        """The patient's line, the same as in the journal."""
+        return line_of(msgspec.to_builtins(result)).decode("ascii")
+
+
+def read_header(path: Path) -> Header:
+    """What the kept results depend on.
+
+    Raises:
+        UsageError: there are none, or another version of the program wrote them.
+        OSError: they cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            first = record_of(file.readline())
+    except FileNotFoundError:
+        first = None
+    if first is None or first.get("format") != FORMAT:
+        raise UsageError(
+            f"{path}: is missing or of another version of this program. Score the patients again, or use the version "
+            "that scored them"
+        )
+    try:
+        return msgspec.convert(first, Header)
+    except msgspec.ValidationError as error:
+        raise _damaged(path) from error
+
+
+def read_results(path: Path, patients: int) -> Iterator[PatientResult]:
+    """The kept results, one at a time, in the table's order.
+
+    Args:
+        patients: how many there must be.
+
+    Raises, during iteration:
+        OutputError: a record is missing or damaged.
+        OSError: they cannot be read.
+    """
+    found = 0
+    with path.open("rb") as file:
+        file.readline()
+        for line in file:
+            record = record_of(line)
+            if record is None:
+                raise _damaged(path)
+            found += 1
+            yield msgspec.convert(record, PatientResult)
+    if found != patients:
+        raise _damaged(path)
+
+
+def _damaged(path: Path) -> OutputError:
+    return OutputError(f"{path}: is damaged. Score the patients again")
