@@ -1,24 +1,16 @@
 """The command line of the nightly job: parse options, run, exit. infer/README.md lists the exit codes."""
 
-import contextlib
 import datetime as dt
-import logging
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from infer import __version__
-from infer.errors import NO_THREAD, LymphoError, ThreadError
+from infer.machine.console import run_command
 
 # click does not check these paths: it would report every bad path as wrong usage, but each has its own exit code.
 PATH = click.Path(path_type=Path, readable=False)
-INTERRUPTED, TERMINATED = 130, 143
 
 
 @click.command(context_settings={"show_default": True})
@@ -68,6 +60,8 @@ INTERRUPTED, TERMINATED = 130, 143
 )
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over instead of resuming an interrupted run in OUT.")
+@click.option("--report", is_flag=True, help="Write evidence pages too: OUT/report/index.html and a page a patient.")
+@click.option("--language", type=click.Choice(["en", "fr"]), default="en", help="Language of the pages.")
 @click.version_option(__version__, prog_name="lympho")
 def command(reference_date: dt.datetime | None, bundle: Path | None, **options: Any) -> int:
     """Score the patients in folder PATIENTS and write predictions.csv, images.csv, run.json and run.log to OUT.
@@ -82,82 +76,6 @@ def command(reference_date: dt.datetime | None, bundle: Path | None, **options: 
     return run(Options(reference_date=date, bundle=bundle or REFERENCE, **options))
 
 
-PATIENCE = 10.0  # seconds to clean up after a signal; a signal after that ends the process immediately
-
-
-def _stop_with(code: int) -> Callable[..., None]:
-    """A signal handler that ends the run cleanly. A second signal must not interrupt the cleanup."""
-
-    def handler(*_: object) -> None:
-        first = time.monotonic()
-
-        def again(*_: object) -> None:
-            if time.monotonic() - first > PATIENCE:  # stuck, e.g. on a dead network share; the journal is safe
-                os._exit(code)
-
-        signal.signal(signal.SIGTERM, again)
-        signal.signal(signal.SIGINT, again)
-        sys.exit(code)
-
-    return handler
-
-
 def main() -> None:
     """Run the command line and exit with the run's exit code."""
-    _occupy_standard_streams()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, _stop_with(TERMINATED))
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise the caller wants SIGINT ignored
-        signal.signal(signal.SIGINT, _stop_with(INTERRUPTED))
-    code: int | str | None
-    try:
-        code = command.main(standalone_mode=False)
-    except click.ClickException as error:
-        code = error.exit_code
-        with contextlib.suppress(OSError):
-            error.show()
-    except click.Abort:
-        code = INTERRUPTED
-    except LymphoError as error:
-        code = error.exit_code
-        _print_error(str(error))
-    except MemoryError as error:
-        code = 1
-        _print_error(
-            f"out of memory {error}. Give the run more memory, or use fewer --threads, fewer --workers or a smaller "
-            "--batch-size"
-        )
-    except RuntimeError as error:
-        if str(error) != NO_THREAD:
-            raise
-        code = ThreadError.exit_code
-        _print_error(str(ThreadError(NO_THREAD)))
-    except SystemExit as end:
-        code = end.code
-    _flush_output()
-    sys.exit(code)
-
-
-def _occupy_standard_streams() -> None:
-    """Otherwise the next file opened gets a closed stream's descriptor, and with it what a library prints there."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
-
-
-def _print_error(message: str) -> None:
-    with contextlib.suppress(OSError):  # a full disk or a closed pipe must not change the exit code
-        click.echo(f"Error: {message}", err=True)
-
-
-def _flush_output() -> None:
-    """Python flushes these again at exit, and would exit with its own code if that fails."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is None:
-            continue
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    run_command(command)

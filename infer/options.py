@@ -39,6 +39,8 @@ class Options:
     threads: int | None = None  # CPU cores for networks and decoding; by default all that this process may use
     dry_run: bool = False
     fresh: bool = False  # start over instead of resuming an interrupted run in OUT
+    report: bool = False  # write evidence pages too
+    language: str = "en"  # of the pages: en, fr
 
 
 def check_options(options: Options) -> None:

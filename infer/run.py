@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 from infer import __version__
@@ -45,6 +45,7 @@ def run(options: Options) -> int:
         LymphoError: with the matching exit code; no result file is left, and finished patients stay in the journal.
     """
     started = _now()
+    write_pages = _pages_writer(options)
     ready = _prepare(options, started)
     if ready.past.problem:
         raise ready.past.problem
@@ -52,7 +53,9 @@ def run(options: Options) -> int:
         return _dry_run(options, ready)
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
     with Results(options.out, header, _iso(started), ready.past.stored) as results:
-        return _score_and_write(results, options, ready, started)
+        code = _score_and_write(results, options, ready, started)
+        write_pages(ready)
+    return code
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,17 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
     writers = (PredictionsWriter(engine.members, ready.bundle.short_id), ImagesWriter(engine.members))
     results.finish(record, cohort.patients, writers)
     return code
+
+
+def _pages_writer(options: Options) -> Callable[[_Ready], None]:
+    """What is done for --report once the tables are complete: nothing without it, not even an import."""
+    if not options.report:
+        return lambda _: None
+    from infer.report.write import check_report, write_report
+
+    check_report(options.out, options.language)
+    workers = min(_processors(options), MOST_WORKERS)
+    return lambda ready: write_report(options.out, options.patients, ready.bundle, options.language, workers)
 
 
 def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date) -> Cohort:

@@ -381,7 +381,7 @@ def test_nothing_takes_a_closed_streams_place(closed: tuple[int, ...]) -> None:
     """Otherwise the next file opened would receive what a library prints there."""
     program = (
         f"import os; keep = os.dup(1); [os.close(one) for one in {closed}]\n"
-        "from infer.cli import _occupy_standard_streams; _occupy_standard_streams()\n"
+        "from infer.machine.console import _occupy_standard_streams; _occupy_standard_streams()\n"
         "os.write(keep, ' '.join(str(os.path.samefile(f'/dev/fd/{one}', os.devnull)) for one in range(3)).encode())"
     )
     line = [sys.executable, "-c", program]

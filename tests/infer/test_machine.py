@@ -141,10 +141,11 @@ def run_with_slow_end(cohort: Path, out: Path, patience: float, seconds: float) 
 SLOW_END = """
 import sys, time
 from infer import cli
+from infer.machine import console
 from infer.output import results
 
 patients, out, bundle, patience, seconds = sys.argv[1:]
-cli.PATIENCE = float(patience)
+console.PATIENCE = float(patience)
 leave = results.Results.__exit__
 
 def leave_slowly(*arguments):

@@ -1,0 +1,82 @@
+"""What all pages of a run have in common: facts that are the same however often the run was started."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infer.bundle.manifest import Manifest, OperatingPoint
+from infer.bundle.reference import Reference
+from infer.output.journal import Header
+from infer.report.texts import Texts, shown
+
+
+@dataclass(frozen=True)
+class Same:
+    """Patients that share pictures with a patient."""
+
+    patients: tuple[str, ...]  # without the patient; empty: the patient has the same picture twice
+    pictures: int
+
+
+@dataclass(frozen=True)
+class About:
+    """The run, its bundle and its patients."""
+
+    point: OperatingPoint
+    weights: Mapping[str, float]  # by member
+    sizes: str  # of the training pictures
+    patients: int  # in the table
+    counts: Mapping[str, int]  # by status and decision
+    facts: tuple[tuple[str, str], ...]  # title and value
+    version: str
+    bundle: str
+    reference: Reference | None
+    same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
+
+
+def about_run(
+    record: Mapping[str, Any], header: Header, manifest: Manifest, reference: Reference | None, texts: Texts
+) -> About:
+    """What the pages say of the run.
+
+    Args:
+        record: run.json.
+        reference: what is usual in training patients; None: the bundle does not say.
+    """
+    device, identity = record["device"], header.identity
+    version, bundle = str(record["program"]["version"]), identity.bundle[:12]
+    summary = manifest.provenance.data_summary
+    trained = texts(
+        "facts.training", patients=texts.number(summary["patients"]), malignant=texts.number(summary["malignant"])
+    )
+    facts = {
+        "bundle": bundle,
+        "version": f"lympho {version}",
+        "point": identity.operating_point,
+        "date": header.date,
+        "device": f"{texts.name('devices', device['provider'])}, {device['precision']}",
+        "patients": texts.number(record["cohort"]["patients"]),
+        "trained": trained,
+    }
+    return About(
+        point=manifest.ensemble.operating_points[identity.operating_point],
+        weights=manifest.ensemble.weights,
+        sizes=manifest.drift.sizes,
+        patients=record["cohort"]["patients"],
+        counts={**record["patients"], **record["decisions"]},
+        facts=tuple((texts(f"facts.{name}"), shown(value)) for name, value in facts.items()),
+        version=version,
+        bundle=bundle,
+        reference=reference,
+        same=_same(record["same_pictures"]),
+    )
+
+
+def _same(found: list[dict[str, Any]]) -> dict[str, tuple[Same, ...]]:
+    of_patient: defaultdict[str, list[Same]] = defaultdict(list)
+    for one in sorted(found, key=lambda one: one["patients"]):  # a resumed run may find them in another order
+        for patient in set(one["patients"]):
+            others = tuple(sorted(set(one["patients"]) - {patient}))
+            of_patient[patient].append(Same(others, one["pictures"]))
+    return {patient: tuple(same) for patient, same in of_patient.items()}

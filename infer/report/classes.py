@@ -1,0 +1,61 @@
+"""The patient's mix of cell classes beside the spread of reactive and of malignant training patients."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from infer.bundle.reference import LABELS, Reference, Spread
+from infer.report.charts import share
+from infer.report.texts import Texts
+from infer.scoring.result import PatientResult
+
+SHARE = "share_"  # and the class's number: the measure's name
+
+
+@dataclass(frozen=True)
+class Span:
+    """The middle of the patients of one label, on the scale."""
+
+    left: str
+    width: str
+    median: str
+    words: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class."""
+
+    number: str
+    patient: str  # share in words
+    place: str  # the same on the scale
+    reactive: Span
+    malignant: Span
+
+
+def class_rows(result: PatientResult, reference: Reference | None, texts: Texts) -> tuple[tuple[ClassRow, ...], str]:
+    """The rows of the classes, and the share at the right end of their scale; none if the bundle has no spreads."""
+    labels = [reference.by_label.get(label, {}) for label in LABELS] if reference else [{}, {}]
+    names = [name for name in labels[0] if name.startswith(SHARE) and name in labels[1]]
+    mine = _shares(result)
+    if not names or not mine:
+        return (), ""
+    spreads = {name: (labels[0][name], labels[1][name]) for name in names}
+    most = max([*mine.values(), *(spread.high for pair in spreads.values() for spread in pair)])
+    rows = []
+    for name in sorted(names, key=lambda name: int(name.removeprefix(SHARE))):
+        number = int(name.removeprefix(SHARE))
+        reactive, malignant = (_span(spread, most, texts) for spread in spreads[name])
+        here = mine.get(number, 0.0)
+        rows.append(ClassRow(str(number), texts.percent(here), share(here / most), reactive, malignant))
+    return tuple(rows), texts.percent(most)
+
+
+def _shares(result: PatientResult) -> dict[int, float]:
+    classes = [image.values["cell_class"] for image in result.images if not image.reason and "cell_class" in image.values]
+    return {int(number): times / len(classes) for number, times in Counter(classes).items()}
+
+
+def _span(spread: Spread, most: float, texts: Texts) -> Span:
+    words = texts("classes.span", low=texts.percent(spread.low), high=texts.percent(spread.high))
+    width = (spread.high - spread.low) / most
+    return Span(share(spread.low / most), share(width), share(spread.median / most), words)

@@ -1,0 +1,217 @@
+"""A patient's page as plain data: every text in the page's language, every place on a scale in per cent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infer.reasons import code_of
+from infer.report.about import About
+from infer.report.cells import ALL, Cell, Chosen
+from infer.report.charts import Anchored, Zone, anchored, refer_centre, zones
+from infer.report.classes import ClassRow, class_rows
+from infer.report.crops import CHANGED, Shown
+from infer.report.quality import Quality, quality
+from infer.report.texts import Texts, shown
+from infer.scoring.result import PatientResult
+
+MOST_REJECTED = 200  # rows; images.csv has all
+HARDLY = 0.02  # change of the probability that is not worth a word
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell with its caption."""
+
+    uri: str
+    missing: str  # why there is no picture
+    influence: str
+    cell_class: str
+    file: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells under a title."""
+
+    title: str
+    cells: tuple[CellView, ...]
+    none: str  # what to say if there are none
+
+
+@dataclass(frozen=True)
+class Row:
+    """Who says which probability."""
+
+    kind: str  # together, alone, member
+    name: str
+    probability: str
+    place: str
+    weight: str = ""
+    gate: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a scored patient's page has and another's has not."""
+
+    sentence: str
+    advice: str
+    mark: Anchored
+    scale: str  # for screen readers
+    low: str
+    high: str
+    zones: tuple[Zone, ...]
+    refer_centre: str
+    clinical: str  # what sex, age and count alone say, and what the pictures change; may be empty
+    rows: tuple[Row, ...]
+    disagreement: str
+    groups: tuple[Group, ...]
+    fewer: str
+    all_gone: bool
+    classes: tuple[ClassRow, ...]
+    most: str  # share at the right end of the classes' scale
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A rejected picture."""
+
+    file: str
+    why: str
+    do: str
+    said: str
+
+
+@dataclass(frozen=True)
+class PatientPage:
+    """A page."""
+
+    patient: str
+    decision: str  # reactive, refer, malignant, refused, failed
+    decided: str  # the same in words
+    about_patient: tuple[str, ...]
+    result: Result | None
+    reason: Rejected | None  # of a patient without a result
+    quality: Quality
+    rejected: tuple[Rejected, ...]
+    more_rejected: str
+
+
+def patient_page(
+    result: PatientResult, chosen: Chosen | None, pictures: Sequence[Shown], about: About, texts: Texts
+) -> PatientPage:
+    """The page of a patient.
+
+    Args:
+        chosen: the cells to show; None for a patient without a result.
+        pictures: of these cells, in their order.
+    """
+    decision = result.scores.decision if result.scores else result.status
+    rejected = [image for image in result.images if image.reason]
+    more = len(rejected) - MOST_REJECTED
+    return PatientPage(
+        patient=shown(result.patient_id),
+        decision=decision,
+        decided=texts(f"decisions.{decision}"),
+        about_patient=_about_patient(result, texts),
+        result=_result(result, chosen, pictures, about, texts) if chosen else None,
+        reason=_rejected("", result.reason, texts) if result.reason else None,
+        quality=quality(result, about, texts),
+        rejected=tuple(_rejected(image.image, image.reason, texts) for image in rejected[:MOST_REJECTED]),
+        more_rejected=texts("rejected.more", number=texts.number(more)) if more > 0 else "",
+    )
+
+
+def _about_patient(result: PatientResult, texts: Texts) -> tuple[str, ...]:
+    said = []
+    if result.age_years is not None:
+        said.append(texts("result.age", age=texts.number(int(result.age_years))))
+    if (count := result.measures.get("lymph_count")) is not None:
+        said.append(texts("result.count", count=texts.number(count, 1)))
+    if result.images:
+        used, rejected = texts.number(result.used), texts.number(result.rejected)
+        said.append(texts("result.pictures", used=used, rejected=rejected))
+    return tuple(said)
+
+
+def _result(
+    result: PatientResult, chosen: Chosen, pictures: Sequence[Shown], about: About, texts: Texts
+) -> Result | None:
+    scores = result.scores
+    if scores is None:
+        return None
+    numbers = {
+        "probability": texts.probability(scores.probability),
+        "low": texts.probability(about.point.refer_low),
+        "high": texts.probability(about.point.refer_high),
+    }
+    classes, most = class_rows(result, about.reference, texts)
+    fewer = chosen.used < ALL
+    return Result(
+        sentence=texts(f"result.{scores.decision}", **numbers),
+        advice=texts(f"result.do_{scores.decision}"),
+        mark=anchored(scores.probability, numbers["probability"]),
+        scale=texts("result.scale", **numbers),
+        low=numbers["low"],
+        high=numbers["high"],
+        zones=zones(about.point),
+        refer_centre=refer_centre(about.point),
+        clinical=_clinical(scores.clinical, scores.probability, texts),
+        rows=_rows(result, about, texts),
+        disagreement=texts("members.disagreement", disagreement=texts.probability(scores.disagreement)),
+        groups=_groups(chosen, pictures, texts),
+        fewer=texts("cells.fewer", all=ALL, shown=len(chosen.all), used=chosen.used) if fewer else "",
+        all_gone=bool(pictures) and not any(picture.uri for picture in pictures),
+        classes=classes,
+        most=most,
+    )
+
+
+def _clinical(alone: float | None, together: float, texts: Texts) -> str:
+    if alone is None:
+        return ""
+    said = texts("clinical.sentence", alone=texts.probability(alone), together=texts.probability(together))
+    change = together - alone
+    moved = "hardly" if abs(change) < HARDLY else "towards" if change > 0 else "against"
+    return f"{said} {texts(f'clinical.{moved}')}"
+
+
+def _rows(result: PatientResult, about: About, texts: Texts) -> tuple[Row, ...]:
+    scores = result.scores
+    if scores is None:
+        return ()
+
+    def row(kind: str, name: str, value: float, weight: str = "", gate: str = "") -> Row:
+        return Row(kind, name, texts.probability(value), anchored(value, "").place, weight, gate)
+
+    rows = [row("together", texts("members.together"), scores.probability)]
+    if scores.clinical is not None:
+        rows.append(row("alone", texts("members.alone"), scores.clinical))
+    by_weight = sorted(scores.members.items(), key=lambda one: -about.weights.get(one[0], 0.0))
+    for name, value in by_weight:
+        gate = scores.further.get(f"{name}_image_gate")
+        weight = texts.percent(about.weights.get(name, 0.0))
+        rows.append(row("member", texts.name("members", name), value, weight, "" if gate is None else texts.percent(gate)))
+    return tuple(rows)
+
+
+def _groups(chosen: Chosen, pictures: Sequence[Shown], texts: Texts) -> tuple[Group, ...]:
+    groups, rest = [], iter(pictures)
+    for name, cells in (("towards", chosen.towards), ("against", chosen.against), ("random", chosen.random)):
+        none = texts("cells.none_left" if name == "random" else "cells.none")
+        groups.append(Group(texts(f"cells.{name}"), tuple(_cell(cell, next(rest), texts) for cell in cells), none))
+    return tuple(groups)
+
+
+def _cell(cell: Cell, picture: Shown, texts: Texts) -> CellView:
+    file = shown(cell.name)
+    influence = "" if cell.influence is None else texts.signed(cell.influence, 3)
+    alt = texts("cells.alt", file=file, influence=influence) if influence else texts("cells.alt_plain", file=file)
+    missing = "" if picture.uri else texts("cells.changed" if picture.missing == CHANGED else "cells.gone")
+    cell_class = "" if cell.cell_class is None else texts("cells.class", number=cell.cell_class)
+    return CellView(picture.uri, missing, influence, cell_class, file, alt)
+
+
+def _rejected(file: str, reason: str, texts: Texts) -> Rejected:
+    why, do = texts.reason(code_of(reason))
+    return Rejected(shown(file), why, do, shown(reason.partition(": ")[2]))
