@@ -236,9 +236,9 @@ def _overview(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] | 
 def _drift(drift: Mapping[str, Any], texts: Texts) -> Drift:
     rows = []
     for one in drift.get("measures", ()):
-        numbers = [one["median"], one["reference_median"], one["p"], one["p_adjusted"]]
-        written = ("" if number is None else texts.number(number, 3) for number in numbers)
+        medians = (texts.number(one[name], 3) for name in ("median", "reference_median"))
+        chances = ("" if one[name] is None else texts.probability(one[name]) for name in ("p", "p_adjusted"))
         changed = texts("drift.yes" if one["changed"] else "drift.no")
-        rows.append((shown(texts.name("measures", one["measure"])), *written, changed))
+        rows.append((shown(texts.name("measures", one["measure"])), *medians, *chances, changed))
     nights = drift.get("nights") or {}
     return Drift(shown(str(drift.get("sentence", ""))), tuple(rows), shown(str(nights.get("sentence", ""))))
