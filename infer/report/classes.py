@@ -35,17 +35,16 @@ class ClassRow:
 def class_rows(result: PatientResult, reference: Reference | None, texts: Texts) -> tuple[tuple[ClassRow, ...], str]:
     """The rows of the classes, and the share at the right end of their scale; none if the bundle has no spreads."""
     labels = [reference.by_label.get(label, {}) for label in LABELS] if reference else [{}, {}]
-    names = [name for name in labels[0] if name.startswith(SHARE) and name in labels[1]]
+    numbers = sorted(int(name.removeprefix(SHARE)) for name in labels[0] if name.startswith(SHARE) and name in labels[1])
     mine = _shares(result)
-    if not names or not mine:
+    if not numbers or not mine:
         return (), ""
-    spreads = {name: (labels[0][name], labels[1][name]) for name in names}
-    most = max([*mine.values(), *(spread.high for pair in spreads.values() for spread in pair)])
+    spreads = {number: [of_label[f"{SHARE}{number}"] for of_label in labels] for number in numbers}
+    shares = [mine.get(number, 0.0) for number in numbers]
+    most = max([*shares, *(spread.high for pair in spreads.values() for spread in pair)]) or 1.0
     rows = []
-    for name in sorted(names, key=lambda name: int(name.removeprefix(SHARE))):
-        number = int(name.removeprefix(SHARE))
-        reactive, malignant = (_span(spread, most, texts) for spread in spreads[name])
-        here = mine.get(number, 0.0)
+    for number, here in zip(numbers, shares, strict=True):
+        reactive, malignant = (_span(spread, most, texts) for spread in spreads[number])
         rows.append(ClassRow(str(number), texts.percent(here), share(here / most), reactive, malignant))
     return tuple(rows), texts.percent(most)
 
