@@ -172,19 +172,19 @@ def test_what_to_look_at_before_the_number_is_trusted() -> None:
     page = page_of(of, about(reference=reference, same={"P1": (Same(("P2", "P3"), 4), Same((), 1))}))
     flags = [
         "The colours are far from the training patients': the probability may be wrong.",
-        "3 pictures have another size than those of the training (224 x 224 pixels): cells may look larger or smaller "
-        "than the models know them.",
+        "Pictures of another size than in the training (224 x 224 pixels): 3. Cells may look larger or smaller than the "
+        "models know them.",
         "Unusual beside the training patients: Sharpness, new.",
-        "4 pictures are also patient P2, P3's: one of them has the other's cells.",
-        "1 pictures are there twice.",
-        "Only 3 pictures could be used.",
+        "Pictures that are also those of P2, P3: 4. One of these patients has another's cells.",
+        "Pictures that are there twice: 1.",
+        "Few pictures could be used: 3.",
         "More pictures were rejected than used.",
         "Pictures in folders inside the patient's folder were not looked at: slide<2>.",
     ]
     items = [element.text.strip() for element in page.all("li") if element.text.strip() in flags]
     assert items == flags * 2  # at the top, and under quality
     assert "3% of the training patients are at least as unusual as this one." in page.text
-    assert "2 other files in the folder are no pictures." in page.text
+    assert "Files in the folder that are no pictures: 2." in page.text
     assert re.search(r"Sharpness 0\.410 2\.000 to 47\.0", page.text)
 
 
@@ -202,7 +202,7 @@ def test_rejected_pictures_with_their_reasons() -> None:
     ]
     many = page_of(result([image(1), *(ImageResult(f"{number}.jpg", "empty: x") for number in range(230))]))
     assert len(many.rows("rejected")) == 200
-    assert "30 more are in images.csv." in many.text
+    assert "Further ones in images.csv: 30." in many.text
 
 
 def test_a_patient_without_a_result_has_a_reason_and_what_to_do() -> None:
@@ -310,8 +310,8 @@ def test_the_histogram() -> None:
     assert histogram([1, 10_000]).bars[0].height == "2.0"
     page, *_ = index_of([entry(number, number / 10) for number in range(11)])
     titles = [element.text.strip() for element in page.all("title") if "svg" in element.inside]
-    assert titles[:2] == ["0.00 to 0.05: 1 patients", "0.05 to 0.10: 0 patients"]
-    assert titles[-1] == "0.95 to 1.00: 1 patients"
+    assert titles[:2] == ["0.00 to 0.05, patients: 1", "0.05 to 0.10, patients: 0"]
+    assert titles[-1] == "0.95 to 1.00, patients: 1"
     assert len(page.all("rect", class_="bar")) == len(titles) == 20
     dashes = [line.attributes["x1"] for line in page.all("line", class_="dash")]
     assert dashes == ["25.00%", "62.50%"]
