@@ -55,7 +55,8 @@ def new_pages(out: Path) -> Iterator[Pages]:
     """
     check_pages(out)
     part = out / PART
-    _remove(part)
+    for left in (part, out / OLD):  # by a run that was killed
+        _remove(left)
     part.mkdir(FOLDER_MODE)
     try:
         yield Pages(part)
@@ -63,15 +64,25 @@ def new_pages(out: Path) -> Iterator[Pages]:
         for path in sorted(part.iterdir()):
             _sync_file(path)
         sync(part)
-        with contextlib.suppress(FileNotFoundError):
-            (out / PAGES).rename(out / OLD)
-        part.rename(out / PAGES)
+        _exchange(out)
         sync(out)
     finally:
         with contextlib.suppress(OSError):
             _remove(part)
     with contextlib.suppress(OSError):  # hidden, and the next start removes it
         _remove(out / OLD)
+
+
+def _exchange(out: Path) -> None:
+    """Give the new pages their place; the earlier ones keep it if that fails."""
+    with contextlib.suppress(FileNotFoundError):
+        (out / PAGES).rename(out / OLD)
+    try:
+        (out / PART).rename(out / PAGES)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            (out / OLD).rename(out / PAGES)
+        raise
 
 
 def remove_pages(out: Path) -> None:

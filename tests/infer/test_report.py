@@ -260,15 +260,21 @@ def test_a_disk_too_full_for_the_pages_keeps_the_tables(
     assert Outcome(0, tmp_path).csv_bytes == reported.csv_bytes
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])
+@pytest.mark.parametrize(("call", "at"), [("fsync", 1), ("fsync", 2), ("rename", 1), ("rename", 2), ("mkdir", 1)])
 def test_nothing_of_the_pages_is_left_when_writing_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, at: int
 ) -> None:
     (tmp_path / PAGES).mkdir()
     (tmp_path / PAGES / "index.html").write_text("old")
+    (tmp_path / OLD).mkdir()
+    (tmp_path / OLD / "index.html").write_text("of a killed run")
+    works, calls = getattr(os, call), list[Any]()
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(*arguments: Any, **named: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        works(*arguments, **named)
 
     def write() -> None:
         with new_pages(tmp_path) as new:
@@ -278,8 +284,8 @@ def test_nothing_of_the_pages_is_left_when_writing_fails(
         patch.setattr(os, call, full)
         with pytest.raises(OSError, match="No space left"):
             write()
-    kept = {path.name: path.read_text() for path in tmp_path.rglob("*.html")}
-    assert kept == {"index.html": "old"}
+    assert names(tmp_path) == [PAGES]
+    assert (tmp_path / PAGES / "index.html").read_text() == "old"
     write()
     assert names(tmp_path) == [PAGES]
     assert (tmp_path / PAGES / "index.html").read_text() == "new"
