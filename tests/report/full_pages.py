@@ -1,0 +1,82 @@
+"""Pages that have everything a page may have: a drawn cohort, scored, with what a bundle may say of its training."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from msgspec import structs
+
+from infer.bundle.load import load_bundle
+from infer.bundle.reference import LABELS, ClinicalAlone, Reference, Spread
+from infer.output.pages import PAGES
+from infer.report import write
+from infer.report.about import About, about_run
+from infer.report.write import read_results, write_report
+from infer.scoring.result import PatientResult
+from tests.infer.report_pages import HOSTILE
+from tests.infer.runs import TABLE, TINY, score, set_count
+from tests.synthetic import make_patients, write_cohort
+
+SPREADS = {f"share_{number}": Spread(0.01 * number, 0.02 * number, 0.03 * number) for number in range(15)}
+REFERENCE = Reference(
+    130,
+    {"sharpness": [float(number) for number in range(50)]},
+    {label: SPREADS for label in LABELS},
+    ClinicalAlone([0.0] * 4, 0.0, 0.0),
+)
+DRIFT = {
+    "sentence": "Tonight's patients differ from the training patients in one measure.",
+    "measures": [
+        {"measure": "sharpness", "median": 0.4, "reference_median": 0.6, "p": 0.0004, "p_adjusted": 0.005, "changed": True}
+    ],
+    "nights": {"sentence": "The last seven nights show no trend."},
+}
+PATIENTS = 7  # the first pages; S001 has 40 pictures or more
+
+
+def write_patients(folder: Path) -> Path:
+    """A cohort in which one patient's ID is HTML, one has no folder, one no count, and one an empty picture."""
+    write_cohort(folder, make_patients(PATIENTS, seed=3, images=(40, 44)), seed=3, labels=False, size=128)
+    for patient in sorted(folder.iterdir())[1:PATIENTS]:
+        for picture in sorted(patient.glob("*"))[14:] if patient.is_dir() else ():
+            picture.unlink()
+    (folder / "S002").rename(folder / HOSTILE)
+    table = (folder / TABLE).read_text(encoding="utf-8").replace(",S002,", f",{HOSTILE},")
+    (folder / TABLE).write_text(table, encoding="utf-8")
+    shutil.rmtree(folder / "S003")
+    set_count(folder, "S004", "")
+    (folder / "S005" / "000000.jpg").write_bytes(b"")
+    return folder
+
+
+def write_full_pages(folder: Path, language: str) -> Path:
+    """Score drawn patients and write their pages; returns the folder of pages."""
+    patients, out = write_patients(folder / "patients"), folder / "out"
+    score(patients, out, bundle=TINY)
+
+    def with_reference(record: Any, header: Any, manifest: Any, reference: Any, texts: Any) -> About:
+        del reference
+        return about_run(record, header, manifest, REFERENCE, texts)
+
+    def with_everything(path: Path, number: int) -> Iterator[PatientResult]:
+        for result in read_results(path, number):
+            yield with_measures(result)
+
+    with (
+        patch.object(write, "about_run", with_reference),
+        patch.object(write, "read_results", with_everything),
+        patch.object(write, "_read_drift", lambda _: DRIFT),
+    ):
+        write_report(out, patients, load_bundle(TINY), language, 2)
+    return out / PAGES
+
+
+def with_measures(result: PatientResult) -> PatientResult:
+    """A result with what a bundle may measure."""
+    if result.scores is None:
+        return result
+    scores = structs.replace(result.scores, clinical=0.5)
+    measures = {"lymph_count": 6.25, "sharpness": 0.41}
+    return structs.replace(result, scores=scores, measures=measures, ood_p=0.02, unusual=("sharpness",))
