@@ -205,7 +205,7 @@ def _groups(chosen: Chosen, pictures: Sequence[Shown], texts: Texts) -> tuple[Gr
 
 def _cell(cell: Cell, picture: Shown, texts: Texts) -> CellView:
     file = shown(cell.name)
-    influence = "" if cell.influence is None else texts.signed(cell.influence, 3)
+    influence = "" if cell.influence is None else texts.influence(cell.influence)
     alt = texts("cells.alt", file=file, influence=influence) if influence else texts("cells.alt_plain", file=file)
     missing = "" if picture.uri else texts("cells.changed" if picture.missing == CHANGED else "cells.gone")
     cell_class = "" if cell.cell_class is None else texts("cells.class", number=cell.cell_class)

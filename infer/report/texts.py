@@ -68,7 +68,14 @@ class Texts:
     def signed(self, value: float, digits: int) -> str:
         """The same with its sign."""
         text = self.number(value, digits)
-        return text if text.startswith(MINUS) else f"+{text}"
+        return text if text.startswith(MINUS) or not text.strip("0.,") else f"+{text}"
+
+    def influence(self, value: float) -> str:
+        """A difference of log odds with its sign: three digits, and more where those would all be zeros."""
+        digits = 3
+        while digits < 6 and abs(value) < 0.5 * 10.0**-digits:
+            digits += 1
+        return self.signed(value, digits)
 
     def percent(self, share: float) -> str:
         """A share as whole per cent; not rounded to nothing or everything."""

@@ -23,6 +23,7 @@ from PIL import Image
 from infer.errors import OutputError, UsageError
 from infer.output.pages import OLD, PAGES, PART, Pages, check_pages, new_pages, remove_pages
 from infer.pictures.look import look
+from infer.report.texts import Texts
 from tests.infer import runs
 from tests.infer.report_pages import HOSTILE, Page, parsed
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Outcome, cut, names, replace_picture
@@ -66,14 +67,15 @@ def test_a_page_says_what_the_tables_say(reported: Outcome) -> None:
     assert f"{float(row['probability_malignant']):.3f}" in view.one("p", class_="sentence")
     images = {one["image"]: one for one in reported.images if one["patient_id"] == "S002"}
     shown = [" ".join(e.text.split()) for e in view.all("figcaption")]
+    texts = Texts("en")
     expected = [
-        f"{float(one['influence']):+.3f} class {one['cell_class']} {name}".replace("-", "\N{MINUS SIGN}")
-        for name, one in images.items()
+        f"{texts.influence(float(one['influence']))} class {one['cell_class']} {name}" for name, one in images.items()
     ]
-    expected = [text.replace("\N{MINUS SIGN}0.000", "+0.000") for text in expected]
     assert sorted(shown) == sorted(expected)
-    towards = [float(images[text.split()[-1]]["influence"]) for text in shown if text.startswith("+0.0")]
-    assert towards[:2] == sorted(towards[:2], reverse=True)
+    influences = [float(images[text.split()[-1]]["influence"]) for text in shown]
+    towards = [value for value in influences if value > 0]
+    assert influences[: len(towards)] == sorted(towards, reverse=True)
+    assert influences[len(towards) : len(towards) + 2] == sorted(influences)[:2]
 
 
 def test_the_pictures_are_the_crops_that_the_networks_saw(reported: Outcome, pristine: Path) -> None:

@@ -169,8 +169,16 @@ def test_numbers() -> None:
     assert [english.signed(value, 3) for value in (0.0314, -0.0316, 0.0, -0.0001)] == [
         "+0.031",
         "\N{MINUS SIGN}0.032",
-        "+0.000",
-        "+0.000",
+        "0.000",
+        "0.000",
+    ]
+    assert [english.influence(value) for value in (0.0314, 1.5, -0.00049, 0.0000012, -1e-9, 0.0)] == [
+        "+0.031",
+        "+1.500",
+        "\N{MINUS SIGN}0.0005",
+        "+0.000001",
+        "0.000000",
+        "0.000000",
     ]
     assert [english.percent(share) for share in (0, 0.004, 0.006, 0.5, 0.99, 0.996, 1)] == [
         "0%",
