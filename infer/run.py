@@ -20,9 +20,10 @@ from infer.machine.processors import available_processors
 from infer.options import Options, check_options, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
 from infer.output.csv import ImagesWriter, PredictionsWriter
-from infer.output.folder import check_folder
+from infer.output.folder import check_folder, output_errors
 from infer.output.journal import FORMAT, Header, Identity
 from infer.output.messages import tell_end, warn_of_dates, warn_of_patient
+from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
 from infer.output.resume import Past, find_past, unchanged
@@ -164,11 +165,13 @@ def _pages_writer(options: Options) -> Callable[[_Ready], None]:
     """What is done for --report once the tables are complete: nothing without it, not even an import."""
     if not options.report:
         return lambda _: None
-    from infer.report.write import check_report, write_report
+    from infer.report.texts import Texts
+    from infer.report.write import layout, write_report
 
-    check_report(options.out, options.language)
-    workers = min(_processors(options), MOST_WORKERS)
-    return lambda ready: write_report(options.out, options.patients, ready.bundle, options.language, workers)
+    made, workers = layout(Texts(options.language)), min(_processors(options), MOST_WORKERS)
+    with output_errors(options.out):
+        check_pages(options.out)
+    return lambda ready: write_report(options.out, options.patients, ready.bundle, made, workers)
 
 
 def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date) -> Cohort:

@@ -14,8 +14,8 @@ from infer.output.checks import put_back
 from infer.output.folder import MOVED, RECORD, output_errors, unfinished_size
 from infer.output.kept import KEPT, read_header
 from infer.output.lock import held
-from infer.report.texts import LANGUAGES
-from infer.report.write import MOST_WORKERS, write_report
+from infer.report.texts import LANGUAGES, Texts
+from infer.report.write import MOST_WORKERS, layout, write_report
 
 PATH = click.Path(path_type=Path, readable=False)
 
@@ -40,7 +40,7 @@ def command(patients: Path, out: Path, bundle: Path | None, language: str) -> in
         _check_finished(out)
         _check_fits(out, loaded)
         workers = min(available_processors(), MOST_WORKERS)
-        write_report(out, patients, loaded, language, workers, refuse_changed=True)
+        write_report(out, patients, loaded, layout(Texts(language)), workers, refuse_changed=True)
     return 0
 
 

@@ -89,4 +89,6 @@ class Texts:
 
 def shown(text: str) -> str:
     """A text from outside, with what cannot be printed written as an escape: it can neither hide nor turn anything."""
+    if text.isprintable():
+        return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)

@@ -11,7 +11,7 @@ from infer.report.cells import choose
 from infer.report.crops import Shown
 from infer.report.page import patient_page
 from infer.report.texts import Texts
-from infer.report.write import templates
+from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult, Scores
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -141,4 +141,4 @@ def rendered(
     chosen = choose(of) if of.scores else None
     shown = pictures if pictures is not None else [Shown(PICTURE)] * (len(chosen.all) if chosen else 0)
     view = patient_page(of, chosen, shown, run, texts)
-    return templates(texts).get_template("patient.html.j2").render(page=view, about=run)
+    return layout(texts).patient.render(page=view, about=run)

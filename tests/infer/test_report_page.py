@@ -13,7 +13,7 @@ from infer.report.charts import histogram, zones
 from infer.report.crops import CHANGED, GONE, Shown
 from infer.report.index import Entry, index_pages
 from infer.report.texts import Texts
-from infer.report.write import templates
+from infer.report.write import layout
 from infer.scoring.result import ImageResult
 from tests.infer.report_pages import HOSTILE, PICTURE, SCORES, Page, about, image, parsed, rendered, result
 
@@ -258,7 +258,7 @@ def test_hostile_ids_and_names_are_text(hostile: str) -> None:
 
 def index_of(entries: list[Entry], drift: Any = None, language: str = "en") -> list[Page]:
     texts = Texts(language)
-    template = templates(texts).get_template("index.html.j2")
+    template = layout(texts).index
     run = about()
     return [parsed(template.render(page=page, about=run)) for page in index_pages(entries, run, drift, texts)]
 
@@ -356,7 +356,7 @@ def test_the_drift_panel() -> None:
 
 def test_every_page_forbids_what_it_does_not_need() -> None:
     texts = Texts("en")
-    index = templates(texts).get_template("index.html.j2")
+    index = layout(texts).index
     (view,) = index_pages([entry(1, 0.5)], about(), None, texts)
     for text in (rendered(result()), index.render(page=view, about=about())):
         head = text[: text.index("</head>")]

@@ -18,7 +18,7 @@ from infer.report.crops import CHANGED, GONE, Shown
 from infer.report.index import entry_of, index_pages
 from infer.report.page import patient_page
 from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
-from infer.report.write import templates
+from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult
 from tests.infer.manifests import make_manifest
 from tests.infer.report_pages import SCORES, about, image, rendered, result
@@ -139,7 +139,7 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
         rendered(one, run, texts=texts)
         entries.append(entry_of(f"p{number}.html", one, patient_page(one, None, (), run, texts)))
     rendered(result(), texts=texts, pictures=[Shown(missing=GONE), Shown(missing=CHANGED)] * 10)
-    template = templates(texts).get_template("index.html.j2")
+    template = layout(texts).index
     for some in (entries, entries[4:6]):
         for page in index_pages(some, run, DRIFT, texts):
             template.render(page=page, about=run)

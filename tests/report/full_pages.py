@@ -13,7 +13,8 @@ from infer.bundle.reference import LABELS, ClinicalAlone, Reference, Spread
 from infer.output.pages import PAGES
 from infer.report import write
 from infer.report.about import About, about_run
-from infer.report.write import read_results, write_report
+from infer.report.texts import Texts
+from infer.report.write import layout, read_results, write_report
 from infer.scoring.result import PatientResult
 from tests.infer.report_pages import HOSTILE
 from tests.infer.runs import TABLE, TINY, score, set_count
@@ -69,7 +70,7 @@ def write_full_pages(folder: Path, language: str) -> Path:
         patch.object(write, "read_results", with_everything),
         patch.object(write, "_read_drift", lambda _: DRIFT),
     ):
-        write_report(out, patients, load_bundle(TINY), language, 2)
+        write_report(out, patients, load_bundle(TINY), layout(Texts(language)), 2)
     return out / PAGES
 
 

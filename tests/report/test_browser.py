@@ -11,7 +11,7 @@ import pytest
 
 from infer.report.index import Entry, index_pages
 from infer.report.texts import LANGUAGES, Texts
-from infer.report.write import templates
+from infer.report.write import layout
 from tests.infer.report_pages import HOSTILE, about
 from tests.report.conftest import Served
 from tests.report.full_pages import PATIENTS, write_full_pages
@@ -36,7 +36,7 @@ def folders(served: Served) -> dict[str, str]:
         Entry(f"p{n:05}.html", f"P{n:05}-{'x' * (n % 60)}", "malignant", "", n / 1201, 0.5, 99, True) for n in range(1201)
     ]
     for page in index_pages(entries, about(), None, texts):
-        text = templates(texts).get_template("index.html.j2").render(page=page, about=about())
+        text = layout(texts).index.render(page=page, about=about())
         (folder / "many" / page.name).write_text(text, encoding="utf-8")
     return found | {"many": f"{address}/many"}
 
