@@ -1,4 +1,4 @@
-"""The geometry of the charts, in per cent of their width; templates draw them, and the marks are told apart without colour."""
+"""The geometry of the charts, in per cent of their width; templates draw them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,8 +53,8 @@ def share(value: float) -> str:
 
 def zones(point: OperatingPoint) -> tuple[Zone, ...]:
     """The three decisions on the scale from 0 to 1; a zone without width is left out."""
-    spans = (("reactive", 0.0, point.refer_low), ("refer", point.refer_low, point.refer_high))
-    spans += (("malignant", point.refer_high, 1.0),)
+    edges = (0.0, point.refer_low, point.refer_high, 1.0)
+    spans = zip(("reactive", "refer", "malignant"), edges, edges[1:], strict=True)
     return tuple(Zone(name, share(low), share(high - low)) for name, low, high in spans if high > low)
 
 

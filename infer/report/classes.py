@@ -35,7 +35,9 @@ class ClassRow:
 def class_rows(result: PatientResult, reference: Reference | None, texts: Texts) -> tuple[tuple[ClassRow, ...], str]:
     """The rows of the classes, and the share at the right end of their scale; none if the bundle has no spreads."""
     labels = [reference.by_label.get(label, {}) for label in LABELS] if reference else [{}, {}]
-    numbers = sorted(int(name.removeprefix(SHARE)) for name in labels[0] if name.startswith(SHARE) and name in labels[1])
+    numbers = sorted(
+        int(name.removeprefix(SHARE)) for name in labels[0] if name.startswith(SHARE) and name in labels[1]
+    )
     mine = _shares(result)
     if not numbers or not mine:
         return (), ""
@@ -50,7 +52,9 @@ def class_rows(result: PatientResult, reference: Reference | None, texts: Texts)
 
 
 def _shares(result: PatientResult) -> dict[int, float]:
-    classes = [image.values["cell_class"] for image in result.images if not image.reason and "cell_class" in image.values]
+    classes = [
+        image.values["cell_class"] for image in result.images if not image.reason and "cell_class" in image.values
+    ]
     return {int(number): times / len(classes) for number, times in Counter(classes).items()}
 
 

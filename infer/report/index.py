@@ -110,7 +110,9 @@ def entry_of(page: str, result: PatientResult, view: PatientPage) -> Entry:
     scores = result.scores
     probability, disagreement = (scores.probability, scores.disagreement) if scores else (None, 0.0)
     code = code_of(result.reason)
-    return Entry(page, view.patient, view.decision, code, probability, disagreement, result.used, bool(view.quality.flags))
+    return Entry(
+        page, view.patient, view.decision, code, probability, disagreement, result.used, bool(view.quality.flags)
+    )
 
 
 def index_pages(

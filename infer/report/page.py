@@ -191,7 +191,9 @@ def _rows(result: PatientResult, about: About, texts: Texts) -> tuple[Row, ...]:
     for name, value in by_weight:
         gate = scores.further.get(f"{name}_image_gate")
         weight = texts.percent(about.weights.get(name, 0.0))
-        rows.append(row("member", texts.name("members", name), value, weight, "" if gate is None else texts.percent(gate)))
+        rows.append(
+            row("member", texts.name("members", name), value, weight, "" if gate is None else texts.percent(gate))
+        )
     return tuple(rows)
 
 

@@ -62,7 +62,9 @@ class Texts:
 
     def number(self, value: float, digits: int = 0) -> str:
         """A number with so many digits behind its point."""
-        text = f"{abs(value):,.{digits}f}".translate({ord(","): THOUSANDS[self.language], ord("."): POINT[self.language]})
+        text = f"{abs(value):,.{digits}f}".translate(
+            {ord(","): THOUSANDS[self.language], ord("."): POINT[self.language]}
+        )
         return f"{MINUS}{text}" if value < 0 and text.strip("0.,") else text
 
     def signed(self, value: float, digits: int) -> str:

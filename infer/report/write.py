@@ -42,7 +42,12 @@ def layout(texts: Texts) -> Layout:
     """The templates in a language, which escape everything that is put into them."""
     folder = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
-        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+        loader=folder,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.globals.update(t=texts, language=texts.language)
     return Layout(texts, environment.get_template("patient.html.j2"), environment.get_template("index.html.j2"))
@@ -87,8 +92,8 @@ def write_report(
                 pages.write(index.name, made.index.render(page=index, about=about))
     except OSError as error:
         raise OutputError(
-            f"{error.filename or out}: cannot be written ({error.strerror}). The tables are complete, only the pages are "
-            "missing. Put it right, then write them with python -m infer.report"
+            f"{error.filename or out}: cannot be written ({error.strerror}). The tables are complete, only the pages "
+            "are missing. Put it right, then write them with python -m infer.report"
         ) from error
     LOG.info("pages of %d patients written", len(entries))
 

@@ -21,6 +21,8 @@ import pytest
 from PIL import Image
 
 from infer.errors import OutputError, UsageError
+from infer.output.journal import Header
+from infer.output.kept import read_header
 from infer.output.pages import OLD, PAGES, PART, Pages, check_pages, new_pages, remove_pages
 from infer.pictures.look import look
 from infer.report.texts import Texts
@@ -94,7 +96,7 @@ def test_without_the_option_no_page_and_no_jinja(pristine: Path, tmp_path: Path)
         "try: infer.cli.main()\n"
         "finally: print([name for name in sys.modules if name.startswith(('jinja2', 'infer.report'))])"
     )
-    line = [sys.executable, "-c", program, pristine, tmp_path / "out", "--bundle", TINY, "--reference-date=2019-07-01"]
+    line = [sys.executable, "-c", program, str(pristine), str(tmp_path / "out"), "--bundle", str(TINY)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert names(tmp_path / "out") == RESULT_FILES
@@ -203,16 +205,14 @@ def test_refused_and_failed_patients_have_a_page_too(cohort: Path, tmp_path: Pat
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Something to do once the tables are complete and before the pages are written."""
-    from infer.report import write
+    works, what = read_header, list[Any]()
 
-    works, what = write.read_header, list[Any]()
-
-    def read_header(path: Path) -> Any:
+    def first(path: Path) -> Header:
         for one in what:
             one()
         return works(path)
 
-    monkeypatch.setattr(write, "read_header", read_header)
+    monkeypatch.setattr("infer.report.write.read_header", first)
     yield what
     assert what
 
@@ -331,17 +331,15 @@ def test_the_umask_takes_away_more(pristine: Path, tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / PAGES).iterdir()} == {0o600}
 
 
-def test_the_log_says_that_pages_were_written(
-    pristine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_says_that_pages_were_written(pristine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "lympho")
     score(pristine, tmp_path)
     assert "pages of 6 patients written" in (tmp_path / "run.log").read_text()
 
 
 def test_names_that_are_not_utf_8(cohort: Path, tmp_path: Path) -> None:
-    picture = os.fsencode(cohort / "S002" / "000000.jpg")
-    os.rename(picture, picture.replace(b"000000", b"\xff000"))
+    picture = cohort / "S002" / "000000.jpg"
+    picture.rename(picture.with_name(os.fsdecode(b"\xff000.jpg")))
     out = score(cohort, tmp_path / "out").out
     assert r"\udcff000.jpg" in page(out, "p00002.html").text
     with (out / "images.csv").open(newline="") as file:

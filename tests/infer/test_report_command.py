@@ -62,7 +62,7 @@ def test_the_same_bytes_as_in_the_run(pristine: Path, out: Path, tmp_path: Path)
 
 
 def test_as_a_process(pristine: Path, out: Path) -> None:
-    line = [sys.executable, "-m", "infer.report", pristine, out, "--bundle", TINY, "--language", "fr"]
+    line = [sys.executable, "-m", "infer.report", str(pristine), str(out), "--bundle", str(TINY), "--language", "fr"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "pages of 6 patients written" in done.stderr

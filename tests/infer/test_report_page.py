@@ -42,7 +42,12 @@ def test_the_result_in_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("decision", "probability", "decided", "sentence"),
     [
-        ("reactive", 0.1, "Reactive", "The probability of malignancy is 0.100: below 0.250, a patient is called reactive."),
+        (
+            "reactive",
+            0.1,
+            "Reactive",
+            "The probability of malignancy is 0.100: below 0.250, a patient is called reactive.",
+        ),
         ("refer", 0.4, "Undecided", "from 0.250 to 0.625, lympho leaves the decision to you."),
     ],
 )
@@ -172,8 +177,8 @@ def test_what_to_look_at_before_the_number_is_trusted() -> None:
     page = page_of(of, about(reference=reference, same={"P1": (Same(("P2", "P3"), 4), Same((), 1))}))
     flags = [
         "The colours are far from the training patients': the probability may be wrong.",
-        "Pictures of another size than in the training (224 x 224 pixels): 3. Cells may look larger or smaller than the "
-        "models know them.",
+        "Pictures of another size than in the training (224 x 224 pixels): 3. Cells may look larger or smaller than "
+        "the models know them.",
         "Unusual beside the training patients: Sharpness, new.",
         "Pictures that are also those of P2, P3: 4. One of these patients has another's cells.",
         "Pictures that are there twice: 1.",
@@ -232,7 +237,9 @@ def test_french() -> None:
     assert not re.search(r"\d\.\d", page.one("main"))
 
 
-@pytest.mark.parametrize("hostile", [HOSTILE, '"><script>alert(1)</script>', "{{ 7*7 }}", "javascript:alert(1)", "</title>"])
+@pytest.mark.parametrize(
+    "hostile", [HOSTILE, '"><script>alert(1)</script>', "{{ 7*7 }}", "javascript:alert(1)", "</title>"]
+)
 def test_hostile_ids_and_names_are_text(hostile: str) -> None:
     of = result(
         [image(1, 0.1, name=hostile), ImageResult(hostile, f"undecodable: {hostile}")],
@@ -242,8 +249,15 @@ def test_hostile_ids_and_names_are_text(hostile: str) -> None:
     )
     run = about(same={hostile: (Same((hostile,), 1),)}, facts=(("Bundle", hostile),))
     text = rendered(of, run)
-    harmless = rendered(result([image(1, 0.1, name="x"), ImageResult("x", "undecodable: x")], patient_id="x",
-                               pictures_below=("x",), unusual=("x",)), about(same={"x": (Same(("x",), 1),)}))
+    harmless = rendered(
+        result(
+            [image(1, 0.1, name="x"), ImageResult("x", "undecodable: x")],
+            patient_id="x",
+            pictures_below=("x",),
+            unusual=("x",),
+        ),
+        about(same={"x": (Same(("x",), 1),)}),
+    )
     page = parsed(text)
     assert [e.tag for e in page.elements] == [e.tag for e in parsed(harmless).elements]
     assert page.text.count(hostile) >= 8
@@ -324,7 +338,9 @@ def test_five_hundred_a_page() -> None:
     assert pages[0].rows("scored")[0][0] == "P01200"
     assert pages[2].rows("scored")[-1][0] == "P00000"
     assert pages[3].rows("scored")[0][0] == "P00000"  # by ID
-    first = {element.attributes["href"]: element.text.strip() for element in pages[0].all("a") if "nav" in element.inside}
+    first = {
+        element.attributes["href"]: element.text.strip() for element in pages[0].all("a") if "nav" in element.inside
+    }
     assert first == {
         "by-id.html": "By patient ID",
         "index.html": "1: 0.999 to 0.584",

@@ -70,7 +70,7 @@ def test_the_languages_are_those_of_the_option_and_of_the_files() -> None:
     (option,) = [option for option in command.params if option.name == "language"]
     assert tuple(option.type.choices) == LANGUAGES  # type: ignore[attr-defined]
     assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(LANGUAGES)
-    with pytest.raises(UsageError, match="--language de: there are no texts in it. Choose from en, fr"):
+    with pytest.raises(UsageError, match=r"--language de: there are no texts in it\. Choose from en, fr"):
         Texts("de")
 
 

@@ -10,11 +10,12 @@ from msgspec import structs
 
 from infer.bundle.load import load_bundle
 from infer.bundle.reference import LABELS, ClinicalAlone, Reference, Spread
+from infer.output.kept import read_results
 from infer.output.pages import PAGES
 from infer.report import write
 from infer.report.about import About, about_run
 from infer.report.texts import Texts
-from infer.report.write import layout, read_results, write_report
+from infer.report.write import layout, write_report
 from infer.scoring.result import PatientResult
 from tests.infer.report_pages import HOSTILE
 from tests.infer.runs import TABLE, TINY, score, set_count
@@ -24,13 +25,20 @@ SPREADS = {f"share_{number}": Spread(0.01 * number, 0.02 * number, 0.03 * number
 REFERENCE = Reference(
     130,
     {"sharpness": [float(number) for number in range(50)]},
-    {label: SPREADS for label in LABELS},
+    dict.fromkeys(LABELS, SPREADS),
     ClinicalAlone([0.0] * 4, 0.0, 0.0),
 )
 DRIFT = {
     "sentence": "Tonight's patients differ from the training patients in one measure.",
     "measures": [
-        {"measure": "sharpness", "median": 0.4, "reference_median": 0.6, "p": 0.0004, "p_adjusted": 0.005, "changed": True}
+        {
+            "measure": "sharpness",
+            "median": 0.4,
+            "reference_median": 0.6,
+            "p": 0.0004,
+            "p_adjusted": 0.005,
+            "changed": True,
+        }
     ],
     "nights": {"sentence": "The last seven nights show no trend."},
 }

@@ -33,7 +33,8 @@ def folders(served: Served) -> dict[str, str]:
     (folder / "many").mkdir()
     texts = Texts("en")
     entries = [
-        Entry(f"p{n:05}.html", f"P{n:05}-{'x' * (n % 60)}", "malignant", "", n / 1201, 0.5, 99, True) for n in range(1201)
+        Entry(f"p{n:05}.html", f"P{n:05}-{'x' * (n % 60)}", "malignant", "", n / 1201, 0.5, 99, True)
+        for n in range(1201)
     ]
     for page in index_pages(entries, about(), None, texts):
         text = layout(texts).index.render(page=page, about=about())
@@ -62,9 +63,7 @@ def every(folders: dict[str, str], *names: str) -> list[str]:
     return [f"{folders[language]}/{name}" for language in LANGUAGES for name in names]
 
 
-def test_no_error_and_no_request_but_for_the_page_itself(
-    browser: Any, folders: dict[str, str], served: Served
-) -> None:
+def test_no_error_and_no_request_but_for_the_page_itself(browser: Any, folders: dict[str, str], served: Served) -> None:
     browser.get_log("browser")
     served.asked.clear()
     for address in every(folders, *FIRST):
