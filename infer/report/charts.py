@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from infer.bundle.manifest import OperatingPoint
 
@@ -54,8 +55,8 @@ def share(value: float) -> str:
 def zones(point: OperatingPoint) -> tuple[Zone, ...]:
     """The three decisions on the scale from 0 to 1; a zone without width is left out."""
     edges = (0.0, point.refer_low, point.refer_high, 1.0)
-    spans = zip(("reactive", "refer", "malignant"), edges, edges[1:], strict=True)
-    return tuple(Zone(name, share(low), share(high - low)) for name, low, high in spans if high > low)
+    spans = zip(("reactive", "refer", "malignant"), pairwise(edges), strict=True)
+    return tuple(Zone(name, share(low), share(high - low)) for name, (low, high) in spans if high > low)
 
 
 def refer_centre(point: OperatingPoint) -> str:

@@ -5,29 +5,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from infer.reasons import FAILED, code_of
+from infer.reasons import FAILED
 from infer.report.about import About
-from infer.report.charts import BINS, Histogram, Zone, bin_of, histogram, share, zones
-from infer.report.page import PatientPage
-from infer.report.texts import Texts, shown
-from infer.scoring.result import PatientResult
+from infer.report.charts import Zone, share, zones
+from infer.report.entry import Entry
+from infer.report.overview import Overview, overview_of
+from infer.report.texts import Texts
 
 ROWS = 500  # patients a page
-DECISIONS = ("malignant", "refer", "reactive", "refused", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the index keeps of a patient: little, because it keeps it of all."""
-
-    page: str  # file
-    patient: str
-    decision: str  # reactive, refer, malignant, refused, failed
-    code: str  # of the reason
-    probability: float | None
-    disagreement: float
-    used: int
-    flagged: bool
 
 
 @dataclass(frozen=True)
@@ -66,30 +51,6 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Drift:
-    """Tonight's measures beside the training patients'."""
-
-    sentence: str
-    rows: tuple[tuple[str, ...], ...]  # measure, median, median in training, p, adjusted p, changed
-    nights: str
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What stands on the first page only."""
-
-    counts: tuple[tuple[str, str, str], ...]  # decision, in words, patients
-    histogram: Histogram | None
-    histogram_alt: str
-    bars: tuple[str, ...]  # each bar in words
-    zones: tuple[Zone, ...]
-    low: tuple[str, str]  # threshold: place, words
-    high: tuple[str, str]
-    drift: Drift | None
-    facts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class IndexPage:
     """A page of the index."""
 
@@ -103,16 +64,6 @@ class IndexPage:
     by_id: bool
     links: tuple[Link, ...]
     other: Link | None  # the same patients in the other order
-
-
-def entry_of(page: str, result: PatientResult, view: PatientPage) -> Entry:
-    """What the index keeps of a patient."""
-    scores = result.scores
-    probability, disagreement = (scores.probability, scores.disagreement) if scores else (None, 0.0)
-    code = code_of(result.reason)
-    return Entry(
-        page, view.patient, view.decision, code, probability, disagreement, result.used, bool(view.quality.flags)
-    )
 
 
 def index_pages(
@@ -135,7 +86,7 @@ def index_pages(
             name=_name("index", index),
             heading=heading,
             number=_number(index, len(ordered), texts),
-            overview=_overview(scored, about, drift, texts) if index == 0 else None,
+            overview=overview_of(scored, about, drift, texts) if index == 0 else None,
             no_result=_no_result(part, texts),
             scored=tuple(_line(entry, texts) for entry in part if entry.probability is not None),
             zones=zones(about.point),
@@ -211,36 +162,3 @@ def _line(entry: Entry, texts: Texts) -> Line:
         used=texts.number(entry.used) if known else "",
         flagged=entry.flagged,
     )
-
-
-def _overview(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] | None, texts: Texts) -> Overview:
-    bins = [0] * BINS
-    for entry in scored:
-        bins[bin_of(entry.probability or 0.0)] += 1
-    low, high = texts.probability(about.point.refer_low), texts.probability(about.point.refer_high)
-    counts = {name: texts.number(about.counts[name]) for name in DECISIONS}
-    alt = {name: counts[name] for name in ("reactive", "refer", "malignant")}
-    edges = [texts.number(edge / BINS, 2) for edge in range(BINS + 1)]
-    bars = (texts("index.bar", low=edges[i], high=edges[i + 1], patients=texts.number(n)) for i, n in enumerate(bins))
-    return Overview(
-        counts=tuple((name, texts(f"decisions.{name}"), counts[name]) for name in DECISIONS),
-        histogram=histogram(bins) if scored else None,
-        histogram_alt=texts("index.histogram_alt", low=low, high=high, **alt),
-        bars=tuple(bars),
-        zones=zones(about.point),
-        low=(share(about.point.refer_low), texts("index.threshold_low", low=low)),
-        high=(share(about.point.refer_high), texts("index.threshold_high", high=high)),
-        drift=_drift(drift, texts) if drift else None,
-        facts=about.facts,
-    )
-
-
-def _drift(drift: Mapping[str, Any], texts: Texts) -> Drift:
-    rows = []
-    for one in drift.get("measures", ()):
-        medians = (texts.number(one[name], 3) for name in ("median", "reference_median"))
-        chances = ("" if one[name] is None else texts.probability(one[name]) for name in ("p", "p_adjusted"))
-        changed = texts("drift.yes" if one["changed"] else "drift.no")
-        rows.append((shown(texts.name("measures", one["measure"])), *medians, *chances, changed))
-    nights = drift.get("nights") or {}
-    return Drift(shown(str(drift.get("sentence", ""))), tuple(rows), shown(str(nights.get("sentence", ""))))

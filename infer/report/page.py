@@ -5,37 +5,17 @@ from dataclasses import dataclass
 
 from infer.reasons import code_of
 from infer.report.about import About
-from infer.report.cells import ALL, Cell, Chosen
+from infer.report.cells import ALL, Chosen
 from infer.report.charts import Anchored, Zone, anchored, refer_centre, zones
 from infer.report.classes import ClassRow, class_rows
-from infer.report.crops import CHANGED, Shown
+from infer.report.crops import Shown
+from infer.report.groups import Group, groups
 from infer.report.quality import Quality, quality
 from infer.report.texts import Texts, shown
 from infer.scoring.result import PatientResult
 
 MOST_REJECTED = 200  # rows; images.csv has all
 HARDLY = 0.02  # change of the probability that is not worth a word
-
-
-@dataclass(frozen=True)
-class CellView:
-    """A cell with its caption."""
-
-    uri: str
-    missing: str  # why there is no picture
-    influence: str
-    cell_class: str
-    file: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells under a title."""
-
-    title: str
-    cells: tuple[CellView, ...]
-    none: str  # what to say if there are none
 
 
 @dataclass(frozen=True)
@@ -159,7 +139,7 @@ def _result(
         clinical=_clinical(scores.clinical, scores.probability, texts),
         rows=_rows(result, about, texts),
         disagreement=texts("members.disagreement", disagreement=texts.probability(scores.disagreement)),
-        groups=_groups(chosen, pictures, texts),
+        groups=groups(chosen, pictures, texts),
         fewer=texts("cells.fewer", all=ALL, shown=len(chosen.all), used=chosen.used) if fewer else "",
         all_gone=bool(pictures) and not any(picture.uri for picture in pictures),
         classes=classes,
@@ -195,23 +175,6 @@ def _rows(result: PatientResult, about: About, texts: Texts) -> tuple[Row, ...]:
             row("member", texts.name("members", name), value, weight, "" if gate is None else texts.percent(gate))
         )
     return tuple(rows)
-
-
-def _groups(chosen: Chosen, pictures: Sequence[Shown], texts: Texts) -> tuple[Group, ...]:
-    groups, rest = [], iter(pictures)
-    for name, cells in (("towards", chosen.towards), ("against", chosen.against), ("random", chosen.random)):
-        none = texts("cells.none_left" if name == "random" else "cells.none")
-        groups.append(Group(texts(f"cells.{name}"), tuple(_cell(cell, next(rest), texts) for cell in cells), none))
-    return tuple(groups)
-
-
-def _cell(cell: Cell, picture: Shown, texts: Texts) -> CellView:
-    file = shown(cell.name)
-    influence = "" if cell.influence is None else texts.influence(cell.influence)
-    alt = texts("cells.alt", file=file, influence=influence) if influence else texts("cells.alt_plain", file=file)
-    missing = "" if picture.uri else texts("cells.changed" if picture.missing == CHANGED else "cells.gone")
-    cell_class = "" if cell.cell_class is None else texts("cells.class", number=cell.cell_class)
-    return CellView(picture.uri, missing, influence, cell_class, file, alt)
 
 
 def _rejected(file: str, reason: str, texts: Texts) -> Rejected:

@@ -19,7 +19,8 @@ from infer.output.kept import KEPT, read_header, read_results
 from infer.output.pages import new_pages
 from infer.report.about import about_run
 from infer.report.crops import CHANGED, Shown, with_pictures
-from infer.report.index import entry_of, index_pages
+from infer.report.entry import entry_of
+from infer.report.index import index_pages
 from infer.report.page import patient_page
 from infer.report.texts import Texts
 from infer.scoring.result import PatientResult

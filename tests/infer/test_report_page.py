@@ -11,7 +11,8 @@ from infer.bundle.reference import ClinicalAlone, Reference, Spread
 from infer.report.about import Same, _same
 from infer.report.charts import histogram, zones
 from infer.report.crops import CHANGED, GONE, Shown
-from infer.report.index import Entry, index_pages
+from infer.report.entry import Entry
+from infer.report.index import index_pages
 from infer.report.texts import Texts
 from infer.report.write import layout
 from infer.scoring.result import ImageResult

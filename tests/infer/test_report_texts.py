@@ -15,7 +15,8 @@ from infer.errors import UsageError
 from infer.reasons import Reason
 from infer.report.about import Same, about_run
 from infer.report.crops import CHANGED, GONE, Shown
-from infer.report.index import entry_of, index_pages
+from infer.report.entry import entry_of
+from infer.report.index import index_pages
 from infer.report.page import patient_page
 from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
 from infer.report.write import layout

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from infer.report.index import Entry, index_pages
+from infer.report.entry import Entry
+from infer.report.index import index_pages
 from infer.report.texts import LANGUAGES, Texts
 from infer.report.write import layout
 from tests.infer.report_pages import HOSTILE, about

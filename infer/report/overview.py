@@ -1,0 +1,70 @@
+"""What stands on the first page of the index only: counts, histogram, drift, facts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infer.report.about import About
+from infer.report.charts import BINS, Histogram, Zone, bin_of, histogram, share, zones
+from infer.report.entry import Entry
+from infer.report.texts import Texts, shown
+
+DECISIONS = ("malignant", "refer", "reactive", "refused", "failed")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Tonight's measures beside the training patients'."""
+
+    sentence: str
+    rows: tuple[tuple[str, ...], ...]  # measure, median, median in training, p, adjusted p, changed
+    nights: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What stands on the first page only."""
+
+    counts: tuple[tuple[str, str, str], ...]  # decision, in words, patients
+    histogram: Histogram | None
+    histogram_alt: str
+    bars: tuple[str, ...]  # each bar in words
+    zones: tuple[Zone, ...]
+    low: tuple[str, str]  # threshold: place, words
+    high: tuple[str, str]
+    drift: Drift | None
+    facts: tuple[tuple[str, str], ...]
+
+
+def overview_of(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] | None, texts: Texts) -> Overview:
+    """The overview of a night."""
+    bins = [0] * BINS
+    for entry in scored:
+        bins[bin_of(entry.probability or 0.0)] += 1
+    low, high = texts.probability(about.point.refer_low), texts.probability(about.point.refer_high)
+    counts = {name: texts.number(about.counts[name]) for name in DECISIONS}
+    alt = {name: counts[name] for name in ("reactive", "refer", "malignant")}
+    edges = [texts.number(edge / BINS, 2) for edge in range(BINS + 1)]
+    bars = (texts("index.bar", low=edges[i], high=edges[i + 1], patients=texts.number(n)) for i, n in enumerate(bins))
+    return Overview(
+        counts=tuple((name, texts(f"decisions.{name}"), counts[name]) for name in DECISIONS),
+        histogram=histogram(bins) if scored else None,
+        histogram_alt=texts("index.histogram_alt", low=low, high=high, **alt),
+        bars=tuple(bars),
+        zones=zones(about.point),
+        low=(share(about.point.refer_low), texts("index.threshold_low", low=low)),
+        high=(share(about.point.refer_high), texts("index.threshold_high", high=high)),
+        drift=_drift(drift, texts) if drift else None,
+        facts=about.facts,
+    )
+
+
+def _drift(drift: Mapping[str, Any], texts: Texts) -> Drift:
+    rows = []
+    for one in drift.get("measures", ()):
+        medians = (texts.number(one[name], 3) for name in ("median", "reference_median"))
+        chances = ("" if one[name] is None else texts.probability(one[name]) for name in ("p", "p_adjusted"))
+        changed = texts("drift.yes" if one["changed"] else "drift.no")
+        rows.append((shown(texts.name("measures", one["measure"])), *medians, *chances, changed))
+    nights = drift.get("nights") or {}
+    return Drift(shown(str(drift.get("sentence", ""))), tuple(rows), shown(str(nights.get("sentence", ""))))
