@@ -19,7 +19,7 @@ PROCESSES ?= auto
 BENCH_OPTIONS ?=
 GPU_OPTIONS ?=
 
-.PHONY: help demo test test-fast test-slow test-container check format train reproduce reproduce-report export image bench bench-train \
+.PHONY: help demo test test-fast test-slow test-browser test-container check format train reproduce reproduce-report export image bench bench-train \
 	gpu-check fuzz soak audit lock clean
 
 help:  ## list the verbs
@@ -39,6 +39,9 @@ test-slow: $(BUILD)/lean/ready $(BUILD)/full/ready  ## what `make test` leaves o
 
 test-fast: $(BUILD)/lean/ready  ## the runtime's tests alone
 	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer -x
+
+test-browser: $(BUILD)/full/ready  ## the evidence pages in Chromium, headless (needs Debian's chromium and chromium-driver)
+	LYMPHO_BROWSER=1 $(FULL) -m pytest tests/report
 
 test-container: image $(BUILD)/lean/ready  ## build the image and test it as a hospital runs it (needs a Docker engine)
 	LYMPHO_IMAGE=$(IMAGE) $(LEAN) -m pytest tests/container

@@ -25,6 +25,8 @@ from infer.errors import EXIT_MEANING
 from infer.members.member import Member
 from infer.output.columns import image_fields, prediction_fields
 from infer.reasons import Reason
+from infer.report.command import command as report_command
+from infer.report.texts import Texts
 from tests.infer.runs import TINY, score
 from tests.synthetic import make_patients, write_cohort
 from train.cli.commands import cli
@@ -42,9 +44,9 @@ ABSOLUTE = (
 # Options of Docker and systemctl in the examples.
 OF_OTHERS = {
     "--rm", "--name", "--network", "--read-only", "--cap-drop", "--security-opt", "--user", "--memory", "--pids-limit",
-    "--cpus", "--gpus", "--now",
+    "--cpus", "--gpus", "--now", "--entrypoint",
 }  # fmt: skip
-COMMANDS = {"infer": infer_command, "export": export_command}
+COMMANDS = {"infer": infer_command, "infer.report": report_command, "export": export_command}
 
 Rows = list[list[str]]
 
@@ -187,6 +189,18 @@ def test_the_options_of_scoring() -> None:
     assert help_option is not None
     expected = [*options(infer_command), ["--help", "", "", help_option.help]]
     assert first(4, table(OPERATORS, "Options")) == expected
+
+
+def test_the_options_of_writing_pages_later() -> None:
+    assert table(OPERATORS, "Evidence pages") == options(report_command)
+
+
+def test_the_pages_say_of_a_reason_what_the_manual_says() -> None:
+    def shown(cell: str) -> str:
+        return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell).replace("`", "")
+
+    rows = table(OPERATORS, "Reasons")
+    assert [Texts("en").reason(row[0])[1] for row in rows] == [shown(row[3]) for row in rows]
 
 
 def test_the_options_of_training() -> None:

@@ -24,7 +24,7 @@ LOCKED = ("--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-
 # Results are readable for their group: here the caller's, so that the tests can read them without being root.
 GROUP = os.getgid()
 MANY = 100  # patients of 16 pictures: a run must take longer than another run's start
-RESULTS = ["images.csv", "predictions.csv", "run.json", "run.log"]
+RESULTS = [".results", "images.csv", "predictions.csv", "run.json", "run.log"]
 
 real_patients = pytest.mark.skipif(not REAL, reason="LYMPHO_REAL_PATIENTS names no cohort")
 
@@ -116,6 +116,19 @@ def many(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return new_folder(tmp_path / "out")
+
+
+def test_evidence_pages_in_the_run_and_later(patients: Path, out: Path) -> None:
+    done = score(patients, out, *DATE, "--report")
+    assert done.returncode == 0, done.stderr
+    assert names(out) == sorted([*RESULTS, "report"])
+    pages = {path.name: path.read_bytes() for path in (out / "report").iterdir()}
+    assert sorted(pages) == ["index.html", *(f"p{number:05}.html" for number in range(1, 5))]
+    line = score_line(patients, out, "--language=en", flags=("--entrypoint=/opt/lympho/bin/python",))
+    at = line.index(IMAGE) + 1
+    done = docker(*line[:at], "-m", "infer.report", *line[at:])
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in (out / "report").iterdir()} == pages
 
 
 def test_a_cohort_is_scored_to_the_same_bytes_by_any_user(patients: Path, out: Path, tmp_path: Path) -> None:
