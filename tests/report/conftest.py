@@ -17,17 +17,24 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A headless Chromium, the system's own."""
+    """Chromium, or the tests are skipped."""
     if not (CHROMIUM and DRIVER):
         says = "no Chromium here: apt-get install chromium chromium-driver, then make test-browser"
         if os.environ.get("LYMPHO_BROWSER"):
             pytest.fail(says)
         pytest.skip(says)
+    driver = chromium()
+    yield driver
+    driver.quit()
+
+
+def chromium() -> Any:
+    """A headless Chromium, the system's own."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
+    options.binary_location = CHROMIUM or ""
     for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
     if os.geteuid() == 0:  # Chromium's sandbox refuses root; nothing but these pages is opened
@@ -35,8 +42,7 @@ def browser() -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     driver.set_script_timeout(120)
-    yield driver
-    driver.quit()
+    return driver
 
 
 @dataclass(frozen=True)
