@@ -22,7 +22,10 @@ def demo(folder: Path) -> None:
     patients, out = folder / "patients", folder / "out"
     write_cohort(patients, make_patients(6, seed=7), seed=7, labels=False)
     code = subprocess.call(
-        [sys.executable, "-m", "infer", str(patients), str(out), "--reference-date", REFERENCE_DATE.isoformat()]
+        [
+            *(sys.executable, "-m", "infer", str(patients), str(out), "--report"),
+            *("--reference-date", REFERENCE_DATE.isoformat()),
+        ]
     )
     if code:
         sys.exit(code)
@@ -33,6 +36,7 @@ def demo(folder: Path) -> None:
     for line in ({column: column for column in COLUMNS}, *rows):
         click.echo("  ".join(line[column].ljust(widths[column]) for column in COLUMNS))
     click.echo(f"\nPatients:    {patients}\nResults:     {out}/ (predictions.csv, images.csv, run.json, run.log)")
+    click.echo(f"Pages:       {out / 'report' / 'index.html'}")
 
 
 if __name__ == "__main__":
