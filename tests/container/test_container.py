@@ -124,7 +124,7 @@ def test_evidence_pages_in_the_run_and_later(patients: Path, out: Path) -> None:
     assert names(out) == sorted([*RESULTS, "report"])
     pages = {path.name: path.read_bytes() for path in (out / "report").iterdir()}
     assert sorted(pages) == ["index.html", *(f"p{number:05}.html" for number in range(1, 5))]
-    line = score_line(patients, out, "--language=en", flags=("--entrypoint=/opt/lympho/bin/python",))
+    line = score_line(patients, out, "--language=en", flags=("--entrypoint=python3",))
     at = line.index(IMAGE) + 1
     done = docker(*line[:at], "-m", "infer.report", *line[at:])
     assert done.returncode == 0, done.stderr
