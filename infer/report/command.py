@@ -15,8 +15,9 @@ from infer.output.folder import MOVED, RECORD, output_errors, unfinished_size
 from infer.output.kept import KEPT, read_header
 from infer.output.lock import held
 from infer.report.texts import LANGUAGES, Texts
-from infer.report.write import MOST_WORKERS, layout, write_report
+from infer.report.write import layout, write_report
 
+MOST_WORKERS = 16  # decoding processes, as in a run
 PATH = click.Path(path_type=Path, readable=False)
 
 

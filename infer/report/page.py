@@ -90,7 +90,7 @@ def patient_page(
     rejected = [image for image in result.images if image.reason]
     more = len(rejected) - MOST_REJECTED
     return PatientPage(
-        patient=shown(result.patient_id),
+        patient=shown(result.patient_id).strip() or texts("page.no_id"),
         decision=decision,
         decided=texts(f"decisions.{decision}"),
         about_patient=_about_patient(result, texts),

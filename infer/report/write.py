@@ -27,7 +27,6 @@ from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
 DRIFT = "drift.json"  # in OUT, if the bundle can tell
-MOST_WORKERS = 16  # decoding processes
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from infer.bundle.reference import ClinicalAlone, Reference, Spread
 from infer.report.about import Same, _same
 from infer.report.charts import histogram, zones
 from infer.report.crops import CHANGED, GONE, Shown
-from infer.report.entry import Entry
+from infer.report.entry import Entry, entry_of
 from infer.report.index import index_pages
+from infer.report.page import patient_page
 from infer.report.texts import Texts
 from infer.report.write import layout
 from infer.scoring.result import ImageResult
@@ -220,6 +221,14 @@ def test_a_patient_without_a_result_has_a_reason_and_what_to_do() -> None:
     assert page.one("q") == "the cohort has no folder of this name, but <b>p1</b>"
     assert page.all("b") != []
     assert page.all("img") == []
+
+
+def test_a_patient_without_an_id_can_still_be_clicked_on() -> None:
+    of = result((), patient_id=" ", status="failed", reason="id_missing: x", scores=None, age_years=None, contents=())
+    assert page_of(of).one("h1") == "Patient (no ID)"
+    view = patient_page(of, None, (), about(), Texts("en"))
+    (page,) = index_of([entry_of("p00001.html", of, view)])
+    assert [element.text.strip() for element in page.all("a")] == ["(no ID)"]
 
 
 def test_facts_and_not_a_medical_device() -> None:

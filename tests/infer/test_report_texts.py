@@ -106,7 +106,8 @@ def every_patient() -> list[PatientResult]:
         for status in ("failed", "failed", "refused")
     ]
     many = result([*(image(number) for number in range(40)), *(ImageResult(f"{n}.x", "empty: x") for n in range(201))])
-    return [*scored, odd, *failed, many]
+    nobody = structs.replace(failed[0], patient_id="")
+    return [*scored, odd, *failed, many, nobody]
 
 
 RECORD = {
