@@ -29,6 +29,7 @@ from infer.report.texts import Texts
 from tests.infer import runs
 from tests.infer.report_pages import HOSTILE, Page, parsed
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, TINY, Outcome, cut, names, replace_picture
+from tests.infer.test_pixel_size import KNOWN, stating
 
 SIX = ["index.html", *(f"p{number:05}.html" for number in range(1, 7))]
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,19 @@ def page(out: Path, name: str = "index.html") -> Page:
 @pytest.fixture(scope="module")
 def reported(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return score(pristine, tmp_path_factory.mktemp("reported") / "out")
+
+
+def pictures(view: Page) -> dict[str, Any]:
+    """The pictures of a page by file, (112, 112, 3)."""
+    sources = {e.attributes["alt"].split(",")[0].removeprefix("Cell in "): e.attributes["src"] for e in view.all("img")}
+    return {
+        name: np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))), np.int16)
+        for name, uri in sources.items()
+    }
+
+
+def apart(pixels: Any, crop: Any) -> float:
+    return float(np.abs(pixels - np.asarray(crop, np.int16)).mean())
 
 
 def test_the_pages_of_a_run(reported: Outcome) -> None:
@@ -81,13 +95,19 @@ def test_a_page_says_what_the_tables_say(reported: Outcome) -> None:
 
 
 def test_the_pictures_are_the_crops_that_the_networks_saw(reported: Outcome, pristine: Path) -> None:
-    view = page(reported.out, "p00001.html")
-    shown = {e.attributes["alt"].split(",")[0].removeprefix("Cell in "): e.attributes["src"] for e in view.all("img")}
+    shown = pictures(page(reported.out, "p00001.html"))
     assert len(shown) >= 12
-    for name, uri in shown.items():
-        pixels = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-        crop = look(pristine / "S001" / name, pristine.resolve(), 112).crop
-        assert np.abs(np.asarray(pixels, np.int16) - np.asarray(crop, np.int16)).mean() < 6
+    for name, pixels in shown.items():
+        assert apart(pixels, look(pristine / "S001" / name, pristine.resolve(), 112).crop) < 6
+
+
+def test_pictures_of_another_camera_are_rescaled_as_in_the_run(pristine: Path, tmp_path: Path) -> None:
+    bundle = stating(TINY, tmp_path / "bundle")
+    out = score(pristine, tmp_path / "out", bundle=bundle, pixel_size=2 * KNOWN).out
+    for name, pixels in pictures(page(out, "p00001.html")).items():
+        path, root = pristine / "S001" / name, pristine.resolve()
+        assert apart(pixels, look(path, root, 112, 2).crop) < 6
+        assert apart(pixels, look(path, root, 112).crop) > 12
 
 
 def test_without_the_option_no_page_and_no_jinja(pristine: Path, tmp_path: Path) -> None:
