@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -378,7 +379,8 @@ def test_real_patients_are_all_scored_in_order_to_the_same_bytes(out: Path, tmp_
     assert len(scored) == 24
     assert [row["patient_id"] for row in scored] == [row["ID"] for row in rows(Path(REAL) / TABLE)]
     assert {row["status"] for row in scored} == {"scored"}
-    assert {row["status"] for row in rows(out / "images.csv")} == {"used"}
+    reasons = Counter(row["reason"].partition(":")[0] for row in rows(out / "images.csv"))
+    assert reasons == {"": 1807, "no_cell": 9}  # where the analyser cut beside the cell
     again = new_folder(tmp_path / "again")
     assert score(Path(REAL), again, *DATE).returncode == 0
     assert csv_bytes(again) == csv_bytes(out)
@@ -409,7 +411,9 @@ def test_what_goes_wrong_with_real_patients_is_told_apart(out: Path, tmp_path: P
     reasons = {key: (row["status"], row["reason"].partition(":")[0]) for key, row in found.items() if row["reason"]}
     assert reasons == {without_folder: ("failed", "folder_missing"), without_count: ("refused", "count_missing")}
     rejected = [row for row in rows(out / "images.csv") if row["status"] == "rejected"]
-    assert {(row["patient_id"], row["image"], row["reason"].partition(":")[0]) for row in rejected} == {
+    others = [row for row in rejected if not row["reason"].startswith("no_cell")]
+    assert len(rejected) - len(others) < 10
+    assert {(row["patient_id"], row["image"], row["reason"].partition(":")[0]) for row in others} == {
         (with_cut_picture, cut.name, "damaged"),
         (with_text, "x.jpg", "not_an_image"),
     }
