@@ -13,9 +13,9 @@ from infer.report.texts import Texts, shown
 
 @dataclass(frozen=True)
 class Same:
-    """Patients that share pictures with a patient."""
+    """Patients that share pictures, all of them; one alone has the same picture more than once."""
 
-    patients: tuple[str, ...]  # without the patient; empty: the patient has the same picture twice
+    patients: tuple[str, ...]
     pictures: int
 
 
@@ -74,9 +74,10 @@ def about_run(
 
 
 def _same(found: list[dict[str, Any]]) -> dict[str, tuple[Same, ...]]:
+    """By patient. Each group is there once, however many patients it has: a whole cohort may share pictures."""
     of_patient: defaultdict[str, list[Same]] = defaultdict(list)
-    for one in sorted(found, key=lambda one: one["patients"]):  # a resumed run may find them in another order
-        for patient in set(one["patients"]):
-            others = tuple(sorted(set(one["patients"]) - {patient}))
-            of_patient[patient].append(Same(others, one["pictures"]))
+    for one in found:
+        same = Same(tuple(one["patients"]), one["pictures"])
+        for patient in same.patients:
+            of_patient[patient].append(same)
     return {patient: tuple(same) for patient, same in of_patient.items()}

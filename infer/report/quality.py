@@ -7,6 +7,7 @@ from infer.report.about import About
 from infer.report.texts import Texts, shown
 from infer.scoring.result import PatientResult
 
+MOST_NAMED = 5  # patients that share pictures, and groups of them
 FEW = 16  # pictures; an analyser takes no fewer
 LOWEST, HIGHEST = SHARES.index(0.05), SHARES.index(0.95)  # between them lie 90 % of the training patients
 
@@ -40,13 +41,7 @@ def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     if result.unusual:
         named = ", ".join(texts.name("measures", code) for code in result.unusual)
         flags.append(texts("quality.unusual_flag", measures=shown(named)))
-    for same in about.same.get(result.patient_id, ()):
-        pictures, others = texts.number(same.pictures), shown(", ".join(same.patients))
-        flags.append(
-            texts("quality.same", pictures=pictures, patients=others)
-            if others
-            else texts("quality.twice", pictures=pictures)
-        )
+    flags += _same(result.patient_id, about, texts)
     if result.scores and result.used < FEW:
         flags.append(texts("quality.few", used=texts.number(result.used)))
     if result.scores and result.rejected > result.used:
@@ -59,6 +54,24 @@ def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     if result.ignored_files:
         notes.append(texts("quality.ignored", files=texts.number(result.ignored_files)))
     return Quality(tuple(flags), tuple(notes), _measured(result, about.reference, texts))
+
+
+def _same(patient: str, about: About, texts: Texts) -> list[str]:
+    """Who else has the patient's pictures; the first groups and their first patients, run.json has all."""
+    groups, flags = about.same.get(patient, ()), []
+    for same in groups[:MOST_NAMED]:
+        pictures = texts.number(same.pictures)
+        others = [other for other in same.patients[: MOST_NAMED + 1] if other != patient][:MOST_NAMED]
+        if not others:
+            flags.append(texts("quality.twice", pictures=pictures))
+            continue
+        named, more = shown(", ".join(others)), len(same.patients) - 1 - len(others)
+        if more > 0:
+            named = texts("quality.and_more", patients=named, number=texts.number(more))
+        flags.append(texts("quality.same", pictures=pictures, patients=named))
+    if len(groups) > MOST_NAMED:
+        flags.append(texts("quality.more_same", groups=texts.number(len(groups) - MOST_NAMED)))
+    return flags
 
 
 def _measured(result: PatientResult, reference: Reference | None, texts: Texts) -> tuple[Measured, ...]:

@@ -176,7 +176,7 @@ def test_what_to_look_at_before_the_number_is_trusted() -> None:
     )
     usual = {"sharpness": [float(number) for number in range(50)]}
     reference = Reference(130, usual, {}, ClinicalAlone([], 0, 0))
-    page = page_of(of, about(reference=reference, same={"P1": (Same(("P2", "P3"), 4), Same((), 1))}))
+    page = page_of(of, about(reference=reference, same={"P1": (Same(("P1", "P2", "P3"), 4), Same(("P1",), 1))}))
     flags = [
         "The colours are far from the training patients': the probability may be wrong.",
         "Pictures of another size than in the training (224 x 224 pixels): 3. Cells may look larger or smaller than "
@@ -257,7 +257,7 @@ def test_hostile_ids_and_names_are_text(hostile: str) -> None:
         pictures_below=(hostile,),
         unusual=(hostile,),
     )
-    run = about(same={hostile: (Same((hostile,), 1),)}, facts=(("Bundle", hostile),))
+    run = about(same={hostile: (Same((hostile, hostile + "2"), 1),)}, facts=(("Bundle", hostile),))
     text = rendered(of, run)
     harmless = rendered(
         result(
@@ -266,7 +266,7 @@ def test_hostile_ids_and_names_are_text(hostile: str) -> None:
             pictures_below=("x",),
             unusual=("x",),
         ),
-        about(same={"x": (Same(("x",), 1),)}),
+        about(same={"x": (Same(("x", "x2"), 1),)}),
     )
     page = parsed(text)
     assert [e.tag for e in page.elements] == [e.tag for e in parsed(harmless).elements]
@@ -393,5 +393,21 @@ def test_every_page_forbids_what_it_does_not_need() -> None:
 
 
 def test_patients_that_share_pictures() -> None:
-    found = [{"patients": ["P2", "P1"], "pictures": 3}, {"patients": ["P1"], "pictures": 1}]
-    assert _same(found) == _same(found[::-1]) == {"P1": (Same((), 1), Same(("P2",), 3)), "P2": (Same(("P1",), 3),)}
+    both, alone = Same(("P1", "P2"), 3), Same(("P1",), 1)
+    found = [{"patients": ["P1"], "pictures": 1}, {"patients": ["P1", "P2"], "pictures": 3}]
+    assert _same(found) == {"P1": (alone, both), "P2": (both,)}
+
+
+def test_a_cohort_that_shares_its_pictures_makes_no_page_long() -> None:
+    """Nor memory: each group is there once."""
+    everybody = [f"P{number}" for number in range(2000)]
+    found = _same([{"patients": everybody, "pictures": number} for number in range(1, 9)])
+    assert found["P7"][0] is found["P1999"][0]
+    flags = [element.text.strip() for element in page_of(result(), about(same=found)).all("li")]
+    assert flags[:2] == [
+        f"Pictures that are also those of P0, P2, P3, P4, P5 and 1,994 more: {number}. One of these patients has "
+        "another's cells."
+        for number in (1, 2)
+    ]
+    assert flags[5] == "Further groups of patients that share pictures with this one, in run.json: 3."
+    assert flags.count(flags[0]) == 2  # at the top, and under quality

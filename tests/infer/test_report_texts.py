@@ -135,7 +135,7 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
     texts.used = set()
     monkeypatch.setattr("infer.report.index.ROWS", 4)
     about_run(RECORD, HEADER, make_manifest(), None, texts)
-    run = about(reference=REFERENCE, same={"P1": (Same(("P2",), 3), Same((), 1))})
+    run = about(reference=REFERENCE, same={"P1": (Same(("P1",), 1), *[Same(tuple(f"P{n}" for n in range(9)), 3)] * 6)})
     entries = []
     for number, one in enumerate(every_patient()):
         rendered(one, run, texts=texts)
