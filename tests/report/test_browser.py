@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -17,8 +17,6 @@ from tests.infer.report_pages import HOSTILE, about
 from tests.report.conftest import Served
 from tests.report.full_pages import PATIENTS, write_full_pages
 
-axe_core_python = pytest.importorskip("axe_core_python", reason="make test-browser has it")
-AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
 WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
 FIRST = ["index.html", *(f"p{number:05}.html" for number in range(1, PATIENTS + 1))]
 
@@ -152,9 +150,13 @@ def test_axe_finds_nothing_serious(browser: Any, folders: dict[str, str], width:
         assert found == [], address
 
 
+def run_axe(browser: Any) -> Any:
+    browser.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+    return browser.execute_async_script("const done = arguments[0]; axe.run(document).then(done)")
+
+
 def violations(browser: Any) -> list[str]:
-    browser.execute_script(AXE.read_text(encoding="utf-8"))
-    result = browser.execute_async_script("const done = arguments[0]; axe.run(document).then(done)")
+    result = run_axe(browser)
     assert len(result["passes"]) > 10
     return [
         f"{one['id']} ({one['impact']}): {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary'][:300]}"
@@ -167,8 +169,7 @@ def test_axe_would_find_something(browser: Any, served: Served) -> None:
     folder, address = served.folder, served.address
     (folder / "grey.html").write_text("<html><body><img src='data:,'><p style='color:#ccc'>grey</p></body></html>")
     show(browser, f"{address}/grey.html")
-    browser.execute_script(AXE.read_text(encoding="utf-8"))
-    result = browser.execute_async_script("const done = arguments[0]; axe.run(document).then(done)")
+    result = run_axe(browser)
     assert {"image-alt", "html-has-lang", "color-contrast"} <= {one["id"] for one in result["violations"]}
     browser.get_log("browser")
 
