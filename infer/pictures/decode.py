@@ -74,17 +74,20 @@ def try_picture(path: Path, root: Path) -> tuple[str, bytes | RejectedImage | OS
     return hashlib.sha256(data).hexdigest(), data
 
 
-def decode_crop(data: bytes, size: int, scale: float = 1.0) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+def decode_crop(
+    data: bytes, size: int, scale: float = 1.0, checked: bool = True
+) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """The central `size` x `size` pixels of a picture, (size, size, 3) uint8 RGB, and its width and height in pixels.
 
     Args:
         scale: the factor by which the picture is rescaled first; crop, width and height are in the pixels after it.
+        checked: False: a JPEG is not looked through for damage that decoders do not notice. The pixels are the same.
 
     Raises:
         RejectedImage: it cannot be used, with the reason.
     """
     try:
-        pixels = _decode(data, size, scale)
+        pixels = _decode(data, size, scale, checked)
         height, width = pixels.shape[:2]
         crop = centre_crop(pixels, size) if scale == 1 else rescaled_crop(pixels, size, scale)
         return crop, rescaled_size(width, height, scale)
@@ -129,7 +132,7 @@ def _read(path: Path) -> bytes:
         os.close(descriptor)
 
 
-def _decode(data: bytes, size: int, scale: float) -> npt.NDArray[np.uint8]:
+def _decode(data: bytes, size: int, scale: float, checked: bool) -> npt.NDArray[np.uint8]:
     """All pixels in stored orientation, not yet rescaled: (height, width, 3) RGB."""
     if data.startswith(PNG_SIGNATURE):
         data = checked_png(data)
@@ -148,15 +151,15 @@ def _decode(data: bytes, size: int, scale: float) -> npt.NDArray[np.uint8]:
         if image.mode not in EIGHT_BIT_MODES or _bits(image, data) > 8:
             raise RejectedImage(Reason.NOT_8_BIT.text())
         if image.format == "JPEG":
-            return _decode_jpeg(image, data)
+            return _decode_jpeg(image, data, checked)
         if image.format in WITHOUT_CHECKSUMS:
             check_for_lost_blocks(data)
         orientation = image.getexif().get(ORIENTATION) if image.format == "TIFF" else None  # Pillow rotates only TIFFs
         return turned_back(np.asarray(_to_rgb(image)), orientation)
 
 
-def _decode_jpeg(image: Image.Image, data: bytes) -> npt.NDArray[np.uint8]:
-    pixels = strict_jpeg(data, JPEG_COLOURS[image.mode])
+def _decode_jpeg(image: Image.Image, data: bytes, checked: bool) -> npt.NDArray[np.uint8]:
+    pixels = strict_jpeg(data, JPEG_COLOURS[image.mode], checked)
     if pixels is None or image.mode == "CMYK":
         return np.asarray(image.convert("RGB"))
     return pixels if image.mode == "RGB" else np.repeat(pixels, 3, axis=-1)

@@ -38,11 +38,12 @@ SHORTEST_LINE = 200  # pixels
 FEWEST_UNITS = 14
 
 
-def strict_jpeg(data: bytes, colours: str) -> Pixels | None:
+def strict_jpeg(data: bytes, colours: str, checked: bool = True) -> Pixels | None:
     """Decode a JPEG; libjpeg's warnings are errors.
 
     Args:
         colours: RGB, GRAY or CMYK, as stored; a grey picture has (height, width, 1).
+        checked: look for what libjpeg does not notice.
 
     Returns:
         The same pixels as Pillow's; None if this decoder does not support the picture's subsampling.
@@ -59,6 +60,8 @@ def strict_jpeg(data: bytes, colours: str) -> Pixels | None:
         pixels: Pixels = simplejpeg.decode_jpeg(data, colours)
     except ValueError as error:
         raise DamagedError("its data are truncated or inconsistent") from error
+    if not checked:
+        return pixels
     segments = _segments(data)
     _check_scans(segments, pixels)
     unit = None if colours == "CMYK" else UNITS.get(subsampling)

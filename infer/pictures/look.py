@@ -25,19 +25,23 @@ class DecodedPicture:
     pixels: tuple[int, ...] = ()  # width and height of the whole picture, after rescaling
 
 
-def look(path: Path, root: Path, size: int, scale: float = 1.0) -> DecodedPicture:
+def look(path: Path, root: Path, size: int, scale: float = 1.0, checked: bool = True) -> DecodedPicture:
     """Read and decode a picture; never raises.
 
     Args:
         root: the cohort's resolved folder; a link that leads out of it is not followed.
         size: of the central crop, in pixels.
         scale: by which the picture is rescaled before it is cropped.
+        checked: look for damage and for a cell, and measure the colour. Without, the crop alone, for a caller who knows
+            the content's digest from an earlier, checked look.
     """
     try:
         content, data = try_picture(path, root)
         if not isinstance(data, bytes):
             return DecodedPicture(content, data)
-        crop, pixels = decode_crop(data, size, scale)
+        crop, pixels = decode_crop(data, size, scale, checked)
+        if not checked:
+            return DecodedPicture(content, crop, pixels=pixels)
         if not has_cell(crop):
             return DecodedPicture(content, RejectedImage(Reason.NO_CELL.text()))
         return DecodedPicture(content, crop, mean_colour(crop), pixels)

@@ -14,16 +14,17 @@ from infer.pictures.worker import DecodingProcess, StoppedError
 class DecodingPool:
     """A pool of decoding processes, started on demand, and a thread pool that waits for their answers."""
 
-    def __init__(self, root: Path, size: int, number: int, scale: float = 1.0) -> None:
+    def __init__(self, root: Path, size: int, number: int, scale: float = 1.0, checked: bool = True) -> None:
         """Create the pool; starts no process yet.
 
         Args:
             root: the cohort's resolved folder.
             size: of the crops, in pixels.
             scale: by which pictures are rescaled before they are cropped.
+            checked: as for `infer.pictures.look`.
         """
         self.root, self.number = root, number
-        self._size, self._scale = size, scale
+        self._size, self._scale, self._checked = size, scale, checked
         self._closing = False
         self._counting = threading.Lock()
         self._starting = 0
@@ -80,7 +81,7 @@ class DecodingPool:
         with self._counting:
             self._starting += 1
         try:
-            decoder = DecodingProcess(self.root, self._size, self._scale)
+            decoder = DecodingProcess(self.root, self._size, self._scale, self._checked)
         except WorkerError:
             with self._counting:
                 self._starting -= 1

@@ -2,8 +2,8 @@
 
 Threads would share Python's interpreter lock for most of the work, so more CPUs would not decode faster; and a picture
 that makes a decoder crash or hang ends this process instead of the nightly run. A request is a line of JSON: folder,
-names, root, size, scale. The answer is a line of JSON, one [content, colour, pixels, rejection, [errno, text]] per
-name, followed by the crops' bytes.
+names, root, size, scale, checked. The answer is a line of JSON, one [content, colour, pixels, rejection,
+[errno, text]] per name, followed by the crops' bytes.
 """
 
 import contextlib
@@ -47,18 +47,19 @@ class StoppedError(Exception):
 class DecodingProcess:
     """The client side: starts the process, sends requests, and replaces it if it dies."""
 
-    def __init__(self, root: Path, size: int, scale: float = 1.0) -> None:
+    def __init__(self, root: Path, size: int, scale: float = 1.0, checked: bool = True) -> None:
         """Start the process.
 
         Args:
             root: the cohort's resolved folder.
             size: of the crops, in pixels.
             scale: by which pictures are rescaled before they are cropped.
+            checked: as for `infer.pictures.look`.
 
         Raises:
             WorkerError: it cannot be started.
         """
-        self._root, self._size, self._scale = root, size, scale
+        self._root, self._size, self._scale, self._checked = root, size, scale, checked
         self._stopped = False
         self._process = _start()
 
@@ -92,7 +93,7 @@ class DecodingProcess:
     def _ask(self, folder: Path, names: Sequence[str]) -> list[DecodedPicture]:
         requests, answers = cast(BufferedWriter, self._process.stdin), cast(BufferedReader, self._process.stdout)
         try:
-            request = [str(folder), list(names), str(self._root), self._size, self._scale]
+            request = [str(folder), list(names), str(self._root), self._size, self._scale, self._checked]
             requests.write(json.dumps(request).encode() + b"\n")
             requests.flush()
         except BrokenPipeError as error:
@@ -188,8 +189,8 @@ def serve() -> None:
         answers.write(READY)
         answers.flush()
         for line in requests:
-            folder, names, root, size, scale = json.loads(line)
-            found = [look(Path(folder, name), Path(root), size, scale) for name in names]
+            folder, names, root, size, scale, checked = json.loads(line)
+            found = [look(Path(folder, name), Path(root), size, scale, checked) for name in names]
             answers.write(json.dumps([_as_answer(one) for one in found]).encode() + b"\n")
             for one in found:
                 if isinstance(one.crop, np.ndarray):

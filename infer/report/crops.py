@@ -45,7 +45,8 @@ def with_pictures(
     Raises, during iteration:
         WorkerError: a decoding process cannot be started.
     """
-    decoders = DecodingPool(folder.resolve(), size, workers, scale)
+    # What they were checked for when they were scored need not be looked for again: `show` compares their content.
+    decoders = DecodingPool(folder.resolve(), size, workers, scale, checked=False)
     encoders = ThreadPoolExecutor(workers, thread_name_prefix="encode")  # encoding lets other threads run
     waiting: deque[tuple[PatientResult, Chosen | None, Future[list[Shown]] | None]] = deque()
 

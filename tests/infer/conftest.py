@@ -48,11 +48,11 @@ def cohort(pristine: Path, tmp_path: Path) -> Path:
 class _ProcessHere:
     """Replaces a decoding process."""
 
-    def __init__(self, root: Path, size: int, scale: float) -> None:
-        self._root, self._size, self._scale = root, size, scale
+    def __init__(self, root: Path, size: int, scale: float, checked: bool = True) -> None:
+        self._root, self._size, self._scale, self._checked = root, size, scale, checked
 
     def look(self, folder: Path, names: Sequence[str]) -> list[DecodedPicture]:
-        return [look(folder / name, self._root, self._size, self._scale) for name in names]
+        return [look(folder / name, self._root, self._size, self._scale, self._checked) for name in names]
 
     def stop(self) -> None:
         pass

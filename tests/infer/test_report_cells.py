@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from infer.pictures.decode import RejectedImage
-from infer.pictures.look import DecodedPicture
+from infer.pictures.look import DecodedPicture, look
 from infer.report.cells import choose
 from infer.report.crops import CHANGED, GONE, Shown, show
 from infer.scoring.result import ImageResult
@@ -72,6 +73,14 @@ def test_a_picture_that_is_still_the_same_is_shown() -> None:
 @pytest.mark.parametrize("crop", [CROP, RejectedImage("damaged: x")])
 def test_another_picture_of_the_same_name_is_not_shown(crop: object) -> None:
     assert show(DecodedPicture(CONTENT, crop), "0" * 16) == Shown(missing=CHANGED)  # type: ignore[arg-type]
+
+
+def test_an_unchecked_picture_has_the_same_pixels_and_digest(pristine: Path) -> None:
+    """Pages are made of these."""
+    for path in sorted(pristine.rglob("*.jpg")):
+        checked, again = look(path, pristine.resolve(), 112), look(path, pristine.resolve(), 112, checked=False)
+        assert again.content == checked.content
+        np.testing.assert_array_equal(np.asarray(again.crop), np.asarray(checked.crop))
 
 
 def test_a_picture_that_is_gone_is_not_shown() -> None:

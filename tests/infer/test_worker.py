@@ -376,12 +376,12 @@ def no_memory(*_: object) -> None:
 def test_those_that_started_do_the_work_of_those_that_cannot(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     works, started = DecodingProcess.__init__, 0
 
-    def one_alone(self: DecodingProcess, root: Path, size: int, scale: float) -> None:
+    def one_alone(self: DecodingProcess, root: Path, size: int, scale: float, checked: bool) -> None:
         nonlocal started
         started += 1
         if started > 1:
             raise WorkerError("no more")
-        works(self, root, size, scale)
+        works(self, root, size, scale, checked)
 
     monkeypatch.setattr(DecodingProcess, "__init__", one_alone)
     folder = cohort / "S003"
