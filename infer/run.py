@@ -28,11 +28,11 @@ from infer.output.progress import Progress
 from infer.output.results import Results
 from infer.output.resume import Past, find_past, unchanged
 from infer.output.summary import Summary
+from infer.pictures.pool import MOST_WORKERS
 from infer.scoring.cohort import score_cohort
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
-MOST_WORKERS = 16  # decoding processes by default; a limit because each may hold a picture of 25 million pixels
 # On a CPU, the networks take several times as long per picture as decoding, so one decoding process serves this many.
 PROCESSORS_A_WORKER = 4
 

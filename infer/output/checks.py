@@ -17,7 +17,7 @@ from pathlib import Path
 
 from infer.errors import OutputError
 from infer.machine.disk import sync
-from infer.output.lock import MODE
+from infer.machine.locks import MODE
 from infer.output.pages import PAGES
 
 LOG = logging.getLogger("lympho")

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from infer.machine.disk import sync
-from infer.output.lock import MODE
+from infer.machine.locks import MODE
 from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"

@@ -1,19 +1,14 @@
-"""One run at a time per folder: a lock that the kernel releases however the process ends.
-
-It uses flock, not a process ID in a file: in every container, the first process has the same ID.
-"""
+"""One run at a time per folder."""
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from infer.errors import HeldError
+from infer.machine.locks import MODE, locked_within
 
 LOCK = ".lock"
-MODE = 0o640  # of every file in the folder, because they contain patients' data
 PATIENCE = 3.0  # seconds; a dry run locks the folder briefly, which must not fail a nightly run
 
 
@@ -74,7 +69,8 @@ def _locked(path: Path) -> tuple[int, bool]:
         was_there = os.path.lexists(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
         try:
-            _flock(descriptor, path.parent)
+            if not locked_within(descriptor, PATIENCE):
+                raise HeldError(f"{path.parent}: another run holds it. Wait for it to end, or choose another folder")
             # Another run may have removed the file between our open and our flock: then our file has no name.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor, was_there
@@ -84,18 +80,3 @@ def _locked(path: Path) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _flock(descriptor: int, folder: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                raise HeldError(
-                    f"{folder}: another run holds it. Wait for it to end, or choose another folder"
-                ) from error
-        else:
-            return
-        time.sleep(0.05)

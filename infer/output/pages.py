@@ -12,7 +12,7 @@ from pathlib import Path
 
 from infer.errors import OutputError
 from infer.machine.disk import sync
-from infer.output.lock import MODE
+from infer.machine.locks import MODE
 
 PAGES = "report"
 PART, OLD = ".report.part", ".report.old"  # being written; being removed

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from infer.cohort.patient import Patient
 from infer.machine.disk import sync, sync_note
+from infer.machine.locks import MODE
 from infer.output.csv import IMAGES, PREDICTIONS, Writer
 from infer.output.folder import (
     LOG_FILE,
@@ -29,7 +30,6 @@ from infer.output.folder import (
 )
 from infer.output.journal import JOURNAL, Header, Journal, Stored
 from infer.output.kept import KEPT, KeptWriter
-from infer.output.lock import MODE
 from infer.output.pages import remove_pages
 from infer.scoring.result import PatientResult
 

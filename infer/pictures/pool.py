@@ -10,6 +10,8 @@ from infer.errors import WorkerError
 from infer.pictures.look import DecodedPicture
 from infer.pictures.worker import DecodingProcess, StoppedError
 
+MOST_WORKERS = 16  # processes by default; a limit because each may hold a picture of 25 million pixels
+
 
 class DecodingPool:
     """A pool of decoding processes, started on demand, and a thread pool that waits for their answers."""

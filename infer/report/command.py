@@ -14,10 +14,10 @@ from infer.output.checks import put_back
 from infer.output.folder import MOVED, RECORD, output_errors, unfinished_size
 from infer.output.kept import KEPT, read_header
 from infer.output.lock import held
+from infer.pictures.pool import MOST_WORKERS
 from infer.report.texts import LANGUAGES, Texts
 from infer.report.write import layout, write_report
 
-MOST_WORKERS = 16  # decoding processes, as in a run
 PATH = click.Path(path_type=Path, readable=False)
 
 

@@ -37,7 +37,11 @@ class Overview:
 
 
 def overview_of(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] | None, texts: Texts) -> Overview:
-    """The overview of a night."""
+    """The overview of a night.
+
+    Args:
+        drift: as infer.drift.report writes it; None: nothing is known.
+    """
     bins = [0] * BINS
     for entry in scored:
         bins[bin_of(entry.probability or 0.0)] += 1
@@ -60,11 +64,14 @@ def overview_of(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] 
 
 
 def _drift(drift: Mapping[str, Any], texts: Texts) -> Drift:
+    def number(value: float | None) -> str:
+        return "" if value is None else texts.number(value, 3)
+
     rows = []
-    for one in drift.get("measures", ()):
-        medians = (texts.number(one[name], 3) for name in ("median", "reference_median"))
-        chances = ("" if one[name] is None else texts.probability(one[name]) for name in ("p", "p_adjusted"))
+    for key, one in drift["measures"].items():
+        chances = ("" if one[name] is None else texts.probability(one[name]) for name in ("p", "adjusted_p"))
         changed = texts("drift.yes" if one["changed"] else "drift.no")
-        rows.append((shown(texts.name("measures", one["measure"])), *medians, *chances, changed))
-    nights = drift.get("nights") or {}
-    return Drift(shown(str(drift.get("sentence", ""))), tuple(rows), shown(str(nights.get("sentence", ""))))
+        name = shown(texts.name("measures", key))
+        rows.append((name, number(one["median"]), number(one["training_median"]), *chances, changed))
+    nights = drift["nights"]
+    return Drift(shown(drift["sentence"]), tuple(rows), shown(nights["sentence"]) if nights else "")

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from infer.bundle.load import Bundle
-from infer.bundle.reference import Reference
 from infer.errors import CohortError, OutputError
 from infer.options import picture_scale
 from infer.output.folder import RECORD
@@ -74,8 +73,8 @@ def write_report(
     texts = made.texts
     header = read_header(out / KEPT)
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    reference: Reference | None = getattr(bundle.manifest, "reference", None)
-    about = about_run(record, header, bundle.manifest, reference, texts)
+    # No bundle says yet what is usual in its training patients (infer.bundle.reference).
+    about = about_run(record, header, bundle.manifest, None, texts)
     scale = picture_scale(header.identity.pixel_size, bundle.manifest.magnification)
     results = read_results(out / KEPT, about.patients)
     pictured = with_pictures(results, patients, bundle.manifest.crop_size, workers, scale)

@@ -6,6 +6,12 @@ from html.parser import HTMLParser
 from typing import Any
 
 from infer.bundle.manifest import OperatingPoint
+from infer.bundle.reference import SHARES
+from infer.drift.history import tonights_line
+from infer.drift.measures import Values
+from infer.drift.night import tonight
+from infer.drift.nights import with_history
+from infer.drift.report import as_record
 from infer.report.about import About
 from infer.report.cells import choose
 from infer.report.crops import Shown
@@ -142,3 +148,20 @@ def rendered(
     shown = pictures if pictures is not None else [Shown(PICTURE)] * (len(chosen.all) if chosen else 0)
     view = patient_page(of, chosen, shown, run, texts)
     return layout(texts).patient.render(page=view, about=run)
+
+
+def drift_record(medians: Mapping[str, float], patients: int = 30) -> dict[str, Any]:
+    """What infer.drift writes of a night: measures whose training patients lie evenly between 0 and 1.
+
+    Args:
+        medians: tonight's, nearly.
+        patients: scored tonight.
+    """
+    reference = {key: list(SHARES) for key in medians}
+    values = Values()
+    for number in range(patients):
+        values.add({key: median + 0.001 * number for key, median in medians.items()}, 0.5, "refer")
+    drift = tonight(reference, 130, values)
+    line = tonights_line("2026-11-28T02:00:00+00:00", "b", "r", patients, drift.sums)
+    nights, _ = with_history((), line, reference, 130)
+    return as_record(drift, 130, nights)

@@ -65,8 +65,9 @@ def without(folder: Path, gone: dict[str, Sequence[str]], copy: Path) -> Path:
 def check_one_picture_each(folder: Path, patients: Sequence[str], bundle: Bundle, tmp_path: Path) -> None:
     """Delete another picture of each patient in three turns, and score again."""
     before = results(folder, bundle)
+    used = {one: [image for image in before[one].images if not image.reason] for one in patients}
     for turn in range(3):
-        images = {one: before[one].images[(turn * 5 + row) % 12] for row, one in enumerate(patients)}
+        images = {one: used[one][(turn * 5 + row) % 12] for row, one in enumerate(patients)}
         copy = without(folder, {one: [image.image] for one, image in images.items()}, tmp_path / str(turn))
         after = results(copy, bundle)
         for one, image in images.items():

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from infer.bundle.manifest import OperatingPoint
 from infer.bundle.reference import ClinicalAlone, Reference, Spread
+from infer.drift.measures import TITLES
 from infer.report.about import Same, _same
 from infer.report.charts import histogram, zones
 from infer.report.crops import CHANGED, GONE, Shown
@@ -17,7 +18,18 @@ from infer.report.page import patient_page
 from infer.report.texts import Texts
 from infer.report.write import layout
 from infer.scoring.result import ImageResult
-from tests.infer.report_pages import HOSTILE, PICTURE, SCORES, Page, about, image, parsed, rendered, result
+from tests.infer.report_pages import (
+    HOSTILE,
+    PICTURE,
+    SCORES,
+    Page,
+    about,
+    drift_record,
+    image,
+    parsed,
+    rendered,
+    result,
+)
 
 MINUS = "\N{MINUS SIGN}"
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -372,12 +384,21 @@ def test_many_without_a_result_are_five_hundred_a_page_too() -> None:
 
 
 def test_the_drift_panel() -> None:
-    measure = {"measure": "share_3", "median": 0.5, "reference_median": 0.25, "p": 0.0001, "p_adjusted": None}
-    drift = {"sentence": "<b>", "measures": [measure | {"changed": True}], "nights": {"sentence": "n"}}
-    (page,) = index_of([entry(1, 0.5)], drift)
-    assert page.rows("drift") == [["Share of cell class 3", "0.500", "0.250", "<0.001", "", "yes"]]
-    assert "<b> Measure" in page.text
+    """The record is one that infer.drift made: of 30 patients, all with a median share far above the training's."""
+    (page,) = index_of([entry(1, 0.5)], drift_record({"share_3": 0.9}))
+    (row,) = page.rows("drift")
+    assert (row[:4], row[5]) == (["Share of cell class 3", "0.915", "0.500", "<0.001"], "yes")
+    assert "Tonight's patients differ from the training patients: share of cell class 3 higher (p < .001)." in page.text
+    assert "1 run in the history (30 patients): patients differ" in page.text
     assert index_of([entry(1, 0.5)])[0].all("h2", id="drift") == []
+
+
+def test_the_drift_panel_of_a_night_of_few_patients() -> None:
+    (page,) = index_of([entry(1, 0.5)], drift_record({"share_3": 0.9}, patients=7))
+    assert page.rows("drift") == [["Share of cell class 3", "", "0.500", "", "", "no"]]
+    assert "7 patients: too few to tell (20 needed)." in page.text
+    texts = Texts("fr")
+    assert {key for key in TITLES if texts.name("measures", key) == key} == set()
 
 
 def test_every_page_forbids_what_it_does_not_need() -> None:

@@ -22,7 +22,7 @@ from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
 from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult
 from tests.infer.manifests import make_manifest
-from tests.infer.report_pages import SCORES, about, image, rendered, result
+from tests.infer.report_pages import SCORES, about, drift_record, image, rendered, result
 from tests.infer.test_results import HEADER
 
 NBSP, NARROW = "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"
@@ -118,14 +118,8 @@ RECORD = {
     "decisions": {},
     "same_pictures": [],
 }
-DRIFT = {
-    "sentence": "s",
-    "measures": [
-        {"measure": "red", "median": 1, "reference_median": 2, "p": 0.1, "p_adjusted": None, "changed": changed}
-        for changed in (True, False)
-    ],
-    "nights": {"sentence": "n"},
-}
+DRIFT = drift_record({"red": 0.9})  # it has changed; green cannot be told
+DRIFT["measures"] |= drift_record({"green": 0.5}, patients=7)["measures"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

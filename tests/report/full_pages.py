@@ -17,7 +17,7 @@ from infer.report.about import About, about_run
 from infer.report.texts import Texts
 from infer.report.write import layout, write_report
 from infer.scoring.result import PatientResult
-from tests.infer.report_pages import HOSTILE
+from tests.infer.report_pages import HOSTILE, drift_record
 from tests.infer.runs import TABLE, TINY, score, set_count
 from tests.synthetic import make_patients, write_cohort
 
@@ -28,20 +28,7 @@ REFERENCE = Reference(
     dict.fromkeys(LABELS, SPREADS),
     ClinicalAlone([0.0] * 4, 0.0, 0.0),
 )
-DRIFT = {
-    "sentence": "Tonight's patients differ from the training patients in one measure.",
-    "measures": [
-        {
-            "measure": "sharpness",
-            "median": 0.4,
-            "reference_median": 0.6,
-            "p": 0.0004,
-            "p_adjusted": 0.005,
-            "changed": True,
-        }
-    ],
-    "nights": {"sentence": "The last seven nights show no trend."},
-}
+DRIFT = drift_record({"sharpness": 0.2, "red": 120.0})
 PATIENTS = 7  # the first pages; S001 has 40 pictures or more
 
 
