@@ -12,6 +12,7 @@ import numpy as np
 from export.members.member import MemberExport
 from export.parity import ParityError
 from export.precision.proof import TOLERANCE, check
+from export.reference import make_reference
 from infer import __version__
 from infer.bundle.load import Bundle, checksums
 from infer.bundle.manifest import (
@@ -98,6 +99,7 @@ def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs
         ensemble=msgspec.json.decode((run / "ensemble/ensemble.json").read_bytes(), type=Ensemble),
         plausible=PLAUSIBLE,
         drift=Drift(colours.mean(axis=0).tolist(), colours.std(axis=0, ddof=1).tolist(), *picture_sizes(bags)),
+        reference=make_reference(run, bags, members),
         self_test=SelfTest(
             seed=SELF_TEST_SEED,
             images=SELF_TEST_IMAGES,

@@ -62,9 +62,13 @@ PATH = click.Path(path_type=Path, readable=False)
 @click.option("--fresh", is_flag=True, help="Start over instead of resuming an interrupted run in OUT.")
 @click.option("--report", is_flag=True, help="Write evidence pages too: OUT/report/index.html and a page a patient.")
 @click.option("--language", type=click.Choice(["en", "fr"]), default="en", help="Language of the pages.")
+@click.option("--history", type=PATH, help="File that gets a line for each run, to look for drift over all nights.")
+@click.option(
+    "--drift", type=click.Choice(["tell", "fail"]), default="tell", help="fail: exit with code 3 if drift is found."
+)
 @click.version_option(__version__, prog_name="lympho")
 def command(reference_date: dt.datetime | None, bundle: Path | None, **options: Any) -> int:
-    """Score the patients in folder PATIENTS and write predictions.csv, images.csv, run.json and run.log to OUT.
+    """Score the patients in folder PATIENTS and write tables, drift.json, run.json and run.log to OUT.
 
     PATIENTS holds clinical_annotation.csv and one folder of pictures per patient. Not a medical device.
     """

@@ -73,7 +73,8 @@ EXIT_MEANING = {
     0: "finished",
     1: "something that no other code covers: a thread or process cannot be started, memory is short, or a bug",
     2: "wrong usage",
-    FINISHED_WITH_FAILURES: "finished, but a patient failed, no patient was scored, or too many were refused",
+    FINISHED_WITH_FAILURES: "finished, but a patient failed, no patient was scored, too many were refused, or --drift "
+    "fail found drift",
     4: "the cohort cannot be read, or is empty",
     5: "the bundle is damaged, incomplete or too new, or fails its self-test on this machine",
     6: "the requested device is not available, or failed during the run",

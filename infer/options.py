@@ -41,6 +41,8 @@ class Options:
     fresh: bool = False  # start over instead of resuming an interrupted run in OUT
     report: bool = False  # write evidence pages too
     language: str = "en"  # of the pages: en, fr
+    history: Path | None = None  # file with a line for each run, for drift over nights
+    drift: str = "tell"  # tell, fail: whether drift alone makes the exit code 3
 
 
 def check_options(options: Options) -> None:

@@ -15,19 +15,21 @@ from infer.cohort.sexes import parse_sex_codes
 from infer.engine.fallback import Engine
 from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, choose_device
-from infer.errors import EXIT_MEANING, UsageError
+from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError
 from infer.machine.processors import available_processors
 from infer.options import Options, check_options, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
 from infer.output.csv import ImagesWriter, PredictionsWriter
-from infer.output.folder import check_folder, output_errors
+from infer.output.folder import MOVED, check_folder, output_errors
 from infer.output.journal import FORMAT, Header, Identity
-from infer.output.messages import tell_end, warn_of_dates, warn_of_patient
+from infer.output.lock import LOCK
+from infer.output.messages import tell_drift, tell_end, warn_of_dates, warn_of_patient
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
 from infer.output.resume import Past, find_past, unchanged
 from infer.output.summary import Summary
+from infer.output.watch import Watch
 from infer.pictures.pool import MOST_WORKERS
 from infer.scoring.cohort import score_cohort
 from infer.scoring.result import PatientResult
@@ -69,6 +71,7 @@ class _Ready:
     identity: Identity
     date: dt.date  # at which ages are taken
     scale: float  # by which pictures are rescaled before they are cropped; 1: not at all
+    watch: Watch
     past: Past
     kept: dict[int, int]  # patients kept from an earlier start: line in the table -> offset in the journal
 
@@ -83,6 +86,8 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         raise UsageError(
             f"--operating-point {options.operating_point}: not in this bundle. Choose from {', '.join(sorted(points))}"
         )
+    own = tuple(options.out / name for name in (*MOVED, LOCK))
+    watch = Watch(bundle, points[options.operating_point], options.history, options.patients, own)
     asked = Identity(
         code=f"{__version__} {program_digest()}",
         libraries=json.dumps(libraries()),
@@ -108,7 +113,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         past = Past(started_over="no finished patient of the unfinished run is unchanged")
     if past.stored is None and date != today:  # the first start's date holds only for results that are kept
         date, cohort = today, _read_cohort(options, bundle, today, started.date())
-    return _Ready(bundle, cohort, engine, identity, date, scale, past, kept)
+    return _Ready(bundle, cohort, engine, identity, date, scale, watch, past, kept)
 
 
 def _dry_run(options: Options, ready: _Ready) -> int:
@@ -136,14 +141,21 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         LOG.info("resuming: %d finished patients kept, ages are taken at %s", len(kept), ready.date)
     summary = Summary()
     for line, offset in kept.items():
-        summary.add(results.keep(line, offset), line)
+        result = results.keep(line, offset)
+        summary.add(result, line)
+        ready.watch.add(result)
     rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
     noted = 0  # downgrades already logged and in the journal
     for line, result in _scored(rest, engine, ready, options, summary):
         noted += _note(engine.downgrades[noted:], results)
         results.write(line, result)
+        ready.watch.add(result)
     _note(engine.downgrades[noted:], results)
+    drift = ready.watch.end(_iso(started))
+    tell_drift(ready.watch.sentences, changed=ready.watch.changed)
     code = summary.exit_code(options.max_refused)
+    if ready.watch.changed and options.drift == "fail":
+        code = FINISHED_WITH_FAILURES
     tell_end(summary, code)
     record = {
         **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
@@ -153,11 +165,12 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         "downgrades": [*(past.stored.downgrades if past.stored else ()), *engine.downgrades],
         "ended": _iso(_now()),
         **summary.as_record(),
+        "drift": {"changed": ready.watch.changed, "sentences": ready.watch.sentences},
         "exit_code": code,
         "exit_meaning": EXIT_MEANING[code],
     }
     writers = (PredictionsWriter(engine.members, ready.bundle.short_id), ImagesWriter(engine.members))
-    results.finish(record, cohort.patients, writers)
+    results.finish(record, drift, cohort.patients, writers)
     return code
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,7 +16,9 @@ from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
 from export.members.member import Inputs, MemberCard, MemberExport
 from infer.members.backbone import BACKBONE
 from infer.members.naive_bayes import NaiveBayes
-from infer.members.scan import GRAPH
+from infer.members.scan import GRAPH, share_of
+from train.core.arrays import Floats
+from train.data.bags import Bags
 from train.members.cells.clustering import CellClasses
 from train.members.cells.member import FOLDER, load
 
@@ -27,6 +31,7 @@ class CellsExport(MemberExport):
 
     def __init__(self, cells: CellClasses, bayes: NaiveBayes, numbers: Mapping[str, Any]) -> None:
         self.cells, self.bayes, self.fitted_with = cells, bayes, numbers
+        self.classes = int(cells.fusion.max()) + 1
 
     @classmethod
     def load(cls, run: Path) -> Self:
@@ -60,6 +65,13 @@ class CellsExport(MemberExport):
             ),
             evaluation=("Cell classes are inductive: learnt without the pictures of the patients they are judged on.",),
         )
+
+    def measures(self, run: Path, bags: Bags) -> dict[str, Floats]:
+        """Each patient's share of each class, (P,)."""
+        table = pd.read_csv(run / FOLDER / "classes.csv", dtype={"patient_id": str}, keep_default_na=False)
+        classes = table["cell_class"].to_numpy()
+        shares = np.stack([np.bincount(classes[a:b], minlength=self.classes) / (b - a) for a, b in bags.ranges()])
+        return {share_of(number): shares[:, number] for number in range(self.classes)}
 
     def numbers(self) -> dict[str, Any]:
         return {self.name: dict(self.fitted_with)}

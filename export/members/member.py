@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from export.graphs import CROP, GraphPlan
+from train.core.arrays import Floats
+from train.data.bags import Bags
 
 Inputs = dict[str, Tensor]
 
@@ -72,6 +74,11 @@ class MemberExport(ABC):
 
     def numbers(self) -> dict[str, Any]:
         """What it was fitted with, by its name, for the provenance; empty if all of that is in the run's recipe."""
+        return {}
+
+    def measures(self, run: Path, bags: Bags) -> dict[str, Floats]:
+        """What it measures on each training patient, (P,) by name; as `Opinion.measures` in scoring."""
+        del run, bags
         return {}
 
     def noted(self, inputs: Mapping[str, Inputs]) -> list[str]:

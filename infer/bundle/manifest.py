@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from infer.bundle.reference import Reference
+from infer.bundle.reference import problems as problems_of_reference
 from infer.cohort.plausible import Plausible, Range
 from infer.errors import BundleError
 from infer.members import registry
 from infer.members.member import Member, Precision
 
-SCHEMA = 7  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 8  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 LARGEST_CHANGE = 0.01  # of a patient's probability, caused by a reduced precision
 LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in a reduced precision
@@ -127,6 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ensemble: Ensemble
     plausible: Plausible
     drift: Drift
+    reference: Reference
     self_test: SelfTest
     int8: Reduced | None  # for CPUs; None: they compute in float32
 
@@ -250,7 +253,7 @@ def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
         and all(len(row) == 3 for row in test.clinical)
         and all(values and len(values) % test.images == 0 for values in test.expected.values()),
     }
-    return [problem for problem, holds in checks.items() if not holds]
+    return [*(problem for problem, holds in checks.items() if not holds), *problems_of_reference(manifest.reference)]
 
 
 def _is_proven(manifest: Manifest, members: Sequence[Member[Any]], precision: Precision) -> bool:

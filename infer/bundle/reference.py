@@ -1,5 +1,8 @@
 """The manifest's section on the training patients: what is usual. No patient's own row is in it."""
 
+import math
+from collections.abc import Iterator
+
 import msgspec
 
 Quantiles = list[float]
@@ -16,11 +19,17 @@ class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClinicalAlone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Logistic regression on sex, age and count alone, fitted on all training patients."""
+    """Logistic regression on sex, age and count alone, fitted on all training patients: weights of the log odds."""
 
-    weights: list[float]  # (4,) of sex (F = 1), age in decades, log count, and log count above the bend
+    female: float
+    log_count: float  # of the natural logarithm of the count in 10^9/L
+    age_years: float
     intercept: float
-    bend: float  # log of the count at which the slope changes
+
+    def probability(self, female: float, count: float, age_years: float) -> float:
+        """What they say of a patient."""
+        odds = self.female * female + self.log_count * math.log(count) + self.age_years * age_years + self.intercept
+        return 1 / (1 + math.exp(-min(max(odds, -700.0), 700.0)))
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,5 +37,18 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     patients: int
     measures: dict[str, Quantiles]  # name -> the values that SHARES of the patients lie below
-    by_label: dict[str, dict[str, Spread]]  # label -> name -> spread; not of measures that say nothing of the disease
+    by_label: dict[str, dict[str, Spread]]  # label -> name -> spread, of the cell classes' shares
     clinical: ClinicalAlone
+
+
+def problems(reference: Reference) -> Iterator[str]:
+    """What is wrong with a section that types cannot express."""
+    if reference.patients < 2:
+        yield "reference.patients must be 2 or more"
+    for name, values in reference.measures.items():
+        if len(values) != len(SHARES) or sorted(values) != values:
+            yield f"reference.measures.{name} must be {len(SHARES)} ascending quantiles"
+    if "probability" not in reference.measures:
+        yield "reference.measures lacks probability"
+    if reference.by_label.keys() != set(LABELS):
+        yield f"reference.by_label must describe {' and '.join(LABELS)}"

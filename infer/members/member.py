@@ -39,6 +39,7 @@ class Opinion:
     # For each picture in order, the probability of the patient without it; empty for a patient of one picture.
     without: tuple[float, ...] = ()
     further: Mapping[str, float | int] = field(default_factory=dict)  # other values, for its columns and its self-test
+    measures: Mapping[str, float] = field(default_factory=dict)  # by the names in the manifest's reference
 
 
 class RunGraph(Protocol):

@@ -16,6 +16,11 @@ GRAPH = "scan.onnx"
 CLUSTERS = 20  # SCAN's classes before fusion
 
 
+def share_of(cell_class: int) -> str:
+    """The name of a measure: the share of a patient's pictures that have a class."""
+    return f"share_{cell_class}"
+
+
 class ScanSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Its section of the manifest."""
 
@@ -81,6 +86,7 @@ class Scan(Member[list[int]]):
         return Opinion(
             float(malignant_probability(base, self.section.naive_bayes)),
             tuple(without[cell_class] for cell_class in sums) if without else (),
+            measures={share_of(number): sums.count(number) / len(sums) for number in range(self.classes)},
         )
 
     def _without_one_of_each_class(self, sums: list[int], clinical: Floats) -> dict[int, float]:

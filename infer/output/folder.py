@@ -22,6 +22,7 @@ from infer.output.journal import JOURNAL, Stored, read_journal
 from infer.output.kept import KEPT
 from infer.output.lock import Lock, held
 from infer.output.pages import PAGES
+from infer.output.watch import DRIFT
 
 LOG = logging.getLogger("lympho")
 
@@ -30,10 +31,11 @@ NAMES = (
     RECORD,
     PREDICTIONS,
     IMAGES,
+    DRIFT,
     KEPT,
     LOG_FILE,
 )  # removed in this order: run.json must not outlive the files it describes
-TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES, KEPT)  # an unfinished run's partial files of these are useless
+TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES, DRIFT, KEPT)  # an unfinished run's partial files of these are useless
 PARTS = {name: f".{name.lstrip('.')}.part" for name in NAMES}  # temporary names until all are complete
 MOVED = (PAGES, *NAMES, JOURNAL, *PARTS.values())  # everything that a run renames or removes, set aside in this order
 

@@ -1,6 +1,7 @@
 """Log messages about patients and the end of a run. They contain IDs, never a patient's values."""
 
 import logging
+from collections.abc import Sequence
 
 from infer.bundle.manifest import Drift
 from infer.cohort.patient import Cohort
@@ -47,6 +48,12 @@ def warn_of_patient(result: PatientResult, drift: Drift) -> None:
             result.patient_id,
             len(result.pictures_below),
         )
+
+
+def tell_drift(sentences: Sequence[str], *, changed: bool) -> None:
+    """Log what is said of drift."""
+    for sentence in sentences:
+        LOG.log(logging.WARNING if changed else logging.INFO, "%s", sentence)
 
 
 def tell_end(summary: Summary, code: int) -> None:

@@ -31,6 +31,7 @@ from infer.output.folder import (
 from infer.output.journal import JOURNAL, Header, Journal, Stored
 from infer.output.kept import KEPT, KeptWriter
 from infer.output.pages import remove_pages
+from infer.output.watch import DRIFT
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
@@ -124,11 +125,14 @@ class Results:
         with output_errors(self.folder):
             return self._journal.result(offset)
 
-    def finish(self, record: dict[str, Any], patients: Sequence[Patient], writers: Sequence[Writer]) -> None:
+    def finish(
+        self, record: dict[str, Any], drift: dict[str, Any], patients: Sequence[Patient], writers: Sequence[Writer]
+    ) -> None:
         """Write all files and rename them to their final names, run.json last: if it exists, the run has finished.
 
         Args:
             record: for run.json, to which this adds whether the file system could sync.
+            drift: for drift.json.
             patients: all of them, in the table's order.
             writers: of predictions.csv and images.csv.
 
@@ -154,10 +158,11 @@ class Results:
                 self._unsynced |= _sync(*(file for _, file in files), self._log)
             note = self._log_unsynced()
             record = {**record, "synced": not note, "sync_note": note}
-            with self._open(part_of(folder, RECORD)) as file:
-                file.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-                _sync(file)
-            for name in (PREDICTIONS, IMAGES, KEPT, LOG_FILE, RECORD):
+            for name, content in ((DRIFT, drift), (RECORD, record)):
+                with self._open(part_of(folder, name)) as file:
+                    file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+                    _sync(file)
+            for name in (PREDICTIONS, IMAGES, DRIFT, KEPT, LOG_FILE, RECORD):
                 os.replace(part_of(folder, name), folder / name)
             _sync_folder(folder)
         # Outside the block above: a signal between this removal and the end of the block would remove the results.

@@ -31,18 +31,15 @@ class About:
     facts: tuple[tuple[str, str], ...]  # title and value
     version: str
     bundle: str
-    reference: Reference | None
+    reference: Reference
     same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
 
 
-def about_run(
-    record: Mapping[str, Any], header: Header, manifest: Manifest, reference: Reference | None, texts: Texts
-) -> About:
+def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, texts: Texts) -> About:
     """What the pages say of the run.
 
     Args:
         record: run.json.
-        reference: what is usual in training patients; None: the bundle does not say.
     """
     device, identity = record["device"], header.identity
     version, bundle = str(record["program"]["version"]), identity.bundle[:12]
@@ -68,7 +65,7 @@ def about_run(
         facts=tuple((texts(f"facts.{name}"), shown(value)) for name, value in facts.items()),
         version=version,
         bundle=bundle,
-        reference=reference,
+        reference=manifest.reference,
         same=_same(record["same_pictures"]),
     )
 

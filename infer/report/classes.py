@@ -1,6 +1,5 @@
 """The patient's mix of cell classes beside the spread of reactive and of malignant training patients."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 from infer.bundle.reference import LABELS, Reference, Spread
@@ -32,30 +31,23 @@ class ClassRow:
     malignant: Span
 
 
-def class_rows(result: PatientResult, reference: Reference | None, texts: Texts) -> tuple[tuple[ClassRow, ...], str]:
-    """The rows of the classes, and the share at the right end of their scale; none if the bundle has no spreads."""
-    labels = [reference.by_label.get(label, {}) for label in LABELS] if reference else [{}, {}]
+def class_rows(result: PatientResult, reference: Reference, texts: Texts) -> tuple[tuple[ClassRow, ...], str]:
+    """The rows of the classes, and the share at the right end of their scale; none if no member has classes."""
+    labels = [reference.by_label[label] for label in LABELS]
     numbers = sorted(
         int(name.removeprefix(SHARE)) for name in labels[0] if name.startswith(SHARE) and name in labels[1]
     )
-    mine = _shares(result)
-    if not numbers or not mine:
+    mine = {number: result.measures.get(f"{SHARE}{number}") for number in numbers}
+    if not numbers or None in mine.values():
         return (), ""
     spreads = {number: [of_label[f"{SHARE}{number}"] for of_label in labels] for number in numbers}
-    shares = [mine.get(number, 0.0) for number in numbers]
+    shares = [mine[number] or 0.0 for number in numbers]
     most = max([*shares, *(spread.high for pair in spreads.values() for spread in pair)]) or 1.0
     rows = []
     for number, here in zip(numbers, shares, strict=True):
         reactive, malignant = (_span(spread, most, texts) for spread in spreads[number])
         rows.append(ClassRow(str(number), texts.percent(here), share(here / most), reactive, malignant))
     return tuple(rows), texts.percent(most)
-
-
-def _shares(result: PatientResult) -> dict[int, float]:
-    classes = [
-        image.values["cell_class"] for image in result.images if not image.reason and "cell_class" in image.values
-    ]
-    return {int(number): times / len(classes) for number, times in Counter(classes).items()}
 
 
 def _span(spread: Spread, most: float, texts: Texts) -> Span:

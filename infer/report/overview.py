@@ -9,6 +9,7 @@ from infer.report.charts import BINS, Histogram, Zone, bin_of, histogram, share,
 from infer.report.entry import Entry
 from infer.report.texts import Texts, shown
 
+SHARES = {"sex", *(f"decision_{one}" for one in ("malignant", "reactive", "refer"))}  # whose values are 0 or 1
 DECISIONS = ("malignant", "refer", "reactive", "refused", "failed")
 
 
@@ -17,7 +18,7 @@ class Drift:
     """Tonight's measures beside the training patients'."""
 
     sentence: str
-    rows: tuple[tuple[str, ...], ...]  # measure, median, median in training, p, adjusted p, changed
+    rows: tuple[tuple[str, ...], ...]  # measure, median or share, the same in training, p, adjusted p, changed
     nights: str
 
 
@@ -72,6 +73,7 @@ def _drift(drift: Mapping[str, Any], texts: Texts) -> Drift:
         chances = ("" if one[name] is None else texts.probability(one[name]) for name in ("p", "adjusted_p"))
         changed = texts("drift.yes" if one["changed"] else "drift.no")
         name = shown(texts.name("measures", key))
-        rows.append((name, number(one["median"]), number(one["training_median"]), *chances, changed))
+        typical = ("mean", "training_mean") if key in SHARES else ("median", "training_median")
+        rows.append((name, *(number(one[of]) for of in typical), *chances, changed))
     nights = drift["nights"]
     return Drift(shown(drift["sentence"]), tuple(rows), shown(nights["sentence"]) if nights else "")

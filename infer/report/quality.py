@@ -74,11 +74,11 @@ def _same(patient: str, about: About, texts: Texts) -> list[str]:
     return flags
 
 
-def _measured(result: PatientResult, reference: Reference | None, texts: Texts) -> tuple[Measured, ...]:
+def _measured(result: PatientResult, reference: Reference, texts: Texts) -> tuple[Measured, ...]:
     rows = []
     for code in result.unusual:
         value = result.measures.get(code)
-        usual = reference.measures.get(code) if reference else None
+        usual = reference.measures.get(code)
         here = "" if value is None else _written(value, code, texts)
         training = (
             texts("classes.span", low=_written(usual[LOWEST], code, texts), high=_written(usual[HIGHEST], code, texts))

@@ -16,6 +16,7 @@ from infer.options import picture_scale
 from infer.output.folder import RECORD
 from infer.output.kept import KEPT, read_header, read_results
 from infer.output.pages import new_pages
+from infer.output.watch import DRIFT
 from infer.report.about import about_run
 from infer.report.crops import CHANGED, Shown, with_pictures
 from infer.report.entry import entry_of
@@ -25,7 +26,6 @@ from infer.report.texts import Texts
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
-DRIFT = "drift.json"  # in OUT, if the bundle can tell
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def write_report(
     texts = made.texts
     header = read_header(out / KEPT)
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    # No bundle says yet what is usual in its training patients (infer.bundle.reference).
-    about = about_run(record, header, bundle.manifest, None, texts)
+    about = about_run(record, header, bundle.manifest, texts)
     scale = picture_scale(header.identity.pixel_size, bundle.manifest.magnification)
     results = read_results(out / KEPT, about.patients)
     pictured = with_pictures(results, patients, bundle.manifest.crop_size, workers, scale)
@@ -107,9 +106,6 @@ def _tell_changed(result: PatientResult, folder: Path, pictures: Iterable[Shown]
         LOG.warning("%s: %d pictures changed after they were scored; the page says so", result.patient_id, changed)
 
 
-def _read_drift(out: Path) -> dict[str, Any] | None:
-    try:
-        drift: dict[str, Any] = json.loads((out / DRIFT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+def _read_drift(out: Path) -> dict[str, Any]:
+    drift: dict[str, Any] = json.loads((out / DRIFT).read_text(encoding="utf-8"))
     return drift

@@ -6,14 +6,15 @@ pictures were split into batches.
 """
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from infer.bundle.manifest import Drift, Manifest
-from infer.cohort.patient import Cohort, Verdict
+from infer.cohort.patient import Clinical, Cohort, Verdict
 from infer.engine.fallback import Engine
+from infer.members.member import Opinion
 from infer.pictures.decode import RejectedImage
 from infer.pictures.duplicates import DIGITS
 from infer.pictures.listing import list_images
@@ -125,9 +126,9 @@ def _close(bag: Bag, minimum: int) -> None:
 
 def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str) -> PatientResult:
     patient = bag.patient
-    scores = None if bag.verdict or engine is None else _score(bag, engine, manifest, point)
+    scores, measures = (None, {}) if bag.verdict or engine is None else _score(bag, engine, manifest, point)
     if scores and not (bag.finite and scores.finite and all(image.finite for image in bag.images)):
-        bag.verdict, scores = Verdict.of(Reason.NOT_FINITE), None
+        bag.verdict, scores, measures = Verdict.of(Reason.NOT_FINITE), None, {}
     if bag.verdict:
         usable = Reason.PATIENT_REFUSED if bag.verdict.status == REFUSED else Reason.PATIENT_FAILED
         for image in bag.images:
@@ -144,12 +145,13 @@ def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str) -> 
         pictures_below=bag.pictures_below,
         unusual_sizes=dict(sorted(bag.unusual_sizes.items())),
         contents=tuple(bag.contents),
+        measures=measures,
         unusual_colour=scores is not None and _unusual(bag.colour_sum / bag.used, manifest.drift),
     )
 
 
-def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> Scores:
-    """All pictures of the patient have been scored: combine them into one probability."""
+def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Scores, dict[str, float]]:
+    """All pictures of the patient have been scored: combine them into one probability, and measure the patient."""
     if not bag.sums:
         raise ValueError(f"{bag.patient.patient_id}: no picture was scored")
     opinions = engine.score_patient(bag.sums, bag.clinical.vector())
@@ -160,7 +162,7 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> Scores:
     }
     _set_influences(bag, influences(opinions, ensemble, bag.used))
     probability = float(weighted(members, ensemble))
-    return Scores(
+    scores = Scores(
         probability=probability,
         decision=decide(probability, ensemble.operating_points[point]),
         members={name: float(value) for name, value in members.items()},
@@ -169,7 +171,27 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> Scores:
             for member in engine.members
             for column in member.patient_columns
         },
+        clinical=_alone(bag.clinical, manifest),
     )
+    return scores, _measures(bag, opinions)
+
+
+def _alone(clinical: Clinical, manifest: Manifest) -> float:
+    """What sex, age and count alone say."""
+    return manifest.reference.clinical.probability(clinical.female, clinical.lymph_count, clinical.age_years)
+
+
+def _measures(bag: Bag, opinions: Mapping[str, Opinion]) -> dict[str, float]:
+    """What was measured on the patient and its pictures, by the names in the manifest's reference."""
+    clinical = bag.clinical
+    colour = dict(zip(("red", "green", "blue"), (bag.colour_sum / bag.used).tolist(), strict=True))
+    patient = {
+        "sex": float(clinical.female),
+        "lymph_count": clinical.lymph_count,
+        "age_years": clinical.age_years,
+        "pictures": float(bag.used),
+    }
+    return patient | colour | {name: value for opinion in opinions.values() for name, value in opinion.measures.items()}
 
 
 def _set_influences(bag: Bag, found: Influences | None) -> None:

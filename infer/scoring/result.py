@@ -39,7 +39,8 @@ class Scores(msgspec.Struct, frozen=True):
     @property
     def finite(self) -> bool:
         """Whether all values are finite."""
-        return all(map(math.isfinite, (self.probability, *self.members.values(), *self.further.values())))
+        alone = () if self.clinical is None else (self.clinical,)
+        return all(map(math.isfinite, (self.probability, *self.members.values(), *self.further.values(), *alone)))
 
     @property
     def disagreement(self) -> float:

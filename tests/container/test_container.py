@@ -25,7 +25,7 @@ LOCKED = ("--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-
 # Results are readable for their group: here the caller's, so that the tests can read them without being root.
 GROUP = os.getgid()
 MANY = 100  # patients of 16 pictures: a run must take longer than another run's start
-RESULTS = [".results", "images.csv", "predictions.csv", "run.json", "run.log"]
+RESULTS = [".results", "drift.json", "images.csv", "predictions.csv", "run.json", "run.log"]
 
 real_patients = pytest.mark.skipif(not REAL, reason="LYMPHO_REAL_PATIENTS names no cohort")
 

@@ -29,6 +29,7 @@ from infer.bundle.manifest import (
 )
 from infer.cohort.plausible import Plausible, Range
 from tests.bundles import MEMBERS
+from tests.infer.manifests import REFERENCE
 from train.members.training import digest
 
 Figures = dict[str, dict[str, float]]
@@ -92,6 +93,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
             weights=dict(zip(MEMBERS, weights, strict=True)),
             operating_points={name: OperatingPoint(0.4 - n / 10, 0.6) for n, name in enumerate(POINTS)},
         ),
+        reference=REFERENCE,
         plausible=Plausible(Range(0, 120), Range(0, 1000), 10),
         drift=Drift([], []),
         self_test=SelfTest(1, 0, [], {}, {}),

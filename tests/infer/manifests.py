@@ -17,6 +17,7 @@ from infer.bundle.manifest import (
     SelfTest,
     encode,
 )
+from infer.bundle.reference import LABELS, SHARES, ClinicalAlone, Reference, Spread
 from infer.cohort.plausible import Plausible, Range
 from infer.members.naive_bayes import NaiveBayes
 from infer.members.registry import names
@@ -24,6 +25,12 @@ from tests.bundles import GRAPHS
 
 CLASSES = 15
 FEATURES = CLASSES + 6
+REFERENCE = Reference(
+    patients=130,
+    measures={"probability": list(SHARES), "share_0": [0.5] * 50},
+    by_label={label: {"share_0": Spread(0.25, 0.5, 0.75)} for label in LABELS},
+    clinical=ClinicalAlone(female=-0.5, log_count=2.0, age_years=0.05, intercept=-7.0),
+)
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
 
 
@@ -60,6 +67,7 @@ def make_manifest() -> Manifest:
             operating_points={"balanced": OperatingPoint(refer_low=0.4, refer_high=0.6)},
         ),
         plausible=PLAUSIBLE,
+        reference=REFERENCE,
         drift=Drift(rgb_mean=[200.0, 180.0, 190.0], rgb_std=[5.0, 6.0, 7.0]),
         self_test=SelfTest(
             seed=1,

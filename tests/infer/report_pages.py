@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from infer.bundle.manifest import OperatingPoint
-from infer.bundle.reference import SHARES
+from infer.bundle.reference import LABELS, SHARES, ClinicalAlone, Reference
 from infer.drift.history import tonights_line
 from infer.drift.measures import Values
 from infer.drift.night import tonight
@@ -21,6 +21,8 @@ from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult, Scores
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+CLINICAL = ClinicalAlone(0.0, 0.0, 0.0, 0.0)
+NOTHING_KNOWN = Reference(130, {}, {label: {} for label in LABELS}, CLINICAL)
 EMPTY = frozenset({"meta", "link", "img", "br"})
 PICTURE = "data:image/jpeg;base64,AAAA"
 SCORES = Scores(
@@ -134,7 +136,7 @@ def about(**changes: Any) -> About:
         "facts": (("Bundle", "abc"),),
         "version": "0.1.0",
         "bundle": "abc",
-        "reference": None,
+        "reference": NOTHING_KNOWN,
     }
     return About(**(values | changes))
 

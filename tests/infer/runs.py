@@ -26,7 +26,7 @@ from tests.synthetic import REFERENCE_DATE
 
 TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes, made by tests/tiny_bundle.py
 TABLE = "clinical_annotation.csv"
-RESULT_FILES = [".results", "images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
+RESULT_FILES = [".results", "drift.json", "images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
 LEFT = [".journal", ".run.log.part"]  # files in the output folder after a run that did not finish
 MANY_PATIENTS = 250  # enough for a process to be caught while it works
 CSV_FILES = ("predictions.csv", "images.csv")

@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_is_7_and_the_next_run_goes_on(many: Path, whole: O
     """The kernel's limit on file sizes simulates a full disk: writes are truncated, then fail."""
 
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
     code, errors = ended(start(many, tmp_path, preexec_fn=small_files))
     assert code == 7

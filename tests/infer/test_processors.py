@@ -264,4 +264,4 @@ def test_a_run_goes_on_on_another_number_of_threads(pristine: Path, tmp_path: Pa
     kept = finished(out)
     outcome = score(many, out, bundle=TINY, threads=1)
     assert outcome.record["kept_from_earlier_starts"] == kept >= 3
-    assert names(out) == [".results", "images.csv", "predictions.csv", "run.json", "run.log"]
+    assert names(out) == [".results", "drift.json", "images.csv", "predictions.csv", "run.json", "run.log"]

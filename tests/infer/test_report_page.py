@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from infer.bundle.manifest import OperatingPoint
-from infer.bundle.reference import ClinicalAlone, Reference, Spread
+from infer.bundle.reference import Reference, Spread
 from infer.drift.measures import TITLES
 from infer.report.about import Same, _same
 from infer.report.charts import histogram, zones
@@ -19,7 +19,9 @@ from infer.report.texts import Texts
 from infer.report.write import layout
 from infer.scoring.result import ImageResult
 from tests.infer.report_pages import (
+    CLINICAL,
     HOSTILE,
+    NOTHING_KNOWN,
     PICTURE,
     SCORES,
     Page,
@@ -162,9 +164,9 @@ def test_pictures_that_are_gone_or_changed_are_said_so_cell_by_cell() -> None:
 
 def test_classes_beside_the_training_patients() -> None:
     spreads = {"share_0": Spread(0.1, 0.2, 0.5), "share_2": Spread(0.0, 0.01, 0.02), "lymph_count": Spread(1, 2, 3)}
-    reference = Reference(130, {}, {"reactive": spreads, "malignant": spreads}, ClinicalAlone([], 0, 0))
-    images = [image(number, 0.1, cell_class=2 if number < 5 else 1) for number in range(20)]
-    page = page_of(result(images), about(reference=reference))
+    reference = Reference(130, {}, {"reactive": spreads, "malignant": spreads}, CLINICAL)
+    of = result([image(number) for number in range(20)], measures={"share_0": 0.0, "share_1": 0.75, "share_2": 0.25})
+    page = page_of(of, about(reference=reference))
     assert page.rows("classes") == [
         ["0", "0%", "", "10% to 50%", "10% to 50%"],
         ["2", "25%", "", "0% to 2%", "0% to 2%"],
@@ -172,7 +174,7 @@ def test_classes_beside_the_training_patients() -> None:
     boxes = [(box.attributes["x"], box.attributes["width"]) for box in page.all("rect", class_="range-reactive")]
     assert boxes[1:] == [("20.00%", "80.00%"), ("0.00%", "4.00%")]  # of .5, the largest share; the first is the key
     assert "50.00%" in [element.attributes["x"] for element in page.all("svg") if "x" in element.attributes]
-    assert page_of(result(images)).rows("classes") == []
+    assert page_of(of).rows("classes") == []
 
 
 def test_what_to_look_at_before_the_number_is_trusted() -> None:
@@ -187,7 +189,7 @@ def test_what_to_look_at_before_the_number_is_trusted() -> None:
         ignored_files=2,
     )
     usual = {"sharpness": [float(number) for number in range(50)]}
-    reference = Reference(130, usual, {}, ClinicalAlone([], 0, 0))
+    reference = Reference(130, usual, NOTHING_KNOWN.by_label, CLINICAL)
     page = page_of(of, about(reference=reference, same={"P1": (Same(("P1", "P2", "P3"), 4), Same(("P1",), 1))}))
     flags = [
         "The colours are far from the training patients': the probability may be wrong.",

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from infer.bundle.manifest import OperatingPoint, load_members
-from infer.bundle.reference import ClinicalAlone, Reference, Spread
+from infer.bundle.reference import Reference, Spread
 from infer.cli import command
 from infer.errors import UsageError
 from infer.reasons import Reason
@@ -22,7 +22,7 @@ from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
 from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult
 from tests.infer.manifests import make_manifest
-from tests.infer.report_pages import SCORES, about, drift_record, image, rendered, result
+from tests.infer.report_pages import CLINICAL, SCORES, about, drift_record, image, rendered, result
 from tests.infer.test_results import HEADER
 
 NBSP, NARROW = "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"
@@ -31,7 +31,7 @@ REFERENCE = Reference(
     130,
     {"sharpness": [float(number) for number in range(50)]},
     {label: {"share_0": Spread(0.1, 0.2, 0.3)} for label in ("reactive", "malignant")},
-    ClinicalAlone([0.0] * 4, 0.0, 0.0),
+    CLINICAL,
 )
 
 
@@ -97,7 +97,7 @@ def every_patient() -> list[PatientResult]:
         unusual_sizes={"9 x 9": 1},
         pictures_below=("slide2",),
         ignored_files=2,
-        measures={"lymph_count": 7.5, "share_3": 0.5},
+        measures={"lymph_count": 7.5, "share_0": 0.5, "share_3": 0.5},
         ood_p=0.01,
         unusual=("sharpness", "share_3"),
     )
@@ -128,7 +128,7 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
     texts = Spy(language)
     texts.used = set()
     monkeypatch.setattr("infer.report.index.ROWS", 4)
-    about_run(RECORD, HEADER, make_manifest(), None, texts)
+    about_run(RECORD, HEADER, make_manifest(), texts)
     run = about(reference=REFERENCE, same={"P1": (Same(("P1",), 1), *[Same(tuple(f"P{n}" for n in range(9)), 3)] * 6)})
     entries = []
     for number, one in enumerate(every_patient()):

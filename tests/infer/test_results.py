@@ -216,7 +216,7 @@ def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
         results.write(2, result())
         logging.getLogger("lympho").warning("a line")
         assert not set(RESULT_FILES) & set(names(out))
-        results.finish({"exit_code": 0, "name": "é"}, [patient(2, "P1"), patient(3, "P2")], WRITERS)
+        results.finish({"exit_code": 0, "name": "é"}, {"sentence": "é"}, [patient(2, "P1"), patient(3, "P2")], WRITERS)
         assert names(out) == [LOCK, *RESULT_FILES]
     assert names(out) == RESULT_FILES
     assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1", "P2"]
@@ -279,7 +279,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.Monk
         results.write(2, result())
         monkeypatch.setattr(os, breaks, full)
         with pytest.raises(OutputError, match="No space left"):
-            results.finish({}, [patient(2, "P1")], WRITERS)
+            results.finish({}, {}, [patient(2, "P1")], WRITERS)
     assert names(tmp_path) == LEFT
 
 
@@ -303,7 +303,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert record["bundle"] == {
         "id": bundle.bundle_id,
         "folder": str(REFERENCE),
-        "schema": 7,
+        "schema": 8,
         "weights": bundle.manifest.ensemble.weights,
     }
     nodes = record["device"].pop("nodes")
@@ -386,7 +386,7 @@ def test_a_lock_taken_away_ends_the_run_before_its_results(tmp_path: Path) -> No
         results.write(2, result())
         (tmp_path / LOCK).unlink()
         with pytest.raises(OutputError, match=r"\.lock: cannot be written"):
-            results.finish({}, [patient(2, "P1")], WRITERS)
+            results.finish({}, {}, [patient(2, "P1")], WRITERS)
     assert names(tmp_path) == LEFT
 
 

@@ -372,7 +372,7 @@ def test_killed_while_an_earlier_runs_files_are_removed(
         with pytest.raises(Cut):
             score(pristine, tmp_path)
     left = [name for name in names(tmp_path) if not name.startswith(".")]
-    assert left == ["images.csv", "predictions.csv", "run.log"]
+    assert left == ["drift.json", "images.csv", "predictions.csv", "run.log"]
     outcome = score(pristine, tmp_path)
     assert outcome.record["kept_from_earlier_starts"] == 0
     assert outcome.csv_bytes == plain.csv_bytes
@@ -396,7 +396,7 @@ def test_a_journal_that_ends_in_the_middle_of_a_patient(plain: Outcome, pristine
     assert outcome.csv_bytes == plain.csv_bytes
 
 
-@pytest.mark.parametrize("renames", range(6))
+@pytest.mark.parametrize("renames", range(7))
 def test_a_cut_while_the_results_get_their_names(
     plain: Outcome, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
@@ -413,7 +413,7 @@ def test_a_cut_while_the_results_get_their_names(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", replaced)
         patch.setattr(
-            "infer.output.results._sync_folder", lambda _: replaced(tmp_path, tmp_path) if renames == 5 else None
+            "infer.output.results._sync_folder", lambda _: replaced(tmp_path, tmp_path) if renames == 6 else None
         )
         patch.setattr(Results, "_removing_results", lambda _: contextlib.nullcontext())
         with pytest.raises(Cut):
@@ -421,7 +421,7 @@ def test_a_cut_while_the_results_get_their_names(
     assert sum(name in names(tmp_path) for name in RESULT_FILES) == renames
     outcome = score(pristine, tmp_path)
     assert outcome.csv_bytes == plain.csv_bytes
-    assert outcome.record["kept_from_earlier_starts"] == (0 if renames == 5 else 6)
+    assert outcome.record["kept_from_earlier_starts"] == (0 if renames == 6 else 6)
     assert outcome.record["started_over"] == ""
     assert names(tmp_path) == RESULT_FILES
     if renames < 5:

@@ -10,7 +10,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from train.core.arrays import Floats, Indices
@@ -90,6 +90,11 @@ def fit_fixed(features: Floats, labels: Indices, reduced: int) -> Pipeline:
         parts.append(("reduced", PCA(components, whiten=True, svd_solver="full"), slice(kept, None)))
     logistic = LogisticRegression(C=FIXED_STRENGTH, class_weight=CLASS_WEIGHTS, max_iter=1000)
     return Pipeline([("features", ColumnTransformer(parts)), ("logistic", logistic)]).fit(features, labels)
+
+
+def plain_logistic() -> Pipeline:
+    """Logistic regression on standardised features, not yet fitted: of the evaluation's clinical logistic."""
+    return make_pipeline(StandardScaler(), LogisticRegression())
 
 
 def affine(model: GridSearchCV | Pipeline, number: int) -> tuple[Floats, float]:

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from infer.errors import UsageError
 from infer.members.features import cell_classes
@@ -27,6 +24,7 @@ from train.members.candidate import Candidate, Model
 from train.members.embedding import weights_digest
 from train.members.features import Features, embed_pictures
 from train.members.imagenet import MAGNIFICATION
+from train.members.linear import plain_logistic
 from train.members.mixture import TURNED, one_mixture
 from train.members.naive_bayes import OWN_NETWORK, ClassSource, on_classes, read_cell_classes
 from train.members.recipes import Recipe
@@ -207,7 +205,7 @@ def _linear(features: Floats, labels: Indices) -> Callable[[Indices, Indices, Pa
 
     def predict(training: Indices, asked: Indices, checkpoint: Path) -> Floats:
         del checkpoint
-        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(features[training], labels[training])
+        model = plain_logistic().fit(features[training], labels[training])
         return np.asarray(model.predict_proba(features[asked])[:, 1], dtype=np.float64)
 
     return predict

@@ -1,0 +1,64 @@
+"""The manifest's section on the training patients: quantiles of what scoring measures, and sex, age and count alone.
+
+Probabilities and decisions are out of fold, as new patients' are. Class shares are those of the model that ships, which
+has seen these pictures, but no label.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from export.members.member import MemberExport
+from infer.bundle.reference import LABELS, SHARES, ClinicalAlone, Reference, Spread
+from train.core.arrays import Floats
+from train.core.threads import on_one_thread
+from train.data.bags import Bags
+from train.evaluation.nested.leads import clinical_features
+from train.members.linear import affine, plain_logistic
+
+DIGITS = 6  # significant, of each number
+MIDDLE = (0.1, 0.5, 0.9)
+
+
+def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Reference:
+    """What is usual in a run's training patients."""
+    of_members = {name: values for member in members for name, values in member.measures(run, bags).items()}
+    found = {**_of_patients(bags), **of_members, "probability": _out_of_fold(run, bags)}
+    return Reference(
+        patients=len(bags),
+        measures={name: _rounded(np.quantile(values, SHARES)) for name, values in sorted(found.items())},
+        by_label={name: _spreads(of_members, bags.labels == label) for label, name in enumerate(LABELS)},
+        clinical=fit_clinical(bags),
+    )
+
+
+@on_one_thread
+def fit_clinical(bags: Bags) -> ClinicalAlone:
+    """The evaluation's clinical logistic, fitted on all training patients."""
+    features = clinical_features(bags)  # sex, log count - 2, (age - 60) / 10
+    weights, intercept = affine(plain_logistic().fit(features, bags.labels), features.shape[1])
+    female, log_count, age = weights.tolist()
+    return ClinicalAlone(female, log_count, age / 10, intercept - 2 * log_count - 6 * age)
+
+
+def _of_patients(bags: Bags) -> dict[str, Floats]:
+    sex, count, age = bags.clinical.astype(np.float64).T
+    colours = bags.mean_colours().T
+    pictures = np.diff(bags.offsets).astype(np.float64)
+    names = ("sex", "lymph_count", "age_years", "pictures", "red", "green", "blue")
+    return dict(zip(names, (sex, count, age, pictures, *colours), strict=True))
+
+
+def _out_of_fold(run: Path, bags: Bags) -> Floats:
+    table = pd.read_csv(run / "ensemble/out_of_fold.csv", dtype={"patient_id": str}, keep_default_na=False)
+    return np.asarray(table.set_index("patient_id")["probability"].loc[bags.patient_ids], np.float64)
+
+
+def _spreads(measures: Mapping[str, Floats], chosen: np.ndarray) -> dict[str, Spread]:
+    return {name: Spread(*_rounded(np.quantile(values[chosen], MIDDLE))) for name, values in measures.items()}
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values]

@@ -1,0 +1,149 @@
+"""Drift in a run: drift.json, the history, the exit code; and what is measured on a patient, by value."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infer.bundle.load import load_bundle
+from infer.errors import UsageError
+from infer.output.folder import RECORD
+from infer.output.kept import KEPT, read_results
+from infer.output.watch import DRIFT
+from infer.scoring.result import PatientResult
+from tests.crops import read_crop
+from tests.infer.runs import TINY, Outcome, cell, cut, keep_patients, link_cohort, score
+from tests.synthetic import make_patients, write_cohort
+
+MANY = 22  # enough to tell
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort of 22 patients; drawn cells are bluer and more alike than real ones."""
+    folder = tmp_path_factory.mktemp("night") / "patients"
+    write_cohort(folder, make_patients(MANY, seed=5, images=(10, 11)), seed=5, labels=False, size=128)
+    return folder
+
+
+def drift_of(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((outcome.out / DRIFT).read_text(encoding="utf-8"))
+    return found
+
+
+def kept(outcome: Outcome) -> dict[str, PatientResult]:
+    results = read_results(outcome.out / KEPT, len(outcome.predictions))
+    return {result.patient_id: result for result in results}
+
+
+def test_a_few_patients_are_too_few_to_tell(plain: Outcome) -> None:
+    drift = drift_of(plain)
+    assert (drift["enough"], drift["changed"], drift["nights"]) == (False, False, None)
+    sentence = "6 patients: too few to tell (20 needed)."
+    assert plain.record["drift"] == {"changed": False, "sentences": [sentence]}
+
+
+def test_drawn_patients_are_not_like_the_training_patients(night: Path, tmp_path: Path) -> None:
+    told = score(night, tmp_path / "told", bundle=TINY)
+    drift = drift_of(told)
+    assert (told.code, drift["changed"]) == (0, True)
+    changed = [key for key, one in drift["measures"].items() if one["changed"]]
+    assert "blue" in changed
+    assert told.record["drift"]["sentences"] == [drift["sentence"]]
+    assert drift["sentence"].startswith("Tonight's patients differ from the training patients: ")
+    assert drift["sentence"] in (told.out / "run.log").read_text(encoding="utf-8")
+    failed = score(night, tmp_path / "failed", bundle=TINY, drift="fail")
+    assert failed.code == 3
+    assert failed.record["exit_code"] == 3
+    assert failed.csv_bytes == told.csv_bytes
+
+
+def test_the_means_are_those_of_the_results(night: Path, tmp_path: Path) -> None:
+    outcome = score(night, tmp_path / "out", bundle=TINY)
+    measures, results = drift_of(outcome)["measures"], kept(outcome).values()
+    ages = [result.measures["age_years"] for result in results]
+    assert measures["age_years"]["median"] == pytest.approx(np.median(ages))
+    malignant = [result.scores.decision == "malignant" for result in results if result.scores]
+    assert measures["decision_malignant"]["mean"] == pytest.approx(np.mean(malignant))
+    point = load_bundle(TINY).manifest.ensemble.operating_points["balanced"]
+    training = load_bundle(TINY).manifest.reference.measures["probability"]
+    share = np.mean([probability >= point.refer_high for probability in training])
+    assert measures["decision_malignant"]["training_mean"] == pytest.approx(share)
+
+
+def test_nights_add_up_and_the_same_patients_count_once(night: Path, tmp_path: Path) -> None:
+    history = tmp_path / "history.jsonl"
+    first = score(night, tmp_path / "a", bundle=TINY, history=history)
+    assert drift_of(first)["nights"]["patients"] == MANY
+    again = score(night, tmp_path / "b", bundle=TINY, history=history)
+    assert drift_of(again)["nights"]["patients"] == MANY
+    others = keep_patients(link_cohort(night, tmp_path / "others"), *(f"S{number:03d}" for number in range(1, 8)))
+    third = score(others, tmp_path / "c", bundle=TINY, history=history)
+    assert drift_of(third)["nights"]["patients"] == MANY + 7
+    assert len(third.record["drift"]["sentences"]) == 2
+    lines = history.read_text(encoding="ascii").splitlines()
+    assert [json.loads(line)["patients"] for line in lines] == [MANY, 7]
+    assert "S001" not in history.read_text(encoding="ascii")
+
+
+def test_a_resumed_run_says_the_same_and_has_one_line(night: Path, tmp_path: Path) -> None:
+    whole = score(night, tmp_path / "whole", bundle=TINY, history=tmp_path / "one.jsonl")
+    history = tmp_path / "two.jsonl"
+    cut(night, tmp_path / "out", bundle=TINY, history=history)
+    assert not history.exists()
+    resumed = score(night, tmp_path / "out", bundle=TINY, history=history)
+    assert resumed.record["kept_from_earlier_starts"] > 0
+    one, two = drift_of(whole), drift_of(resumed)
+    for record in (one, two):
+        for measure in record["nights"]["measures"].values():
+            measure["since"] = bool(measure["since"])  # the time of the start
+        record["nights"]["sentence"] = ""
+    assert one == two
+    assert len(history.read_text(encoding="ascii").splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["damaged", "inside", "own"])
+def test_a_history_that_cannot_be_one_stops_the_run_before_it_scores(night: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    history = {"damaged": tmp_path / "h", "inside": night / "h", "own": out / RECORD}[kind]
+    if kind == "damaged":
+        history.write_text("{}\n", encoding="ascii")
+    said = {
+        "damaged": f"{history}, line 1: is damaged",
+        "inside": "lies inside the cohort",
+        "own": "every run replaces",
+    }
+    with pytest.raises(UsageError, match=said[kind]):
+        score(night, out, bundle=TINY, history=history)
+    assert not out.exists()
+
+
+def test_what_is_measured_on_a_patient_by_hand(plain: Outcome, pristine: Path) -> None:
+    result = kept(plain)["S002"]
+    crops = [read_crop(path, pristine.resolve(), 112) for path in sorted((pristine / "S002").iterdir())]
+    red, green, blue = np.mean([crop.mean(axis=(0, 1)) for crop in crops], axis=0)
+    classes = [int(row["cell_class"]) for row in plain.images if row["patient_id"] == "S002"]
+    expected = {
+        "sex": float(cell(pristine, "S002", "GENDER") == "F"),
+        "lymph_count": float(cell(pristine, "S002", "LYMPH_COUNT")),
+        "age_years": result.age_years,
+        "pictures": len(crops),
+        "red": red,
+        "green": green,
+        "blue": blue,
+        **{f"share_{number}": classes.count(number) / len(classes) for number in range(15)},
+    }
+    assert result.measures == pytest.approx(expected, abs=1e-9)
+
+
+def test_sex_age_and_count_alone_by_hand(plain: Outcome) -> None:
+    result = kept(plain)["S002"]
+    model = json.loads((Path("infer/reference") / "manifest.json").read_text())["reference"]["clinical"]
+    of = result.measures
+    odds = model["female"] * of["sex"] + model["log_count"] * math.log(of["lymph_count"])
+    odds += model["age_years"] * of["age_years"] + model["intercept"]
+    assert result.scores is not None
+    assert result.scores.clinical == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-12)
