@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from export.members.member import MemberExport
-from infer.bundle.reference import LABELS, SHARES, ClinicalAlone, Reference, Spread
+from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Spread
 from train.core.arrays import Floats
 from train.core.threads import on_one_thread
 from train.data.bags import Bags
@@ -28,7 +28,7 @@ def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Re
     found = {**_of_patients(bags), **of_members, "probability": _out_of_fold(run, bags)}
     return Reference(
         patients=len(bags),
-        measures={name: _rounded(np.quantile(values, SHARES)) for name, values in sorted(found.items())},
+        measures={name: _rounded(np.quantile(values, LEVELS)) for name, values in sorted(found.items())},
         by_label={name: _spreads(of_members, bags.labels == label) for label, name in enumerate(LABELS)},
         clinical=fit_clinical(bags),
     )

@@ -3,6 +3,9 @@
 The codes are a contract with whatever schedules the program; infer/README.md lists them.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 
 class LymphoError(Exception):
     """Base of every expected failure. The message names the file, row or patient, and what to do."""
@@ -63,9 +66,23 @@ class OutputError(LymphoError):
 
 
 class HeldError(LymphoError):
-    """Another run has locked the output folder."""
+    """Another run has locked the output folder, or the history."""
 
     exit_code = 8
+
+
+@contextlib.contextmanager
+def tables_are_complete(do: str) -> Iterator[None]:
+    """Let an error in the block say that the results are in place, so that nobody scores everybody again.
+
+    Args:
+        do: what is missing, or what to do for it.
+    """
+    try:
+        yield
+    except (LymphoError, MemoryError) as error:
+        error.args = (f"{error}. The tables are complete: {do}".removeprefix(". "),)
+        raise
 
 
 FINISHED_WITH_FAILURES = 3
@@ -79,7 +96,7 @@ EXIT_MEANING = {
     5: "the bundle is damaged, incomplete or too new, or fails its self-test on this machine",
     6: "the requested device is not available, or failed during the run",
     7: "the results cannot be written",
-    8: "another run is using the output folder",
+    8: "another run is using the output folder or the history",
     130: "stopped by SIGINT",
     143: "stopped by SIGTERM",
 }

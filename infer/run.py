@@ -15,7 +15,7 @@ from infer.cohort.sexes import parse_sex_codes
 from infer.engine.fallback import Engine
 from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, choose_device
-from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError
+from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError, tables_are_complete
 from infer.machine.processors import available_processors
 from infer.options import Options, check_options, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
@@ -57,7 +57,12 @@ def run(options: Options) -> int:
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
     with Results(options.out, header, _iso(started), ready.past.stored) as results:
         code = _score_and_write(results, options, ready, started)
-        write_pages(ready)
+        try:
+            with tables_are_complete("write the pages with python -m infer.report"):
+                write_pages(ready)
+        finally:
+            with tables_are_complete("only this run's line in the history is missing"):
+                ready.watch.remember()
     return code
 
 
@@ -151,8 +156,8 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         results.write(line, result)
         ready.watch.add(result)
     _note(engine.downgrades[noted:], results)
-    drift = ready.watch.end(_iso(started))
-    tell_drift(ready.watch.sentences, changed=ready.watch.changed)
+    drift = ready.watch.compare(_iso(started))
+    tell_drift(ready.watch.said)
     code = summary.exit_code(options.max_refused)
     if ready.watch.changed and options.drift == "fail":
         code = FINISHED_WITH_FAILURES
@@ -165,7 +170,7 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         "downgrades": [*(past.stored.downgrades if past.stored else ()), *engine.downgrades],
         "ended": _iso(_now()),
         **summary.as_record(),
-        "drift": {"changed": ready.watch.changed, "sentences": ready.watch.sentences},
+        "drift": {"changed": ready.watch.changed, "sentences": [sentence for sentence, _ in ready.watch.said]},
         "exit_code": code,
         "exit_meaning": EXIT_MEANING[code],
     }

@@ -20,7 +20,7 @@ from infer.drift.scores import normal_scores
 
 TRAINING = 130
 LEVELS = (2 * np.arange(50) + 1) / 100
-CHANGED = "sharpness"  # the measure in which power is measured
+CHANGED = "blue"  # the measure in which power is measured
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
 Hospital = Mapping[str, Draw]
@@ -47,7 +47,6 @@ WITH_TIES: Hospital = {
     **WITHOUT_TIES,
     # From a class that every patient has to one that 84% lack.
     **{f"share_{number}": partial(_share, 0.06 * number) for number in range(CELL_CLASSES)},
-    "jpeg_quality": lambda rng, count: np.full(count, 95.0),
     "lymph_count": lambda rng, count: rng.lognormal(2, 0.8, count).round(1),
     "age_years": lambda rng, count: 100 * rng.beta(5, 3, count),
     "pictures": _whole,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 Quantiles = list[float]
-SHARES = tuple(round(0.01 + 0.02 * index, 2) for index in range(50))  # 1 %, 3 %, ..., 99 %
+LEVELS = tuple(round(0.01 + 0.02 * index, 2) for index in range(50))  # 1 %, 3 %, ..., 99 %
 LABELS = ("reactive", "malignant")
 
 
@@ -36,7 +36,7 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is usual: the training patients' measures, each for itself."""
 
     patients: int
-    measures: dict[str, Quantiles]  # name -> the values that SHARES of the patients lie below
+    measures: dict[str, Quantiles]  # name -> the values that LEVELS of the patients lie below
     by_label: dict[str, dict[str, Spread]]  # label -> name -> spread, of the cell classes' shares
     clinical: ClinicalAlone
 
@@ -46,8 +46,8 @@ def problems(reference: Reference) -> Iterator[str]:
     if reference.patients < 2:
         yield "reference.patients must be 2 or more"
     for name, values in reference.measures.items():
-        if len(values) != len(SHARES) or sorted(values) != values:
-            yield f"reference.measures.{name} must be {len(SHARES)} ascending quantiles"
+        if len(values) != len(LEVELS) or sorted(values) != values:
+            yield f"reference.measures.{name} must be {len(LEVELS)} ascending quantiles"
     if "probability" not in reference.measures:
         yield "reference.measures lacks probability"
     if reference.by_label.keys() != set(LABELS):

@@ -2,7 +2,8 @@
 
 The training patients are a sample themselves, of 130, and a test that took their quantiles for the truth would see
 drift in every large night. So both samples are pooled, and the thresholds come from dealing the pooled values anew into
-two samples of these sizes. This is exact at any number of patients and with any ties. In particular:
+two samples of these sizes. But for the training values, which are rebuilt from quantiles, this is exact at any number
+of patients and with any ties, on average over training samples: one bundle may raise more false alarms than another.
 
 - A measure that is constant in training: p is the chance of so uneven a deal of the patients with another value. Four
   of 20 give p = .0003 and eight of 100 .001; from there on about 8% of the patients are needed for that, however many

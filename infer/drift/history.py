@@ -26,8 +26,9 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="l
     when: str  # ISO date and time at which the run started
     bundle: str  # ID
     run: str  # key that a resumed run has, too, and that no other run of this bundle has
-    patients: int  # scored
+    patients: int  # scored, and in no earlier line
     measures: Sums  # those of five patients or more
+    seen: tuple[str, ...] = ()  # digests of these patients' pictures: so that nobody counts twice
     evidence: float = 0.0  # over all nights so far, from 20 on an alarm
     alarm: bool = False  # whether any night so far raised one
 
@@ -36,9 +37,10 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="l
         return msgspec.structs.replace(self, evidence=evidence, alarm=alarm)
 
 
-def tonights_line(when: str, bundle: str, run: str, patients: int, sums: Sums) -> Line:
+def tonights_line(when: str, bundle: str, run: str, patients: int, sums: Sums, seen: tuple[str, ...] = ()) -> Line:
     """A run's line, its sums rounded to what they are written with."""
-    return Line(FORMAT, when, bundle, run, patients, {key: (round(total, 4), n) for key, (total, n) in sums.items()})
+    rounded = {key: (round(total, 4), number) for key, (total, number) in sums.items()}
+    return Line(FORMAT, when, bundle, run, patients, rounded, seen)
 
 
 def check_place(path: Path, cohort: Path, others: tuple[Path, ...] = ()) -> None:
@@ -65,7 +67,7 @@ def read_history(path: Path, bundle: str) -> tuple[Line, ...]:
     Raises:
         HeldError: another run holds the file.
         OutputError: it cannot be opened for reading and writing, or it does not exist and could not be created.
-        UsageError: a line is damaged, or not of a history. The message names file and line.
+        UsageError: a line is damaged, or is no line of a history. The message names file and line.
     """
     try:
         with locked(path, os.O_RDWR) as descriptor:
@@ -129,7 +131,7 @@ def _parse(path: Path, content: bytes, bundle: str) -> tuple[Line, ...]:
                 raise ValueError("holds numbers that cannot be")
         except ValueError as error:  # msgspec's errors are ValueErrors
             raise UsageError(
-                f"{path}, line {number}: is damaged, or not of a history ({error}). "
+                f"{path}, line {number}: is damaged, or is no line of a history ({error}). "
                 "Remove this line, or give another --history file"
             ) from error
         if line.bundle == bundle:

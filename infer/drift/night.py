@@ -48,7 +48,6 @@ class Drift:
 
     patients: int  # scored
     measures: tuple[Compared, ...]
-    sums: Sums  # for the history, without measures of fewer than five patients
 
     @property
     def enough(self) -> bool:
@@ -98,12 +97,17 @@ def tonight(reference: Mapping[str, Sequence[float]], patients: int, values: Val
         )
         for key in known
     )
-    sums = {
-        key: (math.fsum(normal_scores(found[key], known[key])), len(found[key]))
-        for key in known
-        if len(found[key]) >= FEWEST_IN_A_SUM
-    }
-    return Drift(values.patients, measures, sums)
+    return Drift(values.patients, measures)
+
+
+def summed_scores(reference: Mapping[str, Sequence[float]], values: Values) -> Sums:
+    """What a history keeps of patients: sums of normal scores, without measures of fewer than five of them."""
+    sums: Sums = {}
+    for key in in_order(reference):
+        found = np.array(values.of(key), np.float64)
+        if len(found) >= FEWEST_IN_A_SUM:
+            sums[key] = (math.fsum(normal_scores(found, quantiles(key, reference[key]))), len(found))
+    return sums
 
 
 def _some(ascending: Floats) -> Floats:

@@ -57,7 +57,7 @@ class Nights:
     """All measures over all nights."""
 
     runs: int
-    patients: int
+    patients: int  # that count: not those of a night with fewer than five
     measures: tuple[OverNights, ...]
 
     @property
@@ -81,7 +81,8 @@ def over_nights(lines: Sequence[Line], reference: Iterable[str], training_patien
     """
     keys = in_order(reference)
     measures = tuple(_over_nights(key, lines, training_patients, ALARM * len(keys)) for key in keys)
-    return Nights(len(lines), sum(line.patients for line in lines), measures)
+    counted = sum(max((number for _, number in line.measures.values()), default=0) for line in lines)
+    return Nights(len(lines), counted, measures)
 
 
 def with_history(

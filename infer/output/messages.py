@@ -1,7 +1,7 @@
 """Log messages about patients and the end of a run. They contain IDs, never a patient's values."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from infer.bundle.manifest import Drift
 from infer.cohort.patient import Cohort
@@ -50,9 +50,9 @@ def warn_of_patient(result: PatientResult, drift: Drift) -> None:
         )
 
 
-def tell_drift(sentences: Sequence[str], *, changed: bool) -> None:
-    """Log what is said of drift."""
-    for sentence in sentences:
+def tell_drift(said: Iterable[tuple[str, bool]]) -> None:
+    """Log each sentence, as a warning if it tells of drift."""
+    for sentence, changed in said:
         LOG.log(logging.WARNING if changed else logging.INFO, "%s", sentence)
 
 

@@ -8,13 +8,14 @@ from infer.bundle.load import Bundle
 from infer.bundle.manifest import OperatingPoint
 from infer.drift.history import Line, append_history, check_place, read_history, tonights_line
 from infer.drift.measures import DECISIONS, Values
-from infer.drift.night import tonight
-from infer.drift.nights import Nights, with_history
+from infer.drift.night import summed_scores, tonight
+from infer.drift.nights import Nights, over_nights, with_history
 from infer.drift.report import as_record, sentence, sentence_of_nights
 from infer.scoring.ensemble import decide
 from infer.scoring.result import PatientResult
 
 DRIFT = "drift.json"
+DIGITS = 16  # of a patient's digest in the history
 
 
 class Watch:
@@ -43,46 +44,68 @@ class Watch:
         known = bundle.manifest.reference
         self._patients = known.patients
         self._reference = known.measures | _decisions(known.measures["probability"], point)
-        self._values = Values()
-        self._fingerprints: list[str] = []
+        self._values, self._new = Values(), Values()
         self._earlier: tuple[Line, ...] = ()
         if history is not None:
             check_place(history, cohort, others)
             self._earlier = read_history(history, self._bundle)
-        self.sentences: list[str] = []  # for the log
-        self.changed = False  # whether tonight, or the nights so far, differ from the training patients
+        self._seen = {one for line in self._earlier for one in line.seen}
+        self._digests: list[str] = []  # of patients who are in no earlier line
+        self._line: Line | None = None  # to be appended
+        self.said: list[tuple[str, bool]] = []  # each sentence, and whether it tells of drift
+
+    @property
+    def changed(self) -> bool:
+        """Whether tonight, or the nights so far, differ from the training patients."""
+        return any(changed for _, changed in self.said)
 
     def add(self, result: PatientResult) -> None:
         """Add a patient, in any order; one who was not scored does not count."""
-        self._fingerprints.append(result.fingerprint)
-        if result.scores:
-            self._values.add(result.measures, result.scores.probability, result.scores.decision)
+        if result.scores is None:
+            return
+        patient = result.measures, result.scores.probability, result.scores.decision
+        self._values.add(*patient)
+        # Of the pictures alone: a patient's age and name may change from night to night.
+        digest = hashlib.sha256("".join(result.contents).encode()).hexdigest()[:DIGITS]
+        if digest not in self._seen:
+            self._seen.add(digest)
+            self._digests.append(digest)
+            self._new.add(*patient)
 
-    def end(self, when: str) -> dict[str, Any]:
-        """Compare, and append tonight's line to the history.
+    def compare(self, when: str) -> dict[str, Any]:
+        """Compare the patients, and with a history all nights'.
 
         Args:
             when: ISO date and time at which the run started.
 
         Returns:
             The content of drift.json.
+        """
+        drift = tonight(self._reference, self._patients, self._values)
+        self.said = [(sentence(drift), bool(drift.changed))]
+        nights = self._nights(when) if self._history is not None else None
+        if nights:
+            self.said.append((sentence_of_nights(nights), bool(nights.changed)))
+        return as_record(drift, self._patients, nights)
+
+    def remember(self) -> None:
+        """Append the line to the history: once the results are in place, which it must not cost.
 
         Raises:
             HeldError, OutputError, UsageError: as `append_history`.
         """
-        drift = tonight(self._reference, self._patients, self._values)
-        nights: Nights | None = None
-        if self._history is not None:
-            line = tonights_line(when, self._bundle, self._run_key(), drift.patients, drift.sums)
-            nights, line = with_history(self._earlier, line, self._reference, self._patients)
-            append_history(self._history, line)
-        self.sentences = [sentence(drift), *([sentence_of_nights(nights)] if nights else [])]
-        self.changed = bool(drift.changed) or bool(nights and nights.changed)
-        return as_record(drift, self._patients, nights)
+        if self._history is not None and self._line is not None:
+            append_history(self._history, self._line)
 
-    def _run_key(self) -> str:
-        """The same patients and pictures again, in a resumed run or another night, do not count twice."""
-        return hashlib.sha256("".join(sorted(self._fingerprints)).encode()).hexdigest()[:32]
+    def _nights(self, when: str) -> Nights:
+        if not self._digests:
+            return over_nights(self._earlier, self._reference, self._patients)
+        seen = tuple(sorted(self._digests))
+        run = hashlib.sha256("".join(seen).encode()).hexdigest()[: 2 * DIGITS]
+        sums = summed_scores(self._reference, self._new)
+        line = tonights_line(when, self._bundle, run, self._new.patients, sums, seen)
+        nights, self._line = with_history(self._earlier, line, self._reference, self._patients)
+        return nights
 
 
 def _decisions(probabilities: list[float], point: OperatingPoint) -> dict[str, list[float]]:

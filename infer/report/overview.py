@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infer.drift.measures import DECISIONS as DECIDED
 from infer.report.about import About
 from infer.report.charts import BINS, Histogram, Zone, bin_of, histogram, share, zones
 from infer.report.entry import Entry
 from infer.report.texts import Texts, shown
 
-SHARES = {"sex", *(f"decision_{one}" for one in ("malignant", "reactive", "refer"))}  # whose values are 0 or 1
+ZERO_OR_ONE = {"sex", *(f"decision_{one}" for one in DECIDED)}  # whose values are 0 or 1
 DECISIONS = ("malignant", "refer", "reactive", "refused", "failed")
 
 
 @dataclass(frozen=True)
-class Drift:
+class DriftTable:
     """Tonight's measures beside the training patients'."""
 
     sentence: str
@@ -33,7 +34,7 @@ class Overview:
     zones: tuple[Zone, ...]
     low: tuple[str, str]  # threshold: place, words
     high: tuple[str, str]
-    drift: Drift | None
+    drift: DriftTable | None
     facts: tuple[tuple[str, str], ...]
 
 
@@ -64,7 +65,7 @@ def overview_of(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] 
     )
 
 
-def _drift(drift: Mapping[str, Any], texts: Texts) -> Drift:
+def _drift(drift: Mapping[str, Any], texts: Texts) -> DriftTable:
     def number(value: float | None) -> str:
         return "" if value is None else texts.number(value, 3)
 
@@ -73,7 +74,31 @@ def _drift(drift: Mapping[str, Any], texts: Texts) -> Drift:
         chances = ("" if one[name] is None else texts.probability(one[name]) for name in ("p", "adjusted_p"))
         changed = texts("drift.yes" if one["changed"] else "drift.no")
         name = shown(texts.name("measures", key))
-        typical = ("mean", "training_mean") if key in SHARES else ("median", "training_median")
+        typical = ("mean", "training_mean") if key in ZERO_OR_ONE else ("median", "training_median")
         rows.append((name, *(number(one[of]) for of in typical), *chances, changed))
-    nights = drift["nights"]
-    return Drift(shown(drift["sentence"]), tuple(rows), shown(nights["sentence"]) if nights else "")
+    return DriftTable(_tonight(drift, texts), tuple(rows), _nights(drift["nights"], texts) if drift["nights"] else "")
+
+
+def _tonight(drift: Mapping[str, Any], texts: Texts) -> str:
+    patients = texts.number(drift["patients"])
+    if not drift["enough"]:
+        return texts("drift.few", patients=patients, needed=texts.number(drift["patients_needed"]))
+    changed = {key: one for key, one in drift["measures"].items() if one["changed"]}
+    return texts("drift.differ", measures=_named(changed, texts)) if changed else texts("drift.none", patients=patients)
+
+
+def _nights(nights: Mapping[str, Any], texts: Texts) -> str:
+    many = {"runs": texts.number(nights["runs"]), "patients": texts.number(nights["patients"])}
+    changed = {key: one for key, one in nights["measures"].items() if one["since"]}
+    if not changed:
+        return texts("drift.nights_none", **many)
+    since = min(str(one["since"]) for one in changed.values())[:10]
+    return texts("drift.nights_differ", since=since, measures=_named(changed, texts), **many)
+
+
+def _named(changed: Mapping[str, Mapping[str, Any]], texts: Texts) -> str:
+    """Measures with what has become of them."""
+    return ", ".join(
+        texts(f"drift.{one['direction'].replace(' ', '_')}", measure=shown(texts.name("measures", key)))
+        for key, one in changed.items()
+    )

@@ -15,7 +15,6 @@ from infer.report.texts import Texts, shown
 from infer.scoring.result import PatientResult
 
 MOST_REJECTED = 200  # rows; images.csv has all
-HARDLY = 0.02  # change of the probability that is not worth a word
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Result:
     high: str
     zones: tuple[Zone, ...]
     refer_centre: str
-    clinical: str  # what sex, age and count alone say, and what the pictures change; may be empty
+    clinical: str  # what sex, age and count alone say; may be empty
     rows: tuple[Row, ...]
     disagreement: str
     groups: tuple[Group, ...]
@@ -150,10 +149,7 @@ def _result(
 def _clinical(alone: float | None, together: float, texts: Texts) -> str:
     if alone is None:
         return ""
-    said = texts("clinical.sentence", alone=texts.probability(alone), together=texts.probability(together))
-    change = together - alone
-    moved = "hardly" if abs(change) < HARDLY else "towards" if change > 0 else "against"
-    return f"{said} {texts(f'clinical.{moved}')}"
+    return texts("clinical.sentence", alone=texts.probability(alone), together=texts.probability(together))
 
 
 def _rows(result: PatientResult, about: About, texts: Texts) -> tuple[Row, ...]:

@@ -90,8 +90,7 @@ def write_report(
                 pages.write(index.name, made.index.render(page=index, about=about))
     except OSError as error:
         raise OutputError(
-            f"{error.filename or out}: cannot be written ({error.strerror}). The tables are complete, only the pages "
-            "are missing. Put it right, then write them with python -m infer.report"
+            f"{error.filename or out}: cannot be read or written ({error.strerror}): no pages. Put it right"
         ) from error
     LOG.info("pages of %d patients written", len(entries))
 

@@ -63,8 +63,6 @@ class PatientResult(msgspec.Struct, frozen=True):
     unusual_sizes: dict[str, int] = {}  # "width x height" in pixels -> pictures
     pictures_below: tuple[str, ...] = ()  # subfolders that contain pictures, which were ignored
     measures: dict[str, float] = {}  # what was measured on patient and pictures, by name (infer.bundle.reference)
-    ood_p: float | None = None  # share of training patients that are at least as unusual
-    unusual: tuple[str, ...] = ()  # what is unusual, most unusual first: codes of measures
     contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
 
     @property

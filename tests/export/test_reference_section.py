@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from export.members import registry
 from export.reference import fit_clinical, make_reference
-from infer.bundle.reference import SHARES, Reference
+from infer.bundle.reference import LEVELS, Reference
 from tests.train_fixtures import TrainedRun
 from train.data.bags import Bags, load_crops
 
@@ -57,7 +57,7 @@ def test_measures_are_quantiles_over_patients(trained_run: TrainedRun, bags: Bag
     }
     assert reference.patients == len(bags)
     for name, values in found.items():
-        expected = [quantile(values, share) for share in SHARES]
+        expected = [quantile(values, share) for share in LEVELS]
         assert reference.measures[name] == pytest.approx(expected, rel=1e-5, abs=1e-9), name
 
 

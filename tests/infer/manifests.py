@@ -17,7 +17,7 @@ from infer.bundle.manifest import (
     SelfTest,
     encode,
 )
-from infer.bundle.reference import LABELS, SHARES, ClinicalAlone, Reference, Spread
+from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Spread
 from infer.cohort.plausible import Plausible, Range
 from infer.members.naive_bayes import NaiveBayes
 from infer.members.registry import names
@@ -27,7 +27,7 @@ CLASSES = 15
 FEATURES = CLASSES + 6
 REFERENCE = Reference(
     patients=130,
-    measures={"probability": list(SHARES), "share_0": [0.5] * 50},
+    measures={"probability": list(LEVELS), "share_0": [0.5] * 50},
     by_label={label: {"share_0": Spread(0.25, 0.5, 0.75)} for label in LABELS},
     clinical=ClinicalAlone(female=-0.5, log_count=2.0, age_years=0.05, intercept=-7.0),
 )

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 from typing import Any
 
 from infer.bundle.manifest import OperatingPoint
-from infer.bundle.reference import LABELS, SHARES, ClinicalAlone, Reference
+from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference
 from infer.drift.history import tonights_line
 from infer.drift.measures import Values
-from infer.drift.night import tonight
+from infer.drift.night import summed_scores, tonight
 from infer.drift.nights import with_history
 from infer.drift.report import as_record
 from infer.report.about import About
@@ -152,18 +152,19 @@ def rendered(
     return layout(texts).patient.render(page=view, about=run)
 
 
-def drift_record(medians: Mapping[str, float], patients: int = 30) -> dict[str, Any]:
+def drift_record(medians: Mapping[str, float], patients: int = 30, step: float = 0.001) -> dict[str, Any]:
     """What infer.drift writes of a night: measures whose training patients lie evenly between 0 and 1.
 
     Args:
         medians: tonight's, nearly.
         patients: scored tonight.
+        step: between the values of two patients.
     """
-    reference = {key: list(SHARES) for key in medians}
+    reference = {key: list(LEVELS) for key in medians}
     values = Values()
     for number in range(patients):
-        values.add({key: median + 0.001 * number for key, median in medians.items()}, 0.5, "refer")
+        values.add({key: median + step * (number - patients / 2) for key, median in medians.items()}, 0.5, "refer")
     drift = tonight(reference, 130, values)
-    line = tonights_line("2026-11-28T02:00:00+00:00", "b", "r", patients, drift.sums)
+    line = tonights_line("2026-11-28T02:00:00+00:00", "b", "r", patients, summed_scores(reference, values))
     nights, _ = with_history((), line, reference, 130)
     return as_record(drift, 130, nights)

@@ -10,7 +10,7 @@ import pytest
 
 from infer.drift.compare import holm, p_values, pool
 from infer.drift.measures import TITLES, Values, in_order
-from infer.drift.night import FEWEST, Compared, Drift, tonight
+from infer.drift.night import FEWEST, Compared, Drift, summed_scores, tonight
 from infer.drift.report import as_record, sentence
 from infer.drift.scores import normal_scores, quantiles, rank_scores, training_values
 from tests import drift_rates
@@ -29,17 +29,17 @@ def night_of(**measures: Sequence[float]) -> Values:
 
 def compare(training: Sequence[float], patients: Sequence[float]) -> Compared:
     """One measure alone."""
-    drift = tonight({"sharpness": list(training)}, TRAINING, night_of(sharpness=patients))
+    drift = tonight({"blue": list(training)}, TRAINING, night_of(blue=patients))
     return drift.measures[0]
 
 
 def test_a_patients_values_go_to_their_measures_and_gaps_stay_gaps() -> None:
     values = Values()
-    values.add({"red": 200.0, "jpeg_quality": 95.0}, 0.75, "malignant")
-    values.add({"red": 180.0, "jpeg_quality": float("nan")}, 0.25, "reactive")
+    values.add({"red": 200.0, "green": 95.0}, 0.75, "malignant")
+    values.add({"red": 180.0, "green": float("nan")}, 0.25, "reactive")
     assert values.patients == 2
     assert list(values.of("red")) == [200.0, 180.0]
-    assert list(values.of("jpeg_quality")) == [95.0]
+    assert list(values.of("green")) == [95.0]
     assert list(values.of("probability")) == [0.75, 0.25]
     assert [list(values.of(f"decision_{one}")) for one in ("malignant", "reactive", "refer")] == [
         [1, 0],
@@ -122,12 +122,12 @@ def test_holm_multiplies_the_smallest_p_by_all_and_never_falls() -> None:
 def test_a_shift_is_named_and_the_rest_is_not() -> None:
     rng = np.random.default_rng(3)
     drift = tonight(drift_rates.reference(WITH_TIES, rng), TRAINING, drift_rates.values(WITH_TIES, rng, 100, shift=1.0))
-    assert [one.key for one in drift.changed] == ["sharpness"]
-    assert sentence(drift) == "Tonight's patients differ from the training patients: sharpness higher (p < .001)."
-    (sharpness,) = (one for one in drift.measures if one.key == "sharpness")
-    assert sharpness.patients == 100
-    assert sharpness.mean == pytest.approx(1, abs=0.25)
-    assert sharpness.training_mean == pytest.approx(0, abs=0.2)
+    assert [one.key for one in drift.changed] == ["blue"]
+    assert sentence(drift) == "Tonight's patients differ from the training patients: blue higher (p < .001)."
+    (blue,) = (one for one in drift.measures if one.key == "blue")
+    assert blue.patients == 100
+    assert blue.mean == pytest.approx(1, abs=0.25)
+    assert blue.training_mean == pytest.approx(0, abs=0.2)
     assert [one.key for one in drift.measures] == list(TITLES)
 
 
@@ -155,20 +155,19 @@ def test_below_twenty_patients_nothing_is_told_and_no_value_leaves() -> None:
 
 
 def test_a_measure_that_too_few_patients_have_is_not_compared() -> None:
-    reference = {"red": ONE_TO_FIFTY, "jpeg_quality": [95.0] * 50}
-    drift = tonight(reference, TRAINING, night_of(red=ONE_TO_FIFTY, jpeg_quality=[20.0] * 19))
+    reference = {"red": ONE_TO_FIFTY, "green": [95.0] * 50}
+    drift = tonight(reference, TRAINING, night_of(red=ONE_TO_FIFTY, green=[20.0] * 19))
     assert [(one.key, one.patients, one.p is None) for one in drift.measures] == [
         ("red", 50, False),
-        ("jpeg_quality", 19, True),
+        ("green", 19, True),
     ]
     assert drift.measures[0].adjusted_p == drift.measures[0].p  # one test, not two
 
 
 def test_sums_are_of_five_patients_or_more() -> None:
-    drift = tonight(
-        {"red": ONE_TO_FIFTY, "blue": ONE_TO_FIFTY}, TRAINING, night_of(red=[50.0] * 5, blue=[50.0, 1.0, 1.0, 1.0])
-    )
-    assert {key: (round(total, 4), count) for key, (total, count) in drift.sums.items()} == {"red": (11.6317, 5)}
+    values = night_of(red=[50.0] * 5, blue=[50.0, 1.0, 1.0, 1.0])
+    sums = summed_scores({"red": ONE_TO_FIFTY, "blue": ONE_TO_FIFTY}, values)
+    assert {key: (round(total, 4), count) for key, (total, count) in sums.items()} == {"red": (11.6317, 5)}
 
 
 def test_the_order_of_patients_changes_nothing() -> None:
@@ -196,7 +195,7 @@ def test_forty_five_thousand_patients_take_a_second() -> None:
     values = Values()
     row = dict.fromkeys(TITLES, 0.0)
     for number in range(45_000):
-        row["sharpness"] = float(number)
+        row["blue"] = float(number)
         values.add(row, 0.5, "refer")
     reference = drift_rates.reference(WITH_TIES, rng)
     started = time.process_time()
@@ -217,11 +216,11 @@ def test_a_bad_reference_is_refused_by_name(bad: list[float]) -> None:
 
 def test_a_sentence_names_five_measures_and_counts_the_rest() -> None:
     night = night_of(
-        **{key: [99.0] * 30 for key in ("red", "green", "blue", "sharpness", "cell_size", "sex", "pictures")}
+        **{key: [99.0] * 30 for key in ("red", "green", "blue", "lymph_count", "age_years", "sex", "pictures")}
     )
-    keys = ("red", "green", "blue", "sharpness", "cell_size", "sex", "pictures")
+    keys = ("red", "green", "blue", "lymph_count", "age_years", "sex", "pictures")
     drift = tonight(dict.fromkeys(keys, ONE_TO_FIFTY), TRAINING, night)
     assert sentence(drift) == (
         "Tonight's patients differ from the training patients: red higher, green higher, blue higher, "
-        "sharpness higher, cell size higher and 2 more (p < .001)."
+        "lymphocyte count higher, age higher and 2 more (p < .001)."
     )

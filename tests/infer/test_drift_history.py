@@ -61,7 +61,7 @@ def test_what_is_appended_reads_back_the_same(path: Path) -> None:
     first, second = path.read_text().splitlines()
     assert json.loads(first) == {
         "lympho": "history", "format": 1, "when": "2031-05-01T02:00:00+00:00", "bundle": "bundle", "run": "run 1",
-        "patients": 12, "measures": {"red": [-3.25, 12], "sex": [0.5, 11]}, "evidence": 0.0, "alarm": False,
+        "patients": 12, "measures": {"red": [-3.25, 12], "sex": [0.5, 11]}, "seen": [], "evidence": 0.0, "alarm": False,
     }  # fmt: skip
     assert json.loads(second)["alarm"] is True
 
@@ -95,7 +95,7 @@ def damaged(path: Path, text: bytes, number: int, why: str) -> None:
     """Reading and appending end with the same error, and the file stays as it is."""
     path.write_bytes(text)
     said = (
-        f"{path}, line {number}: is damaged, or not of a history ({why}). "
+        f"{path}, line {number}: is damaged, or is no line of a history ({why}). "
         "Remove this line, or give another --history file"
     )
     for use in (lambda: read_history(path, "bundle"), lambda: append_history(path, SECOND)):

@@ -8,10 +8,10 @@ import pytest
 
 from infer.drift.history import Line, append_history, read_history, tonights_line
 from infer.drift.measures import TITLES
-from infer.drift.night import tonight
+from infer.drift.night import summed_scores, tonight
 from infer.drift.nights import ALARM, log_e_value, over_nights, with_history
 from infer.drift.report import as_record, sentence_of_nights
-from tests.drift_rates import TRAINING, WITH_TIES, WITHOUT_TIES, first_alarm, values
+from tests.drift_rates import CHANGED, TRAINING, WITH_TIES, WITHOUT_TIES, first_alarm, values
 from tests.infer.test_drift import ONE_TO_FIFTY, night_of
 
 
@@ -86,8 +86,8 @@ def test_what_the_file_gives_back_says_the_same(tmp_path: Path) -> None:
     """A run that is killed after its line was appended, and starts again."""
     path, reference = tmp_path / "history.jsonl", {"red": ONE_TO_FIFTY}
     for night in (1, 2):
-        drift = tonight(reference, TRAINING, night_of(red=[40.0, 45.0, 30.0, 49.0, 33.0, 41.5]))
-        mine = tonights_line(f"2031-05-{night:02}", "bundle", f"run {night}", drift.patients, drift.sums)
+        sums = summed_scores(reference, night_of(red=[40.0, 45.0, 30.0, 49.0, 33.0, 41.5]))
+        mine = tonights_line(f"2031-05-{night:02}", "bundle", f"run {night}", 6, sums)
         nights, written = with_history(read_history(path, "bundle"), mine, reference, TRAINING)
         assert append_history(path, written)
     again, rewritten = with_history(read_history(path, "bundle"), mine, reference, TRAINING)
@@ -97,14 +97,15 @@ def test_what_the_file_gives_back_says_the_same(tmp_path: Path) -> None:
 
 
 def test_a_measure_that_a_night_lacks_waits() -> None:
-    nights = over_nights([line(1, 10, red=0.5), line(2, 3)], ["red", "jpeg_quality"], 130)
-    assert [(one.key, one.patients, one.e_value) for one in nights.measures][1] == ("jpeg_quality", 0, 1.0)
-    assert nights.patients == 13
+    nights = over_nights([line(1, 10, red=0.5), line(2, 3)], ["red", "blue"], 130)
+    assert [(one.key, one.patients, one.e_value) for one in nights.measures][1] == ("blue", 0, 1.0)
+    assert nights.patients == 10  # three are too few to count
 
 
 def test_the_record_says_what_was_found() -> None:
-    drift = tonight({"red": ONE_TO_FIFTY}, TRAINING, night_of(red=[50.0] * 30))
-    nights = over_nights([tonights_line("2031-05-01T02:00:00+00:00", "b", "r", 30, drift.sums)], ["red"], TRAINING)
+    reference, values_tonight = {"red": ONE_TO_FIFTY}, night_of(red=[50.0] * 30)
+    drift, sums = tonight(reference, TRAINING, values_tonight), summed_scores(reference, values_tonight)
+    nights = over_nights([tonights_line("2031-05-01T02:00:00+00:00", "b", "r", 30, sums)], ["red"], TRAINING)
     record = as_record(drift, TRAINING, nights)
     assert record["changed"] is True
     assert record["measures"]["red"]["training_median"] == 25.5
@@ -141,10 +142,10 @@ def test_a_night_of_few_patients_counts_over_nights() -> None:
     }
     lines = []
     for night in range(1, 16):
-        drift = tonight(reference, TRAINING, values(WITH_TIES, rng, 7, shift=1.2))
-        assert not drift.enough
-        lines.append(tonights_line(f"2031-05-{night:02}", "b", f"{night}", drift.patients, drift.sums))
+        seven = values(WITH_TIES, rng, 7, shift=1.2)
+        assert not tonight(reference, TRAINING, seven).enough
+        lines.append(tonights_line(f"2031-05-{night:02}", "b", f"{night}", 7, summed_scores(reference, seven)))
     nights = over_nights(lines, reference, TRAINING)
-    assert nights.changed[0].key == "sharpness"
+    assert nights.changed[0].key == CHANGED
     assert nights.changed[0].since <= "2031-05-03"
     assert nights.patients == 105

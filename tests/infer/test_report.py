@@ -277,7 +277,7 @@ def test_a_disk_too_full_for_the_pages_keeps_the_tables(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.exit_code == 7
-    assert "The tables are complete, only the pages are missing" in str(caught.value)
+    assert "The tables are complete: write the pages with python -m infer.report" in str(caught.value)
     assert names(tmp_path) == RESULT_FILES
     assert Outcome(0, tmp_path).csv_bytes == reported.csv_bytes
 

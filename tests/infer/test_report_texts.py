@@ -29,7 +29,7 @@ NBSP, NARROW = "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"
 LOOKED_UP = ("members.", "measures.", "devices.", "reasons.")  # by a code
 REFERENCE = Reference(
     130,
-    {"sharpness": [float(number) for number in range(50)]},
+    {},
     {label: {"share_0": Spread(0.1, 0.2, 0.3)} for label in ("reactive", "malignant")},
     CLINICAL,
 )
@@ -98,8 +98,6 @@ def every_patient() -> list[PatientResult]:
         pictures_below=("slide2",),
         ignored_files=2,
         measures={"lymph_count": 7.5, "share_0": 0.5, "share_3": 0.5},
-        ood_p=0.01,
-        unusual=("sharpness", "share_3"),
     )
     failed = [
         result((), status=status, reason="folder_missing: x", scores=None, contents=(), age_years=None)
@@ -118,8 +116,14 @@ RECORD = {
     "decisions": {},
     "same_pictures": [],
 }
-DRIFT = drift_record({"red": 0.9})  # it has changed; green cannot be told
-DRIFT["measures"] |= drift_record({"green": 0.5}, patients=7)["measures"]
+DRIFTS = (
+    drift_record({"red": 0.9}),
+    drift_record({"red": 0.1}),
+    drift_record({"red": 0.5}, patients=100),  # less varied
+    drift_record({"red": 0.5}, patients=100, step=0.1),  # more varied
+    drift_record({"red": 0.5}, step=1 / 30),  # as in training
+    drift_record({"red": 0.5}, patients=7),
+)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -136,8 +140,8 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
         entries.append(entry_of(f"p{number}.html", one, patient_page(one, None, (), run, texts)))
     rendered(result(), texts=texts, pictures=[Shown(missing=GONE), Shown(missing=CHANGED)] * 10)
     template = layout(texts).index
-    for some in (entries, entries[4:6]):
-        for page in index_pages(some, run, DRIFT, texts):
+    for some, drift in ((entries, DRIFTS[0]), *((entries[4:6], drift) for drift in DRIFTS)):
+        for page in index_pages(some, run, drift, texts):
             template.render(page=page, about=run)
     unused = set(read(language)) - texts.used
     assert sorted(key for key in unused if not key.startswith(LOOKED_UP)) == []
@@ -190,7 +194,7 @@ def test_numbers() -> None:
 
 def test_french_signs_do_not_begin_a_line() -> None:
     assert f"de 0{NBSP}%" not in Texts("fr")("members.weights_note")
-    assert f"compte pour 0{NBSP}%" in Texts("fr")("members.weights_note")
+    assert f"de poids 0{NBSP}%" in Texts("fr")("members.weights_note")
 
 
 def test_what_cannot_be_printed_is_shown_as_an_escape() -> None:

@@ -1,22 +1,24 @@
 """Drift in a run: drift.json, the history, the exit code; and what is measured on a patient, by value."""
 
+import datetime as dt
 import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from infer.bundle.load import load_bundle
-from infer.errors import UsageError
+from infer.errors import OutputError, UsageError
 from infer.output.folder import RECORD
 from infer.output.kept import KEPT, read_results
 from infer.output.watch import DRIFT
 from infer.scoring.result import PatientResult
 from tests.crops import read_crop
-from tests.infer.runs import TINY, Outcome, cell, cut, keep_patients, link_cohort, score
-from tests.synthetic import make_patients, write_cohort
+from tests.infer.runs import RESULT_FILES, TINY, Outcome, cell, cut, link_cohort, names, score
+from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
 MANY = 22  # enough to tell
 
@@ -74,19 +76,42 @@ def test_the_means_are_those_of_the_results(night: Path, tmp_path: Path) -> None
     assert measures["decision_malignant"]["training_mean"] == pytest.approx(share)
 
 
-def test_nights_add_up_and_the_same_patients_count_once(night: Path, tmp_path: Path) -> None:
+def test_nights_add_up_and_nobody_counts_twice(night: Path, tmp_path: Path) -> None:
+    """Neither on the next day, when all are a day older, nor after a rerun with a patient who had failed."""
     history = tmp_path / "history.jsonl"
-    first = score(night, tmp_path / "a", bundle=TINY, history=history)
-    assert drift_of(first)["nights"]["patients"] == MANY
-    again = score(night, tmp_path / "b", bundle=TINY, history=history)
-    assert drift_of(again)["nights"]["patients"] == MANY
-    others = keep_patients(link_cohort(night, tmp_path / "others"), *(f"S{number:03d}" for number in range(1, 8)))
-    third = score(others, tmp_path / "c", bundle=TINY, history=history)
-    assert drift_of(third)["nights"]["patients"] == MANY + 7
-    assert len(third.record["drift"]["sentences"]) == 2
-    lines = history.read_text(encoding="ascii").splitlines()
-    assert [json.loads(line)["patients"] for line in lines] == [MANY, 7]
+    most = link_cohort(night, tmp_path / "most")
+    (most / "S022").rename(tmp_path / "away")
+    first = score(most, tmp_path / "a", bundle=TINY, history=history)
+    assert (first.code, drift_of(first)["nights"]["patients"]) == (3, MANY - 1)
+    (tmp_path / "away").rename(most / "S022")
+    again = score(most, tmp_path / "b", bundle=TINY, history=history)
+    assert drift_of(again)["nights"]["patients"] == MANY - 1  # one more is too few to count
+    tomorrow = REFERENCE_DATE + dt.timedelta(days=1)
+    older = score(most, tmp_path / "c", bundle=TINY, history=history, reference_date=tomorrow)
+    assert drift_of(older)["nights"]["patients"] == MANY - 1
+    write_cohort(tmp_path / "others", make_patients(7, seed=6, images=(10, 11)), seed=6, labels=False, size=128)
+    others = score(tmp_path / "others", tmp_path / "d", bundle=TINY, history=history)
+    assert drift_of(others)["nights"]["patients"] == MANY - 1 + 7
+    assert len(others.record["drift"]["sentences"]) == 2
+    lines = [json.loads(line) for line in history.read_text(encoding="ascii").splitlines()]
+    assert [line["patients"] for line in lines] == [MANY - 1, 1, 7]
+    assert lines[1]["measures"] == {}  # a sum over one patient would be the patient's value
     assert "S001" not in history.read_text(encoding="ascii")
+
+
+def test_a_history_that_cannot_be_written_does_not_cost_the_results(night: Path, tmp_path: Path) -> None:
+    history, out = tmp_path / "history.jsonl", tmp_path / "out"
+
+    def full(*_: Any) -> None:
+        raise OutputError(f"{history}: the run's line cannot be written (No space left on device)")
+
+    with (
+        patch("infer.output.watch.append_history", full),
+        pytest.raises(OutputError, match="tables are complete: only"),
+    ):
+        score(night, out, bundle=TINY, history=history)
+    assert names(out) == RESULT_FILES
+    assert not history.exists()
 
 
 def test_a_resumed_run_says_the_same_and_has_one_line(night: Path, tmp_path: Path) -> None:

@@ -1,24 +1,19 @@
 """Pages that have everything a page may have: a drawn cohort, scored, with what a bundle may say of its training."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from msgspec import structs
-
 from infer.bundle.load import load_bundle
-from infer.output.kept import read_results
 from infer.output.pages import PAGES
 from infer.report import write
 from infer.report.texts import Texts
 from infer.report.write import layout, write_report
-from infer.scoring.result import PatientResult
 from tests.infer.report_pages import HOSTILE, drift_record
 from tests.infer.runs import TABLE, TINY, score, set_count
 from tests.synthetic import make_patients, write_cohort
 
-DRIFT = drift_record({"sharpness": 0.2, "red": 120.0})
+DRIFT = drift_record({"age_years": 0.2, "red": 120.0})
 PATIENTS = 7  # the first pages; S001 has 40 pictures or more
 
 
@@ -42,21 +37,6 @@ def write_full_pages(folder: Path, language: str) -> Path:
     patients, out = write_patients(folder / "patients"), folder / "out"
     score(patients, out, bundle=TINY)
 
-    def with_everything(path: Path, number: int) -> Iterator[PatientResult]:
-        for result in read_results(path, number):
-            yield with_measures(result)
-
-    with (
-        patch.object(write, "read_results", with_everything),
-        patch.object(write, "_read_drift", lambda _: DRIFT),
-    ):
+    with patch.object(write, "_read_drift", lambda _: DRIFT):
         write_report(out, patients, load_bundle(TINY), layout(Texts(language)), 2)
     return out / PAGES
-
-
-def with_measures(result: PatientResult) -> PatientResult:
-    """A result with what a bundle may measure."""
-    if result.scores is None:
-        return result
-    measures = result.measures | {"sharpness": 0.41}
-    return structs.replace(result, measures=measures, ood_p=0.02, unusual=("sharpness",))
