@@ -35,7 +35,9 @@ def demo(folder: Path) -> None:
     widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in COLUMNS}
     for line in ({column: column for column in COLUMNS}, *rows):
         click.echo("  ".join(line[column].ljust(widths[column]) for column in COLUMNS))
-    click.echo(f"\nPatients:    {patients}\nResults:     {out}/ (predictions.csv, images.csv, drift.json, run.json, run.log)")
+    click.echo(
+        f"\nPatients:    {patients}\nResults:     {out}/ (predictions.csv, images.csv, drift.json, run.json, run.log)"
+    )
     click.echo(f"Pages:       {out / 'report' / 'index.html'}")
 
 
