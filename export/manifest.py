@@ -98,7 +98,7 @@ def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs
         members={member.name: member.section() for member in members},
         ensemble=msgspec.json.decode((run / "ensemble/ensemble.json").read_bytes(), type=Ensemble),
         plausible=PLAUSIBLE,
-        drift=Drift(colours.mean(axis=0).tolist(), colours.std(axis=0, ddof=1).tolist(), *picture_sizes(bags)),
+        drift=Drift(colours.mean(axis=0).tolist(), *picture_sizes(bags)),
         reference=make_reference(run, bags, members),
         self_test=SelfTest(
             seed=SELF_TEST_SEED,

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from export.members.member import MemberExport
+from export.usual import make_usual
 from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Spread
+from infer.pictures.measure import CENTRE, JPEG_QUALITY, measured
 from train.core.arrays import Floats
 from train.core.threads import on_one_thread
 from train.data.bags import Bags
@@ -25,12 +27,13 @@ MIDDLE = (0.1, 0.5, 0.9)
 def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Reference:
     """What is usual in a run's training patients."""
     of_members = {name: values for member in members for name, values in member.measures(run, bags).items()}
-    found = {**_of_patients(bags), **of_members, "probability": _out_of_fold(run, bags)}
+    found = {**_of_patients(bags), **_of_pictures(bags), **of_members, "probability": _out_of_fold(run, bags)}
     return Reference(
         patients=len(bags),
         measures={name: _rounded(np.quantile(values, LEVELS)) for name, values in sorted(found.items())},
         by_label={name: _spreads(of_members, bags.labels == label) for label, name in enumerate(LABELS)},
         clinical=fit_clinical(bags),
+        usual=make_usual(found),
     )
 
 
@@ -45,10 +48,16 @@ def fit_clinical(bags: Bags) -> ClinicalAlone:
 
 def _of_patients(bags: Bags) -> dict[str, Floats]:
     sex, count, age = bags.clinical.astype(np.float64).T
-    colours = bags.mean_colours().T
     pictures = np.diff(bags.offsets).astype(np.float64)
-    names = ("sex", "lymph_count", "age_years", "pictures", "red", "green", "blue")
-    return dict(zip(names, (sex, count, age, pictures, *colours), strict=True))
+    return {"sex": sex, "lymph_count": count, "age_years": age, "pictures": pictures}
+
+
+def _of_pictures(bags: Bags) -> dict[str, Floats]:
+    """Each patient's means (P,) of what is measured on pictures; of the JPEG quality only if all are JPEGs."""
+    table = pd.DataFrame([measured(crop) for crop in bags.crops.numpy()]).drop(columns=CENTRE)
+    if bags.jpeg_quality is not None and not np.isnan(bags.jpeg_quality).any():
+        table[JPEG_QUALITY] = bags.jpeg_quality
+    return {str(name): np.array([table[name][a:b].mean() for a, b in bags.ranges()]) for name in table}
 
 
 def _out_of_fold(run: Path, bags: Bags) -> Floats:

@@ -35,6 +35,12 @@ PATH = click.Path(path_type=Path, readable=False)
     help="Micrometres that a pixel of these pictures covers, for another camera than in training.",
 )
 @click.option(
+    "--ood",
+    type=click.Choice(["refer", "refuse", "warn"]),
+    default="refer",
+    help="A patient unlike the training patients: leave it undecided, give no probability, or only say so.",
+)
+@click.option(
     "--max-refused",
     type=click.FloatRange(0, 1),
     default=0.5,

@@ -34,6 +34,7 @@ class Reason(Enum):
     SAMPLE_DATE_IN_FUTURE = REFUSED, "SAMPLE_DATE in line {line} is later than today"
     SAMPLE_DATE_BEFORE_BIRTH = REFUSED, "SAMPLE_DATE in line {line} is earlier than DOB"
     TOO_FEW_IMAGES = REFUSED, "fewer than {minimum} pictures can be used"
+    UNLIKE_TRAINING = REFUSED, "unlike the training patients: {what}; see --ood"
 
     # A patient who should have been scored.
     ID_MISSING = FAILED, "ID in line {line} is empty"

@@ -103,6 +103,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         sample_date_format=options.sample_date_format,
         sex_codes=options.sex_codes,
         pixel_size=options.pixel_size,
+        ood=options.ood,
         numerics="",
     )
     past = find_past(options.out, asked, fresh=options.fresh)
@@ -229,7 +230,16 @@ def _scored(
     progress = Progress(len(cohort.patients))
     workers = options.workers or _workers(engine, _processors(options))
     manifest = ready.bundle.manifest
-    scored = score_cohort(cohort, engine, manifest, options.operating_point, workers, options.settle, scale=ready.scale)
+    scored = score_cohort(
+        cohort,
+        engine,
+        manifest,
+        options.operating_point,
+        workers,
+        options.settle,
+        scale=ready.scale,
+        unlike=options.ood,
+    )
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):
             summary.add(result, patient.line)

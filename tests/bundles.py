@@ -5,11 +5,21 @@ from infer.members.scan import Scan, ScanSection
 
 MEMBERS = ("baseline", "scan", "moe", "imagenet")
 GRAPHS = (
-    "baseline.onnx", "backbone.onnx", "scan.onnx", "moe_head.onnx", "imagenet_pictures.onnx", "imagenet_head.onnx"
+    "baseline.onnx", "backbone.onnx", "scan.onnx", "moe_head.onnx", "imagenet_pictures.onnx", "imagenet_head.onnx",
+    "imagenet_distance.onnx"
 )  # fmt: skip
 INT8 = "backbone.int8.onnx"
 ALL_GRAPHS = {*GRAPHS, INT8}
-INT8_OUTPUTS = ("scan", "moe", "moe_features", "moe_image", "moe_gate", "imagenet_contribution", "imagenet")
+INT8_OUTPUTS = (
+    "scan",
+    "moe",
+    "moe_features",
+    "moe_image",
+    "moe_gate",
+    "imagenet_contribution",
+    "imagenet",
+    "imagenet_distance",
+)
 
 
 def scan_section(manifest: Manifest) -> ScanSection:

@@ -1,4 +1,4 @@
-"""Export of the ImageNet member as two graphs: the pictures' contributions, and the gate with naive Bayes."""
+"""Export of the ImageNet member: the pictures' contributions, the gate with naive Bayes, the features' distance."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,25 +9,35 @@ from torch import Tensor
 
 from export.graphs import GraphPlan
 from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
+from export.members.distance import fit_distance, held_out_distances
 from export.members.member import Inputs, MemberCard, MemberExport, example_clinical
 from infer.members.backbone import BACKBONE
-from infer.members.imagenet import HEAD, PICTURES
+from infer.members.imagenet import DISTANCE, HEAD, OUTSIDE, PICTURES, WITHIN
+from train.core.arrays import Floats
+from train.data.bags import Bags, load_crops
 from train.members.embedding import FEATURES
-from train.members.imagenet import FOLDER, ImageNetNetwork, load_imagenet
+from train.members.features import embed_pictures
+from train.members.imagenet import FOLDER, MAGNIFICATION, ImageNetNetwork, load_imagenet
 
 
 class ImageNetExport(MemberExport):
     """Logistic regression on ImageNet features and clinical naive Bayes, weighted by a gate."""
 
     name = "imagenet"
-    unbounded = UNBOUNDED | {"contribution"}
+    unbounded = UNBOUNDED | {"contribution", "within", "outside"}
 
-    def __init__(self, network: ImageNetNetwork, numbers: Mapping[str, Any]) -> None:
+    def __init__(self, network: ImageNetNetwork, numbers: Mapping[str, Any], means: Floats) -> None:
         self.network, self.fitted_with = network, numbers
+        self.means = means  # (P, 1280) of the training patients' features
+        self.distance = fit_distance(means)
 
     @classmethod
     def load(cls, run: Path) -> Self:
-        return cls(load_imagenet(run / FOLDER / "full.safetensors"), fitted_with(run / FOLDER))
+        bags = load_crops(run)
+        seen = embed_pictures(bags, run, torch.device("cpu"), MAGNIFICATION)
+        return cls(
+            load_imagenet(run / FOLDER / "full.safetensors"), fitted_with(run / FOLDER), bags.means(seen.pictures)
+        )
 
     @property
     def plans(self) -> list[GraphPlan]:
@@ -36,6 +46,7 @@ class ImageNetExport(MemberExport):
             backbone_plan(),
             GraphPlan(PICTURES, self.network.pictures, {"features": torch.zeros(2, FEATURES)}, ("contribution",)),
             GraphPlan(HEAD, self.network.head, patients, ("probability",)),
+            GraphPlan(DISTANCE, self.distance, {"features": torch.zeros(2, FEATURES)}, ("within", "outside")),
         ]
 
     def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
@@ -45,6 +56,7 @@ class ImageNetExport(MemberExport):
             BACKBONE: {"images": images},
             PICTURES: {"features": features},
             HEAD: {"contribution": contribution, "clinical": clinical},
+            DISTANCE: {"features": features},
         }
 
     def section(self) -> dict[str, Any]:
@@ -62,6 +74,11 @@ class ImageNetExport(MemberExport):
                 "(Apache-2.0), unchanged.",
             ),
         )
+
+    def measures(self, run: Path, bags: Bags) -> dict[str, Floats]:
+        """How far each patient's mean features lie from the other patients', (P,) and (P,)."""
+        within, outside = held_out_distances(self.means)
+        return {WITHIN: within, OUTSIDE: outside}
 
     def numbers(self) -> dict[str, Any]:
         return {self.name: dict(self.fitted_with)}

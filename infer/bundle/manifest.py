@@ -15,7 +15,7 @@ from infer.errors import BundleError
 from infer.members import registry
 from infer.members.member import Member, Precision
 
-SCHEMA = 8  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 9  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 LARGEST_CHANGE = 0.01  # of a patient's probability, caused by a reduced precision
 LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in a reduced precision
@@ -70,12 +70,11 @@ class Magnification(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Colour and size of the training pictures.
 
-    Colour: mean and standard deviation, over patients, of a patient's mean crop colour. Size: smallest and largest of
-    the files; a bundle without sizes was trained on pictures of 224 x 224.
+    Colour: mean, over patients, of a patient's mean crop colour, for the self-test's pictures. Size: smallest and
+    largest of the files; a bundle without sizes was trained on pictures of 224 x 224.
     """
 
     rgb_mean: list[float]  # (3,) 0..255
-    rgb_std: list[float]  # (3,)
     picture_width: Range = Range(224, 224)  # pixels
     picture_height: Range = Range(224, 224)  # pixels
 
@@ -241,10 +240,7 @@ def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
         "an operating point's refer_low is above its refer_high": all(
             point.refer_low <= point.refer_high for point in ensemble.operating_points.values()
         ),
-        "drift must have three colour channels, each with a positive deviation": len(manifest.drift.rgb_mean)
-        == len(manifest.drift.rgb_std)
-        == 3
-        and all(value > 0 for value in manifest.drift.rgb_std),
+        "drift must have three colour channels": len(manifest.drift.rgb_mean) == 3,
         "int8 must state the self-test outputs expected of its graphs, a tolerance for each, and a "
         "comparison on patients in which no decision changed": all(
             _is_proven(manifest, members, precision) for precision in manifest.precisions

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -32,13 +33,32 @@ class ClinicalAlone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return 1 / (1 + math.exp(-min(max(odds, -700.0), 700.0)))
 
 
+class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a measure is in nearly all training patients."""
+
+    low: float  # 1 % of the patients lie below
+    middle: float  # the median
+    high: float  # 1 % lie above
+
+
+class Usual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a patient is unlike the training patients (infer.scoring.unusual)."""
+
+    limit: Annotated[float, msgspec.Meta(gt=0, lt=1)]  # a patient with a smaller p is
+    spans: dict[str, Span]  # of the measures that are judged
+    scores: list[float]  # of the training patients, ascending, each judged by the others
+
+
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is usual: the training patients' measures, each for itself."""
 
     patients: int
     measures: dict[str, Quantiles]  # name -> the values that LEVELS of the patients lie below
-    by_label: dict[str, dict[str, Spread]]  # label -> name -> spread, of the cell classes' shares
+    by_label: dict[
+        str, dict[str, Spread]
+    ]  # label -> name -> spread, of what members measure, as the share of a cell class
     clinical: ClinicalAlone
+    usual: Usual
 
 
 def problems(reference: Reference) -> Iterator[str]:
@@ -52,3 +72,10 @@ def problems(reference: Reference) -> Iterator[str]:
         yield "reference.measures lacks probability"
     if reference.by_label.keys() != set(LABELS):
         yield f"reference.by_label must describe {' and '.join(LABELS)}"
+    usual = reference.usual
+    if not usual.spans or any(not span.low < span.middle < span.high for span in usual.spans.values()):
+        yield "reference.usual.spans must be of one measure or more, each with low < middle < high"
+    if len(usual.scores) != reference.patients or sorted(usual.scores) != usual.scores or usual.scores[0] < 0:
+        yield "reference.usual.scores must be one number a training patient, ascending from 0"
+    elif usual.limit * (1 + reference.patients) <= 1:
+        yield "reference.usual.limit is so small that no patient can be unusual"

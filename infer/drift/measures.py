@@ -17,6 +17,17 @@ TITLES: dict[str, str] = {
     "red": "red",
     "green": "green",
     "blue": "blue",
+    "slide_red": "red of the bare slide",
+    "slide_green": "green of the bare slide",
+    "slide_blue": "blue of the bare slide",
+    "sharpness": "sharpness",
+    "cell_area": "size of the cells",
+    "nucleus_area": "size of the nuclei",
+    "nucleus_density": "darkness of the nuclei",
+    "density_spread": "contrast",
+    "jpeg_quality": "JPEG quality",
+    "features_within": "features, distance along the usual directions",
+    "features_outside": "features, distance across the usual directions",
     **{f"share_{number}": f"share of cell class {number}" for number in range(CELL_CLASSES)},
     "probability": "probability of malignancy",
     **{f"decision_{decision}": f"share of the decision {decision}" for decision in DECISIONS},
@@ -34,23 +45,25 @@ class Values:
         self.patients = 0
         self._values: dict[str, array[float]] = {}
 
-    def add(self, measures: Mapping[str, float], probability: float, decision: str) -> None:
-        """Add a scored patient.
+    def add(self, measures: Mapping[str, float], probability: float | None, decision: str | None) -> None:
+        """Add a patient.
 
         Args:
             measures: by key, without probability and decision. Where a key is missing or its value is not finite, the
                 patient does not count for that measure.
-            probability: the ensemble's, 0 to 1.
-            decision: malignant, reactive or refer; counted as three measures that are 0 or 1.
+            probability: the ensemble's, 0 to 1; None for a patient who was measured and got none.
+            decision: malignant, reactive or refer; counted as three measures that are 0 or 1. None: as above.
 
         Raises:
             ValueError: another decision.
         """
-        if decision not in DECISIONS:
+        if decision is not None and decision not in DECISIONS:
             raise ValueError(f"{decision}: is not one of {', '.join(DECISIONS)}")
         self.patients += 1
-        shares = {f"decision_{one}": float(one == decision) for one in DECISIONS}
-        for key, value in ({"probability": probability} | shares | dict(measures)).items():
+        said = {} if probability is None else {"probability": probability}
+        if decision is not None:
+            said |= {f"decision_{one}": float(one == decision) for one in DECISIONS}
+        for key, value in (said | dict(measures)).items():
             if math.isfinite(value):
                 self._values.setdefault(key, array("d")).append(value)
 

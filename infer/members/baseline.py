@@ -16,7 +16,7 @@ class Baseline(Member[Mean]):
 
     name = "baseline"
     title = "baseline"
-    columns_at_end = False
+    columns = "middle"
     picture_columns = (
         Column(
             "baseline_probability",

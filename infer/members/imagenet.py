@@ -1,6 +1,7 @@
 """The ImageNet member: regression on features of a network trained on photographs, gated with clinical naive Bayes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,30 @@ from infer.column import Column
 from infer.members.backbone import BACKBONE, FEATURES, STAND_INS, form
 from infer.members.member import CLINICAL, ONE_NUMBER, Floats, GraphForm, Mean, Member, Opinion, RunGraph
 
-PICTURES, HEAD = "imagenet_pictures.onnx", "imagenet_head.onnx"
+PICTURES, HEAD, DISTANCE = "imagenet_pictures.onnx", "imagenet_head.onnx", "imagenet_distance.onnx"
+WITHIN, OUTSIDE = "features_within", "features_outside"  # measures
 
 
-class ImageNet(Member[Mean]):
-    """On the backbone's features. A patient's logit uses the mean contribution of its pictures."""
+@dataclass
+class Sums:
+    """Over a patient's pictures."""
+
+    contribution: Mean = field(default_factory=Mean)
+    features: Floats = field(default_factory=lambda: np.zeros(FEATURES[1]))  # their sum
+
+
+class ImageNet(Member[Sums]):
+    """On the backbone's features. A patient's logit uses the mean contribution of its pictures.
+
+    It measures how far the patient's mean features lie from those of the patients that it was fitted on.
+    """
 
     name = "imagenet"
     title = "ImageNet member"
+    columns = "behind bundle"
     stand_ins = STAND_INS
-    reduced_outputs = dict.fromkeys(STAND_INS, ("imagenet_contribution", "imagenet"))
-    unbounded_outputs = {"imagenet_contribution": 1.0}
+    reduced_outputs = dict.fromkeys(STAND_INS, ("imagenet_contribution", "imagenet", "imagenet_distance"))
+    unbounded_outputs = {"imagenet_contribution": 1.0, "imagenet_distance": 1.0}
     picture_columns = (
         Column(
             "imagenet_contribution",
@@ -31,35 +45,46 @@ class ImageNet(Member[Mean]):
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
-        """The backbone takes pictures, the second their features, the head patients."""
+        """The backbone takes pictures, the second their features, the others patients."""
         return {
             BACKBONE: form(self.pictures),
             PICTURES: GraphForm({"features": FEATURES}, ("contribution",)),
             HEAD: GraphForm({"contribution": ONE_NUMBER, "clinical": CLINICAL}, ("probability",)),
+            DISTANCE: GraphForm({"features": FEATURES}, ("within", "outside")),
         }
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
-        """`contribution`: (N,)."""
-        return run(PICTURES, features=run(BACKBONE, images=pictures)["features"])
+        """`contribution`: (N,); `features`: (N, 1280)."""
+        features = run(BACKBONE, images=pictures)["features"]
+        return {"features": features, **run(PICTURES, features=features)}
 
-    def begin(self) -> Mean:
-        return Mean()
+    def begin(self) -> Sums:
+        return Sums()
 
-    def add(self, sums: Mean, seen: Mapping[str, Floats], row: int) -> dict[str, float | int]:
+    def add(self, sums: Sums, seen: Mapping[str, Floats], row: int) -> dict[str, float | int]:
         contribution = float(seen["contribution"][row])
-        sums.add(contribution)
+        sums.contribution.add(contribution)
+        sums.features = sums.features + seen["features"][row]
         return {"imagenet_contribution": contribution}
 
-    def conclude(self, sums: Mean, run: RunGraph, clinical: Floats) -> Opinion:
+    def conclude(self, sums: Sums, run: RunGraph, clinical: Floats) -> Opinion:
         def head(contribution: Floats) -> Floats:
             same = np.tile(clinical.astype(np.float32), (len(contribution), 1))
             return run(HEAD, contribution=contribution.astype(np.float32), clinical=same)["probability"]
 
-        without = sums.without_each()
-        return Opinion(float(head(np.array([sums.value]))[0]), tuple(head(without).tolist()) if len(without) else ())
+        without = sums.contribution.without_each()
+        features = sums.features / len(sums.contribution.values)
+        distance = run(DISTANCE, features=features[None].astype(np.float32))
+        return Opinion(
+            float(head(np.array([sums.contribution.value]))[0]),
+            tuple(head(without).tolist()) if len(without) else (),
+            measures={WITHIN: float(distance["within"][0]), OUTSIDE: float(distance["outside"][0])},
+        )
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
         return {
             "imagenet_contribution": seen["contribution"],
             "imagenet": np.array([opinion.probability for opinion in opinions]),
+            # The logarithm: generated pictures are far from any cell.
+            "imagenet_distance": np.log([opinion.measures[name] for opinion in opinions for name in (WITHIN, OUTSIDE)]),
         }

@@ -70,9 +70,9 @@ class Member(ABC, Generic[Sums]):
     unbounded_outputs: ClassVar[Mapping[str, float]] = {}
     picture_columns: ClassVar[tuple[Column, ...]] = ()  # of images.csv; `add` returns their values
     patient_columns: ClassVar[tuple[Column, ...]] = ()  # of predictions.csv; values from `Opinion.further`
-    # Position of its columns in predictions.csv. The first three members have theirs in the middle, as they did when
-    # there were no others. A later member has them at the end, so that existing columns do not move.
-    columns_at_end: ClassVar[bool] = True
+    # Position of its columns in predictions.csv: the first three members have theirs in the middle, the fourth behind
+    # what was at the end when it came, and so will every later one, so that existing columns do not move.
+    columns: ClassVar[Literal["middle", "behind bundle", "last"]] = "last"
 
     def __init__(self, section: Any, crop_size: int) -> None:
         self.section = section

@@ -37,7 +37,7 @@ class Scan(Member[list[int]]):
     name = "scan"
     title = "SCAN member"
     Section = ScanSection
-    columns_at_end = False
+    columns = "middle"
     stand_ins = STAND_INS
     reduced_outputs = dict.fromkeys(STAND_INS, ("scan",))
     picture_columns = (

@@ -40,8 +40,10 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
         members: the bundle's members.
         bundle: the bundle's short ID.
     """
-    middle = [field for member in members if not member.columns_at_end for field in _of_member(member)]
-    end = [field for member in members if member.columns_at_end for field in _of_member(member)]
+    middle, behind_bundle, last = (
+        [field for member in members if member.columns == place for field in _of_member(member)]
+        for place in ("middle", "behind bundle", "last")
+    )
     return [
         PatientField(Column("patient_id", "Patient ID from the table"), lambda result: result.patient_id),
         PatientField(Column("status", "scored, refused or failed"), lambda result: result.status),
@@ -79,7 +81,16 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
             lambda result: result.scores and result.scores.disagreement,
         ),
         PatientField(Column("bundle", "First 12 characters of the bundle ID"), lambda result: bundle),
-        *end,
+        *behind_bundle,
+        PatientField(
+            Column("ood_p", "Conformal p that the patient is like the training patients", "", ".4f"),
+            lambda result: result.scores and result.scores.ood_p,
+        ),
+        PatientField(
+            Column("unusual", "What is unlike the training patients, the most unlike first; empty if nothing is"),
+            lambda result: ", ".join(result.scores.unusual) if result.scores else None,
+        ),
+        *last,
     ]
 
 

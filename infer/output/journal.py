@@ -22,7 +22,7 @@ from infer.machine.locks import MODE
 from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"
-FORMAT = 4  # raised whenever an older journal would be misread
+FORMAT = 5  # raised whenever an older journal would be misread
 SYNC_SECONDS = 1.0  # a killed process loses nothing; a power failure loses this much
 
 
@@ -40,6 +40,7 @@ class Identity:
     sample_date_format: str | None = None
     sex_codes: str | None = None
     pixel_size: float | None = None  # micrometres, as given on the command line
+    ood: str = "refer"
 
 
 @dataclass(frozen=True)

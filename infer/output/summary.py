@@ -7,6 +7,7 @@ from typing import Any
 from infer.errors import FINISHED_WITH_FAILURES
 from infer.pictures.duplicates import Duplicates
 from infer.scoring.result import PatientResult
+from infer.scoring.unusual import of_pictures
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Summary:
     images: Counter[str] = field(default_factory=Counter)  # used, rejected
     image_reasons: Counter[str] = field(default_factory=Counter)
     ignored_files: int = 0
-    unusual_colours: list[tuple[int, str]] = field(default_factory=list)  # line in the table, patient
+    unlike: list[tuple[int, str]] = field(default_factory=list)  # line, patient unlike the training patients
+    unusual: Counter[str] = field(default_factory=Counter)  # what is unusual about the pictures -> patients
     unusual_sizes: Counter[str] = field(default_factory=Counter)  # "width x height" in pixels -> pictures
     of_unusual_size: list[tuple[int, str]] = field(default_factory=list)
     pictures_below: list[tuple[int, str, list[str]]] = field(default_factory=list)  # line, patient, subfolders
@@ -43,8 +45,9 @@ class Summary:
         self.images["used"] += result.used
         self.image_reasons.update(result.image_reasons)
         self.ignored_files += result.ignored_files
-        if result.unusual_colour:
-            self.unusual_colours.append((line, result.patient_id))
+        if result.scores and result.scores.unusual:
+            self.unlike.append((line, result.patient_id))
+            self.unusual.update(of_pictures(result.scores.unusual))
         if result.unusual_sizes:
             self.unusual_sizes.update(result.unusual_sizes)
             self.of_unusual_size.append((line, result.patient_id))
@@ -59,6 +62,10 @@ class Summary:
         bad = self.patients["failed"] or not self.patients["scored"] or too_many
         return FINISHED_WITH_FAILURES if bad else 0
 
+    def unusual_measures(self) -> dict[str, int]:
+        """What is unusual about the pictures, and of how many patients, most first."""
+        return dict(sorted(self.unusual.items(), key=lambda one: (-one[1], one[0])))
+
     def as_record(self) -> dict[str, Any]:
         """The counts for run.json."""
         return {
@@ -68,8 +75,9 @@ class Summary:
             "images": {status: self.images[status] for status in ("used", "rejected")},
             "image_reasons": dict(sorted(self.image_reasons.items())),
             "ignored_files": self.ignored_files,
-            "patients_with_unusual_colour": len(self.unusual_colours),
-            "unusual_colour": [patient_id for _, patient_id in sorted(self.unusual_colours)],
+            "patients_unlike_training": len(self.unlike),
+            "unlike_training": [patient_id for _, patient_id in sorted(self.unlike)],
+            "unusual_measures": self.unusual_measures(),
             "patients_with_unusual_picture_size": len(self.of_unusual_size),
             "unusual_picture_size": [patient_id for _, patient_id in sorted(self.of_unusual_size)],
             "unusual_picture_sizes": dict(sorted(self.unusual_sizes.items())),

@@ -42,6 +42,7 @@ class Watch:
         """
         self._bundle, self._history = bundle.bundle_id, history
         known = bundle.manifest.reference
+        self._point = point
         self._patients = known.patients
         self._reference = known.measures | _decisions(known.measures["probability"], point)
         self._values, self._new = Values(), Values()
@@ -60,10 +61,13 @@ class Watch:
         return any(changed for _, changed in self.said)
 
     def add(self, result: PatientResult) -> None:
-        """Add a patient, in any order; one who was not scored does not count."""
-        if result.scores is None:
+        """Add a patient, in any order; one whose pictures no network has seen does not count."""
+        if not result.measures:
             return
-        patient = result.measures, result.scores.probability, result.scores.decision
+        scores = result.scores
+        # What the probability alone would decide, as in training. A patient refused as unusual has been measured, too.
+        decision = decide(scores.probability, self._point) if scores else None
+        patient = result.measures, scores.probability if scores else None, decision
         self._values.add(*patient)
         # Of the pictures alone: a patient's age and name may change from night to night.
         digest = hashlib.sha256("".join(result.contents).encode()).hexdigest()[:DIGITS]

@@ -2,14 +2,16 @@
 
 import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from infer.pictures.cell import has_cell
+from infer.pictures.compression import jpeg_quality
 from infer.pictures.decode import RejectedImage, decode_crop, try_picture
+from infer.pictures.measure import JPEG_QUALITY, has_cell, measured
 from infer.reasons import Reason
 
 Crop = npt.NDArray[np.uint8]  # (112, 112, 3)
@@ -21,7 +23,7 @@ class DecodedPicture:
 
     content: str  # SHA-256 of its bytes; the reason if they cannot be read
     crop: Crop | RejectedImage | OSError
-    colour: tuple[float, ...] = ()  # mean red, green and blue of the crop
+    measures: Mapping[str, float] = field(default_factory=dict)  # of the crop, by name (infer.pictures.measure)
     pixels: tuple[int, ...] = ()  # width and height of the whole picture, after rescaling
 
 
@@ -32,7 +34,7 @@ def look(path: Path, root: Path, size: int, scale: float = 1.0, checked: bool = 
         root: the cohort's resolved folder; a link that leads out of it is not followed.
         size: of the central crop, in pixels.
         scale: by which the picture is rescaled before it is cropped.
-        checked: look for damage and for a cell, and measure the colour. Without, the crop alone, for a caller who knows
+        checked: look for damage and for a cell, and measure the crop. Without, the crop alone, for a caller who knows
             the content's digest from an earlier, checked look.
     """
     try:
@@ -42,19 +44,12 @@ def look(path: Path, root: Path, size: int, scale: float = 1.0, checked: bool = 
         crop, pixels = decode_crop(data, size, scale, checked)
         if not checked:
             return DecodedPicture(content, crop, pixels=pixels)
-        if not has_cell(crop):
+        found = measured(crop)
+        if not has_cell(found):
             return DecodedPicture(content, RejectedImage(Reason.NO_CELL.text()))
-        return DecodedPicture(content, crop, mean_colour(crop), pixels)
+        quality = jpeg_quality(data)
+        return DecodedPicture(content, crop, found if quality is None else found | {JPEG_QUALITY: quality}, pixels)
     except RejectedImage as error:
         return DecodedPicture(content, error)
     except MemoryError:  # not caused by the picture: its patient fails, the others continue
         return DecodedPicture("", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
-
-
-def mean_colour(crop: Crop) -> tuple[float, ...]:
-    """Mean red, green and blue, from integer sums: (3,)."""
-    height, width, channels = crop.shape
-    columns = crop.reshape(height, width * channels).sum(
-        axis=0, dtype=np.uint32
-    )  # much faster than summing over both axes
-    return tuple((columns.reshape(width, channels).sum(axis=0) / (height * width)).tolist())

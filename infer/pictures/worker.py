@@ -2,8 +2,8 @@
 
 Threads would share Python's interpreter lock for most of the work, so more CPUs would not decode faster; and a picture
 that makes a decoder crash or hang ends this process instead of the nightly run. A request is a line of JSON: folder,
-names, root, size, scale, checked. The answer is a line of JSON, one [content, colour, pixels, rejection,
-[errno, text]] per name, followed by the crops' bytes.
+names, root, size, scale, checked. The answer is a line of JSON, one [content, measures, pixels,
+rejection, [errno, text]] per name, followed by the crops' bytes.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import cast
@@ -113,10 +113,10 @@ class DecodingProcess:
             DecodedPicture(
                 content,
                 RejectedImage(rejection) if rejection else OSError(*failure) if failure else next(rest),
-                tuple(colour),
+                measures,
                 tuple(pixels),
             )
-            for content, colour, pixels, rejection, failure in answer
+            for content, measures, pixels, rejection, failure in answer
         ]
 
     def _alone(self, folder: Path, name: str) -> DecodedPicture:
@@ -202,8 +202,8 @@ def serve() -> None:
 
 def _as_answer(
     looked: DecodedPicture,
-) -> tuple[str, tuple[float, ...], tuple[int, ...], str | None, tuple[int | None, str | None] | None]:
+) -> tuple[str, Mapping[str, float], tuple[int, ...], str | None, tuple[int | None, str | None] | None]:
     crop = looked.crop
     rejection = str(crop) if isinstance(crop, RejectedImage) else None
     failure = (crop.errno, crop.strerror) if isinstance(crop, OSError) else None
-    return looked.content, looked.colour, looked.pixels, rejection, failure
+    return looked.content, looked.measures, looked.pixels, rejection, failure

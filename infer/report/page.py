@@ -12,6 +12,7 @@ from infer.report.crops import Shown
 from infer.report.groups import Group, groups
 from infer.report.quality import Quality, quality
 from infer.report.texts import Texts, shown
+from infer.scoring.ensemble import decide
 from infer.scoring.result import PatientResult
 
 MOST_REJECTED = 200  # rows; images.csv has all
@@ -124,11 +125,13 @@ def _result(
         "low": texts.probability(about.point.refer_low),
         "high": texts.probability(about.point.refer_high),
     }
+    said = decide(scores.probability, about.point)
+    held_up = "" if said == scores.decision else texts("result.held_up", decision=texts(f"decisions.{said}"))
     classes, most = class_rows(result, about.reference, texts)
     fewer = chosen.used < ALL
     return Result(
-        sentence=texts(f"result.{scores.decision}", **numbers),
-        advice=texts(f"result.do_{scores.decision}"),
+        sentence=texts(f"result.{said}", **numbers),
+        advice=held_up or texts(f"result.do_{said}"),
         mark=anchored(scores.probability, numbers["probability"]),
         scale=texts("result.scale", **numbers),
         low=numbers["low"],

@@ -1,5 +1,6 @@
 """What is unusual about a patient's pictures, in sentences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infer.report.about import About
@@ -21,8 +22,8 @@ class Quality:
 def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     """What is unusual about a patient's pictures."""
     flags = []
-    if result.unusual_colour:
-        flags.append(texts("quality.colour"))
+    if result.scores and result.scores.unusual:
+        flags.append(texts("quality.unlike", measures=unlike(result.scores.unusual, texts)))
     if result.unusual_sizes:
         pictures = texts.number(sum(result.unusual_sizes.values()))
         flags.append(texts("quality.size", pictures=pictures, size=about.sizes))
@@ -37,6 +38,12 @@ def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     if result.ignored_files:
         notes.append(texts("quality.ignored", files=texts.number(result.ignored_files)))
     return Quality(tuple(flags), tuple(notes))
+
+
+def unlike(unusual: Sequence[str], texts: Texts) -> str:
+    """What is unlike the training patients, as `infer.scoring.unusual` names it, in words."""
+    named = (one.rpartition(" ") for one in unusual)
+    return ", ".join(texts(f"unlike.{end}", measure=shown(texts.name("measures", name))) for name, _, end in named)
 
 
 def _same(patient: str, about: About, texts: Texts) -> list[str]:

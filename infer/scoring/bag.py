@@ -1,13 +1,12 @@
 """A patient in the pipeline: list its folder, collect its pictures, accumulate its sums."""
 
 import hashlib
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from infer.cohort.patient import Clinical, Patient, Verdict
 from infer.pictures.decode import leaves
@@ -34,7 +33,7 @@ class Bag:
     scored: int = 0
     closed: bool = False
     sums: dict[str, Any] = field(default_factory=dict)  # by member, once the first picture has been scored
-    colour_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    measured: dict[str, list[float]] = field(default_factory=dict)  # by measure, of the pictures used
     finite: bool = True  # whether all outputs of the networks are finite
     _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
@@ -51,6 +50,16 @@ class Bag:
     def done(self) -> bool:
         """Whether none of its pictures is still in the pipeline."""
         return self.closed and (self.verdict is not None or self.scored == self.used)
+
+    def measure(self, measures: Mapping[str, float]) -> None:
+        """Add what was measured on a picture that is used."""
+        for name, value in measures.items():
+            self.measured.setdefault(name, []).append(value)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The mean of each measure over the pictures that have it."""
+        return {name: math.fsum(values) / len(values) for name, values in self.measured.items()}
 
     @property
     def clinical(self) -> Clinical:

@@ -8,10 +8,10 @@ pictures were split into batches.
 from collections import deque
 from collections.abc import Generator, Mapping
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from infer.bundle.manifest import Drift, Manifest
+from infer.bundle.manifest import Manifest
 from infer.cohort.patient import Clinical, Cohort, Verdict
 from infer.engine.fallback import Engine
 from infer.members.member import Opinion
@@ -23,12 +23,11 @@ from infer.pictures.pool import DecodingPool
 from infer.reasons import REFUSED, Reason, code_of
 from infer.scoring.bag import Bag
 from infer.scoring.batches import Batches
-from infer.scoring.ensemble import calibrated, decide, weighted
+from infer.scoring.ensemble import REFER, calibrated, decide, weighted
 from infer.scoring.influence import Influences, influences
 from infer.scoring.result import SCORED, PatientResult, Scores
 from infer.scoring.stream import Mark, decoded
-
-COLOUR_LIMIT = 4.0  # standard deviations of a training patient's mean colour
+from infer.scoring.unusual import Unlike, likeness
 
 
 def score_cohort(
@@ -40,6 +39,7 @@ def score_cohort(
     settle: float = 0.0,
     *,
     scale: float = 1.0,
+    unlike: Unlike = "refer",
 ) -> Generator[PatientResult, None, None]:
     """Score a cohort; yields one result per patient, in the table's order.
 
@@ -49,6 +49,7 @@ def score_cohort(
         workers: decoding processes.
         settle: seconds for which a patient's folder must have been unchanged, otherwise the patient fails.
         scale: by which pictures are rescaled before they are cropped; 1: not at all.
+        unlike: what becomes of a patient unlike the training patients.
 
     Raises, during iteration:
         WorkerError: a decoding process cannot be started.
@@ -68,13 +69,13 @@ def score_cohort(
             if len(under_way) > 4 * batches.size:  # a half-full batch must not delay a queue of refused patients
                 batches.flush()
             while under_way and under_way[0].done:
-                yield _result(under_way.popleft(), engine, manifest, point)
+                yield _result(under_way.popleft(), engine, manifest, point, unlike)
         batches.flush()
     finally:
         decoders.close()
         batches.close()
     while under_way:
-        yield _result(under_way.popleft(), engine, manifest, point)
+        yield _result(under_way.popleft(), engine, manifest, point, unlike)
 
 
 def _take(bag: Bag, index: int, looked: DecodedPicture, manifest: Manifest, batches: Batches) -> None:
@@ -94,7 +95,7 @@ def _take(bag: Bag, index: int, looked: DecodedPicture, manifest: Manifest, batc
     if bag.verdict:
         return
     bag.used += 1
-    bag.colour_sum += looked.colour
+    bag.measure(looked.measures)
     bag.waiting.append((index, crop))
     if bag.used >= manifest.plausible.minimum_images:
         for waiting_index, waiting_crop in bag.waiting:
@@ -124,11 +125,15 @@ def _close(bag: Bag, minimum: int) -> None:
         bag.waiting.clear()
 
 
-def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str) -> PatientResult:
+def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str, unlike: Unlike) -> PatientResult:
     patient = bag.patient
     scores, measures = (None, {}) if bag.verdict or engine is None else _score(bag, engine, manifest, point)
     if scores and not (bag.finite and scores.finite and all(image.finite for image in bag.images)):
         bag.verdict, scores, measures = Verdict.of(Reason.NOT_FINITE), None, {}
+    if scores and scores.unusual and unlike == "refuse":
+        bag.verdict, scores = Verdict.of(Reason.UNLIKE_TRAINING, what=", ".join(scores.unusual)), None
+    elif scores and scores.unusual and unlike == "refer":
+        scores = msgspec.structs.replace(scores, decision=REFER)
     if bag.verdict:
         usable = Reason.PATIENT_REFUSED if bag.verdict.status == REFUSED else Reason.PATIENT_FAILED
         for image in bag.images:
@@ -146,7 +151,6 @@ def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str) -> 
         unusual_sizes=dict(sorted(bag.unusual_sizes.items())),
         contents=tuple(bag.contents),
         measures=measures,
-        unusual_colour=scores is not None and _unusual(bag.colour_sum / bag.used, manifest.drift),
     )
 
 
@@ -162,6 +166,8 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Sc
     }
     _set_influences(bag, influences(opinions, ensemble, bag.used))
     probability = float(weighted(members, ensemble))
+    measures = _measures(bag, opinions)
+    like = likeness(measures, manifest.reference.usual)
     scores = Scores(
         probability=probability,
         decision=decide(probability, ensemble.operating_points[point]),
@@ -172,8 +178,10 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Sc
             for column in member.patient_columns
         },
         clinical=_alone(bag.clinical, manifest),
+        ood_p=like.p,
+        unusual=like.unusual,
     )
-    return scores, _measures(bag, opinions)
+    return scores, measures
 
 
 def _alone(clinical: Clinical, manifest: Manifest) -> float:
@@ -184,14 +192,14 @@ def _alone(clinical: Clinical, manifest: Manifest) -> float:
 def _measures(bag: Bag, opinions: Mapping[str, Opinion]) -> dict[str, float]:
     """What was measured on the patient and its pictures, by the names in the manifest's reference."""
     clinical = bag.clinical
-    colour = dict(zip(("red", "green", "blue"), (bag.colour_sum / bag.used).tolist(), strict=True))
     patient = {
         "sex": float(clinical.female),
         "lymph_count": clinical.lymph_count,
         "age_years": clinical.age_years,
         "pictures": float(bag.used),
     }
-    return patient | colour | {name: value for opinion in opinions.values() for name, value in opinion.measures.items()}
+    of_members = {name: value for opinion in opinions.values() for name, value in opinion.measures.items()}
+    return patient | bag.measures | of_members
 
 
 def _set_influences(bag: Bag, found: Influences | None) -> None:
@@ -201,8 +209,3 @@ def _set_influences(bag: Bag, found: Influences | None) -> None:
     for index, image in enumerate(used):
         image.influence = float(found.ensemble[index])
         image.influence_of = {name: float(values[index]) for name, values in found.members.items()}
-
-
-def _unusual(colour: npt.NDArray[np.float64], drift: Drift) -> bool:
-    deviation = np.abs(colour - np.array(drift.rgb_mean)) / np.array(drift.rgb_std)
-    return bool(deviation.max() > COLOUR_LIMIT)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from infer.bundle.manifest import Calibration, Ensemble, OperatingPoint
 
 Floats = npt.NDArray[np.float64]
+REFER = "refer"  # the decision that leaves a patient to other tests
 
 
 def calibrated(probability: Floats, calibration: Calibration) -> Floats:
@@ -45,7 +46,7 @@ def _sigmoid(logit: Floats) -> Floats:
 
 
 def decide(probability: float, point: OperatingPoint) -> str:
-    """`malignant` from refer_high on, `reactive` below refer_low, `refer` in between: leave it to other tests."""
+    """`malignant` from refer_high on, `reactive` below refer_low, `refer` in between."""
     if probability >= point.refer_high:
         return "malignant"
-    return "reactive" if probability < point.refer_low else "refer"
+    return "reactive" if probability < point.refer_low else REFER

@@ -35,12 +35,17 @@ class Scores(msgspec.Struct, frozen=True):
     members: dict[str, float]
     further: dict[str, float | int]  # by column of predictions.csv, from the members
     clinical: float | None = None  # what sex, age and count alone would say
+    ood_p: float = 1.0  # conformal p that the patient is like the training patients
+    # What is unlike them, as "sharpness low", the most unlike first; empty if ood_p is not below the bundle's limit.
+    unusual: tuple[str, ...] = ()
 
     @property
     def finite(self) -> bool:
         """Whether all values are finite."""
         alone = () if self.clinical is None else (self.clinical,)
-        return all(map(math.isfinite, (self.probability, *self.members.values(), *self.further.values(), *alone)))
+        return all(
+            map(math.isfinite, (self.probability, *self.members.values(), *self.further.values(), self.ood_p, *alone))
+        )
 
     @property
     def disagreement(self) -> float:
@@ -59,7 +64,6 @@ class PatientResult(msgspec.Struct, frozen=True):
     images: tuple[ImageResult, ...]
     fingerprint: str = ""  # digest of all that the result depends on, hexadecimal
     ignored_files: int = 0
-    unusual_colour: bool = False  # colour far from the training patients'
     unusual_sizes: dict[str, int] = {}  # "width x height" in pixels -> pictures
     pictures_below: tuple[str, ...] = ()  # subfolders that contain pictures, which were ignored
     measures: dict[str, float] = {}  # what was measured on patient and pictures, by name (infer.bundle.reference)

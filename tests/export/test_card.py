@@ -95,7 +95,7 @@ def manifest(weights: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)) -> Manifest:
         ),
         reference=REFERENCE,
         plausible=Plausible(Range(0, 120), Range(0, 1000), 10),
-        drift=Drift([], []),
+        drift=Drift([]),
         self_test=SelfTest(1, 0, [], {}, {}),
         int8=None,
     )

@@ -30,7 +30,7 @@ from train.members.embedding import load_embedding
 from train.members.experts import Committee, Experts, ExpertsDimensions
 from train.members.imagenet import ImageNetDimensions, ImageNetNetwork, numbers
 
-UNBOUNDED = frozenset({"features", "embedding", "contribution"})
+UNBOUNDED = frozenset({"features", "embedding", "contribution", "within", "outside"})
 ON_THE_BACKBONE = ("scan", "moe", "imagenet")
 SMALL = set(GRAPHS) - {"backbone.onnx"}  # that one takes seconds
 Exported = tuple[list[GraphPlan], dict[str, bytes], dict[str, dict[str, Tensor]]]
@@ -51,7 +51,7 @@ def exported() -> Exported:
         BaselineExport(baseline.eval()),
         CellsExport(cells, section.naive_bayes, {}),
         ExpertsExport(committee(features, clinical), {}),
-        ImageNetExport(imagenet_network(features), numbers()),
+        ImageNetExport(imagenet_network(features), numbers(), features.double().numpy()),
     )
     for member in members:
         alone = [plan.name for plan in member.plans]

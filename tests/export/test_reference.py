@@ -17,7 +17,7 @@ from infer.bundle.load import REFERENCE, Bundle, load_bundle
 from infer.cohort.patient import Patient
 from infer.cohort.patients import read_cohort
 from infer.options import Options
-from infer.pictures.cell import has_cell
+from infer.pictures.measure import has_cell, measured
 from infer.run import run
 from tests.bundles import scan_section
 from tests.export.from_graphs import Rebuilt, rebuild
@@ -91,7 +91,7 @@ def _score(patient: Patient, folder: Path, bundle: Bundle, networks: Rebuilt) ->
     fusion = scan_section(manifest).class_fusion
     assert patient.clinical
     files = sorted((folder / patient.patient_id).glob("*.jpg"))
-    images = torch.from_numpy(np.stack([crop for crop in map(_crop, files) if has_cell(crop)]))
+    images = torch.from_numpy(np.stack([crop for crop in map(_crop, files) if has_cell(measured(crop))]))
     clinical = torch.tensor(
         [[float(patient.clinical.female), patient.clinical.lymph_count, patient.clinical.age_years]]
     )

@@ -17,7 +17,7 @@ from infer.bundle.manifest import (
     SelfTest,
     encode,
 )
-from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Spread
+from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Span, Spread, Usual
 from infer.cohort.plausible import Plausible, Range
 from infer.members.naive_bayes import NaiveBayes
 from infer.members.registry import names
@@ -25,11 +25,13 @@ from tests.bundles import GRAPHS
 
 CLASSES = 15
 FEATURES = CLASSES + 6
+USUAL = Usual(limit=0.03, spans={"sharpness": Span(0.5, 1.0, 2.0)}, scores=[number / 100 for number in range(130)])
 REFERENCE = Reference(
     patients=130,
     measures={"probability": list(LEVELS), "share_0": [0.5] * 50},
     by_label={label: {"share_0": Spread(0.25, 0.5, 0.75)} for label in LABELS},
     clinical=ClinicalAlone(female=-0.5, log_count=2.0, age_years=0.05, intercept=-7.0),
+    usual=USUAL,
 )
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
 
@@ -68,7 +70,7 @@ def make_manifest() -> Manifest:
         ),
         plausible=PLAUSIBLE,
         reference=REFERENCE,
-        drift=Drift(rgb_mean=[200.0, 180.0, 190.0], rgb_std=[5.0, 6.0, 7.0]),
+        drift=Drift(rgb_mean=[200.0, 180.0, 190.0]),
         self_test=SelfTest(
             seed=1,
             images=2,

@@ -19,10 +19,11 @@ from infer.report.page import patient_page
 from infer.report.texts import Texts
 from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult, Scores
+from tests.infer.manifests import USUAL
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLINICAL = ClinicalAlone(0.0, 0.0, 0.0, 0.0)
-NOTHING_KNOWN = Reference(130, {}, {label: {} for label in LABELS}, CLINICAL)
+NOTHING_KNOWN = Reference(130, {}, {label: {} for label in LABELS}, CLINICAL, USUAL)
 EMPTY = frozenset({"meta", "link", "img", "br"})
 PICTURE = "data:image/jpeg;base64,AAAA"
 SCORES = Scores(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from infer.pictures.cell import contrast, has_cell
+from infer.pictures.measure import CENTRE, has_cell, measured
 from tests.infer.runs import TINY, replace_picture, score
 from tests.synthetic import draw_cell
 
@@ -21,6 +21,14 @@ def disc(radius: float, inside: int, outside: int = 220, at: tuple[int, int] = (
     across = np.arange(SIZE) - (SIZE - 1) / 2
     spot = np.hypot(across[:, None] - at[0], across - at[1]) <= radius
     return np.repeat(np.where(spot, inside, outside).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def is_cell(crop: Pixels) -> bool:
+    return has_cell(measured(crop))
+
+
+def contrast_of(crop: Pixels) -> float:
+    return measured(crop)[CENTRE]
 
 
 def png(crop: Pixels) -> bytes:
@@ -46,27 +54,27 @@ def empty_pictures() -> dict[str, Pixels]:
 
 @pytest.mark.parametrize("name", empty_pictures())
 def test_no_cell(name: str) -> None:
-    assert not has_cell(empty_pictures()[name])
+    assert not is_cell(empty_pictures()[name])
 
 
 @pytest.mark.parametrize("kind", range(4))
 def test_drawn_cells_of_every_kind_are_cells(kind: int) -> None:
     for seed in range(25):
         crop = draw_cell(kind, np.random.default_rng(seed), SIZE)
-        assert has_cell(crop)
-        assert has_cell(np.repeat(crop.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8))  # grey
-        assert has_cell(crop[..., ::-1])  # another stain: red and blue exchanged
-        assert has_cell((crop * 0.5).astype(np.uint8))  # half the light
+        assert is_cell(crop)
+        assert is_cell(np.repeat(crop.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8))  # grey
+        assert is_cell(crop[..., ::-1])  # another stain: red and blue exchanged
+        assert is_cell((crop * 0.5).astype(np.uint8))  # half the light
 
 
 def test_contrast_by_hand() -> None:
     """A spot of 60 on 220: log(221 / 61) + nothing at the edge."""
-    assert contrast(disc(30, 60)) == pytest.approx(np.log(221 / 61), abs=1e-12)
+    assert contrast_of(disc(30, 60)) == pytest.approx(np.log(221 / 61), abs=1e-12)
 
 
 def test_contrast_does_not_change_when_the_picture_is_turned() -> None:
     crop = draw_cell(1, np.random.default_rng(3), SIZE)
-    turned = [contrast(np.rot90(crop, turns)) for turns in range(4)] + [contrast(crop[:, ::-1])]
+    turned = [contrast_of(np.rot90(crop, turns)) for turns in range(4)] + [contrast_of(crop[:, ::-1])]
     assert turned == pytest.approx([turned[0]] * 5, abs=1e-12)
 
 

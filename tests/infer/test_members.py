@@ -165,7 +165,7 @@ def test_a_member_that_the_program_does_not_know_is_refused(pristine: Path, tmp_
 
 def test_a_bundle_without_scan_has_none_of_its_columns(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
     manifest = of_some("baseline", "moe", "imagenet")
-    assert len(manifest["graphs"]) == 5
+    assert len(manifest["graphs"]) == 6
     outcome = score(pristine, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", manifest))
     assert outcome.code == 0
     assert "scan_probability" in plain.predictions["S001"]

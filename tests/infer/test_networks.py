@@ -52,7 +52,7 @@ def assert_same(found: Seen, expected: Seen, place: int) -> None:
         "baseline": ["probability"],
         "scan": ["probabilities", "cell_class", "confidence"],
         "moe": ["features"],
-        "imagenet": ["contribution"],
+        "imagenet": ["features", "contribution"],
     }
     for name, outputs in expected.items():
         for output, values in outputs.items():
@@ -160,7 +160,7 @@ def test_the_self_test_compares_every_output(networks: Networks, bundle: Bundle)
     outputs = self_test_outputs(networks, images, np.array(test.clinical, np.float32))
     assert set(outputs) == set(test.expected)
     assert {name: len(values) for name, values in outputs.items()} == {
-        name: test.images * {"scan": 20}.get(name, 1) for name in outputs
+        name: test.images * {"scan": 20, "imagenet_distance": 2}.get(name, 1) for name in outputs
     }
 
 

@@ -256,7 +256,7 @@ def test_a_process_rescales_as_this_one(few: Path) -> None:
         here = look(few / "S001" / name, few.resolve(), CROP, scale)
         assert isinstance(one.crop, np.ndarray)
         np.testing.assert_array_equal(one.crop, here.crop)
-        assert (one.content, one.colour, tuple(one.pixels)) == (here.content, here.colour, (SIZE, SIZE))
+        assert (one.content, one.measures, tuple(one.pixels)) == (here.content, here.measures, (SIZE, SIZE))
         assert one.content == look(few / "S001" / name, few.resolve(), CROP).content  # of the file, whatever the scale
 
 

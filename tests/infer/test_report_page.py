@@ -18,6 +18,7 @@ from infer.report.page import patient_page
 from infer.report.texts import Texts
 from infer.report.write import layout
 from infer.scoring.result import ImageResult
+from tests.infer.manifests import USUAL
 from tests.infer.report_pages import (
     CLINICAL,
     HOSTILE,
@@ -157,7 +158,7 @@ def test_pictures_that_are_gone_or_changed_are_said_so_cell_by_cell() -> None:
 
 def test_classes_beside_the_training_patients() -> None:
     spreads = {"share_0": Spread(0.1, 0.2, 0.5), "share_2": Spread(0.0, 0.01, 0.02), "lymph_count": Spread(1, 2, 3)}
-    reference = Reference(130, {}, {"reactive": spreads, "malignant": spreads}, CLINICAL)
+    reference = Reference(130, {}, {"reactive": spreads, "malignant": spreads}, CLINICAL, USUAL)
     of = result([image(number) for number in range(20)], measures={"share_0": 0.0, "share_1": 0.75, "share_2": 0.25})
     page = page_of(of, about(reference=reference))
     assert page.rows("classes") == [
@@ -173,14 +174,14 @@ def test_classes_beside_the_training_patients() -> None:
 def test_what_to_look_at_before_the_number_is_trusted() -> None:
     of = result(
         [*(image(number) for number in range(3)), *(ImageResult(f"{number}.bmp", "empty: x") for number in range(4))],
-        unusual_colour=True,
+        scores=structs.replace(SCORES, ood_p=0.0076, unusual=("sharpness low", "further high")),
         unusual_sizes={"9 x 9": 2, "8 x 8": 1},
         pictures_below=("slide<2>",),
         ignored_files=2,
     )
     page = page_of(of, about(same={"P1": (Same(("P1", "P2", "P3"), 4), Same(("P1",), 1))}))
     flags = [
-        "The colours are far from the training patients': the probability may be wrong.",
+        "Unlike the training patients: Sharpness low, further high. The probability may be wrong.",
         "Pictures of another size than in the training (224 x 224 pixels): 3. Cells may look larger or smaller than "
         "the models know them.",
         "Pictures that are also those of P2, P3: 4. One of these patients has another's cells.",

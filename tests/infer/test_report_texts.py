@@ -21,7 +21,7 @@ from infer.report.page import patient_page
 from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
 from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult
-from tests.infer.manifests import make_manifest
+from tests.infer.manifests import USUAL, make_manifest
 from tests.infer.report_pages import CLINICAL, SCORES, about, drift_record, image, rendered, result
 from tests.infer.test_results import HEADER
 
@@ -32,6 +32,7 @@ REFERENCE = Reference(
     {},
     {label: {"share_0": Spread(0.1, 0.2, 0.3)} for label in ("reactive", "malignant")},
     CLINICAL,
+    USUAL,
 )
 
 
@@ -93,7 +94,7 @@ def every_patient() -> list[PatientResult]:
     ]
     odd = result(
         [image(1, None), ImageResult("2.jpg", "empty: x"), ImageResult("3.jpg", "empty: x")],
-        unusual_colour=True,
+        scores=structs.replace(SCORES, decision="refer", unusual=("sharpness low", "red high")),
         unusual_sizes={"9 x 9": 1},
         pictures_below=("slide2",),
         ignored_files=2,

@@ -82,8 +82,8 @@ def test_columns_are_those_of_the_contract() -> None:
     predictions, images = (writer.head() for writer in WRITERS)
     assert predictions == (
         "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
-        "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability"
-        "\n"
+        "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability,"
+        "ood_p,unusual\n"
     )
     assert images == (
         "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution,"
@@ -99,14 +99,19 @@ def test_every_column_has_a_name_of_its_own_and_a_meaning() -> None:
 
 
 def test_a_scored_row_by_value() -> None:
-    row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000"
+    row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000,1.0000,"
     assert WRITERS[0].rows(result()) == f"{row}\n"
+
+
+def test_what_is_unusual_by_value() -> None:
+    of = result(scores=structs.replace(SCORES, ood_p=1 / 131, unusual=("sharpness low", "age_years high")))
+    assert prediction_row(of)[-2:] == ["0.0076", "sharpness low, age_years high"]
 
 
 @pytest.mark.parametrize("status", ["refused", "failed"])
 def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
     row = prediction_row(without_scores(status))
-    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", ""]
+    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", "", "", ""]
     assert len(row) == len(PREDICTION_COLUMNS)
 
 
@@ -176,7 +181,7 @@ def test_the_summary_by_value() -> None:
     for one in (
         result(
             ignored_files=2,
-            unusual_colour=True,
+            scores=structs.replace(SCORES, unusual=("sharpness low", "age_years high", "red high")),
             unusual_sizes={"168 x 168": 2, "9 x 9": 1},
             pictures_below=("slide2",),
             contents=("0a", "0b"),
@@ -193,8 +198,9 @@ def test_the_summary_by_value() -> None:
         "images": {"used": 1, "rejected": 1},
         "image_reasons": {"empty": 1},
         "ignored_files": 2,
-        "patients_with_unusual_colour": 1,
-        "unusual_colour": ["P1"],
+        "patients_unlike_training": 1,
+        "unlike_training": ["P1"],
+        "unusual_measures": {"red high": 1, "sharpness low": 1},
         "patients_with_unusual_picture_size": 1,
         "unusual_picture_size": ["P1"],
         "unusual_picture_sizes": {"168 x 168": 2, "9 x 9": 1},
@@ -303,7 +309,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert record["bundle"] == {
         "id": bundle.bundle_id,
         "folder": str(REFERENCE),
-        "schema": 8,
+        "schema": 9,
         "weights": bundle.manifest.ensemble.weights,
     }
     nodes = record["device"].pop("nodes")
@@ -346,7 +352,7 @@ def test_neither_run_json_nor_the_log_hold_a_patients_values(
     outcome = score(cohort, tmp_path / "out")
     assert outcome.code == 0
     values = [row[column] for row in rows(cohort / TABLE) for column in ("DOB", "LYMPH_COUNT")]
-    harmless = {"patient_id", "status", "reason", "decision", "bundle"}
+    harmless = {"patient_id", "status", "reason", "decision", "bundle", "unusual"}
     values += [row[column] for row in outcome.predictions.values() for column in row if column not in harmless]
     values += [row["image"] for row in outcome.images]  # a file name may reveal more than an ID
     for name in ("run.json", "run.log"):

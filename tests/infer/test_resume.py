@@ -242,6 +242,7 @@ def test_a_refused_patient_is_kept_and_counted(cohort: Path, tmp_path: Path) -> 
         ({"reference_date": None}, "the unfinished run had another reference_date"),
         ({"date_format": "%m/%d/%Y"}, "the unfinished run had another date_format"),
         ({"sex_codes": "M=male,F=female"}, "the unfinished run had another sex_codes"),
+        ({"ood": "warn"}, "the unfinished run had another ood"),
         ({"fresh": True}, "--fresh"),
     ],
 )

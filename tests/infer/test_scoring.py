@@ -59,7 +59,9 @@ def test_the_decision_follows_from_the_probability(plain: Outcome, bundle: Bundl
     for row in plain.predictions.values():
         probability = float(row["probability_malignant"])
         expected = "refer"
-        if probability >= point.refer_high:
+        if row["unusual"]:  # drawn cells are not like real ones
+            pass
+        elif probability >= point.refer_high:
             expected = "malignant"
         elif probability < point.refer_low:
             expected = "reactive"
@@ -523,19 +525,6 @@ def test_a_folder_that_gets_stale_while_it_is_read_fails_its_patient_alone(
     assert outcome.predictions["S004"] == plain.predictions["S004"]
 
 
-def test_colours_far_from_the_training_patients_are_told(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
-    """The channel with the largest deviation of the patient's mean counts: S003 has 0, S004 5, half of S005 7."""
-    mean, std = np.array(bundle.manifest.drift.rgb_mean), np.array(bundle.manifest.drift.rgb_std)
-    for patient_id, away in (("S003", (0.0, 0.0)), ("S004", (5.0, 5.0)), ("S005", (0.0, 7.0))):
-        for index, path in enumerate(sorted((cohort / patient_id).iterdir())[:12]):
-            colour = np.rint(mean - np.array([0, away[index % 2], 0]) * std).astype(np.uint8)
-            replace_picture(path, png_with_a_nucleus(colour))
-        for path in sorted((cohort / patient_id).iterdir())[12:]:
-            path.unlink()
-    outcome = score(keep_patients(cohort, "S003", "S004", "S005"), tmp_path / "out", bundle=TINY)
-    assert outcome.record["unusual_colour"] == ["S004"]
-
-
 def log_of(outcome: Outcome) -> str:
     return (outcome.out / "run.log").read_text(encoding="utf-8")
 
@@ -665,14 +654,6 @@ def png(colour: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.broadcast_to(colour, (120, 120, 3)).copy()).save(file, "PNG")
     return file.getvalue()
-
-
-def png_with_a_nucleus(colour: Any) -> bytes:
-    """A dark spot on a lighter ground, whose mean over the central 112 x 112 is the colour."""
-    across = np.arange(120) - 59.5
-    spot = np.hypot(across[:, None], across)[..., None] <= 20
-    share = spot.sum() / 112**2
-    return png(np.rint(np.where(spot, 0.4 * colour, colour * (1 - 0.4 * share) / (1 - share))).astype(np.uint8))
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

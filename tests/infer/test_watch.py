@@ -15,8 +15,8 @@ from infer.errors import OutputError, UsageError
 from infer.output.folder import RECORD
 from infer.output.kept import KEPT, read_results
 from infer.output.watch import DRIFT
+from infer.pictures.look import look
 from infer.scoring.result import PatientResult
-from tests.crops import read_crop
 from tests.infer.runs import RESULT_FILES, TINY, Outcome, cell, cut, link_cohort, names, score
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
@@ -148,20 +148,19 @@ def test_a_history_that_cannot_be_one_stops_the_run_before_it_scores(night: Path
 
 def test_what_is_measured_on_a_patient_by_hand(plain: Outcome, pristine: Path) -> None:
     result = kept(plain)["S002"]
-    crops = [read_crop(path, pristine.resolve(), 112) for path in sorted((pristine / "S002").iterdir())]
-    red, green, blue = np.mean([crop.mean(axis=(0, 1)) for crop in crops], axis=0)
+    of_pictures = [look(path, pristine.resolve(), 112).measures for path in sorted((pristine / "S002").iterdir())]
     classes = [int(row["cell_class"]) for row in plain.images if row["patient_id"] == "S002"]
-    expected = {
+    expected: dict[str, Any] = {
         "sex": float(cell(pristine, "S002", "GENDER") == "F"),
         "lymph_count": float(cell(pristine, "S002", "LYMPH_COUNT")),
         "age_years": result.age_years,
-        "pictures": len(crops),
-        "red": red,
-        "green": green,
-        "blue": blue,
+        "pictures": len(of_pictures),
+        **{name: np.mean([of[name] for of in of_pictures]) for name in of_pictures[0]},
         **{f"share_{number}": classes.count(number) / len(classes) for number in range(15)},
     }
-    assert result.measures == pytest.approx(expected, abs=1e-9)
+    features = {name: result.measures[name] for name in ("features_within", "features_outside")}
+    assert min(features.values()) > 0
+    assert result.measures == pytest.approx(expected | features, abs=1e-9)
 
 
 def test_sex_age_and_count_alone_by_hand(plain: Outcome) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from infer.errors import WorkerError
 from infer.pictures.decode import RejectedImage, try_picture
-from infer.pictures.look import DecodedPicture, look, mean_colour
+from infer.pictures.look import DecodedPicture, look
 from infer.pictures.pool import DecodingPool
 from infer.pictures.worker import DecodingProcess
 from tests.infer.runs import TINY, Outcome, keep_patients, names, replace_picture, score, verdict
@@ -86,7 +86,7 @@ def same(one: DecodedPicture, other: DecodedPicture) -> bool:
         crops = isinstance(other.crop, np.ndarray) and np.array_equal(one.crop, other.crop)
     else:
         crops = type(one.crop) is type(other.crop) and str(one.crop) == str(other.crop)
-    return crops and (one.content, one.colour) == (other.content, other.colour)
+    return crops and (one.content, one.measures) == (other.content, other.measures)
 
 
 def test_a_process_sees_what_this_one_sees(cohort: Path) -> None:
@@ -142,12 +142,6 @@ def test_what_fails_in_the_process_is_told(
     assert isinstance(failure, OSError)
     assert failure.strerror == text
     assert [isinstance(one.crop, np.ndarray) for one in found] == [True, False, True]
-
-
-def test_mean_colours_are_means() -> None:
-    crop = np.random.RandomState(0).randint(0, 256, (112, 112, 3)).astype(np.uint8)
-    assert mean_colour(crop) == tuple(crop.mean(axis=(0, 1), dtype=np.float64))
-    assert mean_colour(np.full((112, 112, 3), 255, np.uint8)) == (255, 255, 255)
 
 
 def test_a_picture_that_crashes_the_decoder_costs_that_picture_only(

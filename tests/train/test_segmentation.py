@@ -8,10 +8,11 @@ import numpy.typing as npt
 import pytest
 
 from infer.errors import UsageError
+from infer.pictures.kmeans import kmeans
 from tests.synthetic import REFERENCE_DATE, STAIN_SD_PATIENT, draw_cell_and_outline, make_patients, write_cohort
 from train.data.bags import CROP_SIZE, Bags
 from train.data.crops import cache_crops
-from train.data.segmentation import before_and_after, keep_cell, kmeans, segment
+from train.data.segmentation import before_and_after, keep_cell, segment
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

@@ -30,6 +30,8 @@ class Bags:
     # Where they come from: table_sha256, pictures_sha256, pictures_compared_by (content; not in run folders of earlier
     # versions, which compared names, sizes and times), reference_date, date_format, segmented (yes or no).
     facts: dict[str, str]
+    # (N,) of JPEG files, nan for others; None in a run folder of an earlier version.
+    jpeg_quality: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -49,6 +51,7 @@ class Bags:
             image_names=[self.image_names[index] for index in images],
             labels=self.labels[patients],
             clinical=self.clinical[patients],
+            jpeg_quality=None if self.jpeg_quality is None else self.jpeg_quality[images],
         )
 
     def pictures(self, patient: int) -> Tensor:
@@ -114,4 +117,5 @@ def load_crops(run: Path) -> Bags:
         clinical=table[["sex", "lymph_count", "age_years"]].to_numpy(np.float32),
         # A run folder from before segmentation does not say that its pictures are whole.
         facts={"segmented": "no"} | json.loads((folder / "cohort.json").read_text()),
+        jpeg_quality=pd.to_numeric(images["jpeg_quality"]).to_numpy(np.float64) if "jpeg_quality" in images else None,
     )

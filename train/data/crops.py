@@ -29,6 +29,7 @@ from infer.cohort.patient import Cohort, Patient
 from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import CohortError, LymphoError, UsageError
+from infer.pictures.compression import jpeg_quality
 from infer.pictures.decode import RejectedImage, decode_crop
 from train.core.files import locked, write_text, written_whole
 from train.data.bags import CROP_SIZE, Bags, load_crops
@@ -176,17 +177,17 @@ def _decode_all(
     """
     root = cohort.folder.resolve()
 
-    def decode(job: Job) -> tuple[str, npt.NDArray[np.uint8] | RejectedImage, tuple[int, int]]:
+    def decode(job: Job) -> tuple[str, npt.NDArray[np.uint8] | RejectedImage, tuple[int, int], float | None]:
         told, data = read_content(cohort.folder, root, job)
         if isinstance(data, RejectedImage):
-            return told, data, (0, 0)
+            return told, data, (0, 0), None
         try:
             crop, size = decode_crop(data, CROP_SIZE)
         except RejectedImage as error:
-            return told, error, (0, 0)
-        return told, keep_cell(crop) if segment else crop, size
+            return told, error, (0, 0), None
+        return told, keep_cell(crop) if segment else crop, size, jpeg_quality(data)
 
-    used: list[dict[str, str]] = []
+    used: list[dict[str, str | float | None]] = []
     rejected: list[dict[str, str]] = []
     sizes: set[tuple[int, int]] = set()
     digest = hashlib.sha256()
@@ -195,20 +196,22 @@ def _decode_all(
             os.posix_fallocate(file.fileno(), 0, len(jobs) * CROP_BYTES)
         _write_header(file, len(jobs))
         with ThreadPoolExecutor() as pool:
-            for job, (told, crop, size) in zip(jobs, pool.map(decode, jobs), strict=True):
+            for job, (told, crop, size, quality) in zip(jobs, pool.map(decode, jobs), strict=True):
                 digest.update(line_of(job, told))
                 row = {"patient_id": job[0].patient_id, "image": job[1]}
                 if isinstance(crop, RejectedImage):
                     rejected.append(row | {"reason": str(crop)})
                 else:
                     file.write(crop.tobytes())
-                    used.append(row)
+                    used.append({**row, "jpeg_quality": quality})
                     sizes.add(size)
         file.truncate()  # frees the space reserved for rejected pictures
         file.seek(0)
         _write_header(file, len(used))
     columns = ["patient_id", "image"]
-    pd.DataFrame(used, columns=columns).to_csv(folder / "images.csv", index=False, errors="backslashreplace")
+    pd.DataFrame(used, columns=[*columns, "jpeg_quality"]).to_csv(
+        folder / "images.csv", index=False, errors="backslashreplace"
+    )
     refused = pd.DataFrame(rejected, columns=[*columns, "reason"])
     refused.to_csv(folder / "rejected.csv", index=False, errors="backslashreplace")
     _write_patients(patients, pd.Series([row["patient_id"] for row in used]), folder)

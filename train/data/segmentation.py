@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from infer.pictures.kmeans import kmeans
 from train.core.arrays import Floats, Pixels
 
 Mask = npt.NDArray[np.bool_]
 
-LEVELS = 256  # levels of saturation, as in 8-bit HSV
 SMOOTHING = (1, 2, 1)  # binomial; integer sums are exact, so a rotated picture gives exactly the rotated mask
 WIPED = 255  # white: as bright as a smear's background, but the same for everyone, so no patient's stain remains
-ROUNDS = 100  # maximum k-means iterations; crops converge within about 20
 
 
 @dataclass(frozen=True)
@@ -70,30 +69,6 @@ def keep_cell(crop: Pixels, options: Segmentation = REPORT) -> Pixels:
 def before_and_after(crop: Pixels, options: Segmentation = REPORT) -> Pixels:
     """A crop (H, W, 3) uint8 and, to its right, the segmented crop, as in figure 4: (H, 2 W, 3) uint8."""
     return np.concatenate([crop, keep_cell(crop, options)], axis=1)
-
-
-def kmeans(values: Floats, clusters: int) -> tuple[npt.NDArray[np.intp], Floats]:
-    """One-dimensional k-means (Lloyd 1982) of values in 0 to 1, rounded to 256 levels, computed on their histogram.
-
-    Deterministic: the initial centres are evenly spaced between the lowest and the highest value. Quantiles would not
-    work: if three quarters of a crop are background, all of them start inside the background.
-
-    Returns:
-        The cluster of each value, in the shape of the values, and the centres in ascending order, (clusters,).
-    """
-    level = np.rint(values * (LEVELS - 1)).astype(np.intp)
-    count = np.bincount(level.ravel(), minlength=LEVELS).astype(np.float64)
-    position = np.linspace(0, 1, LEVELS)
-    centres = np.linspace(position[level.min()], position[level.max()], clusters)
-    for _ in range(ROUNDS):
-        owner = np.searchsorted((centres[1:] + centres[:-1]) / 2, position)  # (LEVELS,)
-        weight = np.bincount(owner, count, clusters)
-        moved = np.bincount(owner, count * position, clusters) / np.maximum(weight, 1)
-        moved = np.where(weight > 0, moved, centres)  # the centre of an empty cluster does not move
-        if np.array_equal(moved, centres):
-            break
-        centres = moved
-    return owner[level], centres
 
 
 def _transmitted(crop: Pixels, options: Segmentation) -> Floats:

@@ -1,0 +1,51 @@
+"""When a patient is unlike the training patients: the numbers behind `infer.scoring.unusual`.
+
+A training patient is judged by all the others, so its score is what a new patient of this hospital would have. What the
+features' distance says of it comes from a fit without it, too (`export.members.distance`).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from infer.bundle.reference import Span, Usual
+from infer.scoring.unusual import deviation
+from train.core.arrays import Floats
+
+LIMIT = 0.03  # of patients like the training patients, about this share is held up
+ENDS = (0.01, 0.5, 0.99)
+# The measures that are judged, and the least distance of the low and of the high end from the middle that counts: what
+# hardly varies in one hospital must not make every other one unusual. Where nothing is given, that is next to nothing.
+TINY = 1e-6
+JUDGED: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("red", "green", "blue", "slide_red", "slide_green", "slide_blue"), (1.0, 1.0)),
+    **dict.fromkeys(("sharpness", "cell_area", "nucleus_area", "nucleus_density", "density_spread"), (TINY, TINY)),
+    **dict.fromkeys(("features_within", "features_outside", "lymph_count", "age_years"), (TINY, TINY)),
+    "jpeg_quality": (10.0, 100.0),  # a picture that was compressed less is never unusual
+}
+
+
+def make_usual(measures: Mapping[str, Floats], limit: float = LIMIT) -> Usual:
+    """What is usual among patients whose measures (P,) are given by name."""
+    judged = {name: measures[name] for name in JUDGED if name in measures}
+    patients = len(next(iter(judged.values())))
+    scores = []
+    for patient in range(patients):
+        others = np.arange(patients) != patient
+        by = (deviation(float(of[patient]), _span(name, of[others])) for name, of in judged.items())
+        scores.append(max(map(abs, by)))
+    return Usual(
+        limit=max(limit, 1.5 / (1 + patients)),  # of so few patients the most unusual one's p is above the limit
+        spans={name: _span(name, of) for name, of in judged.items()},
+        scores=sorted(_rounded(score) for score in scores),
+    )
+
+
+def _span(name: str, values: Floats) -> Span:
+    low, middle, high = np.quantile(values, ENDS).tolist()
+    least_low, least_high = JUDGED[name]
+    return Span(*map(_rounded, (min(low, middle - least_low), middle, max(high, middle + least_high))))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

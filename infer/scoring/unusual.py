@@ -1,0 +1,57 @@
+"""Whether a patient is unlike the training patients: a conformal p, and the names of what is unusual.
+
+Each measure's deviation is in units of how far the training patients' 1% and 99% quantiles lie from their median, so a
+skewed measure is judged on either side by itself. A patient's score is the largest deviation. p is the share of the
+training patients, and this one, with a score as large, where each of them was judged by all the others: among patients
+like them, p is below .05 for at most one in twenty (Vovk et al. 2005; Laxhammar & Falkman 2010).
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from infer.bundle.reference import Span, Usual
+
+# What becomes of a patient unlike the training patients: decided `refer`, refused, or only said to be so.
+Unlike = Literal["refer", "refuse", "warn"]
+LOW, HIGH = "low", "high"
+OF_PATIENTS = frozenset({"lymph_count", "age_years"})  # measures of the patient; the others are of the pictures
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like the training patients a patient is."""
+
+    p: float
+    unusual: tuple[str, ...]  # measure and low or high, the largest deviation first; empty above the bundle's limit
+
+
+def likeness(measures: Mapping[str, float], usual: Usual) -> Likeness:
+    """Judge a patient.
+
+    Args:
+        measures: by name. A measure that is missing, like the JPEG quality of other files, is not judged.
+    """
+    found = {name: deviation(measures[name], span) for name, span in usual.spans.items() if name in measures}
+    largest = sorted(found.items(), key=lambda one: -abs(one[1]))
+    named = (f"{name} {HIGH if by > 0 else LOW}" for name, by in largest if p_value(abs(by), usual) < usual.limit)
+    return Likeness(p_value(max(map(abs, found.values()), default=0.0), usual), tuple(named))
+
+
+def of_pictures(unusual: Iterable[str]) -> tuple[str, ...]:
+    """What is unusual about the pictures: what logs may say, which hold no patient's values."""
+    return tuple(one for one in unusual if one.rpartition(" ")[0] not in OF_PATIENTS)
+
+
+def p_value(score: float, usual: Usual) -> float:
+    """The share of patients with a score as large: from 1 / (1 + training patients) to 1."""
+    patients = len(usual.scores)
+    return (1 + patients - bisect_left(usual.scores, score)) / (1 + patients)
+
+
+def deviation(value: float, span: Span) -> float:
+    """How far a value lies from the middle: 1 at the high end, -1 at the low end."""
+    if value >= span.middle:
+        return (value - span.middle) / (span.high - span.middle)
+    return (value - span.middle) / (span.middle - span.low)
