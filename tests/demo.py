@@ -11,7 +11,7 @@ import click
 from infer.output.csv import PREDICTIONS
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
-COLUMNS = ("patient_id", "status", "probability_malignant", "decision", "age_years", "images", "disagreement")
+COLUMNS = ("patient_id", "status", "probability_malignant", "decision", "age_years", "images", "disagreement", "ood_p")
 
 
 @click.command()
@@ -31,7 +31,8 @@ def demo(folder: Path) -> None:
         sys.exit(code)
     with (out / PREDICTIONS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    click.echo("\nSix drawn patients, scored with the bundle that ships. Drawn cells: the numbers mean nothing.\n")
+    click.echo("\nSix drawn patients, scored with the bundle that ships. Drawn cells: the numbers mean nothing.")
+    click.echo("No decision, because they are unlike the training patients (ood_p below .03).\n")
     widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in COLUMNS}
     for line in ({column: column for column in COLUMNS}, *rows):
         click.echo("  ".join(line[column].ljust(widths[column]) for column in COLUMNS))

@@ -141,8 +141,8 @@ def _precision(manifest: Manifest) -> list[str]:
         lines.append(
             f"- On a CPU the networks of {_in(manifest, 'int8')} that see pictures compute in int8; as a "
             "fallback after a GPU failure, and if the self-test fails, in float32. "
-            f"{_proof(manifest.int8)} For patients whose colours are far from those of the training patients "
-            "(`run.log` names them) the difference may be larger."
+            f"{_proof(manifest.int8)} For patients unlike the training patients (column `unusual`) the difference may "
+            "be larger."
         )
     return [*lines, "- All results below are for float32."] if lines else ["- All graphs compute in float32."]
 
@@ -246,5 +246,5 @@ def _caveats(words: CardWords) -> list[str]:
         *(paragraph for member in words.members for paragraph in member.caveats),
         "Read the intervals before the estimates, above all for subgroups. Before use, score your own patients with a "
         "known diagnosis, and compare. Look more closely where members disagree, where the decision is `refer`, and "
-        "where the run's log says that colours are far from those of the training patients.",
+        "where the column `unusual` is not empty.",
     ]

@@ -224,3 +224,13 @@ def test_a_sentence_names_five_measures_and_counts_the_rest() -> None:
         "Tonight's patients differ from the training patients: red higher, green higher, blue higher, "
         "lymphocyte count higher, age higher and 2 more (p < .001)."
     )
+
+
+def test_a_patient_who_was_measured_and_got_no_probability_counts_for_the_measures_alone() -> None:
+    """Refused as unlike the training patients (--ood refuse)."""
+    values = Values()
+    for index in range(20):
+        values.add({"red": float(index)}, None, None)
+        values.add({"red": 5.0}, 0.5, "refer")
+    assert values.patients == 40
+    assert [len(list(values.of(key))) for key in ("red", "probability", "decision_refer")] == [40, 20, 20]
