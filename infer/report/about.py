@@ -32,6 +32,8 @@ class About:
     version: str
     bundle: str
     reference: Reference
+    unlike: int = 0  # scored patients unlike the training patients
+    ood: str = "refer"  # what became of them
     same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
 
 
@@ -66,6 +68,8 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
         version=version,
         bundle=bundle,
         reference=manifest.reference,
+        unlike=record["patients_unlike_training"],
+        ood=identity.ood,
         same=_same(record["same_pictures"]),
     )
 

@@ -28,6 +28,7 @@ class Overview:
     """What stands on the first page only."""
 
     counts: tuple[tuple[str, str, str], ...]  # decision, in words, patients
+    unlike: str  # how many are unlike the training patients; empty if nobody is
     histogram: Histogram | None
     histogram_alt: str
     bars: tuple[str, ...]  # each bar in words
@@ -54,6 +55,7 @@ def overview_of(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] 
     bars = (texts("index.bar", low=edges[i], high=edges[i + 1], patients=texts.number(n)) for i, n in enumerate(bins))
     return Overview(
         counts=tuple((name, texts(f"decisions.{name}"), counts[name]) for name in DECISIONS),
+        unlike=texts(f"index.unlike_{about.ood}", patients=texts.number(about.unlike)) if about.unlike else "",
         histogram=histogram(bins) if scored else None,
         histogram_alt=texts("index.histogram_alt", low=low, high=high, **alt),
         bars=tuple(bars),

@@ -278,10 +278,10 @@ def test_hostile_ids_and_names_are_text(hostile: str) -> None:
     assert index.all("img") == []
 
 
-def index_of(entries: list[Entry], drift: Any = None, language: str = "en") -> list[Page]:
+def index_of(entries: list[Entry], drift: Any = None, language: str = "en", **changes: Any) -> list[Page]:
     texts = Texts(language)
     template = layout(texts).index
-    run = about()
+    run = about(**changes)
     return [parsed(template.render(page=page, about=run)) for page in index_pages(entries, run, drift, texts)]
 
 
@@ -421,3 +421,37 @@ def test_a_cohort_that_shares_its_pictures_makes_no_page_long() -> None:
     ]
     assert flags[5] == "Further groups of patients that share pictures with this one, in run.json: 3."
     assert flags.count(flags[0]) == 2  # at the top, and under quality
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        (
+            {"unlike": 3},
+            "Patients unlike the training patients, left undecided for that: 3. Their pages say what is unlike.",
+        ),
+        (
+            {"unlike": 3, "ood": "warn"},
+            "Patients unlike the training patients, decided all the same: 3. Their pages say",
+        ),
+    ],
+)
+def test_the_index_says_how_many_are_unlike_the_training_patients(changes: dict[str, Any], said: str) -> None:
+    (page,) = index_of([entry(1, 0.5)], **changes)
+    assert said in page.text
+    assert bool(page.all("p", class_="flags")) == bool(said)
+
+
+def test_a_patient_unlike_the_training_patients_is_left_to_the_reader() -> None:
+    """The number stands, and the page says why it decides nothing."""
+    unlike = structs.replace(SCORES, decision="refer", unusual=("sharpness low",))
+    page = page_of(result(scores=unlike))
+    (decision,), (sentence,) = page.all("p", class_="decision"), page.all("p", class_="sentence")
+    assert decision.text.strip() == "Undecided"
+    assert "The probability of malignancy is 0.700: at 0.625 and above, a patient is called malignant." in sentence.text
+    assert "By this number alone: Malignant. But this patient is unlike the training patients" in sentence.text
+    assert "Unlike the training patients: Sharpness low." in page.text
+    warned = page_of(result(scores=structs.replace(unlike, decision="malignant")))
+    assert "By this number alone" not in warned.text
+    assert "Unlike the training patients: Sharpness low." in warned.text

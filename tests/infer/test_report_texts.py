@@ -116,6 +116,7 @@ RECORD = {
     "patients": {},
     "decisions": {},
     "same_pictures": [],
+    "patients_unlike_training": 0,
 }
 DRIFTS = (
     drift_record({"red": 0.9}),
@@ -144,6 +145,8 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
     for some, drift in ((entries, DRIFTS[0]), *((entries[4:6], drift) for drift in DRIFTS)):
         for page in index_pages(some, run, drift, texts):
             template.render(page=page, about=run)
+    for ood in ("refer", "warn"):
+        list(index_pages(entries, about(unlike=2, ood=ood), None, texts))
     unused = set(read(language)) - texts.used
     assert sorted(key for key in unused if not key.startswith(LOOKED_UP)) == []
 
