@@ -17,6 +17,7 @@ from infer.pictures.measure import CENTRE, JPEG_QUALITY, measured
 from train.core.arrays import Floats
 from train.core.threads import on_one_thread
 from train.data.bags import Bags
+from train.data.seen import packed
 from train.evaluation.nested.leads import clinical_features
 from train.members.linear import affine, plain_logistic
 
@@ -34,6 +35,7 @@ def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Re
         by_label={name: _spreads(of_members, bags.labels == label) for label, name in enumerate(LABELS)},
         clinical=fit_clinical(bags),
         usual=make_usual(found),
+        seen=packed(bags.crops.numpy(), bags.facts["table_sha256"]),
     )
 
 

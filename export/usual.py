@@ -9,34 +9,43 @@ from collections.abc import Mapping
 import numpy as np
 
 from infer.bundle.reference import Span, Usual
+from infer.cohort.plausible import Range
+from infer.pictures.measure import JPEG_QUALITY
 from infer.scoring.unusual import deviation
 from train.core.arrays import Floats
 
 LIMIT = 0.03  # of patients like the training patients, about this share is held up
 ENDS = (0.01, 0.5, 0.99)
-# The measures that are judged, and the least distance of the low and of the high end from the middle that counts: what
-# hardly varies in one hospital must not make every other one unusual. Where nothing is given, that is next to nothing.
+NEVER = 1e6  # as a distance of an end from the middle: what lies on this side is never unusual
+# The measures of pictures that are judged, and the least distance of the low and of the high end from the middle that
+# counts: what hardly varies in one hospital must not make every other one unusual.
 TINY = 1e-6
 JUDGED: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("red", "green", "blue", "slide_red", "slide_green", "slide_blue"), (1.0, 1.0)),
     **dict.fromkeys(("sharpness", "cell_area", "nucleus_area", "nucleus_density", "density_spread"), (TINY, TINY)),
-    **dict.fromkeys(("features_within", "features_outside", "lymph_count", "age_years"), (TINY, TINY)),
-    "jpeg_quality": (10.0, 100.0),  # a picture that was compressed less is never unusual
+    **dict.fromkeys(("features_within", "features_outside"), (NEVER, TINY)),  # nearer than others is not unlike them
+    JPEG_QUALITY: (10.0, NEVER),  # nor is a picture that was compressed less
 }
+YEARS, TIMES = 5.0, 1.25  # how far beyond all training patients age and count may lie
 
 
 def make_usual(measures: Mapping[str, Floats], limit: float = LIMIT) -> Usual:
-    """What is usual among patients whose measures (P,) are given by name."""
+    """What is usual among patients whose measures (P,) are given by name; `lymph_count` and `age_years` among them."""
     judged = {name: measures[name] for name in JUDGED if name in measures}
-    patients = len(next(iter(judged.values())))
+    patients = len(measures["age_years"])
     scores = []
     for patient in range(patients):
         others = np.arange(patients) != patient
         by = (deviation(float(of[patient]), _span(name, of[others])) for name, of in judged.items())
         scores.append(max(map(abs, by)))
+    age, count = measures["age_years"], measures["lymph_count"]
     return Usual(
-        limit=max(limit, 1.5 / (1 + patients)),  # of so few patients the most unusual one's p is above the limit
+        limit=max(limit, 1.5 / (1 + patients)),  # of fewer than 49 patients, nobody's p could be below .03
         spans={name: _span(name, of) for name, of in judged.items()},
+        ranges={
+            "age_years": Range(_rounded(age.min() - YEARS), _rounded(age.max() + YEARS)),
+            "lymph_count": Range(_rounded(count.min() / TIMES), _rounded(count.max() * TIMES)),
+        },
         scores=sorted(_rounded(score) for score in scores),
     )
 

@@ -211,6 +211,10 @@ def test_the_options_of_training() -> None:
     assert sorted(first(5, found)) == sorted(own_options())
 
 
+def test_the_options_of_validation() -> None:
+    assert table(TRAINERS, "Validating a bundle on your own patients") == options(cli.commands["validate"])
+
+
 def test_the_commands_of_training() -> None:
     found = table(TRAINERS, "Commands")
     assert sorted(first(2, found)) == sorted([name, command.help] for name, command in cli.commands.items())

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from infer.bundle.load import CARD, CHECKSUMS, REFERENCE, Bundle, checksums, load_bundle
 from infer.bundle.manifest import MANIFEST, encode
 from infer.bundle.reference import Span, Usual
+from infer.cohort.plausible import Range
 from infer.engine.networks import Networks
 from infer.engine.self_test import self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device
@@ -27,7 +28,12 @@ OPSET = 20
 (FEATURES,) = FEATURES_INPUT[1]
 FEW = 3  # features that the members' networks look at
 # Drawn cells have a sharpness of .66 to 1.00; blurred ones (sigma 2) of .06 to .11, and they alone are unusual.
-USUAL = Usual(limit=0.03, spans={"sharpness": Span(0.2, 0.9, 1000.0)}, scores=[number / 130 for number in range(130)])
+USUAL = Usual(
+    limit=0.03,
+    spans={"sharpness": Span(0.2, 0.9, 1000.0)},
+    ranges={"age_years": Range(0.0, 120.0), "lymph_count": Range(0.0, 1000.0)},
+    scores=[number / 130 for number in range(130)],
+)
 Shape = list[str | int]
 Value = tuple[str, int, Shape]
 Plan = tuple[list[onnx.NodeProto], list[Value], list[tuple[str, Shape]]]
@@ -176,7 +182,7 @@ def bundle_files() -> dict[str, bytes]:
         manifest,
         graphs=dict(zip(digests[1::2], digests[::2], strict=True)),
         opset=OPSET,
-        reference=msgspec.structs.replace(manifest.reference, usual=USUAL),
+        reference=msgspec.structs.replace(manifest.reference, usual=USUAL, seen=""),
         provenance=msgspec.convert(provenance, type(manifest.provenance)),
         self_test=msgspec.structs.replace(test, expected=expected),
         int8=None,

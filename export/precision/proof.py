@@ -17,7 +17,7 @@ from infer.machine.processors import available_processors
 from infer.members.member import Precision
 from infer.scoring.cohort import score_cohort
 from infer.scoring.ensemble import decide
-from infer.scoring.result import Scores
+from infer.scoring.result import PatientResult
 from train.data.bags import Bags
 
 CALIBRATION_CROPS = 384  # calibration takes 4 GB with 512
@@ -78,18 +78,18 @@ def compare(bundle: Bundle, cohort: Cohort, precision: Precision) -> Change:
     points = list(bundle.manifest.ensemble.operating_points.values())
     patients, largest, changed = 0, 0.0, 0
     for a, b in zip(_scores(bundle, cohort, "float32"), _scores(bundle, cohort, precision), strict=True):
-        if a is None or b is None:
-            changed += a is not b
+        if a.scores is None or b.scores is None:
+            changed += a.scores is not b.scores
             continue
         patients += 1
-        largest = max(largest, abs(a.probability - b.probability))
-        changed += sum(decide(a.probability, point) != decide(b.probability, point) for point in points)
+        largest = max(largest, abs(a.scores.probability - b.scores.probability))
+        changed += sum(decide(a.scores.probability, point) != decide(b.scores.probability, point) for point in points)
+        changed += bool(a.unusual) != bool(b.unusual)  # held up in one precision alone
     return Change(patients, largest, changed)
 
 
-def _scores(bundle: Bundle, cohort: Cohort, precision: Precision) -> list[Scores | None]:
+def _scores(bundle: Bundle, cohort: Cohort, precision: Precision) -> list[PatientResult]:
     engine = Engine(bundle, Device(CPU, precision), None, available_processors(), precision)
     if engine.precision != precision:
         raise ParityError(f"{precision} does not run here: {'; '.join(engine.downgrades) or 'the bundle has none'}")
-    results = score_cohort(cohort, engine, bundle.manifest, "balanced", available_processors())
-    return [result.scores for result in results]
+    return list(score_cohort(cohort, engine, bundle.manifest, "balanced", available_processors()))

@@ -1,14 +1,18 @@
 """The manifest's section on the training patients: what is usual. No patient's own row is in it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated
 
 import msgspec
 
+from infer.cohort.plausible import Range
+from infer.pictures.measure import JPEG_QUALITY
+
 Quantiles = list[float]
 LEVELS = tuple(round(0.01 + 0.02 * index, 2) for index in range(50))  # 1 %, 3 %, ..., 99 %
 LABELS = ("reactive", "malignant")
+OF_PATIENTS = ("age_years", "lymph_count")
 
 
 class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +49,8 @@ class Usual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a patient is unlike the training patients (infer.scoring.unusual)."""
 
     limit: Annotated[float, msgspec.Meta(gt=0, lt=1)]  # a patient with a smaller p is
-    spans: dict[str, Span]  # of the measures that are judged
+    spans: dict[str, Span]  # of the measures of pictures that are judged
+    ranges: dict[str, Range]  # of the measures of patients that are judged: all training patients', and a margin
     scores: list[float]  # of the training patients, ascending, each judged by the others
 
 
@@ -59,10 +64,15 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]  # label -> name -> spread, of what members measure, as the share of a cell class
     clinical: ClinicalAlone
     usual: Usual
+    seen: str = ""  # salted digests of the training pictures (train.data.seen), to know them again; "": not told
 
 
-def problems(reference: Reference) -> Iterator[str]:
-    """What is wrong with a section that types cannot express."""
+def problems(reference: Reference, measured: Collection[str]) -> Iterator[str]:
+    """What is wrong with a section that types cannot express.
+
+    Args:
+        measured: what scoring measures on pictures.
+    """
     if reference.patients < 2:
         yield "reference.patients must be 2 or more"
     for name, values in reference.measures.items():
@@ -75,6 +85,12 @@ def problems(reference: Reference) -> Iterator[str]:
     usual = reference.usual
     if not usual.spans or any(not span.low < span.middle < span.high for span in usual.spans.values()):
         yield "reference.usual.spans must be of one measure or more, each with low < middle < high"
+    if unknown := sorted(usual.spans.keys() - set(measured)):
+        yield f"reference.usual.spans has {', '.join(unknown)}, which nothing measures"
+    if usual.spans.keys() == {JPEG_QUALITY}:
+        yield "reference.usual.spans must judge more than JPEG files"
+    if usual.ranges.keys() != set(OF_PATIENTS) or any(not span.low < span.high for span in usual.ranges.values()):
+        yield f"reference.usual.ranges must be of {' and '.join(OF_PATIENTS)}, each with low < high"
     if len(usual.scores) != reference.patients or sorted(usual.scores) != usual.scores or usual.scores[0] < 0:
         yield "reference.usual.scores must be one number a training patient, ascending from 0"
     elif usual.limit * (1 + reference.patients) <= 1:

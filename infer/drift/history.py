@@ -26,7 +26,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="l
     when: str  # ISO date and time at which the run started
     bundle: str  # ID
     run: str  # key that a resumed run has, too, and that no other run of this bundle has
-    patients: int  # scored, and in no earlier line
+    patients: int  # measured, and in no earlier line
     measures: Sums  # those of five patients or more
     seen: tuple[str, ...] = ()  # digests of these patients' pictures: so that nobody counts twice
     evidence: float = 0.0  # over all nights so far, from 20 on an alarm

@@ -1,6 +1,7 @@
 """The measures that are compared, in the order and with the names in which people read them, and a run's values.
 
-A measure is one number per scored patient. The bundle has, for each, quantiles of its training patients' values.
+A measure is one number per patient whose pictures the networks have seen. The bundle has, for each, quantiles of its
+training patients' values.
 """
 
 import math
@@ -39,7 +40,7 @@ TITLES: dict[str, str] = {
 
 
 class Values:
-    """The measures of a run's scored patients: eight bytes a number, and nothing that says whose it is."""
+    """The measures of a run's patients: eight bytes a number, and nothing that says whose it is."""
 
     def __init__(self) -> None:
         self.patients = 0

@@ -46,7 +46,7 @@ class Compared:
 class Drift:
     """All measures of a night, in the order of TITLES."""
 
-    patients: int  # scored
+    patients: int  # measured
     measures: tuple[Compared, ...]
 
     @property

@@ -53,6 +53,10 @@ class ImageNet(Member[Sums]):
             DISTANCE: GraphForm({"features": FEATURES}, ("within", "outside")),
         }
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return WITHIN, OUTSIDE
+
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
         """`contribution`: (N,); `features`: (N, 1280)."""
         features = run(BACKBONE, images=pictures)["features"]
@@ -86,5 +90,5 @@ class ImageNet(Member[Sums]):
             "imagenet_contribution": seen["contribution"],
             "imagenet": np.array([opinion.probability for opinion in opinions]),
             # The logarithm: generated pictures are far from any cell.
-            "imagenet_distance": np.log([opinion.measures[name] for opinion in opinions for name in (WITHIN, OUTSIDE)]),
+            "imagenet_distance": np.log([opinion.measures[name] for opinion in opinions for name in self.measured]),
         }

@@ -110,6 +110,11 @@ class Member(ABC, Generic[Sums]):
         return Column(f"{cls.name}_probability", meaning, "", ".6f")
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """The names of the measures in its opinions."""
+        return ()
+
+    @property
     def pictures(self) -> Input:
         """The input of a graph that takes pictures."""
         return "tensor(uint8)", (self.crop_size, self.crop_size, 3)

@@ -66,6 +66,10 @@ class Scan(Member[list[int]]):
             GRAPH: GraphForm({"features": FEATURES}, ("probabilities", "embedding")),
         }
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return tuple(map(share_of, range(self.classes)))
+
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
         """`probabilities`: (N, 20) before fusion; `cell_class` and `confidence`: (N,) after it."""
         probabilities = run(GRAPH, features=run(BACKBONE, images=pictures)["features"])["probabilities"]
@@ -86,7 +90,7 @@ class Scan(Member[list[int]]):
         return Opinion(
             float(malignant_probability(base, self.section.naive_bayes)),
             tuple(without[cell_class] for cell_class in sums) if without else (),
-            measures={share_of(number): sums.count(number) / len(sums) for number in range(self.classes)},
+            measures={name: sums.count(number) / len(sums) for number, name in enumerate(self.measured)},
         )
 
     def _without_one_of_each_class(self, sums: list[int], clinical: Floats) -> dict[int, float]:

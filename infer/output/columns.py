@@ -88,7 +88,7 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
         ),
         PatientField(
             Column("unusual", "What is unlike the training patients, the most unlike first; empty if nothing is"),
-            lambda result: ", ".join(result.scores.unusual) if result.scores else None,
+            lambda result: ", ".join(result.unusual) if result.scores else None,
         ),
         *last,
     ]

@@ -7,7 +7,6 @@ from typing import Any
 from infer.errors import FINISHED_WITH_FAILURES
 from infer.pictures.duplicates import Duplicates
 from infer.scoring.result import PatientResult
-from infer.scoring.unusual import of_pictures
 
 
 @dataclass
@@ -20,7 +19,8 @@ class Summary:
     images: Counter[str] = field(default_factory=Counter)  # used, rejected
     image_reasons: Counter[str] = field(default_factory=Counter)
     ignored_files: int = 0
-    unlike: list[tuple[int, str]] = field(default_factory=list)  # line, patient unlike the training patients
+    unlike: int = 0  # patients unlike the training patients
+    unlike_in_pictures: list[tuple[int, str]] = field(default_factory=list)  # line, patient: those by their pictures
     unusual: Counter[str] = field(default_factory=Counter)  # what is unusual about the pictures -> patients
     unusual_sizes: Counter[str] = field(default_factory=Counter)  # "width x height" in pixels -> pictures
     of_unusual_size: list[tuple[int, str]] = field(default_factory=list)
@@ -45,9 +45,10 @@ class Summary:
         self.images["used"] += result.used
         self.image_reasons.update(result.image_reasons)
         self.ignored_files += result.ignored_files
-        if result.scores and result.scores.unusual:
-            self.unlike.append((line, result.patient_id))
-            self.unusual.update(of_pictures(result.scores.unusual))
+        self.unlike += bool(result.unusual)
+        if result.unusual_pictures:
+            self.unlike_in_pictures.append((line, result.patient_id))
+            self.unusual.update(result.unusual_pictures)
         if result.unusual_sizes:
             self.unusual_sizes.update(result.unusual_sizes)
             self.of_unusual_size.append((line, result.patient_id))
@@ -75,8 +76,8 @@ class Summary:
             "images": {status: self.images[status] for status in ("used", "rejected")},
             "image_reasons": dict(sorted(self.image_reasons.items())),
             "ignored_files": self.ignored_files,
-            "patients_unlike_training": len(self.unlike),
-            "unlike_training": [patient_id for _, patient_id in sorted(self.unlike)],
+            "patients_unlike_training": self.unlike,
+            "unlike_training": [patient_id for _, patient_id in sorted(self.unlike_in_pictures)],
             "unusual_measures": self.unusual_measures(),
             "patients_with_unusual_picture_size": len(self.of_unusual_size),
             "unusual_picture_size": [patient_id for _, patient_id in sorted(self.of_unusual_size)],

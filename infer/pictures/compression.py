@@ -17,7 +17,8 @@ def jpeg_quality(data: bytes) -> float | None:
     if not data.startswith(b"\xff\xd8"):
         return None
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        steps = image.quantization.get(0)  # type: ignore[attr-defined]
+        (_, _, _, table), *_ = image.layer  # type: ignore[attr-defined]  # the first component is brightness
+        steps = image.quantization.get(table)  # type: ignore[attr-defined]
     if not steps:
         return None
     times = sum(steps) / STEPS_AT_50

@@ -16,6 +16,10 @@ MIDDLE, EDGE, NEAR = 1 / 7, 13 / 28, 1 / 2  # radii as shares of the side: the m
 BARE = 0.98  # share of the blocks that are darker than the bare slide
 DENSEST = 3.0  # optical density that counts as 1 for k-means: 5% of the light; in the pictures at hand 2.9 at most
 JPEG_QUALITY = "jpeg_quality"  # the file's, of JPEGs only
+NAMES = (
+    "red", "green", "blue", "slide_red", "slide_green", "slide_blue", "sharpness", "cell_area", "nucleus_area",
+    "nucleus_density", "density_spread", "centre_density",
+)  # fmt: skip
 # Density in the middle minus at the edge. A nucleus has 0.7 to 1.8 in 98% of real pictures (24 of each of 130
 # patients); a red cell, a blank picture or noise has less than 0.3. Of the 1,816 pictures of 24 real patients 9 do not
 # have it (tests/container): the analyser cut beside the cell. Training keeps these, as the report's protocol needs.

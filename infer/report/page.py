@@ -106,7 +106,7 @@ def _about_patient(result: PatientResult, texts: Texts) -> tuple[str, ...]:
     said = []
     if result.age_years is not None:
         said.append(texts("result.age", age=texts.number(int(result.age_years))))
-    if (count := result.measures.get("lymph_count")) is not None:
+    if result.scores and (count := result.measures.get("lymph_count")) is not None:
         said.append(texts("result.count", count=texts.number(count, 1)))
     if result.images:
         used, rejected = texts.number(result.used), texts.number(result.rejected)

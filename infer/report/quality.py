@@ -22,8 +22,8 @@ class Quality:
 def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     """What is unusual about a patient's pictures."""
     flags = []
-    if result.scores and result.scores.unusual:
-        flags.append(texts("quality.unlike", measures=unlike(result.scores.unusual, texts)))
+    if result.unusual:
+        flags.append(texts("quality.unlike", measures=unlike(result.unusual, texts)))
     if result.unusual_sizes:
         pictures = texts.number(sum(result.unusual_sizes.values()))
         flags.append(texts("quality.size", pictures=pictures, size=about.sizes))

@@ -5,6 +5,7 @@ A patient's sums are accumulated picture by picture in double precision, so its 
 pictures were split into batches.
 """
 
+import math
 from collections import deque
 from collections.abc import Generator, Mapping
 
@@ -25,9 +26,9 @@ from infer.scoring.bag import Bag
 from infer.scoring.batches import Batches
 from infer.scoring.ensemble import REFER, calibrated, decide, weighted
 from infer.scoring.influence import Influences, influences
-from infer.scoring.result import SCORED, PatientResult, Scores
+from infer.scoring.result import SCORED, ImageResult, PatientResult, Scores
 from infer.scoring.stream import Mark, decoded
-from infer.scoring.unusual import Unlike, likeness
+from infer.scoring.unusual import Likeness, Unlike, likeness, of_pictures
 
 
 def score_cohort(
@@ -126,13 +127,17 @@ def _close(bag: Bag, minimum: int) -> None:
 
 
 def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str, unlike: Unlike) -> PatientResult:
-    patient = bag.patient
+    patient, usual = bag.patient, manifest.reference.usual
     scores, measures = (None, {}) if bag.verdict or engine is None else _score(bag, engine, manifest, point)
-    if scores and not (bag.finite and scores.finite and all(image.finite for image in bag.images)):
+    if scores and not _finite(bag, scores, measures):
         bag.verdict, scores, measures = Verdict.of(Reason.NOT_FINITE), None, {}
-    if scores and scores.unusual and unlike == "refuse":
-        bag.verdict, scores = Verdict.of(Reason.UNLIKE_TRAINING, what=", ".join(scores.unusual)), None
-    elif scores and scores.unusual and unlike == "refer":
+    like = likeness(measures, usual) if scores else Likeness(1.0, ())
+    if scores:
+        scores = msgspec.structs.replace(scores, ood_p=like.p)
+    if scores and like.unusual and unlike == "refuse":
+        bag.verdict, scores = Verdict.of(Reason.UNLIKE_TRAINING, what=", ".join(like.unusual)), None
+        bag.images = [ImageResult(image.image, image.reason) for image in bag.images]
+    elif scores and like.unusual and unlike == "refer":
         scores = msgspec.structs.replace(scores, decision=REFER)
     if bag.verdict:
         usable = Reason.PATIENT_REFUSED if bag.verdict.status == REFUSED else Reason.PATIENT_FAILED
@@ -151,7 +156,14 @@ def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str, unl
         unusual_sizes=dict(sorted(bag.unusual_sizes.items())),
         contents=tuple(bag.contents),
         measures=measures,
+        unusual=like.unusual,
+        unusual_pictures=of_pictures(like.unusual, usual),
     )
+
+
+def _finite(bag: Bag, scores: Scores, measures: Mapping[str, float]) -> bool:
+    images = all(image.finite for image in bag.images)
+    return bag.finite and scores.finite and images and all(map(math.isfinite, measures.values()))
 
 
 def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Scores, dict[str, float]]:
@@ -166,8 +178,6 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Sc
     }
     _set_influences(bag, influences(opinions, ensemble, bag.used))
     probability = float(weighted(members, ensemble))
-    measures = _measures(bag, opinions)
-    like = likeness(measures, manifest.reference.usual)
     scores = Scores(
         probability=probability,
         decision=decide(probability, ensemble.operating_points[point]),
@@ -178,10 +188,8 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Sc
             for column in member.patient_columns
         },
         clinical=_alone(bag.clinical, manifest),
-        ood_p=like.p,
-        unusual=like.unusual,
     )
-    return scores, measures
+    return scores, _measures(bag, opinions)
 
 
 def _alone(clinical: Clinical, manifest: Manifest) -> float:

@@ -36,8 +36,6 @@ class Scores(msgspec.Struct, frozen=True):
     further: dict[str, float | int]  # by column of predictions.csv, from the members
     clinical: float | None = None  # what sex, age and count alone would say
     ood_p: float = 1.0  # conformal p that the patient is like the training patients
-    # What is unlike them, as "sharpness low", the most unlike first; empty if ood_p is not below the bundle's limit.
-    unusual: tuple[str, ...] = ()
 
     @property
     def finite(self) -> bool:
@@ -68,6 +66,9 @@ class PatientResult(msgspec.Struct, frozen=True):
     pictures_below: tuple[str, ...] = ()  # subfolders that contain pictures, which were ignored
     measures: dict[str, float] = {}  # what was measured on patient and pictures, by name (infer.bundle.reference)
     contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
+    # What is unlike the training patients, as "sharpness low", the most unlike first; a refused patient's too.
+    unusual: tuple[str, ...] = ()
+    unusual_pictures: tuple[str, ...] = ()  # those of them that are of the pictures
 
     @property
     def code(self) -> str:

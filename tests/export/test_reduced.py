@@ -17,7 +17,7 @@ from infer.cohort.patients import read_cohort
 from infer.errors import UsageError
 from infer.members.member import Precision
 from infer.scoring.ensemble import decide
-from infer.scoring.result import Scores
+from infer.scoring.result import PatientResult
 from tests.bundles import INT8
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
@@ -80,10 +80,11 @@ def test_who_is_scored_one_way_alone_is_a_changed_decision(drawn: Cohort, monkey
     bundle, works = load_bundle(REFERENCE), reduced._scores
     whole = reduced.compare(bundle, drawn, "int8")
 
-    def without(which: int) -> Callable[[Bundle, Cohort, Precision], list[Scores | None]]:
-        def scores(one: Bundle, cohort: Cohort, precision: Precision) -> list[Scores | None]:
+    def without(which: int) -> Callable[[Bundle, Cohort, Precision], list[PatientResult]]:
+        def scores(one: Bundle, cohort: Cohort, precision: Precision) -> list[PatientResult]:
             found = works(one, cohort, precision)
-            found[which if precision == "int8" else 0] = None
+            place = which if precision == "int8" else 0
+            found[place] = msgspec.structs.replace(found[place], scores=None)
             return found
 
         return scores

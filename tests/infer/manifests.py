@@ -25,7 +25,10 @@ from tests.bundles import GRAPHS
 
 CLASSES = 15
 FEATURES = CLASSES + 6
-USUAL = Usual(limit=0.03, spans={"sharpness": Span(0.5, 1.0, 2.0)}, scores=[number / 100 for number in range(130)])
+RANGES = {"age_years": Range(15.0, 100.0), "lymph_count": Range(2.0, 350.0)}
+USUAL = Usual(
+    limit=0.03, spans={"sharpness": Span(0.5, 1.0, 2.0)}, ranges=RANGES, scores=[number / 100 for number in range(130)]
+)
 REFERENCE = Reference(
     patients=130,
     measures={"probability": list(LEVELS), "share_0": [0.5] * 50},

@@ -21,13 +21,15 @@ RESULT = PatientResult(
     status="scored",
     reason="",
     age_years=69.5,
-    scores=Scores(0.5, "refer", {"scan": 0.25, "moe": 1.0}, {"moe_image_gate": 0.1}, None, 0.0076, ("sharpness low",)),
+    scores=Scores(0.5, "refer", {"scan": 0.25, "moe": 1.0}, {"moe_image_gate": 0.1}, None, 0.0076),
     images=(ImageResult("\udcff.jpg", "empty: x"), ImageResult("1.jpg", "", {"cell_class": 14, "contribution": 2.0})),
     fingerprint="f1",
     ignored_files=3,
     unusual_sizes={"168 x 168": 2},
     pictures_below=("slide2",),
     contents=("0a", "0b"),
+    unusual=("age_years high", "sharpness low"),
+    unusual_pictures=("sharpness low",),
 )
 UNSCORED = PatientResult("P2", "failed", "folder_missing: x", None, None, (), "f2")
 texts = st.text(st.characters(codec=None, categories=None))  # lone surrogates too: file names need not be UTF-8

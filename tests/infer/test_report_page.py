@@ -174,7 +174,7 @@ def test_classes_beside_the_training_patients() -> None:
 def test_what_to_look_at_before_the_number_is_trusted() -> None:
     of = result(
         [*(image(number) for number in range(3)), *(ImageResult(f"{number}.bmp", "empty: x") for number in range(4))],
-        scores=structs.replace(SCORES, ood_p=0.0076, unusual=("sharpness low", "further high")),
+        unusual=("sharpness low", "further high"),
         unusual_sizes={"9 x 9": 2, "8 x 8": 1},
         pictures_below=("slide<2>",),
         ignored_files=2,
@@ -385,7 +385,7 @@ def test_the_drift_panel() -> None:
 def test_the_drift_panel_of_a_night_of_few_patients() -> None:
     (page,) = index_of([entry(1, 0.5)], drift_record({"share_3": 0.9}, patients=7))
     assert page.rows("drift") == [["Share of cell class 3", "", "0.500", "", "", "no"]]
-    assert "Too few patients to tell: 7 scored, 20 needed." in page.text
+    assert "Too few patients to tell: 7 measured, 20 needed." in page.text
     texts = Texts("fr")
     assert {key for key in TITLES if texts.name("measures", key) == key} == set()
 
@@ -445,13 +445,12 @@ def test_the_index_says_how_many_are_unlike_the_training_patients(changes: dict[
 
 def test_a_patient_unlike_the_training_patients_is_left_to_the_reader() -> None:
     """The number stands, and the page says why it decides nothing."""
-    unlike = structs.replace(SCORES, decision="refer", unusual=("sharpness low",))
-    page = page_of(result(scores=unlike))
+    page = page_of(result(scores=structs.replace(SCORES, decision="refer"), unusual=("sharpness low",)))
     (decision,), (sentence,) = page.all("p", class_="decision"), page.all("p", class_="sentence")
     assert decision.text.strip() == "Undecided"
     assert "The probability of malignancy is 0.700: at 0.625 and above, a patient is called malignant." in sentence.text
     assert "By this number alone: Malignant. But this patient is unlike the training patients" in sentence.text
     assert "Unlike the training patients: Sharpness low." in page.text
-    warned = page_of(result(scores=structs.replace(unlike, decision="malignant")))
+    warned = page_of(result(unusual=("sharpness low",)))
     assert "By this number alone" not in warned.text
     assert "Unlike the training patients: Sharpness low." in warned.text

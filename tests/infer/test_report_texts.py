@@ -94,7 +94,8 @@ def every_patient() -> list[PatientResult]:
     ]
     odd = result(
         [image(1, None), ImageResult("2.jpg", "empty: x"), ImageResult("3.jpg", "empty: x")],
-        scores=structs.replace(SCORES, decision="refer", unusual=("sharpness low", "red high")),
+        scores=structs.replace(SCORES, decision="refer"),
+        unusual=("sharpness low", "red high"),
         unusual_sizes={"9 x 9": 1},
         pictures_below=("slide2",),
         ignored_files=2,

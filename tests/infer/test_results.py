@@ -104,7 +104,7 @@ def test_a_scored_row_by_value() -> None:
 
 
 def test_what_is_unusual_by_value() -> None:
-    of = result(scores=structs.replace(SCORES, ood_p=1 / 131, unusual=("sharpness low", "age_years high")))
+    of = result(scores=structs.replace(SCORES, ood_p=1 / 131), unusual=("sharpness low", "age_years high"))
     assert prediction_row(of)[-2:] == ["0.0076", "sharpness low, age_years high"]
 
 
@@ -181,7 +181,8 @@ def test_the_summary_by_value() -> None:
     for one in (
         result(
             ignored_files=2,
-            scores=structs.replace(SCORES, unusual=("sharpness low", "age_years high", "red high")),
+            unusual=("sharpness low", "age_years high", "red high"),
+            unusual_pictures=("sharpness low", "red high"),
             unusual_sizes={"168 x 168": 2, "9 x 9": 1},
             pictures_below=("slide2",),
             contents=("0a", "0b"),

@@ -2,17 +2,22 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from infer.bundle.reference import Span, Usual
-from infer.scoring.unusual import Likeness, deviation, likeness, p_value
-from tests.infer.runs import TINY, Outcome, replace_picture, score
+from infer.cohort.plausible import Range
+from infer.scoring import cohort as cohort_module
+from infer.scoring.unusual import Likeness, deviation, likeness, of_pictures, p_value
+from tests.infer.runs import TINY, Outcome, replace_picture, score, tiny_manifest, write_bundle
 
 SPANS = {"sharpness": Span(0.5, 1.0, 2.0), "red": Span(100.0, 180.0, 190.0), "jpeg_quality": Span(85.0, 95.0, 195.0)}
-USUAL = Usual(limit=0.25, spans=SPANS, scores=[0.5, 1.0, 1.0, 1.5, 2.0, 2.5, 3.0])
+RANGES = {"age_years": Range(20.0, 95.0), "lymph_count": Range(2.0, 300.0)}
+TYPICAL = {"age_years": 70.0, "lymph_count": 8.0}
+USUAL = Usual(limit=0.25, spans=SPANS, ranges=RANGES, scores=[0.5, 1.0, 1.0, 1.5, 2.0, 2.5, 3.0])
 
 
 def test_deviations_by_hand() -> None:
@@ -39,18 +44,26 @@ def test_p_by_hand(of: float, p: float) -> None:
         ({"sharpness": -1.0, "red": 180.0, "jpeg_quality": 50.0}, 1 / 8, ("jpeg_quality low", "sharpness low")),
         ({"sharpness": 1.0, "red": 180.0, "jpeg_quality": 100.0}, 1.0, ()),
         ({"blue": 1e9}, 1.0, ()),  # not judged
+        ({"age_years": 20.0, "lymph_count": 300.0}, 1.0, ()),
+        ({"age_years": 3.0}, 1 / 8, ("age_years low",)),
+        ({"age_years": 96.0, "lymph_count": 0.9}, 1 / 8, ("age_years high", "lymph_count low")),
+        ({"lymph_count": 600.0, "sharpness": 4.5}, 1 / 8, ("lymph_count high", "sharpness high")),
         ({}, 1.0, ()),
     ],
 )
 def test_a_patient_by_hand(measures: dict[str, float], p: float, unusual: tuple[str, ...]) -> None:
-    assert likeness(measures, USUAL) == Likeness(p, unusual)
+    assert likeness(TYPICAL | measures, USUAL) == Likeness(p, unusual)
 
 
 def test_something_is_named_whenever_p_is_below_the_limit_and_never_otherwise() -> None:
     rng = np.random.default_rng(0)
     for _ in range(500):
-        found = likeness({"sharpness": rng.normal(1, 1.5), "red": rng.normal(180, 40)}, USUAL)
+        found = likeness(TYPICAL | {"sharpness": rng.normal(1, 1.5), "red": rng.normal(180, 40)}, USUAL)
         assert bool(found.unusual) == (found.p < USUAL.limit)
+
+
+def test_logs_are_told_of_pictures_alone() -> None:
+    assert of_pictures(("age_years high", "sharpness low", "lymph_count low"), USUAL) == ("sharpness low",)
 
 
 def blurred(data: bytes) -> bytes:
@@ -124,3 +137,28 @@ def test_refuse_leaves_the_numbers_out(with_blur: Path, tmp_path: Path) -> None:
     assert outcome.record["patients"]["scored"] == len(outcome.predictions) - 1
     drift = (outcome.out / "drift.json").read_text()
     assert f'"patients": {len(outcome.predictions)},' in drift
+
+
+def test_what_cannot_be_measured_is_not_taken_for_usual(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A distance that is no number: the patient has failed, as when a probability is none."""
+    measures_of = cohort_module._measures
+
+    def broken(*of: Any) -> dict[str, float]:
+        return measures_of(*of) | {"features_within": float("nan")}
+
+    monkeypatch.setattr(cohort_module, "_measures", broken)
+    row = score(cohort, tmp_path / "out", bundle=TINY).predictions["S001"]
+    assert (row["status"], row["reason"].partition(":")[0], row["decision"]) == ("failed", "not_finite", "")
+
+
+def test_a_patient_of_an_unheard_of_age_is_not_decided(cohort: Path, tmp_path: Path) -> None:
+    manifest = tiny_manifest()
+    manifest["reference"]["usual"]["ranges"]["lymph_count"] = {"low": 800.0, "high": 900.0}
+    outcome = score(cohort, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", manifest))
+    for row in outcome.predictions.values():
+        assert (row["decision"], row["ood_p"], row["unusual"]) == ("refer", "0.0076", "lymph_count low")
+    assert outcome.record["patients_unlike_training"] == len(outcome.predictions)
+    assert (outcome.record["unlike_training"], outcome.record["unusual_measures"]) == ([], {})  # no patient's values
+    assert "lymph_count" not in (outcome.out / "run.log").read_text()

@@ -1,0 +1,350 @@
+"""Validation: figures against scikit-learn and by hand, whose patients they are, and what it says of them."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from infer.bundle.load import load_bundle
+from infer.bundle.manifest import OperatingPoint
+from infer.errors import CohortError, UsageError
+from infer.options import Options
+from tests.crops import read_crop
+from tests.infer.manifests import make_manifest
+from tests.infer.runs import TINY, tiny_manifest, write_bundle
+from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
+from train.cli.commands import cli
+from train.data.seen import packed
+from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, figures_of, wilson
+from train.evaluation.validation.page import render
+from train.evaluation.validation.said import EXTERNAL, OVERLAP, TRAINING, UNKNOWN, Said, number, say
+from train.evaluation.validation.scored import NotScored, Scored
+from train.evaluation.validation.validate import validate
+
+PATIENTS = 16
+
+
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.evaluation.validation.figures.RESAMPLES", 300)
+
+
+POINT = OperatingPoint(0.4, 0.6)  # of make_manifest
+
+
+def drawn(patients: int = 200, skill: float = 2.0, seed: int = 0, clinical_skill: float = 1.0) -> Scored:
+    """Probabilities that are calibrated by construction, and a count that tells less."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(0.4, skill, patients)
+    labels = (rng.random(patients) < 1 / (1 + np.exp(-logit))).astype(np.int64)
+    count = np.exp(rng.normal(2 + 0.4 * clinical_skill * labels, 0.5))
+    clinical = np.stack([rng.integers(0, 2, patients).astype(float), count, rng.uniform(30, 90, patients)], axis=1)
+    return Scored(
+        patient_ids=[f"P{index}" for index in range(patients)],
+        labels=labels,
+        probability=1 / (1 + np.exp(-logit)),
+        held_up=np.zeros(patients, np.bool_),
+        clinical=clinical,
+        pictures=np.full(patients, 30.0),
+        not_scored=(),
+        without_label=0,
+        same_table=False,
+        known=np.zeros(patients, np.bool_),
+    )
+
+
+def said_of(scored: Scored) -> Said:
+    return say(scored, figures_of(scored, make_manifest()))
+
+
+def value(table: pd.DataFrame, **wanted: str) -> float:
+    rows = table[np.logical_and.reduce([table[name] == cell for name, cell in wanted.items()])]
+    assert len(rows) == 1
+    return float(rows["value"].iloc[0])
+
+
+def test_figures_by_scikit_learn_and_by_hand() -> None:
+    scored = drawn()
+    figures = figures_of(scored, make_manifest())
+    of = {"model": ENSEMBLE, "group": "all"}
+    assert value(figures.performance, figure="auc", **of) == pytest.approx(
+        roc_auc_score(scored.labels, scored.probability)
+    )
+    assert value(figures.performance, figure="brier_score", **of) == pytest.approx(
+        brier_score_loss(scored.labels, scored.probability)
+    )
+    malignant, called = scored.labels == 1, scored.probability >= POINT.refer_high
+    reactive = scored.probability < POINT.refer_low
+    expected = {
+        "malignant called malignant": called[malignant].mean(),
+        "malignant called reactive": reactive[malignant].mean(),
+        "reactive called reactive": reactive[~malignant].mean(),
+        "reactive called malignant": called[~malignant].mean(),
+        "called malignant who are": malignant[called].mean(),
+        "called reactive who are": (~malignant)[reactive].mean(),
+        "referred": (~called & ~reactive).mean(),
+        "flow cytometries avoided": reactive.mean(),
+    }
+    found = dict(zip(figures.points["figure"], figures.points["value"], strict=True))
+    assert found == pytest.approx(expected)
+    assert (figures.performance["low"] <= figures.performance["value"] + 1e-9).all()
+    assert (figures.performance["high"] >= figures.performance["value"] - 1e-9).all()
+
+
+def test_subgroups_are_of_these_patients_and_only_where_both_classes_are_there() -> None:
+    scored = drawn()
+    performance = figures_of(scored, make_manifest()).performance
+    of = performance[(performance["group"] == "women") & (performance["model"] == ENSEMBLE)]
+    women = scored.clinical[:, 0] == 1
+    assert set(of["patients"]) == {int(women.sum())}
+    assert value(of, figure="auc") == pytest.approx(roc_auc_score(scored.labels[women], scored.probability[women]))
+    assert "unlike the training patients" not in set(performance["group"])
+    few = dataclasses.replace(scored, held_up=np.arange(200) < 3)
+    assert "unlike the training patients" not in set(figures_of(few, make_manifest()).performance["group"])
+
+
+def test_who_is_held_up_is_referred_and_still_ranked() -> None:
+    scored = drawn()
+    held = dataclasses.replace(scored, held_up=np.ones(200, np.bool_))
+    one, other = (figures_of(of, make_manifest()) for of in (scored, held))
+    assert value(other.points, figure="referred") == 1
+    of = {"model": ENSEMBLE, "group": "all", "figure": "auc"}
+    assert value(other.performance, **of) == value(one.performance, **of)
+    assert "200 of 200 patients are unlike the training patients" in " ".join(said_of(held).sentences)
+
+
+def test_the_models_of_sex_age_and_count_have_not_seen_whom_they_judge() -> None:
+    """With labels that nothing tells, a model that had would rank above chance."""
+    aucs = []
+    for seed in range(8):
+        scored = drawn(80, clinical_skill=0.0, seed=seed)
+        performance = figures_of(scored, make_manifest()).performance
+        aucs.append(value(performance, model=CLINICAL, group="all", figure="auc"))
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("scored", "sentence"),
+    [
+        (drawn(skill=3.0, clinical_skill=0.5), "So it ranks better than they do."),
+        (drawn(60, skill=0.8, clinical_skill=0.5), "Whether pictures help here is not shown."),
+        (drawn(skill=0.05, clinical_skill=3.0), "So it ranks worse than they do: do not use it here."),
+        (dataclasses.replace(drawn(), labels=np.random.default_rng(1).permutation(drawn().labels)), "is not shown."),
+    ],
+    ids=["much", "little", "harm", "permuted labels"],
+)
+def test_what_is_said_of_ranking(scored: Scored, sentence: str) -> None:
+    ranking = said_of(scored).sentences[0]
+    assert ranking.endswith(sentence)
+    assert re.match(
+        r"AUC \.\d{3} \[\.\d{3}, 1?\.\d{3}\]\. Sex, age and count alone, fitted on these patients: ", ranking
+    )
+
+
+def moved(by: float, times: float = 1.0) -> Scored:
+    scored = drawn(400)
+    logit = np.log(scored.probability / (1 - scored.probability)) * times + by
+    return dataclasses.replace(scored, probability=1 / (1 + np.exp(-logit)))
+
+
+@pytest.mark.parametrize(
+    ("scored", "sentence"),
+    [
+        (moved(0), "No miscalibration is shown"),
+        (moved(1.5), "The probabilities are too high on average here"),
+        (moved(-1.5), "The probabilities are too low on average here"),
+        (moved(0, 2.5), "The probabilities are too extreme here"),
+        (moved(0, 0.3), "The probabilities are not extreme enough here"),
+    ],
+)
+def test_what_is_said_of_calibration(scored: Scored, sentence: str) -> None:
+    assert said_of(scored).sentences[1].startswith(f"{sentence}: calibration in the large ")
+
+
+def some(known: int) -> Any:
+    return np.arange(200) < known
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "whose"),
+    [
+        ({}, EXTERNAL, "None of the 200 patients"),
+        ({"known": None}, UNKNOWN, "does not tell which pictures"),
+        ({"known": some(3)}, OVERLAP, "3 of 200 patients have pictures"),
+        ({"known": some(200)}, TRAINING, "All of these patients"),
+        ({"same_table": True}, TRAINING, "The table is the one"),
+        ({"same_table": True, "known": None}, TRAINING, "The table is the one"),
+    ],
+)
+def test_external_is_said_only_of_patients_who_were_not_trained_on(
+    changes: dict[str, Any], kind: str, whose: str
+) -> None:
+    said = said_of(dataclasses.replace(drawn(), **changes))
+    assert said.kind == kind
+    assert whose in said.whose
+    assert ("external" in f"{said.kind} {said.whose}".lower()) == (kind in (EXTERNAL, OVERLAP))
+
+
+def test_nobody_is_dropped_silently() -> None:
+    lost = (NotScored("P1", 1, "failed", "folder_missing"), NotScored("P2", 0, "refused", "count_missing"))
+    said = " ".join(said_of(dataclasses.replace(drawn(), not_scored=lost, without_label=7)).sentences)
+    assert "2 labelled patients have no probability, 1 of them malignant (folder_missing 1, count_missing 1)" in said
+    assert "7 patients have no label and are not judged." in said
+
+
+def test_too_few_of_a_class_for_a_comparison() -> None:
+    scored = drawn(30)
+    labels = np.zeros(30, np.int64)
+    labels[:4] = 1
+    said = said_of(dataclasses.replace(scored, labels=labels))
+    assert "too few patients of one class to compare it with sex, age and count alone" in said.sentences[0]
+
+
+def test_wilsons_interval() -> None:
+    """Golden: Newcombe (1998), table I: 81 of 263 and 0 of 20."""
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0.0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+
+
+def test_the_calibration_curve_by_hand() -> None:
+    labels = np.array([0, 0, 1, 0, 1, 1, 0, 1, 1, 1])
+    probability = np.linspace(0.05, 0.95, 10)
+    curve = calibration_curve(labels, probability)
+    assert curve["predicted"].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert curve["malignant"].tolist() == [0, 0.5, 1, 0.5, 1]
+
+
+def test_patients_needed_shrink_the_interval() -> None:
+    """Four times the patients, half the interval: so as many as were needed before."""
+    needed = [figures_of(drawn(patients), make_manifest()).needed["auc"] for patients in (150, 600)]
+    assert needed[1] == pytest.approx(needed[0], rel=0.6)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"), [(0.5, ".500"), (1.0, "1.000"), (-0.25, "-.250"), (12.5, "12.500"), (-3.0, "-3.000")]
+)
+def test_numbers_in_sentences(given: float, text: str) -> None:
+    assert number(given) == text
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("validation") / "patients"
+    write_cohort(folder, make_patients(PATIENTS, seed=5, images=(10, 12)), seed=5, size=112)
+    return folder
+
+
+@pytest.fixture
+def cohort(pristine: Path, tmp_path: Path) -> Path:
+    """A copy whose table the test may change."""
+    folder = tmp_path / "patients"
+    folder.mkdir()
+    for path in pristine.iterdir():
+        if path.is_dir():
+            (folder / path.name).mkdir()
+            for picture in path.iterdir():
+                (folder / path.name / picture.name).hardlink_to(picture)
+        else:
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def validated(cohort: Path, out: Path, bundle: Path = TINY) -> Said:
+    return validate(
+        load_bundle(bundle), Options(cohort, out, bundle=bundle, device="cpu", reference_date=REFERENCE_DATE)
+    )
+
+
+def edited(cohort: Path, change: Callable[[pd.DataFrame], Any]) -> None:
+    table = pd.read_csv(cohort / "clinical_annotation.csv", dtype=str, keep_default_na=False)
+    change(table)
+    table.to_csv(cohort / "clinical_annotation.csv", index=False)
+
+
+def test_a_whole_validation(cohort: Path, tmp_path: Path) -> None:
+    """What stands in its files is what scoring said, patient by patient."""
+
+    def spoil(table: pd.DataFrame) -> None:
+        table.loc[0, "LYMPH_COUNT"] = ""
+        table.loc[1, "LABEL"] = "-1"
+
+    edited(cohort, spoil)
+    out = tmp_path / "out"
+    runner = CliRunner().invoke(
+        cli, ["validate", str(TINY), str(cohort), str(out), "--reference-date", REFERENCE_DATE.isoformat()]
+    )
+    assert (runner.exit_code, UNKNOWN in runner.output, "validation.html" in runner.output) == (0, True, True)
+    scored = pd.read_csv(out / "scored/predictions.csv", dtype={"patient_id": str}).set_index("patient_id")
+    table = pd.read_csv(out / "patients.csv", dtype={"patient_id": str}).set_index("patient_id")
+    labels = pd.read_csv(cohort / "clinical_annotation.csv", dtype={"ID": str}).set_index("ID")["LABEL"]
+    assert len(table) == PATIENTS - 1
+    judged = table[table["probability"].notna()]
+    assert table["reason"].dropna().tolist() == ["count_missing"]
+    assert judged["label"].to_dict() == labels[judged.index].to_dict()
+    expected = scored.loc[judged.index, "probability_malignant"]
+    np.testing.assert_allclose(judged["probability"], expected, atol=1e-6)
+    record = json.loads((out / "validation.json").read_text())
+    assert (record["patients"], record["not_scored"], record["without_label"]) == (PATIENTS - 2, ["count_missing"], 1)
+    auc = next(row for row in record["performance"] if row["model"] == ENSEMBLE and row["figure"] == "auc")["value"]
+    assert auc == pytest.approx(roc_auc_score(judged["label"], judged["probability"]))
+    page = (out / "validation.html").read_text()
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    validated(cohort, out)  # again, into the same folder
+
+
+def test_whose_pictures_they_are(cohort: Path, tmp_path: Path) -> None:
+    def with_seen(name: str, patients: list[str]) -> Path:
+        manifest = tiny_manifest()
+        pictures = [path for patient in patients for path in sorted((cohort / patient).iterdir())]
+        crops = [read_crop(path, cohort.resolve(), 112) for path in pictures] or [np.zeros((112, 112, 3), np.uint8)]
+        manifest["reference"]["seen"] = packed(crops, manifest["provenance"]["table_sha256"])
+        return write_bundle(tmp_path / name, manifest)
+
+    everybody = [path.name for path in cohort.iterdir() if path.is_dir()]
+    kinds = [
+        validated(cohort, tmp_path / f"{name} out", with_seen(name, patients)).kind
+        for name, patients in {"none": [], "one": ["S003"], "all": everybody}.items()
+    ]
+    assert kinds == [EXTERNAL, OVERLAP, TRAINING]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda table: table.pop("LABEL"), r"has no column LABEL"),
+        (lambda table: table.__setitem__("LABEL", "1"), r"no reactive patient has a probability"),
+        (lambda table: table.__setitem__("LABEL", "0"), r"no malignant patient has a probability"),
+        (lambda table: table.__setitem__("LABEL", "CLL"), r"LABEL is none of 1, 0, -1 in line 2, 3, .* and 6 more"),
+    ],
+)
+def test_labels_that_cannot_be_used(
+    cohort: Path, tmp_path: Path, change: Callable[[pd.DataFrame], Any], error: str
+) -> None:
+    edited(cohort, change)
+    with pytest.raises(CohortError, match=error):
+        validated(cohort, tmp_path / "out")
+
+
+def test_an_out_that_holds_something_else_stays(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("x")
+    with pytest.raises(UsageError, match="holds something else than a validation"):
+        validated(cohort, tmp_path)
+    with pytest.raises(UsageError, match="ages need --reference-date"):
+        validate(load_bundle(TINY), Options(cohort, tmp_path / "out", bundle=TINY, device="cpu"))
+
+
+def test_whatever_is_put_into_the_page_is_text() -> None:
+    scored = drawn()
+    said = Said("<img src=x>", "<b>", ("<script>",))
+    page = render(said, figures_of(scored, make_manifest()), [("Bundle", "<i>")])
+    assert all(f"&lt;{tag}" in page for tag in ("img src=x", "b&gt;", "script", "i&gt;"))
+    assert not any(f"<{tag}>" in page for tag in ("script", "img src=x", "i"))

@@ -1,0 +1,242 @@
+"""The figures of a validation, each with a 95% interval by bootstrap over patients.
+
+The ensemble is compared with models of sex, age and count alone that are fitted on these very patients, by repeated
+cross-validation: what a laboratory could have without a picture.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold
+
+from infer.bundle.manifest import Manifest, OperatingPoint
+from train.core.arrays import Booleans, Floats, Labels
+from train.core.metrics import GREY_ZONE_COUNT
+from train.core.performance import (
+    FIGURES,
+    RESAMPLES,
+    Estimate,
+    Figure,
+    Predictions,
+    estimate,
+    net_benefit,
+    paired_difference,
+)
+from train.core.threads import on_one_thread
+from train.evaluation.validation.scored import Scored
+from train.members.linear import plain_logistic
+
+ENSEMBLE, CLINICAL, COUNT = "ensemble", "sex, age and count, fitted here", "count alone, fitted here"
+RANKING = ("auc", "average_precision", "brier_score")
+CALIBRATION = ("calibration_slope", "calibration_intercept")
+CALLS = (
+    "balanced_accuracy", "sensitivity", "specificity", "positive_predictive_value", "negative_predictive_value"
+)  # fmt: skip
+FOLDS, REPEATS = 5, 5
+FEWEST_OF_A_CLASS = 5  # for cross-validation, and for a subgroup's figures
+WANTED = 0.05  # half an interval, to plan a larger validation
+BINS = 5  # of the calibration curve
+THRESHOLDS = np.linspace(0.01, 0.99, 99)  # of the decision curve
+Z = 1.959964
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All tables."""
+
+    performance: pd.DataFrame  # model, group, patients, malignant, figure, value, low, high
+    differences: pd.DataFrame  # against, group, figure, value, low, high: the ensemble's less the other's, paired
+    points: pd.DataFrame  # operating_point, figure, value, low, high
+    calibration: pd.DataFrame  # patients, predicted, malignant, low, high
+    decision_curve: pd.DataFrame  # threshold, ensemble, everybody, nobody, ...
+    needed: dict[str, int]  # figure -> patients for an interval of +- 5 points
+
+
+def figures_of(scored: Scored, manifest: Manifest, seed: int = 0) -> Figures:
+    """Everything that is said of a bundle on these patients."""
+    weights = resampled(len(scored.labels), seed)
+    models = {ENSEMBLE: [_called(scored.labels, scored.probability, manifest)], **_fitted_here(scored, seed)}
+    performance = _performance(models, groups(scored), scored.labels, weights)
+    return Figures(
+        performance,
+        _differences(models, groups(scored), weights),
+        _points(scored, manifest.ensemble.operating_points, weights),
+        calibration_curve(scored.labels, scored.probability),
+        _decision_curve(models),
+        _needed(performance, len(scored.labels)),
+    )
+
+
+def resampled(patients: int, seed: int) -> Floats:
+    """How often each patient is drawn in each resample, (RESAMPLES, patients).
+
+    Not stratified by class, unlike `train.core.performance.resamples`: how many of a hospital's patients are malignant
+    is itself uncertain, and calibration and predictive values depend on it.
+    """
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(patients, np.full(patients, 1 / patients), size=RESAMPLES).astype(np.float64)
+
+
+def groups(scored: Scored) -> dict[str, Booleans]:
+    """The patients of each subgroup, all of them first: name -> (P,)."""
+    sex, count, age = scored.clinical.T
+    return {
+        "all": np.ones(len(scored.labels), np.bool_),
+        f"grey zone: count up to {GREY_ZONE_COUNT}": count <= GREY_ZONE_COUNT,
+        f"count above {GREY_ZONE_COUNT}": count > GREY_ZONE_COUNT,
+        "women": sex == 1,
+        "men": sex == 0,
+        "age below 60": age < 60,
+        "age 60 to 75": (age >= 60) & (age < 75),
+        "age 75 and above": age >= 75,
+        "like the training patients": ~scored.held_up,
+        "unlike the training patients": scored.held_up,
+    }
+
+
+def _called(labels: Labels, probability: Floats, manifest: Manifest) -> Predictions:
+    """Called malignant from the balanced operating point's upper threshold on."""
+    return Predictions(labels, probability, probability >= manifest.ensemble.operating_points["balanced"].refer_high)
+
+
+@on_one_thread
+def _fitted_here(scored: Scored, seed: int) -> dict[str, list[Predictions]]:
+    """Logistic regression on these patients, by repeated cross-validation; none if a class has too few patients."""
+    if np.bincount(scored.labels, minlength=2).min() < FEWEST_OF_A_CLASS:
+        return {}
+    sex, count, age = scored.clinical.T
+    columns = {CLINICAL: np.stack([sex, np.log(count), age], axis=1), COUNT: np.log(count)[:, None]}
+    found: dict[str, list[Predictions]] = {name: [] for name in columns}
+    for repeat in range(REPEATS):
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat)
+        for name, features in columns.items():
+            probability = np.empty(len(features))
+            for known, asked in folds.split(features, scored.labels):
+                model = plain_logistic().fit(features[known], scored.labels[known])
+                probability[asked] = model.predict_proba(features[asked])[:, 1]
+            found[name].append(Predictions(scored.labels, probability, probability >= 0.5))
+    return found
+
+
+def _performance(
+    models: Mapping[str, Sequence[Predictions]], chosen: Mapping[str, Booleans], labels: Labels, weights: Floats
+) -> pd.DataFrame:
+    rows = []
+    for group, some in chosen.items():
+        facts = {"group": group, "patients": int(some.sum()), "malignant": int(labels[some].sum())}
+        if not some.any():
+            continue
+        for model, repeats in models.items():
+            of = [one.of(some) for one in repeats]
+            for name in _figures_for(model, group) if group == "all" or _enough(labels[some]) else ():
+                found = estimate(FIGURES[name], of, weights[:, some])
+                if np.isfinite(found.value):
+                    rows.append({"model": model, **facts, "figure": name, **_cells(found)})
+    return pd.DataFrame(rows)
+
+
+def _figures_for(model: str, group: str) -> tuple[str, ...]:
+    """Calibration, which takes long to compute, of the ensemble over all patients alone."""
+    if group != "all":
+        return ("auc", *CALLS)
+    return (*RANKING, *CALLS, *(CALIBRATION if model == ENSEMBLE else ()))
+
+
+def _differences(
+    models: Mapping[str, Sequence[Predictions]], chosen: Mapping[str, Booleans], weights: Floats
+) -> pd.DataFrame:
+    rows = []
+    for group, some in list(chosen.items())[:2]:
+        for against in (name for name in models if name != ENSEMBLE and _enough(models[name][0].labels[some])):
+            mine, theirs = ([one.of(some) for one in models[name]] for name in (ENSEMBLE, against))
+            for name in ("auc", "balanced_accuracy", "brier_score"):
+                found = paired_difference(FIGURES[name], mine, theirs, weights[:, some])
+                rows.append({"against": against, "group": group, "figure": name, **_cells(found)})
+    return pd.DataFrame(rows, columns=["against", "group", "figure", "value", "low", "high"])
+
+
+def _points(scored: Scored, points: Mapping[str, OperatingPoint], weights: Floats) -> pd.DataFrame:
+    """What each operating point decides, patients unlike the training patients being referred, as by default."""
+    rows = []
+    for name, point in points.items():
+        malignant = (scored.probability >= point.refer_high) & ~scored.held_up
+        reactive = (scored.probability < point.refer_low) & ~scored.held_up
+        shares: dict[str, tuple[Booleans, Booleans]] = {
+            "malignant called malignant": (malignant, scored.labels == 1),
+            "malignant called reactive": (reactive, scored.labels == 1),
+            "reactive called reactive": (reactive, scored.labels == 0),
+            "reactive called malignant": (malignant, scored.labels == 0),
+            "called malignant who are": (scored.labels == 1, malignant),
+            "called reactive who are": (scored.labels == 0, reactive),
+            "referred": (~malignant & ~reactive, np.ones(len(scored.labels), np.bool_)),
+            "flow cytometries avoided": (reactive, np.ones(len(scored.labels), np.bool_)),
+        }
+        for figure, (part, whole) in shares.items():
+            found = estimate(_share(part, whole), [_called_by(scored, malignant)], weights)
+            rows.append({"operating_point": name, "figure": figure, **_cells(found)})
+    return pd.DataFrame(rows)
+
+
+def _called_by(scored: Scored, called: Booleans) -> Predictions:
+    return Predictions(scored.labels, scored.probability, called)
+
+
+def _share(part: Booleans, whole: Booleans) -> Figure:
+    def figure(_: Predictions, weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(weights @ (part & whole) / (weights @ whole))
+
+    return figure
+
+
+def calibration_curve(labels: Labels, probability: Floats) -> pd.DataFrame:
+    """Patients in bins of equal number by probability: mean probability, share malignant, and Wilson's interval."""
+    rows = []
+    for some in np.array_split(np.argsort(probability, kind="stable"), BINS):
+        if len(some):
+            share = float(labels[some].mean())
+            low, high = wilson(share, len(some))
+            mean = float(probability[some].mean())
+            rows.append({"patients": len(some), "predicted": mean, "malignant": share, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def wilson(share: float, number: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share (Wilson 1927)."""
+    centre = share + Z**2 / (2 * number)
+    half = Z * sqrt(share * (1 - share) / number + Z**2 / (4 * number**2))
+    return max((centre - half) / (1 + Z**2 / number), 0.0), min((centre + half) / (1 + Z**2 / number), 1.0)
+
+
+def _decision_curve(models: Mapping[str, Sequence[Predictions]]) -> pd.DataFrame:
+    labels = models[ENSEMBLE][0].labels
+    columns = {"threshold": THRESHOLDS, "everybody": net_benefit(labels, np.ones(len(labels)), THRESHOLDS)}
+    columns["nobody"] = np.zeros(len(THRESHOLDS))
+    for name, repeats in models.items():
+        columns[name] = np.mean([net_benefit(labels, one.probability, THRESHOLDS) for one in repeats], axis=0)
+    return pd.DataFrame(columns)
+
+
+def _needed(performance: pd.DataFrame, patients: int) -> dict[str, int]:
+    """Patients for an interval of +- 5 points, with the same mix of classes: its width falls with the square root."""
+    needed = {}
+    for row in performance.to_dict("records"):
+        if (
+            row["model"] == ENSEMBLE
+            and row["group"] == "all"
+            and row["figure"] in ("auc", "sensitivity", "specificity")
+        ):
+            half = (float(row["high"]) - float(row["low"])) / 2
+            needed[str(row["figure"])] = max(ceil(patients * (half / WANTED) ** 2), 1)
+    return needed
+
+
+def _enough(labels: Labels) -> bool:
+    return bool(np.bincount(labels, minlength=2).min() >= FEWEST_OF_A_CLASS)
+
+
+def _cells(found: Estimate) -> dict[str, float]:
+    return {"value": found.value, "low": found.low, "high": found.high}
