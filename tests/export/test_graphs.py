@@ -123,6 +123,7 @@ INPUTS: dict[str, dict[str, tuple[int, ...]]] = {
     "moe_head.onnx": {"features": (1280,), "clinical": (3,)},
     "imagenet_pictures.onnx": {"features": (1280,)},
     "imagenet_head.onnx": {"contribution": (), "clinical": (3,)},
+    "imagenet_distance.onnx": {"features": (1280,)},
 }
 HEADS = ("moe_head.onnx", "imagenet_head.onnx")
 OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -132,6 +133,7 @@ OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {
     "moe_head.onnx": {"probability": (), "image_probability": (), "clinical_probability": (), "gate": ()},
     "imagenet_pictures.onnx": {"contribution": ()},
     "imagenet_head.onnx": {"probability": ()},
+    "imagenet_distance.onnx": {"within": (), "outside": ()},
 }
 
 

@@ -11,9 +11,12 @@ from sklearn.preprocessing import StandardScaler
 
 from export.members import registry
 from export.reference import fit_clinical, make_reference
+from export.usual import JUDGED
 from infer.bundle.reference import LEVELS, Reference
+from infer.pictures.measure import measured
 from tests.train_fixtures import TrainedRun
 from train.data.bags import Bags, load_crops
+from train.data.seen import digest, unpacked
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,27 @@ def test_sex_age_and_count_alone_are_the_evaluations_clinical_logistic(bags: Bag
     alone = fit_clinical(bags)
     for row, expected in zip(zip(sex, count, age, strict=True), model.predict_proba(values)[:, 1], strict=True):
         assert alone.probability(*row) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_training_pictures_are_known_again_by_their_digests(bags: Bags, reference: Reference) -> None:
+    digests = unpacked(reference.seen)
+    crops = bags.crops.numpy()
+    assert len(digests) == len(np.unique(crops.reshape(len(crops), -1), axis=0))
+    assert all(digest(crop, bags.facts["table_sha256"]) in digests for crop in crops)
+
+
+def test_each_measure_of_pictures_is_the_mean_over_the_patients_pictures(bags: Bags, reference: Reference) -> None:
+    found = [
+        np.mean([measured(crop)["sharpness"] for crop in bags.pictures(index).numpy()]) for index in range(len(bags))
+    ]
+    expected = [quantile([float(value) for value in found], share) for share in LEVELS]
+    assert reference.measures["sharpness"] == pytest.approx(expected, rel=1e-5)
+    assert reference.measures["jpeg_quality"] == [90.0] * 50  # as the drawn pictures are saved
+
+
+def test_what_is_judged_lies_within_what_training_patients_have(bags: Bags, reference: Reference) -> None:
+    usual = reference.usual
+    assert len(usual.scores) == len(bags)
+    assert usual.spans.keys() == {*JUDGED}
+    assert usual.ranges["age_years"].low < bags.clinical[:, 2].min()
+    assert usual.ranges["lymph_count"].high > bags.clinical[:, 1].max()

@@ -116,7 +116,10 @@ def _lost(scored: Scored) -> list[str]:
 
 def _size(figures: Figures) -> str:
     names = {"auc": "the AUC", "sensitivity": "sensitivity", "specificity": "specificity"}
-    needed = [f"{names[name]} {patients}" for name, patients in figures.needed.items()]
+    patients = int(figures.performance["patients"].iloc[0])  # the first group is everybody
+    needed = [f"{names[name]} {number}" for name, number in figures.needed.items() if number > patients]
+    if not needed:
+        return "More patients would hardly narrow the intervals of AUC, sensitivity and specificity: 5 points or less."
     return (
         f"Patients needed for intervals of 5 points to either side, as many malignant among them: {', '.join(needed)}."
     )
