@@ -1,10 +1,8 @@
 """The pages in a real browser: nothing is fetched, nothing is missing, nothing runs, and everybody can read them."""
 
 import base64
-import json
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -14,10 +12,10 @@ from infer.report.index import index_pages
 from infer.report.texts import LANGUAGES, Texts
 from infer.report.write import layout
 from tests.infer.report_pages import HOSTILE, about
+from tests.report.browsing import SCHEMES, WIDTHS, requests, run_axe, show, violations
 from tests.report.conftest import Served
 from tests.report.full_pages import PATIENTS, write_full_pages
 
-WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
 FIRST = ["index.html", *(f"p{number:05}.html" for number in range(1, PATIENTS + 1))]
 
 
@@ -39,22 +37,6 @@ def folders(served: Served) -> dict[str, str]:
         text = layout(texts).index.render(page=page, about=about())
         (folder / "many" / page.name).write_text(text, encoding="utf-8")
     return found | {"many": f"{address}/many"}
-
-
-def show(browser: Any, address: str, width: int = 1280, scheme: str = "light") -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
-    browser.get_log("performance")
-    browser.get(address)
-
-
-def requests(browser: Any) -> list[str]:
-    """What was asked for since the page was opened, data apart."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
-    return [url for url in asked if not url.startswith("data:")]
 
 
 def every(folders: dict[str, str], *names: str) -> list[str]:
@@ -148,21 +130,6 @@ def test_axe_finds_nothing_serious(browser: Any, folders: dict[str, str], width:
         show(browser, address, width, scheme)
         found = violations(browser)
         assert found == [], address
-
-
-def run_axe(browser: Any) -> Any:
-    browser.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
-    return browser.execute_async_script("const done = arguments[0]; axe.run(document).then(done)")
-
-
-def violations(browser: Any) -> list[str]:
-    result = run_axe(browser)
-    assert len(result["passes"]) > 10
-    return [
-        f"{one['id']} ({one['impact']}): {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary'][:300]}"
-        for one in result["violations"]
-        if one["impact"] in ("serious", "critical", "moderate")
-    ]
 
 
 def test_axe_would_find_something(browser: Any, served: Served) -> None:

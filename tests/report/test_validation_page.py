@@ -1,0 +1,45 @@
+"""The validation's page in a real browser: nothing is fetched, everything shows, everybody can read it."""
+
+from typing import Any
+
+import pytest
+
+from tests.infer.manifests import make_manifest
+from tests.report.browsing import SCHEMES, WIDTHS, requests, show, violations
+from tests.report.conftest import Served
+from tests.train.validated import drawn
+from train.evaluation.validation.figures import figures_of
+from train.evaluation.validation.page import render
+from train.evaluation.validation.said import say
+
+
+@pytest.fixture(scope="module")
+def address(served: Served) -> str:
+    scored = drawn()
+    figures = figures_of(scored, make_manifest())
+    page = render(say(scored, figures), figures, [("Bundle", "0" * 64), ("Patients", "200")])
+    (served.folder / "validation.html").write_text(page, encoding="utf-8")
+    return f"{served.address}/validation.html"
+
+
+def test_it_asks_for_nothing_but_itself(browser: Any, address: str) -> None:
+    browser.get_log("browser")
+    show(browser, address)
+    assert requests(browser) == [address]
+    assert browser.get_log("browser") == []
+
+
+def test_both_plots_show(browser: Any, address: str) -> None:
+    show(browser, address)
+    widths = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
+    assert len(widths) == 2
+    assert min(widths) > 300
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_everybody_can_read_it(browser: Any, address: str, width: int, scheme: str) -> None:
+    show(browser, address, width, scheme)
+    inner, whole = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    assert (inner, whole <= width) == (width, True)
+    assert violations(browser) == []
