@@ -1,4 +1,4 @@
-"""False alarms and power with narrow bounds, as `python -m tests.drift_rates` prints them: some 15 minutes."""
+"""False alarms and power with narrow bounds, as `python -m tests.drift_rates` prints them: some 20 minutes."""
 
 import numpy as np
 import pytest
