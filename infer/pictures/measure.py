@@ -4,6 +4,8 @@ Densities are optical (natural logarithm), of green light, relative to the bare 
 All but sharpness are taken from means of square blocks, where granules and noise do not matter.
 """
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,9 +41,9 @@ def measured(crop: npt.NDArray[np.uint8]) -> dict[str, float]:
     blocks = _blocks(crop)  # (n, n, 3)
     slide = _bare(blocks)
     density = -np.log(np.minimum((blocks[..., 1] + 1) / (slide[1] + 1), 1))  # + 1: black has a density too
-    distance = _distance(len(blocks))
+    middle, edge, near = _rings(len(blocks))
     cluster, _ = kmeans(np.sqrt(np.minimum(density / DENSEST, 1)), 3)
-    nucleus, near = cluster == 2, distance <= NEAR
+    nucleus = cluster == 2
     return {
         **_named("", blocks.mean(axis=(0, 1))),
         **_named("slide_", slide),
@@ -50,7 +52,7 @@ def measured(crop: npt.NDArray[np.uint8]) -> dict[str, float]:
         "nucleus_area": float(nucleus[near].mean()),
         "nucleus_density": float(density[nucleus].mean()) if nucleus.any() else 0.0,
         "density_spread": float(density.std()),
-        CENTRE: float(density[distance <= MIDDLE].mean() - np.median(density[distance >= EDGE])),
+        CENTRE: float(density[middle].mean() - np.median(density[edge])),
     }
 
 
@@ -72,20 +74,26 @@ def _bare(blocks: Floats) -> Floats:
 
 def _sharpness(green: npt.NDArray[np.uint8]) -> float:
     """0 for a crop without differences. In integers, so that it is the same on every machine."""
-    values = green.astype(np.int64)
+    values = green.astype(np.int16)
     first, second = 0, 0
-    for axis in (0, 1):
-        once = np.diff(values, axis=axis)
-        twice = np.diff(once, axis=axis)
-        first += int(np.vdot(once, once))
-        second += int(np.vdot(twice, twice))
+    for of in (values, np.ascontiguousarray(values.T)):
+        once = of[1:] - of[:-1]
+        first += _squares(once)
+        second += _squares(once[1:] - once[:-1])
     return second / first if first else 0.0
 
 
-def _distance(number: int) -> Floats:
-    """Distance of each block from the middle of the crop, as a share of its side: (number, number)."""
+def _squares(values: npt.NDArray[np.int16]) -> int:
+    """Their sum; values are from -1020 to 1020."""
+    return int(np.square(values, dtype=np.int32).sum(dtype=np.int64))
+
+
+@functools.cache
+def _rings(number: int) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Which blocks lie in the middle, at the edge, and near enough to be the cell's, each (number, number)."""
     across = np.arange(number) - (number - 1) / 2
-    return np.asarray(np.hypot(across[:, None], across) / number)
+    distance = np.hypot(across[:, None], across) / number
+    return distance <= MIDDLE, distance >= EDGE, distance <= NEAR
 
 
 def _blocks(crop: npt.NDArray[np.uint8]) -> Floats:
@@ -93,5 +101,8 @@ def _blocks(crop: npt.NDArray[np.uint8]) -> Floats:
     side = max(len(crop) // BLOCKS, 1)
     number = len(crop) // side
     kept = crop[: number * side, : number * side].reshape(number, side, number * side * 3)
-    rows = kept.sum(axis=1, dtype=np.uint32).reshape(number, number, side, 3)  # in two steps: three times as fast
-    return np.asarray(rows.sum(axis=2) / side**2)
+    rows = np.zeros((number, number * side * 3), np.uint32)
+    for index in range(side):  # several times as fast as a sum over two axes
+        rows += kept[:, index]
+    columns = rows.reshape(number, number, side, 3)
+    return np.asarray(sum(columns[:, :, index] for index in range(side)) / side**2)
