@@ -81,7 +81,7 @@ def score_plainly(cohort: Cohort, bundle: Bundle, networks: PlainNetworks, heads
         "baseline": {"probability": baseline},
         "scan": {"cell_class": fused, "confidence": confidence},
         "moe": {"features": features},
-        "imagenet": {"contribution": contribution},
+        "imagenet": {"contribution": contribution, "features": features},
     }
     ensemble = manifest.ensemble
     found = []

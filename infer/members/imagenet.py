@@ -68,7 +68,7 @@ class ImageNet(Member[Sums]):
     def add(self, sums: Sums, seen: Mapping[str, Floats], row: int) -> dict[str, float | int]:
         contribution = float(seen["contribution"][row])
         sums.contribution.add(contribution)
-        sums.features = sums.features + seen["features"][row]
+        sums.features += seen["features"][row]
         return {"imagenet_contribution": contribution}
 
     def conclude(self, sums: Sums, run: RunGraph, clinical: Floats) -> Opinion:
