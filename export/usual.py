@@ -40,21 +40,23 @@ def make_usual(measures: Mapping[str, Floats], limit: float = LIMIT) -> Usual:
         scores.append(max(map(abs, by)))
     age, count = measures["age_years"], measures["lymph_count"]
     return Usual(
-        limit=max(limit, 1.5 / (1 + patients)),  # of fewer than 49 patients, nobody's p could be below .03
+        # The smallest p is 1 / (1 + patients): with 32 patients or fewer, that is no smaller than .03.
+        limit=limit if limit * (1 + patients) > 1 else 1.5 / (1 + patients),
         spans={name: _span(name, of) for name, of in judged.items()},
         ranges={
-            "age_years": Range(_rounded(age.min() - YEARS), _rounded(age.max() + YEARS)),
-            "lymph_count": Range(_rounded(count.min() / TIMES), _rounded(count.max() * TIMES)),
+            "age_years": Range(rounded(age.min() - YEARS), rounded(age.max() + YEARS)),
+            "lymph_count": Range(rounded(count.min() / TIMES), rounded(count.max() * TIMES)),
         },
-        scores=sorted(_rounded(score) for score in scores),
+        scores=sorted(rounded(score) for score in scores),
     )
 
 
 def _span(name: str, values: Floats) -> Span:
     low, middle, high = np.quantile(values, ENDS).tolist()
     least_low, least_high = JUDGED[name]
-    return Span(*map(_rounded, (min(low, middle - least_low), middle, max(high, middle + least_high))))
+    return Span(*map(rounded, (min(low, middle - least_low), middle, max(high, middle + least_high))))
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """To six significant digits, as all numbers of the section."""
     return float(f"{value:.6g}")

@@ -38,7 +38,7 @@ PATH = click.Path(path_type=Path, readable=False)
     "--ood",
     type=click.Choice(["refer", "refuse", "warn"]),
     default="refer",
-    help="A patient unlike the training patients: leave it undecided, give no probability, or only say so.",
+    help="What becomes of a patient unlike the training patients: left undecided, refused, or only named.",
 )
 @click.option(
     "--max-refused",

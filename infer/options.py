@@ -11,7 +11,7 @@ from infer.bundle.manifest import Magnification
 from infer.cohort.dates import check_date_format
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import UsageError
-from infer.scoring.unusual import Unlike
+from infer.scoring.unusual import Ood
 
 SAME_PIXEL_SIZE = 0.001  # share by which two pixel sizes may differ and be one: pictures are not rescaled
 LARGEST_SCALE = 4.0  # and 1/4 the smallest: a number beyond is another unit rather than another camera
@@ -33,7 +33,7 @@ class Options:
     sample_date_format: str | None = None  # of SAMPLE_DATE, if it differs from date_format
     sex_codes: str | None = None  # meaning of the codes in GENDER, e.g. M=male,F=female
     pixel_size: float | None = None  # micrometres that a pixel of these pictures covers; as in training if not given
-    ood: Unlike = "refer"  # what becomes of a patient unlike the training patients: refer, refuse, warn
+    ood: Ood = "refer"  # what becomes of a patient unlike the training patients: refer, refuse, warn
     max_refused: float = 0.5  # share of the patients
     settle: float = 0.0  # seconds for which a patient's folder must have been unchanged
     batch_size: int | None = None  # pictures; by default chosen to suit the device

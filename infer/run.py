@@ -238,7 +238,7 @@ def _scored(
         workers,
         options.settle,
         scale=ready.scale,
-        unlike=options.ood,
+        ood=options.ood,
     )
     with contextlib.closing(scored):
         for patient, result in zip(cohort.patients, scored, strict=True):

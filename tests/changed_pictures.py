@@ -5,8 +5,8 @@
 TRAINSET: all training patients, at least 128 x 128. ORIGINALS: some of them with their whole pictures, which a reduced
 scale needs. Prints two tables: how many patients are held up (`--ood`), and in how many of NIGHTS nights of 20 and of
 100 patients drift is found. The bundle was trained on these patients, so they are compared with themselves before the
-change, and nights are drawn from them without replacement: where nothing changes nothing is found. False alarms are in
-`tests.drift_rates`; how many are held up out of fold, the bundle's `reference.usual.scores` say.
+change, and nights are drawn from them without replacement: where nothing changes nothing is found. So false alarms
+come last: nights of patients against all the others. How many are held up out of fold, `reference.usual.scores` say.
 """
 
 import csv
@@ -37,6 +37,7 @@ from infer.scoring.ensemble import decide
 from infer.scoring.result import PatientResult
 
 MOST_PICTURES, FEWEST_PICTURES = 40, 10  # a patient, spread over all
+FALSE_ALARM_NIGHTS = 1_000
 DATE = dt.date(2019, 7, 1)
 TABLE = "clinical_annotation.csv"
 Pixels = npt.NDArray[np.uint8]
@@ -210,6 +211,25 @@ def found(results: Sequence[PatientResult], before: Sequence[PatientResult], cou
     return changed / nights
 
 
+def false_alarms(results: Sequence[PatientResult], count: int, nights: int) -> float:
+    """Share of nights in which drift is found though nothing changed: of each night's patients against all the others.
+
+    The patients are dealt anew for each night, so both sides come from one hospital and share no patient.
+    """
+    rng = np.random.default_rng(0)
+    known = {name: np.array(of) for name, of in measures_of(results).items()}
+    found = 0
+    for _ in range(nights):
+        order = rng.permutation(len(results))
+        night, others = order[:count], order[count:]
+        reference = {name: np.quantile(of[others], LEVELS).tolist() for name, of in known.items()}
+        values = Values()
+        for index in night:
+            values.add({name: float(of[index]) for name, of in known.items()}, None, None)
+        found += bool(tonight(reference, len(others), values).changed)
+    return found / nights
+
+
 def measures_of(results: Sequence[PatientResult]) -> dict[str, list[float]]:
     """Each measure of all patients, the probability and the decision by it among them; nan where there is none."""
     names = {name: None for one in results for name in one.measures}
@@ -234,6 +254,7 @@ def main(trainset: Path, originals: Path, nights: int = 50) -> None:
     logging.disable(logging.INFO)
     print("| change | patients | held up | most unusual | decided otherwise by the number | drift at 20 | at 100 |")
     print("|---|---|---|---|---|---|---|")
+    alarms: list[str] = []
     for cohort, changes in ((trainset, CHANGES), (originals, {UNCHANGED: CHANGES[UNCHANGED]} | OF_ORIGINALS)):
         before = scored(cohort, CHANGES[UNCHANGED])
         for name, change in changes.items():
@@ -247,6 +268,9 @@ def main(trainset: Path, originals: Path, nights: int = 50) -> None:
                 f"{found(results, before, count, nights):.0%}" if len(results) >= count else "" for count in (20, 100)
             ]
             print(f"| {name} | {len(results)} | {held:.1%} | {what} | {other:.0%} | {' | '.join(power)} |", flush=True)
+        for count in (20, 100) if cohort == trainset else ():
+            alarms.append(f"{count} patients: {false_alarms(before, count, FALSE_ALARM_NIGHTS):.1%}")
+    print(f"\nFalse alarms in {FALSE_ALARM_NIGHTS:,} nights of these patients against the others, {', '.join(alarms)}")
 
 
 if __name__ == "__main__":

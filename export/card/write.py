@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pandas as pd
 
 from export.card.figures import Figures, member_table, nested, operating_points, out_of_fold
 from export.members.member import MemberCard
 from infer.bundle.manifest import Manifest, Reduced
-from infer.bundle.reference import Usual
 from infer.members import registry
 from infer.members.member import Precision
-from infer.scoring.unusual import p_value
 from train.core.metrics import GREY_ZONE_COUNT
 from train.evaluation.nested.evaluate import FOLDER
 
@@ -245,19 +242,15 @@ def _ethics() -> list[str]:
 
 def _caveats(manifest: Manifest, words: CardWords) -> list[str]:
     usual = manifest.reference.usual
-    held_up = sum(p_value(score, _without(usual, place)) < usual.limit for place, score in enumerate(usual.scores))
+    patients = len(usual.scores)  # the one at place k is one of patients - k with a score as large
+    held_up = sum((patients - place) / patients < usual.limit for place in range(patients))
     return [
         "**Do not score patients without lymphocytosis.** A normal or low count is not refused.",
         f"A patient unlike the training patients (`ood_p` below {usual.limit:g}) is decided `refer`, unless the run "
         f"says otherwise (`--ood`). Of the training patients, each judged by the others, {held_up} of "
-        f"{len(usual.scores)} are held up by their pictures. Pictures of another hospital may all be.",
+        f"{patients} are held up by their pictures. Pictures of another hospital may all be.",
         *(paragraph for member in words.members for paragraph in member.caveats),
         "Read the intervals before the estimates, above all for subgroups. Before use, score your own patients with a "
         "known diagnosis, and compare. Look more closely where members disagree, where the decision is `refer`, and "
         "where the column `unusual` is not empty.",
     ]
-
-
-def _without(usual: Usual, place: int) -> Usual:
-    """Without a training patient's score: how it is judged itself."""
-    return msgspec.structs.replace(usual, scores=[*usual.scores[:place], *usual.scores[place + 1 :]])

@@ -14,7 +14,7 @@ from infer.cohort.plausible import Plausible, Range
 from infer.errors import BundleError
 from infer.members import registry
 from infer.members.member import Member, Precision
-from infer.pictures.measure import JPEG_QUALITY, NAMES
+from infer.pictures.measure import JPEG_QUALITY, MEASURES
 
 SCHEMA = 9  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
@@ -250,7 +250,7 @@ def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
         and all(len(row) == 3 for row in test.clinical)
         and all(values and len(values) % test.images == 0 for values in test.expected.values()),
     }
-    measured = {*NAMES, JPEG_QUALITY, *(name for member in members for name in member.measured)}
+    measured = {*MEASURES, JPEG_QUALITY, *(name for member in members for name in member.measure_names)}
     return [
         *(problem for problem, holds in checks.items() if not holds),
         *problems_of_reference(manifest.reference, measured),

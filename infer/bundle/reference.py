@@ -59,9 +59,7 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     patients: int
     measures: dict[str, Quantiles]  # name -> the values that LEVELS of the patients lie below
-    by_label: dict[
-        str, dict[str, Spread]
-    ]  # label -> name -> spread, of what members measure, as the share of a cell class
+    by_label: dict[str, dict[str, Spread]]  # label -> name -> spread; of what members measure
     clinical: ClinicalAlone
     usual: Usual
     seen: str = ""  # salted digests of the training pictures (train.data.seen), to know them again; "": not told

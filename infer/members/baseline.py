@@ -16,7 +16,7 @@ class Baseline(Member[Mean]):
 
     name = "baseline"
     title = "baseline"
-    columns = "middle"
+    place_of_columns = "middle"
     picture_columns = (
         Column(
             "baseline_probability",

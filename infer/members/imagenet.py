@@ -30,7 +30,7 @@ class ImageNet(Member[Sums]):
 
     name = "imagenet"
     title = "ImageNet member"
-    columns = "behind bundle"
+    place_of_columns = "behind bundle"
     stand_ins = STAND_INS
     reduced_outputs = dict.fromkeys(STAND_INS, ("imagenet_contribution", "imagenet", "imagenet_distance"))
     unbounded_outputs = {"imagenet_contribution": 1.0, "imagenet_distance": 1.0}
@@ -54,7 +54,7 @@ class ImageNet(Member[Sums]):
         }
 
     @property
-    def measured(self) -> tuple[str, ...]:
+    def measure_names(self) -> tuple[str, ...]:
         return WITHIN, OUTSIDE
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
@@ -90,5 +90,7 @@ class ImageNet(Member[Sums]):
             "imagenet_contribution": seen["contribution"],
             "imagenet": np.array([opinion.probability for opinion in opinions]),
             # The logarithm: generated pictures are far from any cell.
-            "imagenet_distance": np.log([opinion.measures[name] for opinion in opinions for name in self.measured]),
+            "imagenet_distance": np.log(
+                [opinion.measures[name] for opinion in opinions for name in self.measure_names]
+            ),
         }

@@ -72,7 +72,7 @@ class Member(ABC, Generic[Sums]):
     patient_columns: ClassVar[tuple[Column, ...]] = ()  # of predictions.csv; values from `Opinion.further`
     # Position of its columns in predictions.csv: the first three members have theirs in the middle, the fourth behind
     # what was at the end when it came, and so will every later one, so that existing columns do not move.
-    columns: ClassVar[Literal["middle", "behind bundle", "last"]] = "last"
+    place_of_columns: ClassVar[Literal["middle", "behind bundle", "last"]] = "last"
 
     def __init__(self, section: Any, crop_size: int) -> None:
         self.section = section
@@ -110,7 +110,7 @@ class Member(ABC, Generic[Sums]):
         return Column(f"{cls.name}_probability", meaning, "", ".6f")
 
     @property
-    def measured(self) -> tuple[str, ...]:
+    def measure_names(self) -> tuple[str, ...]:
         """The names of the measures in its opinions."""
         return ()
 

@@ -18,7 +18,7 @@ class Mixture(Member[Mean]):
 
     name = "moe"
     title = "mixture of experts"
-    columns = "middle"
+    place_of_columns = "middle"
     stand_ins = STAND_INS
     reduced_outputs = dict.fromkeys(STAND_INS, ("moe", "moe_features", "moe_image", "moe_gate"))
     unbounded_outputs = {"moe_features": 1.0}

@@ -37,7 +37,7 @@ class Scan(Member[list[int]]):
     name = "scan"
     title = "SCAN member"
     Section = ScanSection
-    columns = "middle"
+    place_of_columns = "middle"
     stand_ins = STAND_INS
     reduced_outputs = dict.fromkeys(STAND_INS, ("scan",))
     picture_columns = (
@@ -67,7 +67,7 @@ class Scan(Member[list[int]]):
         }
 
     @property
-    def measured(self) -> tuple[str, ...]:
+    def measure_names(self) -> tuple[str, ...]:
         return tuple(map(share_of, range(self.classes)))
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
@@ -90,7 +90,7 @@ class Scan(Member[list[int]]):
         return Opinion(
             float(malignant_probability(base, self.section.naive_bayes)),
             tuple(without[cell_class] for cell_class in sums) if without else (),
-            measures={name: sums.count(number) / len(sums) for number, name in enumerate(self.measured)},
+            measures={name: sums.count(number) / len(sums) for number, name in enumerate(self.measure_names)},
         )
 
     def _without_one_of_each_class(self, sums: list[int], clinical: Floats) -> dict[int, float]:

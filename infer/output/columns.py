@@ -41,7 +41,7 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
         bundle: the bundle's short ID.
     """
     middle, behind_bundle, last = (
-        [field for member in members if member.columns == place for field in _of_member(member)]
+        [field for member in members if member.place_of_columns == place for field in _of_member(member)]
         for place in ("middle", "behind bundle", "last")
     )
     return [
@@ -83,7 +83,7 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
         PatientField(Column("bundle", "First 12 characters of the bundle ID"), lambda result: bundle),
         *behind_bundle,
         PatientField(
-            Column("ood_p", "Conformal p that the patient is like the training patients", "", ".4f"),
+            Column("ood_p", "Conformal p-value: share of patients at least as unusual as this one", "", ".4f"),
             lambda result: result.scores and result.scores.ood_p,
         ),
         PatientField(

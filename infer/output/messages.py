@@ -31,7 +31,10 @@ def warn_of_patient(result: PatientResult, drift: Drift) -> None:
         # An ID that cannot be a folder name may contain a line end, and could then imitate a log line.
         LOG.warning("%s %s (%s)", _printable(result.patient_id), result.status, result.code)
     if result.scores and result.unusual_pictures:
-        LOG.warning("%s: unlike the training patients; predictions.csv says in what", result.patient_id)
+        LOG.warning(
+            "%s: unlike the training patients. predictions.csv says in what: look at the pictures before the number",
+            result.patient_id,
+        )
     if result.unusual_sizes:
         listed = ", ".join(f"{count} of {size}" for size, count in result.unusual_sizes.items())
         LOG.warning(
@@ -64,8 +67,13 @@ def tell_end(summary: Summary, code: int) -> None:
     if len(duplicates) > MOST_DUPLICATES:
         LOG.warning("%d more messages of this kind; run.json lists all", len(duplicates) - MOST_DUPLICATES)
     if summary.unlike:
-        found = ", ".join(f"{name} {patients}" for name, patients in summary.unusual_measures().items())
-        LOG.warning("%d unlike the training patients%s", summary.unlike, f", pictures: {found}" if found else "")
+        found = ", ".join(f"{name}: {patients}" for name, patients in summary.unusual_measures().items())
+        LOG.warning(
+            "patients unlike the training patients: %d%s. If they are many, find out what changed: microscope, camera, "
+            "stain, export of the pictures",
+            summary.unlike,
+            f" ({found})" if found else "",
+        )
     counts = ", ".join(f"{summary.patients[status]} {status}" for status in ("scored", "refused", "failed"))
     LOG.info("%s; once all is written, exit code %d: %s", counts, code, EXIT_MEANING[code])
 

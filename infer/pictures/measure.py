@@ -18,7 +18,7 @@ MIDDLE, EDGE, NEAR = 1 / 7, 13 / 28, 1 / 2  # radii as shares of the side: the m
 BARE = 0.98  # share of the blocks that are darker than the bare slide
 DENSEST = 3.0  # optical density that counts as 1 for k-means: 5% of the light; in the pictures at hand 2.9 at most
 JPEG_QUALITY = "jpeg_quality"  # the file's, of JPEGs only
-NAMES = (
+MEASURES = (
     "red", "green", "blue", "slide_red", "slide_green", "slide_blue", "sharpness", "cell_area", "nucleus_area",
     "nucleus_density", "density_spread", "centre_density",
 )  # fmt: skip

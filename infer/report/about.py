@@ -32,7 +32,7 @@ class About:
     version: str
     bundle: str
     reference: Reference
-    unlike: int = 0  # scored patients unlike the training patients
+    unlike: int = 0  # patients unlike the training patients
     ood: str = "refer"  # what became of them
     same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
 

@@ -23,7 +23,7 @@ def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     """What is unusual about a patient's pictures."""
     flags = []
     if result.unusual:
-        flags.append(texts("quality.unlike", measures=unlike(result.unusual, texts)))
+        flags.append(texts("quality.unlike", measures=_unlike(result.unusual, texts)))
     if result.unusual_sizes:
         pictures = texts.number(sum(result.unusual_sizes.values()))
         flags.append(texts("quality.size", pictures=pictures, size=about.sizes))
@@ -40,7 +40,7 @@ def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     return Quality(tuple(flags), tuple(notes))
 
 
-def unlike(unusual: Sequence[str], texts: Texts) -> str:
+def _unlike(unusual: Sequence[str], texts: Texts) -> str:
     """What is unlike the training patients, as `infer.scoring.unusual` names it, in words."""
     named = (one.rpartition(" ") for one in unusual)
     return ", ".join(texts(f"unlike.{end}", measure=shown(texts.name("measures", name))) for name, _, end in named)

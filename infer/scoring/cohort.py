@@ -28,7 +28,7 @@ from infer.scoring.ensemble import REFER, calibrated, decide, weighted
 from infer.scoring.influence import Influences, influences
 from infer.scoring.result import SCORED, ImageResult, PatientResult, Scores
 from infer.scoring.stream import Mark, decoded
-from infer.scoring.unusual import Likeness, Unlike, likeness, of_pictures
+from infer.scoring.unusual import Likeness, Ood, likeness
 
 
 def score_cohort(
@@ -40,7 +40,7 @@ def score_cohort(
     settle: float = 0.0,
     *,
     scale: float = 1.0,
-    unlike: Unlike = "refer",
+    ood: Ood = "refer",
 ) -> Generator[PatientResult, None, None]:
     """Score a cohort; yields one result per patient, in the table's order.
 
@@ -50,7 +50,7 @@ def score_cohort(
         workers: decoding processes.
         settle: seconds for which a patient's folder must have been unchanged, otherwise the patient fails.
         scale: by which pictures are rescaled before they are cropped; 1: not at all.
-        unlike: what becomes of a patient unlike the training patients.
+        ood: what becomes of a patient unlike the training patients.
 
     Raises, during iteration:
         WorkerError: a decoding process cannot be started.
@@ -70,13 +70,13 @@ def score_cohort(
             if len(under_way) > 4 * batches.size:  # a half-full batch must not delay a queue of refused patients
                 batches.flush()
             while under_way and under_way[0].done:
-                yield _result(under_way.popleft(), engine, manifest, point, unlike)
+                yield _result(under_way.popleft(), engine, manifest, point, ood)
         batches.flush()
     finally:
         decoders.close()
         batches.close()
     while under_way:
-        yield _result(under_way.popleft(), engine, manifest, point, unlike)
+        yield _result(under_way.popleft(), engine, manifest, point, ood)
 
 
 def _take(bag: Bag, index: int, looked: DecodedPicture, manifest: Manifest, batches: Batches) -> None:
@@ -126,18 +126,18 @@ def _close(bag: Bag, minimum: int) -> None:
         bag.waiting.clear()
 
 
-def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str, unlike: Unlike) -> PatientResult:
-    patient, usual = bag.patient, manifest.reference.usual
+def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str, ood: Ood) -> PatientResult:
+    patient = bag.patient
     scores, measures = (None, {}) if bag.verdict or engine is None else _score(bag, engine, manifest, point)
     if scores and not _finite(bag, scores, measures):
         bag.verdict, scores, measures = Verdict.of(Reason.NOT_FINITE), None, {}
-    like = likeness(measures, usual) if scores else Likeness(1.0, ())
+    like = likeness(measures, manifest.reference.usual) if scores else Likeness(1.0, ())
     if scores:
         scores = msgspec.structs.replace(scores, ood_p=like.p)
-    if scores and like.unusual and unlike == "refuse":
+    if scores and like.unusual and ood == "refuse":
         bag.verdict, scores = Verdict.of(Reason.UNLIKE_TRAINING, what=", ".join(like.unusual)), None
         bag.images = [ImageResult(image.image, image.reason) for image in bag.images]
-    elif scores and like.unusual and unlike == "refer":
+    elif scores and like.unusual and ood == "refer":
         scores = msgspec.structs.replace(scores, decision=REFER)
     if bag.verdict:
         usable = Reason.PATIENT_REFUSED if bag.verdict.status == REFUSED else Reason.PATIENT_FAILED
@@ -157,7 +157,6 @@ def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str, unl
         contents=tuple(bag.contents),
         measures=measures,
         unusual=like.unusual,
-        unusual_pictures=of_pictures(like.unusual, usual),
     )
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import msgspec
 
+from infer.bundle.reference import OF_PATIENTS
 from infer.reasons import code_of
 
 SCORED = "scored"
@@ -68,7 +69,11 @@ class PatientResult(msgspec.Struct, frozen=True):
     contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
     # What is unlike the training patients, as "sharpness low", the most unlike first; a refused patient's too.
     unusual: tuple[str, ...] = ()
-    unusual_pictures: tuple[str, ...] = ()  # those of them that are of the pictures
+
+    @property
+    def unusual_pictures(self) -> tuple[str, ...]:
+        """What is unusual about the pictures: what logs may say, which hold no patient's values."""
+        return tuple(one for one in self.unusual if one.rpartition(" ")[0] not in OF_PATIENTS)
 
     @property
     def code(self) -> str:

@@ -11,14 +11,14 @@ models are formulas there that nobody has tried.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from infer.bundle.reference import Span, Usual
 
 # What becomes of a patient unlike the training patients: decided `refer`, refused, or only said to be so.
-Unlike = Literal["refer", "refuse", "warn"]
+Ood = Literal["refer", "refuse", "warn"]
 LOW, HIGH = "low", "high"
 
 
@@ -47,11 +47,6 @@ def likeness(measures: Mapping[str, float], usual: Usual) -> Likeness:
     named = [f"{name} {HIGH if by > 0 else LOW}" for name, by in largest if p_value(abs(by), usual) < usual.limit]
     score = float("inf") if beyond else max(map(abs, found.values()), default=0.0)
     return Likeness(p_value(score, usual), (*beyond, *named))
-
-
-def of_pictures(unusual: Iterable[str], usual: Usual) -> tuple[str, ...]:
-    """What is unusual about the pictures: what logs may say, which hold no patient's values."""
-    return tuple(one for one in unusual if one.rpartition(" ")[0] not in usual.ranges)
 
 
 def p_value(score: float, usual: Usual) -> float:

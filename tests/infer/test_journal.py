@@ -29,7 +29,6 @@ RESULT = PatientResult(
     pictures_below=("slide2",),
     contents=("0a", "0b"),
     unusual=("age_years high", "sharpness low"),
-    unusual_pictures=("sharpness low",),
 )
 UNSCORED = PatientResult("P2", "failed", "folder_missing: x", None, None, (), "f2")
 texts = st.text(st.characters(codec=None, categories=None))  # lone surrogates too: file names need not be UTF-8

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from infer.pictures.compression import jpeg_quality
 from infer.pictures.kmeans import kmeans
 from infer.pictures.look import look
-from infer.pictures.measure import NAMES, measured
+from infer.pictures.measure import MEASURES, measured
 from tests.synthetic import draw_cell
 
 Pixels = npt.NDArray[np.uint8]
@@ -64,7 +64,7 @@ def slowly(crop: Pixels) -> dict[str, float]:
 def test_measures_by_a_slow_reference(kind: int) -> None:
     crop = cell(kind)
     assert measured(crop) == pytest.approx(slowly(crop), abs=1e-12)
-    assert tuple(measured(crop)) == NAMES
+    assert tuple(measured(crop)) == MEASURES
 
 
 def test_measures_do_not_change_when_the_picture_is_turned() -> None:

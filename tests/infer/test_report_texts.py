@@ -3,7 +3,7 @@
 import string
 import tomllib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec import structs
@@ -21,6 +21,7 @@ from infer.report.page import patient_page
 from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
 from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult
+from infer.scoring.unusual import Ood
 from tests.infer.manifests import USUAL, make_manifest
 from tests.infer.report_pages import CLINICAL, SCORES, about, drift_record, image, rendered, result
 from tests.infer.test_results import HEADER
@@ -146,7 +147,7 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
     for some, drift in ((entries, DRIFTS[0]), *((entries[4:6], drift) for drift in DRIFTS)):
         for page in index_pages(some, run, drift, texts):
             template.render(page=page, about=run)
-    for ood in ("refer", "warn"):
+    for ood in get_args(Ood):
         list(index_pages(entries, about(unlike=2, ood=ood), None, texts))
     unused = set(read(language)) - texts.used
     assert sorted(key for key in unused if not key.startswith(LOOKED_UP)) == []

@@ -182,7 +182,6 @@ def test_the_summary_by_value() -> None:
         result(
             ignored_files=2,
             unusual=("sharpness low", "age_years high", "red high"),
-            unusual_pictures=("sharpness low", "red high"),
             unusual_sizes={"168 x 168": 2, "9 x 9": 1},
             pictures_below=("slide2",),
             contents=("0a", "0b"),

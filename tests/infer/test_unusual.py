@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from infer.bundle.reference import Span, Usual
 from infer.cohort.plausible import Range
 from infer.scoring import cohort as cohort_module
-from infer.scoring.unusual import Likeness, deviation, likeness, of_pictures, p_value
+from infer.scoring.unusual import Likeness, Ood, deviation, likeness, p_value
 from tests.infer.runs import TINY, Outcome, replace_picture, score, tiny_manifest, write_bundle
 
 SPANS = {"sharpness": Span(0.5, 1.0, 2.0), "red": Span(100.0, 180.0, 190.0), "jpeg_quality": Span(85.0, 95.0, 195.0)}
@@ -62,10 +62,6 @@ def test_something_is_named_whenever_p_is_below_the_limit_and_never_otherwise() 
         assert bool(found.unusual) == (found.p < USUAL.limit)
 
 
-def test_logs_are_told_of_pictures_alone() -> None:
-    assert of_pictures(("age_years high", "sharpness low", "lymph_count low"), USUAL) == ("sharpness low",)
-
-
 def blurred(data: bytes) -> bytes:
     file = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
@@ -107,8 +103,8 @@ def test_by_default_nobody_unusual_is_decided(sharp: Outcome, with_blur: Path, t
     assert outcome.record["unlike_training"] == ["S001"]
     assert outcome.record["unusual_measures"] == {"sharpness low": 1}
     log = (outcome.out / "run.log").read_text()
-    assert "S001: unlike the training patients; predictions.csv says in what" in log
-    assert "1 unlike the training patients, pictures: sharpness low 1" in log
+    assert "S001: unlike the training patients. predictions.csv says in what" in log
+    assert "patients unlike the training patients: 1 (sharpness low: 1)." in log
 
 
 def test_warn_changes_no_number_and_no_decision(with_blur: Path, tmp_path: Path) -> None:
@@ -137,6 +133,16 @@ def test_refuse_leaves_the_numbers_out(with_blur: Path, tmp_path: Path) -> None:
     assert outcome.record["patients"]["scored"] == len(outcome.predictions) - 1
     drift = (outcome.out / "drift.json").read_text()
     assert f'"patients": {len(outcome.predictions)},' in drift
+
+
+@pytest.mark.parametrize("ood", get_args(Ood))
+def test_pages_are_written_whatever_becomes_of_the_patient(ood: Ood, with_blur: Path, tmp_path: Path) -> None:
+    outcome = score(with_blur, tmp_path / "out", bundle=TINY, ood=ood, report=True)
+    index = (outcome.out / "report/index.html").read_text(encoding="utf-8")
+    page = (outcome.out / "report/p00001.html").read_text(encoding="utf-8")
+    assert outcome.code == 0
+    assert "Patients unlike the training patients" in index
+    assert "Unlike the training patients: Sharpness low." in page
 
 
 def test_what_cannot_be_measured_is_not_taken_for_usual(

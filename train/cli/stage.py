@@ -15,15 +15,34 @@ def cli() -> None:
     """Train lympho's models on a folder of labelled patients."""
 
 
+Option = Callable[[Callable[..., None]], Callable[..., None]]
+PATIENTS = click.argument("patients", type=click.Path(path_type=Path, exists=True, file_okay=False))
+TABLE_OPTIONS: tuple[Option, ...] = (
+    click.option("--reference-date", type=click.DateTime(["%Y-%m-%d"]), help="Compute ages at this date."),
+    click.option("--date-format", help="strptime format of all dates in the table, or iso."),
+    click.option("--sample-date-format", help="The same for SAMPLE_DATE only."),
+    click.option("--sex-codes", help="Meaning of the codes in GENDER, for example H=male,M=female."),
+)
+DEVICE = click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
+
+
+def with_options(*options: Option) -> Option:
+    """Decorator that adds options, as if each decorated the function, the first one on top."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Command]:
     """Decorator for a command with the options shared by all stages."""
-    options = [
-        click.argument("patients", type=click.Path(path_type=Path, exists=True, file_okay=False)),
+    options: list[Option] = [
+        PATIENTS,
         click.argument("run", type=click.Path(path_type=Path, file_okay=False)),
-        click.option("--reference-date", type=click.DateTime(["%Y-%m-%d"]), help="Compute ages at this date."),
-        click.option("--date-format", help="strptime format of all dates in the table, or iso."),
-        click.option("--sample-date-format", help="The same for SAMPLE_DATE only."),
-        click.option("--sex-codes", help="Meaning of the codes in GENDER, for example H=male,M=female."),
+        *TABLE_OPTIONS,
         click.option(
             "--picture-size",
             type=(click.IntRange(1), click.IntRange(1)),
@@ -36,7 +55,7 @@ def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Co
             metavar="UM",
             help="Micrometres that a pixel of the pictures covers, if known.",
         ),
-        click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True),
+        DEVICE,
         click.option("--recipe", type=click.Choice(list(RECIPES)), default="full", show_default=True),
         click.option("--epochs", type=click.IntRange(1), help="Replaces the recipe's value."),
         click.option(
@@ -56,8 +75,6 @@ def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Co
     ]
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        for option in reversed(options):
-            function = option(function)
-        return cli.command(name, help=help_text)(function)
+        return cli.command(name, help=help_text)(with_options(*options)(function))
 
     return decorate

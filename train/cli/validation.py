@@ -8,26 +8,23 @@ import click
 
 from infer.bundle.load import load_bundle
 from infer.options import Options, check_options
-from train.cli.stage import cli
+from train.cli.stage import DEVICE, PATIENTS, TABLE_OPTIONS, cli, with_options
 from train.evaluation.validation.validate import PAGE, validate
 
 
 @cli.command("validate", help="Say how good BUNDLE is on the labelled patients in PATIENTS; all goes to OUT.")
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("patients", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@PATIENTS
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--annotations", type=click.Path(path_type=Path), help="Clinical table, if it is not in PATIENTS.")
-@click.option("--reference-date", type=click.DateTime(["%Y-%m-%d"]), help="Compute ages at this date.")
-@click.option("--date-format", help="strptime format of all dates in the table, or iso.")
-@click.option("--sample-date-format", help="The same for SAMPLE_DATE only.")
-@click.option("--sex-codes", help="Meaning of the codes in GENDER, for example H=male,M=female.")
+@with_options(*TABLE_OPTIONS)
 @click.option(
     "--pixel-size",
     type=click.FloatRange(0, min_open=True),
     metavar="UM",
     help="Micrometres that a pixel of the pictures covers, for another camera than in training.",
 )
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
+@DEVICE
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed of intervals and folds.")
 def validate_command(
     bundle: Path, patients: Path, out: Path, seed: int, reference_date: dt.datetime | None, **options: Any
