@@ -33,7 +33,7 @@ def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Re
         measures={
             name: [rounded(value) for value in np.quantile(values, LEVELS)] for name, values in sorted(found.items())
         },
-        by_label={name: _spreads(of_members, bags.labels == label) for label, name in enumerate(LABELS)},
+        by_label={name: spreads(of_members, bags.labels == label) for label, name in enumerate(LABELS)},
         clinical=fit_clinical(bags),
         usual=make_usual(found),
         seen=packed(bags.crops.numpy(), bags.facts["table_sha256"]),
@@ -68,5 +68,6 @@ def _out_of_fold(run: Path, bags: Bags) -> Floats:
     return np.asarray(table.set_index("patient_id")["probability"].loc[bags.patient_ids], np.float64)
 
 
-def _spreads(measures: Mapping[str, Floats], chosen: np.ndarray) -> dict[str, Spread]:
+def spreads(measures: Mapping[str, Floats], chosen: np.ndarray) -> dict[str, Spread]:
+    """What each measure (P,) is in most of the chosen patients."""
     return {name: Spread(*map(rounded, np.quantile(values[chosen], MIDDLE))) for name, values in measures.items()}

@@ -12,7 +12,7 @@ from infer.bundle.reference import Span, Usual
 from infer.cohort.plausible import Range
 from infer.pictures.measure import JPEG_QUALITY
 from infer.scoring.unusual import deviation
-from train.core.arrays import Floats
+from train.core.arrays import Booleans, Floats
 
 LIMIT = 0.03  # of patients like the training patients, about this share is held up
 ENDS = (0.01, 0.5, 0.99)
@@ -31,24 +31,41 @@ YEARS, TIMES = 5.0, 1.25  # how far beyond all training patients age and count m
 
 def make_usual(measures: Mapping[str, Floats], limit: float = LIMIT) -> Usual:
     """What is usual among patients whose measures (P,) are given by name; `lymph_count` and `age_years` among them."""
-    judged = {name: measures[name] for name in JUDGED if name in measures}
     patients = len(measures["age_years"])
+    scores = scores_by_others(measures)
+    age, count = measures["age_years"], measures["lymph_count"]
+    return Usual(
+        # The smallest p is 1 / (1 + patients): with 32 patients or fewer, that is no smaller than .03.
+        limit=limit if limit * (1 + patients) > 1 else 1.5 / (1 + patients),
+        spans={name: _span(name, of) for name, of in _judged(measures).items()},
+        ranges={
+            "age_years": Range(rounded(age.min() - YEARS), rounded(age.max() + YEARS)),
+            "lymph_count": Range(rounded(count.min() / TIMES), rounded(count.max() * TIMES)),
+        },
+        scores=sorted(map(rounded, scores)),
+    )
+
+
+def scores_by_others(measures: Mapping[str, Floats]) -> list[float]:
+    """Each patient's largest deviation from all the others', in their order."""
+    judged, patients = _judged(measures), len(measures["age_years"])
     scores = []
     for patient in range(patients):
         others = np.arange(patients) != patient
         by = (deviation(float(of[patient]), _span(name, of[others])) for name, of in judged.items())
         scores.append(max(map(abs, by)))
-    age, count = measures["age_years"], measures["lymph_count"]
-    return Usual(
-        # The smallest p is 1 / (1 + patients): with 32 patients or fewer, that is no smaller than .03.
-        limit=limit if limit * (1 + patients) > 1 else 1.5 / (1 + patients),
-        spans={name: _span(name, of) for name, of in judged.items()},
-        ranges={
-            "age_years": Range(rounded(age.min() - YEARS), rounded(age.max() + YEARS)),
-            "lymph_count": Range(rounded(count.min() / TIMES), rounded(count.max() * TIMES)),
-        },
-        scores=sorted(rounded(score) for score in scores),
-    )
+    return scores
+
+
+def held_up_by_others(measures: Mapping[str, Floats], limit: float) -> Booleans:
+    """Whose pictures are unusual among all the others': (P,)."""
+    scores = np.array(scores_by_others(measures))
+    at_least = (scores[None, :] >= scores[:, None]).sum(axis=1)  # the patient's own among them
+    return np.asarray(at_least / len(scores) < limit)
+
+
+def _judged(measures: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {name: measures[name] for name in JUDGED if name in measures}
 
 
 def _span(name: str, values: Floats) -> Span:

@@ -35,6 +35,12 @@ PATH = click.Path(path_type=Path, readable=False)
     help="Micrometres that a pixel of these pictures covers, for another camera than in training.",
 )
 @click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of malignant patients among those scored, such as .3, where it is not the bundle's.",
+)
+@click.option(
     "--ood",
     type=click.Choice(["refer", "refuse", "warn"]),
     default="refer",

@@ -33,6 +33,7 @@ class Options:
     sample_date_format: str | None = None  # of SAMPLE_DATE, if it differs from date_format
     sex_codes: str | None = None  # meaning of the codes in GENDER, e.g. M=male,F=female
     pixel_size: float | None = None  # micrometres that a pixel of these pictures covers; as in training if not given
+    prevalence: float | None = None  # share of malignant patients among those scored; as in the bundle if not given
     ood: Ood = "refer"  # what becomes of a patient unlike the training patients: refer, refuse, warn
     max_refused: float = 0.5  # share of the patients
     settle: float = 0.0  # seconds for which a patient's folder must have been unchanged
@@ -56,6 +57,8 @@ def check_options(options: Options) -> None:
         parse_sex_codes(options.sex_codes)
     if options.pixel_size is not None and not 0 < options.pixel_size < math.inf:
         raise UsageError("--pixel-size: must be a number above 0, in micrometres")
+    if options.prevalence is not None and not 0 < options.prevalence < 1:
+        raise UsageError("--prevalence: must be a share between 0 and 1, such as .3 where 30% are malignant")
     if not 0 <= options.settle <= LONGEST_SETTLE:
         raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
     if not 0 <= options.max_refused <= 1:

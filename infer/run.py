@@ -32,6 +32,7 @@ from infer.output.summary import Summary
 from infer.output.watch import Watch
 from infer.pictures.pool import MOST_WORKERS
 from infer.scoring.cohort import score_cohort
+from infer.scoring.prevalence import at_prevalence
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
@@ -85,6 +86,8 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     """Check options, bundle, cohort and device, in this order, and look for an unfinished run to resume."""
     check_options(options)
     bundle = load_bundle(options.bundle)
+    if options.prevalence is not None:
+        bundle = replace(bundle, manifest=at_prevalence(bundle.manifest, options.prevalence))
     scale = picture_scale(options.pixel_size, bundle.manifest.magnification)
     points = bundle.manifest.ensemble.operating_points
     if options.operating_point not in points:
@@ -104,6 +107,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         sex_codes=options.sex_codes,
         pixel_size=options.pixel_size,
         ood=options.ood,
+        prevalence=options.prevalence,
         numerics="",
     )
     past = find_past(options.out, asked, fresh=options.fresh)
@@ -141,6 +145,8 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         LOG.info(
             "--pixel-size %g: pictures are rescaled by %.4g before they are cropped", options.pixel_size, ready.scale
         )
+    if options.prevalence is not None:
+        LOG.info("--prevalence %g: probabilities hold where so many patients are malignant", options.prevalence)
     if past.started_over:
         LOG.warning("starting over: %s", past.started_over)
     if past.stored:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import pytest
 
-from export.__main__ import command as export_command
+from export.cli import adapt_command, export_command
 from infer.bundle.load import REFERENCE, load_bundle
 from infer.bundle.manifest import SCHEMA, Manifest, load_members
 from infer.cli import command as infer_command
@@ -222,6 +222,10 @@ def test_the_commands_of_training() -> None:
 
 def test_the_options_of_export() -> None:
     assert first(4, table(EXPORTERS, "Bundles: format, export, new members")) == options(export_command)
+
+
+def test_the_options_of_adapting() -> None:
+    assert first(4, table(EXPORTERS, "Adapting a bundle")) == options(adapt_command)
 
 
 def test_the_keys_of_the_record(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
     for heading, paragraphs in contents.items():
         parts += [f"## {heading}", *_answers(heading), *paragraphs]
     parts += ["## The recipe", "\n".join(f"- `{name}` = {value}" for name, value in source.options.items())]
-    return "\n\n".join(_wrapped(part) for part in parts) + "\n"
+    return "\n\n".join(wrapped(part) for part in parts) + "\n"
 
 
 def _figures_in(folder: Path) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ def _figures_in(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _wrapped(part: str) -> str:
+def wrapped(part: str) -> str:
     """Wrap prose; leave lists, tables, headings and text with line breaks unchanged."""
     return part if "\n" in part or part[0] in "#-|" else textwrap.fill(part, WIDTH, break_on_hyphens=False)
 

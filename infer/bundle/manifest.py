@@ -53,12 +53,28 @@ class OperatingPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refer_high: Probability
 
 
-class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How the members' probabilities are combined."""
 
     calibration: dict[str, Calibration]
     weights: dict[str, Probability]
     operating_points: dict[str, OperatingPoint]
+    recalibration: Calibration | None = None  # of the weighted mean, to a hospital's patients; None: it stays
+
+
+class Adapted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """On whom a bundle's decisions were adapted, after its networks were trained (export.adapting)."""
+
+    source: str  # ID of the bundle that was adapted
+    code_version: str
+    created: str  # ISO date
+    fitted: str  # what was: prevalence; prevalence, intercept; prevalence, intercept, slope
+    prevalence: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]  # share of malignant patients where probabilities hold
+    patients: int  # on whom it was fitted
+    malignant: int  # of these
+    table_sha256: str  # of their table
+    seen: str  # digests of their pictures, salted as reference.seen
+    reference: bool  # whether `reference` describes these patients; false: the training patients
 
 
 class Magnification(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,7 +132,7 @@ class Reduced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     changed_decisions: int  # at any operating point
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The whole manifest."""
 
     schema: int
@@ -132,6 +148,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reference: Reference
     self_test: SelfTest
     int8: Reduced | None  # for CPUs; None: they compute in float32
+    adapted: Adapted | None = None  # to a hospital's own patients; None: as it was trained
+
+    @property
+    def prevalence(self) -> float:
+        """The share of malignant patients among those for whom the probabilities hold."""
+        if self.adapted:
+            return self.adapted.prevalence
+        summary = self.provenance.data_summary
+        return summary["malignant"] / summary["patients"]
 
     def reduced(self, precision: Precision) -> Reduced | None:
         """The record of a reduced precision; None for float32, or if the bundle does not have it."""
@@ -227,8 +252,12 @@ def _problems(manifest: Manifest, members: Sequence[Member[Any]]) -> list[str]:
         and magnification.network_size > 0
         and (magnification.pixel_size is None or magnification.pixel_size > 0),
         "a calibration's slope is not positive, or its clip is not between 0 and 0.5": all(
-            one.slope > 0 and 0 < one.clip < 0.5 for one in ensemble.calibration.values()
+            one.slope > 0 and 0 < one.clip < 0.5
+            for one in (*ensemble.calibration.values(), *filter(None, [ensemble.recalibration]))
         ),
+        "provenance.data_summary must have patients of both classes": 0
+        < manifest.provenance.data_summary.get("malignant", 0)
+        < manifest.provenance.data_summary.get("patients", 0),
         "a plausible range is empty, or minimum_images is below 1": (
             manifest.plausible.minimum_images >= 1
             and all(span.low < span.high for span in (manifest.plausible.age_years, manifest.plausible.lymph_count))

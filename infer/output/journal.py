@@ -22,7 +22,7 @@ from infer.machine.locks import MODE
 from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"
-FORMAT = 5  # raised whenever an older journal would be misread
+FORMAT = 6  # raised whenever an older journal would be misread
 SYNC_SECONDS = 1.0  # a killed process loses nothing; a power failure loses this much
 
 
@@ -41,6 +41,7 @@ class Identity:
     sex_codes: str | None = None
     pixel_size: float | None = None  # micrometres, as given on the command line
     ood: str = "refer"
+    prevalence: float | None = None  # as given on the command line
 
 
 @dataclass(frozen=True)

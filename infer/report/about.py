@@ -57,6 +57,8 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
         "device": f"{texts.name('devices', device['provider'])}, {device['precision']}",
         "patients": texts.number(record["cohort"]["patients"]),
         "trained": trained,
+        **_adapted(manifest, texts),
+        "holds": texts("facts.prevalence", share=texts.percent(record["bundle"]["prevalence"])),
     }
     return About(
         point=manifest.ensemble.operating_points[identity.operating_point],
@@ -72,6 +74,14 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
         ood=identity.ood,
         same=_same(record["same_pictures"]),
     )
+
+
+def _adapted(manifest: Manifest, texts: Texts) -> dict[str, str]:
+    """Whose patients a bundle was adapted to, if it was."""
+    if manifest.adapted is None:
+        return {}
+    patients, malignant = map(texts.number, (manifest.adapted.patients, manifest.adapted.malignant))
+    return {"adapted": texts("facts.training", patients=patients, malignant=malignant)}
 
 
 def _same(found: list[dict[str, Any]]) -> dict[str, tuple[Same, ...]]:

@@ -1,5 +1,6 @@
 """The second command line: check that OUT holds a finished run that fits, and write its pages."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from infer.output.lock import held
 from infer.pictures.pool import MOST_WORKERS
 from infer.report.texts import LANGUAGES, Texts
 from infer.report.write import layout, write_report
+from infer.scoring.prevalence import at_prevalence
 
 PATH = click.Path(path_type=Path, readable=False)
 
@@ -39,7 +41,7 @@ def command(patients: Path, out: Path, bundle: Path | None, language: str) -> in
     with output_errors(out), held(out):
         put_back(out, MOVED)
         _check_finished(out)
-        _check_fits(out, loaded)
+        loaded = _as_used(out, loaded)
         workers = min(available_processors(), MOST_WORKERS)
         write_report(out, patients, loaded, layout(Texts(language)), workers, refuse_changed=True)
     return 0
@@ -53,8 +55,12 @@ def _check_finished(out: Path) -> None:
     raise UsageError(f"{out}: holds no finished run ({RECORD} is missing)")
 
 
-def _check_fits(out: Path, bundle: Bundle) -> None:
-    """Make sure that this program and this bundle can read what the run left."""
+def _as_used(out: Path, bundle: Bundle) -> Bundle:
+    """The bundle as the run used it.
+
+    Raises:
+        UsageError: this program, or this bundle, cannot read what the run left.
+    """
     try:
         used: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))["bundle"]
         schema, bundle_id = used["schema"], used["id"]
@@ -70,3 +76,5 @@ def _check_fits(out: Path, bundle: Bundle) -> None:
         raise UsageError(
             f"--bundle {bundle.folder}: is {bundle.short_id}, but {out} was scored with {bundle_id[:12]}. Give that one"
         )
+    share = header.identity.prevalence
+    return bundle if share is None else dataclasses.replace(bundle, manifest=at_prevalence(bundle.manifest, share))

@@ -24,7 +24,7 @@ from infer.pictures.pool import DecodingPool
 from infer.reasons import REFUSED, Reason, code_of
 from infer.scoring.bag import Bag
 from infer.scoring.batches import Batches
-from infer.scoring.ensemble import REFER, calibrated, decide, weighted
+from infer.scoring.ensemble import REFER, calibrated, decide, recalibrated, weighted
 from infer.scoring.influence import Influences, influences
 from infer.scoring.result import SCORED, ImageResult, PatientResult, Scores
 from infer.scoring.stream import Mark, decoded
@@ -176,11 +176,11 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Sc
         for name, opinion in opinions.items()
     }
     _set_influences(bag, influences(opinions, ensemble, bag.used))
-    probability = float(weighted(members, ensemble))
+    probability = float(recalibrated(weighted(members, ensemble), ensemble))
     scores = Scores(
         probability=probability,
         decision=decide(probability, ensemble.operating_points[point]),
-        members={name: float(value) for name, value in members.items()},
+        members={name: float(recalibrated(value, ensemble)) for name, value in members.items()},
         further={
             column.name: opinions[member.name].further[column.name]
             for member in engine.members

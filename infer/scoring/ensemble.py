@@ -27,8 +27,13 @@ def weighted(members: Mapping[str, Floats], ensemble: Ensemble) -> Floats:
     return np.asarray(sum(weight * members[name] for name, weight in ensemble.weights.items()))
 
 
+def recalibrated(probability: Floats, ensemble: Ensemble) -> Floats:
+    """A weighted mean, or a member's calibrated probability, where the bundle's probabilities hold; any shape."""
+    return calibrated(probability, ensemble.recalibration) if ensemble.recalibration else probability
+
+
 def log_odds(members: Mapping[str, Floats], ensemble: Ensemble) -> Floats:
-    """The ensemble's log odds of malignancy, any shape.
+    """The log odds of malignancy of the members' weighted mean, before any recalibration; any shape.
 
     From the sums of both sides, because 1 - p would lose the digits of a probability near 1.
 

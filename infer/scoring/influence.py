@@ -46,4 +46,7 @@ def influences(opinions: Mapping[str, Opinion], ensemble: Ensemble, pictures: in
         for name, opinion in opinions.items()
     }
     odds = log_odds(logits, ensemble)
-    return Influences(odds[0] - odds[1:], {name: logit[0] - logit[1:] for name, logit in logits.items()})
+    slope = ensemble.recalibration.slope if ensemble.recalibration else 1.0
+    return Influences(
+        slope * (odds[0] - odds[1:]), {name: slope * (logit[0] - logit[1:]) for name, logit in logits.items()}
+    )

@@ -7,6 +7,7 @@ import msgspec
 
 from infer.bundle.manifest import (
     SCHEMA,
+    Adapted,
     Calibration,
     Drift,
     Ensemble,
@@ -35,6 +36,18 @@ REFERENCE = Reference(
     by_label={label: {"share_0": Spread(0.25, 0.5, 0.75)} for label in LABELS},
     clinical=ClinicalAlone(female=-0.5, log_count=2.0, age_years=0.05, intercept=-7.0),
     usual=USUAL,
+)
+ADAPTED = Adapted(
+    source="1" * 64,
+    code_version="0.1.0",
+    created="2026-02-03",
+    fitted="prevalence, intercept, slope",
+    prevalence=0.3,
+    patients=60,
+    malignant=18,
+    table_sha256="2" * 64,
+    seen="",
+    reference=True,
 )
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
 

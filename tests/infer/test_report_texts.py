@@ -22,7 +22,7 @@ from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
 from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult
 from infer.scoring.unusual import Ood
-from tests.infer.manifests import USUAL, make_manifest
+from tests.infer.manifests import ADAPTED, USUAL, make_manifest
 from tests.infer.report_pages import CLINICAL, SCORES, about, drift_record, image, rendered, result
 from tests.infer.test_results import HEADER
 
@@ -113,6 +113,7 @@ def every_patient() -> list[PatientResult]:
 
 RECORD = {
     "program": {"version": "0.1.0"},
+    "bundle": {"prevalence": 0.3},
     "device": {"provider": "CPUExecutionProvider", "precision": "float32"},
     "cohort": {"patients": 8},
     "patients": {},
@@ -136,7 +137,7 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
     texts = Spy(language)
     texts.used = set()
     monkeypatch.setattr("infer.report.index.ROWS", 4)
-    about_run(RECORD, HEADER, make_manifest(), texts)
+    about_run(RECORD, HEADER, structs.replace(make_manifest(), adapted=ADAPTED), texts)
     run = about(reference=REFERENCE, same={"P1": (Same(("P1",), 1), *[Same(tuple(f"P{n}" for n in range(9)), 3)] * 6)})
     entries = []
     for number, one in enumerate(every_patient()):

@@ -10,7 +10,7 @@ import click
 import pytest
 import torch
 
-from export.__main__ import command as export_command
+from export.cli import export_command
 from tests.synthetic import make_patients, write_cohort
 from tests.train_fixtures import DATE, train
 from train.cli.commands import cli

@@ -23,4 +23,6 @@ def drawn(patients: int = 200, skill: float = 2.0, seed: int = 0, clinical_skill
         without_label=0,
         same_table=False,
         known=np.zeros(patients, np.bool_),
+        seen="",
+        table_sha256="",
     )

@@ -18,7 +18,12 @@ BYTES = 5
 
 def packed(crops: Iterable[Pixels], salt: str) -> str:
     """The digests of pictures (112, 112, 3) uint8 as text, sorted, each once."""
-    return base64.b64encode(b"".join(sorted({digest(crop, salt) for crop in crops}))).decode("ascii")
+    return as_text(digest(crop, salt) for crop in crops)
+
+
+def as_text(digests: Iterable[bytes]) -> str:
+    """Digests as text, sorted, each once."""
+    return base64.b64encode(b"".join(sorted(set(digests)))).decode("ascii")
 
 
 def unpacked(text: str) -> frozenset[bytes]:

@@ -38,20 +38,27 @@ def _whose(scored: Scored) -> tuple[str, str]:
     if scored.same_table:
         return (
             TRAINING,
-            "The table is the one that the bundle was trained with. All figures flatter, by how much nobody knows.",
+            f"The table is the one that the bundle was {scored.made_on}. All figures flatter, by how much nobody "
+            "knows.",
         )
     if scored.known is None:
-        return UNKNOWN, "The bundle does not tell which pictures it was trained on: make sure that none of these are."
+        return (
+            UNKNOWN,
+            f"The bundle does not tell which pictures it was {scored.made_on}: make sure that none of these are.",
+        )
     known = int(scored.known.sum())
     if known == patients:
-        return TRAINING, "All of these patients have pictures that the bundle was trained on. All figures flatter."
+        return (
+            TRAINING,
+            f"All of these patients have pictures that the bundle was {scored.made_on}. All figures flatter.",
+        )
     if known:
         return (
             OVERLAP,
-            f"{known} of {patients} patients have pictures that the bundle was trained on. Leave them out: set their "
-            "LABEL to -1. With them all figures flatter.",
+            f"{known} of {patients} patients have pictures that the bundle was {scored.made_on}. Leave them out: set "
+            "their LABEL to -1. With them all figures flatter.",
         )
-    return EXTERNAL, f"None of the {patients} patients has a picture that the bundle was trained on."
+    return EXTERNAL, f"None of the {patients} patients has a picture that the bundle was {scored.made_on}."
 
 
 def _ranking(figures: Figures) -> str:

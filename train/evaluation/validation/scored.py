@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from infer.bundle.load import Bundle
-from infer.cohort.patient import Cohort, Patient
+from infer.bundle.manifest import Manifest
+from infer.cohort.patient import Cohort
 from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import CohortError, UsageError
@@ -18,9 +19,8 @@ from infer.output.kept import KEPT, read_results
 from infer.pictures.decode import RejectedImage, decode_crop, read_picture
 from infer.pictures.listing import list_images
 from infer.run import run
-from infer.scoring.result import PatientResult
 from train.core.arrays import Booleans, Floats, Labels
-from train.data.seen import digest, unpacked
+from train.data.seen import as_text, digest, unpacked
 
 SCORED = "scored"  # folder
 KNOWN_LABELS = {"0": 0, "1": 1}
@@ -48,8 +48,11 @@ class Scored:
     pictures: Floats  # used
     not_scored: tuple[NotScored, ...]
     without_label: int  # patients whose label is neither 0 nor 1
-    same_table: bool  # the table is that of the bundle's training patients
-    known: Booleans | None  # have a picture that the bundle was trained on; None: the bundle does not tell
+    same_table: bool  # the table is that of the patients whom the bundle was made on
+    known: Booleans | None  # have a picture that the bundle was made on; None: the bundle does not tell
+    seen: str  # digests of all their pictures (train.data.seen), salted as the bundle's
+    table_sha256: str
+    made_on: str = "trained on"  # or adapted to, too
 
 
 def score_labelled(bundle: Bundle, options: Options) -> Scored:
@@ -78,6 +81,7 @@ def score_labelled(bundle: Bundle, options: Options) -> Scored:
                 f"{cohort.table}: no {meaning} patient has a probability, so nothing can be said of how good it is. "
                 f"Give patients of both classes (LABEL 1 and 0); {options.out} says why others were not scored"
             )
+    digests = _digests(bundle.manifest, cohort.folder, [patient.patient_id for patient, *_ in good])
     return Scored(
         patient_ids=[patient.patient_id for patient, *_ in good],
         labels=np.array([label for *_, label in good]),
@@ -91,9 +95,17 @@ def score_labelled(bundle: Bundle, options: Options) -> Scored:
             if not result.scores
         ),
         without_label=len(pairs) - len(labelled),
-        same_table=cohort.table_sha256 == bundle.manifest.provenance.table_sha256,
-        known=_known(bundle, cohort.folder, [(patient, result) for patient, result, _ in good]),
+        same_table=cohort.table_sha256 in _tables(bundle.manifest),
+        known=_known(bundle.manifest, digests),
+        seen=as_text(one for of_patient in digests for one in of_patient),
+        table_sha256=cohort.table_sha256,
+        made_on="trained on or adapted to" if bundle.manifest.adapted else "trained on",
     )
+
+
+def _tables(manifest: Manifest) -> set[str]:
+    """SHA-256 of the tables of all patients whom a bundle was made on."""
+    return {manifest.provenance.table_sha256, *([manifest.adapted.table_sha256] if manifest.adapted else [])}
 
 
 def _labelled(bundle: Bundle, options: Options) -> Cohort:
@@ -119,22 +131,23 @@ def _labelled(bundle: Bundle, options: Options) -> Cohort:
     return cohort
 
 
-def _known(bundle: Bundle, folder: Path, patients: list[tuple[Patient, PatientResult]]) -> Booleans | None:
-    """Which patients have a picture that the bundle was trained on."""
-    manifest = bundle.manifest
-    digests = unpacked(manifest.reference.seen)
-    if not digests:
-        return None
-    root = folder.resolve()
+def _known(manifest: Manifest, digests: list[frozenset[bytes]]) -> Booleans | None:
+    """Which patients have a picture that the bundle was trained on, or adapted to."""
+    trained = unpacked(manifest.reference.seen)
+    known = trained | (unpacked(manifest.adapted.seen) if manifest.adapted else frozenset())
+    found = np.array([not known.isdisjoint(of_patient) for of_patient in digests], np.bool_)
+    return found if trained or found.any() else None
 
-    def any_known(patient: Patient) -> bool:
-        return any(
-            digest(crop, manifest.provenance.table_sha256) in digests
-            for crop in _crops(folder / patient.patient_id, root, manifest.crop_size)
-        )
+
+def _digests(manifest: Manifest, folder: Path, patients: list[str]) -> list[frozenset[bytes]]:
+    """The digests of each patient's pictures."""
+    root, salt = folder.resolve(), manifest.provenance.table_sha256
+
+    def of_patient(patient: str) -> frozenset[bytes]:
+        return frozenset(digest(crop, salt) for crop in _crops(folder / patient, root, manifest.crop_size))
 
     with ThreadPoolExecutor() as pool:
-        return np.array(list(pool.map(any_known, (patient for patient, _ in patients))), np.bool_)
+        return list(pool.map(of_patient, patients))
 
 
 def _crops(folder: Path, root: Path, size: int) -> Iterator[np.ndarray]:

@@ -14,13 +14,14 @@ from infer import __version__
 from infer.bundle.load import Bundle
 from infer.errors import UsageError
 from infer.options import Options
+from train.core.arrays import Booleans
 from train.core.files import write_table, write_text
 from train.evaluation.validation.figures import Figures, figures_of
 from train.evaluation.validation.page import render
 from train.evaluation.validation.said import Said, say
 from train.evaluation.validation.scored import SCORED, Scored, score_labelled
 
-PAGE, RECORD = "validation.html", "validation.json"
+PAGE, RECORD, PATIENTS = "validation.html", "validation.json", "patients.csv"
 
 
 def validate(bundle: Bundle, options: Options, seed: int = 0) -> Said:
@@ -45,10 +46,10 @@ def validate(bundle: Bundle, options: Options, seed: int = 0) -> Said:
         "operating_points": figures.points,
         "calibration": figures.calibration,
         "decision_curve": figures.decision_curve,
-        "patients": _patients(scored),
     }
     for name, table in tables.items():
         write_table(options.out / f"{name}.csv", table)
+    write_table(options.out / PATIENTS, _patients(scored))
     write_text(options.out / RECORD, json.dumps(_record(bundle, scored, figures, said, facts), indent=1))
     write_text(options.out / PAGE, render(said, figures, facts))  # last: it stands for the rest
     return said
@@ -79,9 +80,15 @@ def _patients(scored: Scored) -> pd.DataFrame:
         "label": scored.labels,
         "probability": scored.probability,
         "held_up": scored.held_up.astype(np.int64),
+        "trained_on": _told(scored.known, len(scored.labels)),
     }
     lost = [{"patient_id": one.patient_id, "label": one.label, "reason": one.code} for one in scored.not_scored]
     return pd.concat([pd.DataFrame(rows), pd.DataFrame(lost, columns=["patient_id", "label", "reason"])])
+
+
+def _told(known: Booleans | None, patients: int) -> list[int | str]:
+    """1 or 0 a patient; nothing where the bundle does not tell."""
+    return [""] * patients if known is None else known.astype(int).tolist()
 
 
 def _record(
@@ -101,6 +108,8 @@ def _record(
         "not_scored": [one.code for one in scored.not_scored],
         "without_label": scored.without_label,
         "patients_needed": figures.needed,
+        "table_sha256": scored.table_sha256,
+        "pictures": scored.seen,
         "performance": figures.performance.to_dict("records"),
         "differences": figures.differences.to_dict("records"),
         "operating_points": figures.points.to_dict("records"),

@@ -1,0 +1,154 @@
+"""Makes a new bundle of a finished one and the validation of it: the same graphs, other probabilities and decisions."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from export.adapting.card import adapted_card
+from export.adapting.figures import Effect, effect
+from export.adapting.local import Local, read_local
+from export.adapting.points import USUAL, choose_points, cross_fit
+from export.adapting.recalibration import PREVALENCE, recalibrate, what_can_be_fitted
+from export.adapting.reference import local_reference, recalibrated_clinical, with_sizes
+from export.manifest import with_reduced
+from export.publish import check_target, publish
+from export.usual import held_up_by_others
+from infer import __version__
+from infer.bundle.load import CARD, CHECKSUMS, Bundle, checksums
+from infer.bundle.manifest import MANIFEST, Adapted, Manifest, encode, graph_files, load_members
+from infer.cohort.patient import Cohort
+from infer.cohort.patients import read_cohort
+from infer.cohort.sexes import parse_sex_codes
+from infer.errors import UsageError
+from infer.scoring.prevalence import at_prevalence
+from infer.scoring.prevalence import recalibrate as moved_by
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for beside the patients."""
+
+    prevalence: float | None = None  # share of malignant patients among those to be scored; None: the validation's
+    sensitivities: Mapping[str, float] = field(default_factory=lambda: USUAL)  # operating point -> sensitivity
+    reduced: Path | None = None  # the validation's patients, to prove int8 on; None: float32 alone
+    replace: bool = False
+    seed: int = 0
+
+
+def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple[Bundle, Effect | None]:
+    """Adapt a bundle.
+
+    Args:
+        bundle: as it was trained.
+        validation: what `python -m train validate` wrote of it.
+        folder: of the new bundle.
+
+    Returns:
+        The new bundle; its figures before and after, if more than the prevalence was fitted.
+
+    Raises:
+        UsageError: the bundle was adapted before, it shows no skill on these patients, int8 cannot be tried, or as
+            `read_local`.
+        ParityError: int8 changes one of the patients too much.
+        CohortError: the patients of `reduced` cannot be read.
+    """
+    folder = folder.resolve()
+    check_target(folder, asked.replace)
+    if bundle.manifest.adapted:
+        raise UsageError(
+            f"{bundle.folder}: was adapted already. Validate and adapt the bundle it was made from, "
+            f"{bundle.manifest.adapted.source[:12]}"
+        )
+    local = read_local(validation, bundle)
+    what = what_can_be_fitted(local.labels)
+    if what == PREVALENCE:
+        manifest, found = at_prevalence(bundle.manifest, local.prevalence), None
+    else:
+        _demand_skill(validation, local)
+        manifest, found = _fitted(bundle.manifest, local, what, asked)
+    manifest = msgspec.structs.replace(
+        manifest,
+        adapted=Adapted(
+            source=bundle.bundle_id,
+            code_version=__version__,
+            created=dt.datetime.now(dt.UTC).date().isoformat(),
+            fitted=what,
+            prevalence=local.prevalence,
+            patients=len(local.labels),
+            malignant=int(local.labels.sum()),
+            table_sha256=local.table_sha256,
+            seen=local.seen,
+            reference=what != PREVALENCE,
+        ),
+    )
+    if asked.prevalence is not None:
+        manifest = at_prevalence(manifest, asked.prevalence)
+    manifest, graphs = _with_precision(bundle, manifest, local, asked)
+    data = encode(manifest)
+    card = adapted_card(bundle, manifest, data, local, found)
+    files = {**graphs, MANIFEST: data, CARD: card.encode()}
+    return publish({**files, CHECKSUMS: checksums(files)}, folder), found
+
+
+def _fitted(manifest: Manifest, local: Local, what: str, asked: Asked) -> tuple[Manifest, Effect]:
+    fitted = recalibrate(local.probability, local.labels, manifest.prevalence, what)
+    crossed = cross_fit(local.probability, local.labels, manifest.prevalence, what, asked.sensitivities, asked.seed)
+    clinical = recalibrated_clinical(manifest, local, what)
+    moved = moved_by(manifest, fitted.calibration, clinical)
+    reference = local_reference(manifest, local, crossed.probability.mean(axis=0), clinical)
+    held_up = held_up_by_others(local.measures, reference.usual.limit)
+    points = choose_points(fitted.of(local.probability), local.labels, asked.sensitivities)
+    return (
+        msgspec.structs.replace(
+            moved,
+            ensemble=msgspec.structs.replace(moved.ensemble, operating_points=points),
+            reference=reference,
+            drift=with_sizes(manifest.drift, local),
+        ),
+        effect(local, manifest.ensemble.operating_points, crossed, held_up, asked.seed),
+    )
+
+
+def _demand_skill(validation: Path, local: Local) -> None:
+    value, low, high = local.auc
+    if not low > 0.5:
+        raise UsageError(
+            f"{validation}: no skill is shown on these patients (AUC {value:.3f} [{low:.3f}, {high:.3f}]), so there is "
+            "nothing to adapt. Do not use this bundle here"
+        )
+
+
+def _with_precision(
+    bundle: Bundle, manifest: Manifest, local: Local, asked: Asked
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest and its graphs, with int8 only if it is proven anew: thresholds and slope are others."""
+    plain = graph_files(load_members(manifest), ())
+    graphs = {name: data for name, data in bundle.graphs.items() if name in plain}
+    manifest = msgspec.structs.replace(
+        manifest, int8=None, graphs={name: digest for name, digest in manifest.graphs.items() if name in plain}
+    )
+    if asked.reduced is None:
+        return manifest, graphs
+    if bundle.manifest.int8 is None:
+        raise UsageError(f"{bundle.folder}: has no graphs in int8, so --reduced has nothing to try")
+    if local.options["pixel_size"] is not None:
+        raise UsageError("--reduced: cannot be proven on pictures that were validated with --pixel-size. Leave it out")
+    return with_reduced(manifest, bundle.graphs, _cohort(asked.reduced, manifest, local), "int8"), bundle.graphs
+
+
+def _cohort(folder: Path, manifest: Manifest, local: Local) -> Cohort:
+    """The validation's patients, read as they were then."""
+    options = local.options
+    codes = options["sex_codes"]
+    return read_cohort(
+        folder,
+        manifest.plausible,
+        annotations=Path(options["annotations"]) if options["annotations"] else None,
+        reference_date=local.reference_date,
+        date_format=options["date_format"],
+        sample_date_format=options["sample_date_format"],
+        sex_codes=parse_sex_codes(codes) if codes is not None else None,
+    )

@@ -1,0 +1,123 @@
+"""The model card of an adapted bundle: what was adapted, on whom, how good before and after; then the old card."""
+
+import hashlib
+import re
+
+from export.adapting.figures import DECIDED, BeforeAndAfter, Effect
+from export.adapting.local import Local
+from export.adapting.points import FOLDS, REPEATS
+from export.adapting.recalibration import FEWEST, FEWEST_FOR_SLOPE, FEWEST_OF_A_CLASS, PREVALENCE
+from export.card.write import wrapped
+from infer.bundle.load import CARD, Bundle
+from infer.bundle.manifest import Adapted, Manifest
+from train.core.performance import Estimate
+from train.evaluation.validation.said import number
+
+
+def adapted_card(bundle: Bundle, manifest: Manifest, manifest_bytes: bytes, local: Local, found: Effect | None) -> str:
+    """The card as Markdown.
+
+    Args:
+        bundle: that was adapted.
+        manifest: of the new bundle, which was adapted.
+        manifest_bytes: the same as written, whose SHA-256 is the new bundle's ID.
+        local: the patients.
+        found: None if only the prevalence was fitted.
+    """
+    made = manifest.adapted
+    if made is None:
+        raise ValueError("the manifest does not say on whom it was adapted")
+    parts = [
+        "# Model card",
+        f"Bundle `{hashlib.sha256(manifest_bytes).hexdigest()}`,\nmade {made.created} by lympho {made.code_version} "
+        f"from bundle\n`{bundle.bundle_id}`.",
+        "## Adapted to a hospital's own patients",
+        *_whom(made, local),
+        _what(manifest, made),
+        *(_tables(manifest, found) if found else []),
+        "\n".join(f"- {sentence}" for sentence in _limits(manifest, made)),
+        "## The card of the bundle that was adapted",
+        "Networks, training and training patients are the same. Operating points, calibration and figures are those of "
+        "before.",
+        _demoted((bundle.folder / CARD).read_text(encoding="utf-8")),
+    ]
+    return "\n\n".join(wrapped(part) for part in parts) + "\n"
+
+
+def _whom(made: Adapted, local: Local) -> list[str]:
+    left_out = f" {local.left_out} patients whom the bundle was trained on were left out." if local.left_out else ""
+    return [
+        f"{made.patients} patients with a known diagnosis, {made.malignant} of them malignant "
+        f"({made.malignant / made.patients:.0%}); the networks were trained on none of them.{left_out} The table's "
+        f"SHA-256 is `{made.table_sha256}`."
+    ]
+
+
+def _what(manifest: Manifest, made: Adapted) -> str:
+    by = manifest.ensemble.recalibration
+    moved = f"log odds become {by.slope:.3f} x log odds {by.intercept:+.3f}" if by else "nothing moves"
+    share = f"Probabilities hold where {made.prevalence:.0%} of the patients are malignant"
+    if made.fitted == PREVALENCE:
+        return (
+            f"Only the prevalence was adapted: {moved}. {share}. Thresholds moved along, so no decision changes. More "
+            f"needs {FEWEST} patients, {FEWEST_OF_A_CLASS} of each class."
+        )
+    without = "" if "slope" in made.fitted else f" The slope needs {FEWEST_FOR_SLOPE} patients of each class."
+    return f"Fitted: {made.fitted}. After the weighted mean, {moved}. {share}.{without}"
+
+
+def _tables(manifest: Manifest, found: Effect) -> list[str]:
+    rows = ["| | before | after |", "|---|---|---|"]
+    rows += [f"| {title} | {_cells(one)} |" for title, one in found.calibration.items()]
+    rows.append(f"| patients held up as unlike the others | {found.held_up[0]} | {found.held_up[1]} |")
+    points = ["| operating point | reactive below | malignant from | | before | after |", "|---|---|---|---|---|---|"]
+    for name, figures in found.points.items():
+        point = manifest.ensemble.operating_points[name]
+        for title in DECIDED:
+            thresholds = f"{number(point.refer_low)} | {number(point.refer_high)}" if title == DECIDED[0] else " | "
+            shown = f"`{name}`" if title == DECIDED[0] else ""
+            points.append(f"| {shown} | {thresholds} | {title} | {_cells(figures[title])} |")
+    return [
+        f"Before: the bundle as it was, on these patients. After: cross-fitted, {REPEATS} times {FOLDS} folds, so each "
+        "patient is judged by what was fitted without them. 95% intervals by bootstrap over patients. Patients held up "
+        "count as referred.",
+        "\n".join(rows),
+        "\n".join(points),
+    ]
+
+
+def _limits(manifest: Manifest, made: Adapted) -> list[str]:
+    said = [
+        f"`{name}`: nobody is called reactive. There are too few malignant patients to promise this sensitivity."
+        for name, point in manifest.ensemble.operating_points.items()
+        if point.refer_low == 0.0
+    ]
+    if made.reference:
+        said.append(
+            "`ood_p`, `unusual` and drift compare with these patients. Wherever scoring says *training patients* in "
+            "this respect, these are meant."
+        )
+    else:
+        said.append("`ood_p`, `unusual` and drift compare with the training patients, as before.")
+    if manifest.int8:
+        said.append(
+            f"In int8, of {manifest.int8.patients} patients scored both ways, none got a different decision at any of "
+            f"these operating points; no probability changed by more than {manifest.int8.largest_change:.4f}."
+        )
+    else:
+        said.append("All graphs compute in float32: int8 was not proven for these decisions (`--reduced`).")
+    said.append("Adapted to one hospital, stain and analyser: elsewhere, validate again. Not a medical device.")
+    return said
+
+
+def _cells(one: BeforeAndAfter) -> str:
+    return f"{_interval(one.before)} | {_interval(one.after)}"
+
+
+def _interval(of: Estimate | None) -> str:
+    return f"{number(of.value)} [{number(of.low)}, {number(of.high)}]" if of else "new"
+
+
+def _demoted(card: str) -> str:
+    """The old card below this one's heading."""
+    return re.sub(r"^(#+ )", r"##\1", card.strip(), flags=re.MULTILINE)

@@ -1,0 +1,105 @@
+"""How good a bundle is on a hospital's patients before and after it was adapted to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from export.adapting.local import Local
+from export.adapting.points import CrossFitted
+from infer.bundle.manifest import OperatingPoint
+from infer.scoring.ensemble import REFER, decide
+from train.core.arrays import Booleans, Floats
+from train.core.performance import FIGURES, Estimate, Figure, Predictions, estimate
+from train.evaluation.validation.figures import resampled
+
+CALIBRATION = {
+    "auc": "AUC",
+    "brier_score": "Brier score",
+    "calibration_intercept": "calibration in the large (0 is ideal)",
+    "calibration_slope": "calibration slope (1 is ideal)",
+}
+DECIDED = ("malignant called reactive", "reactive called reactive", "referred")
+Decisions = npt.NDArray[np.str_]  # (repeats, P)
+
+
+@dataclass(frozen=True)
+class BeforeAndAfter:
+    """A figure with its 95% intervals; no value before where the operating point is new."""
+
+    before: Estimate | None
+    after: Estimate
+
+
+@dataclass(frozen=True)
+class Effect:
+    """All figures."""
+
+    calibration: dict[str, BeforeAndAfter]  # by title
+    points: dict[str, dict[str, BeforeAndAfter]]  # operating point -> DECIDED
+    held_up: tuple[int, int]  # before and after
+
+
+def effect(
+    local: Local, points: Mapping[str, OperatingPoint], crossed: CrossFitted, held_up: Booleans, seed: int
+) -> Effect:
+    """The figures.
+
+    Args:
+        local: the patients, with the probabilities of before.
+        points: the operating points of before.
+        crossed: probabilities and decisions of after, of patients who had no part in the fit.
+        held_up: (P,) unlike the others, after.
+        seed: random seed of the bootstrap.
+    """
+    weights = resampled(len(local.labels), seed)
+    before, after = local.probability[None], crossed.probability
+    return Effect(
+        {
+            title: BeforeAndAfter(_of(FIGURES[name], local, before, weights), _of(FIGURES[name], local, after, weights))
+            for name, title in CALIBRATION.items()
+        },
+        {
+            name: _decided(local, _as_before(local, points.get(name)), np.where(held_up, REFER, decisions), weights)
+            for name, decisions in crossed.decisions.items()
+        },
+        (int(local.held_up.sum()), int(held_up.sum())),
+    )
+
+
+def _as_before(local: Local, point: OperatingPoint | None) -> Decisions | None:
+    if point is None:
+        return None
+    decisions = np.array([[decide(float(one), point) for one in local.probability]])
+    return np.where(local.held_up, REFER, decisions)
+
+
+def _of(figure: Figure, local: Local, probability: Floats, weights: Floats) -> Estimate:
+    return estimate(figure, [Predictions(local.labels, one, one >= 0.5) for one in probability], weights)
+
+
+def _decided(local: Local, before: Decisions | None, after: Decisions, weights: Floats) -> dict[str, BeforeAndAfter]:
+    everybody = np.ones(len(local.labels), np.bool_)
+    shares = {
+        "malignant called reactive": ("reactive", local.labels == 1),
+        "reactive called reactive": ("reactive", local.labels == 0),
+        "referred": (REFER, everybody),
+    }
+    return {
+        title: BeforeAndAfter(
+            None if before is None else _share(local, before == decision, whole, weights),
+            _share(local, after == decision, whole, weights),
+        )
+        for title, (decision, whole) in shares.items()
+    }
+
+
+def _share(local: Local, part: npt.NDArray[np.bool_], whole: Booleans, weights: Floats) -> Estimate:
+    """The share of `part`, (repeats, P), in `whole`, (P,): the mean over repeats."""
+
+    def figure(of: Predictions, drawn: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(drawn @ (of.called & whole) / (drawn @ whole))
+
+    return estimate(figure, [Predictions(local.labels, local.probability, one) for one in part], weights)
