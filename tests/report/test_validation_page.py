@@ -8,8 +8,9 @@ from tests.infer.manifests import make_manifest
 from tests.report.browsing import SCHEMES, WIDTHS, requests, show, violations
 from tests.report.conftest import Served
 from tests.train.validated import drawn
+from train.evaluation.validation.cohort import characteristics, flow
 from train.evaluation.validation.figures import figures_of
-from train.evaluation.validation.page import render
+from train.evaluation.validation.page import Who, render
 from train.evaluation.validation.said import say
 
 
@@ -17,7 +18,8 @@ from train.evaluation.validation.said import say
 def address(served: Served) -> str:
     scored = drawn()
     figures = figures_of(scored, make_manifest())
-    page = render(say(scored, figures), figures, [("Bundle", "0" * 64), ("Patients", "200")])
+    who = Who(flow(scored), characteristics(scored, make_manifest()))
+    page = render(say(scored, figures), figures, [("Bundle", "0" * 64), ("Patients", "200")], who)
     (served.folder / "validation.html").write_text(page, encoding="utf-8")
     return f"{served.address}/validation.html"
 

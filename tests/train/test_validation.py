@@ -25,7 +25,7 @@ from tests.train.validated import drawn
 from train.cli.commands import cli
 from train.data.seen import packed
 from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, figures_of, wilson
-from train.evaluation.validation.page import render
+from train.evaluation.validation.page import Who, render
 from train.evaluation.validation.said import EXTERNAL, OVERLAP, TRAINING, UNKNOWN, Said, number, say
 from train.evaluation.validation.scored import NotScored, Scored
 from train.evaluation.validation.validate import validate
@@ -325,6 +325,6 @@ def test_an_out_that_holds_something_else_stays(cohort: Path, tmp_path: Path) ->
 def test_whatever_is_put_into_the_page_is_text() -> None:
     scored = drawn()
     said = Said("<img src=x>", "<b>", ("<script>",))
-    page = render(said, figures_of(scored, make_manifest()), [("Bundle", "<i>")])
-    assert all(f"&lt;{tag}" in page for tag in ("img src=x", "b&gt;", "script", "i&gt;"))
+    page = render(said, figures_of(scored, make_manifest()), [("Bundle", "<i>")], Who([], [["<u>"]]))
+    assert all(f"&lt;{tag}" in page for tag in ("img src=x", "b&gt;", "script", "i&gt;", "u&gt;"))
     assert not any(f"<{tag}>" in page for tag in ("script", "img src=x", "i"))

@@ -24,13 +24,27 @@ from train.evaluation.validation.validate import PAGE, validate
     metavar="UM",
     help="Micrometres that a pixel of the pictures covers, for another camera than in training.",
 )
+@click.option(
+    "--predictive-values-at",
+    "prevalences",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    multiple=True,
+    help="Also give predictive values where such a share is malignant; repeatable.",
+)
 @DEVICE
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed of intervals and folds.")
 def validate_command(
-    bundle: Path, patients: Path, out: Path, seed: int, reference_date: dt.datetime | None, **options: Any
+    bundle: Path,
+    patients: Path,
+    out: Path,
+    prevalences: tuple[float, ...],
+    seed: int,
+    reference_date: dt.datetime | None,
+    **options: Any,
 ) -> None:
     date = reference_date.date() if reference_date else None
     asked = Options(patients, out, bundle=bundle, reference_date=date, **options)
     check_options(asked)
-    said = validate(load_bundle(bundle), asked, seed)
+    said = validate(load_bundle(bundle), asked, seed, prevalences)
     click.echo("\n".join([said.kind, said.whose, *said.sentences, str(out / PAGE)]))

@@ -12,20 +12,20 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from infer.bundle.manifest import Manifest, OperatingPoint
+from infer.bundle.manifest import Manifest
 from train.core.arrays import Booleans, Floats, Labels
 from train.core.metrics import GREY_ZONE_COUNT
 from train.core.performance import (
     FIGURES,
     RESAMPLES,
     Estimate,
-    Figure,
     Predictions,
     estimate,
     net_benefit,
     paired_difference,
 )
 from train.core.threads import on_one_thread
+from train.evaluation.validation.points import decided
 from train.evaluation.validation.scored import Scored
 from train.members.linear import plain_logistic
 
@@ -55,15 +55,19 @@ class Figures:
     needed: dict[str, int]  # figure -> patients for an interval of +- 5 points
 
 
-def figures_of(scored: Scored, manifest: Manifest, seed: int = 0) -> Figures:
-    """Everything that is said of a bundle on these patients."""
+def figures_of(scored: Scored, manifest: Manifest, seed: int = 0, prevalences: Sequence[float] = ()) -> Figures:
+    """Everything that is said of a bundle on these patients.
+
+    Args:
+        prevalences: shares of malignant patients at which predictive values are given, beside the share here.
+    """
     weights = resampled(len(scored.labels), seed)
     models = {ENSEMBLE: [_called(scored.labels, scored.probability, manifest)], **_fitted_here(scored, seed)}
     performance = _performance(models, groups(scored), scored.labels, weights)
     return Figures(
         performance,
         _differences(models, groups(scored), weights),
-        _points(scored, manifest.ensemble.operating_points, weights),
+        decided(scored, manifest.ensemble.operating_points, weights, prevalences),
         calibration_curve(scored.labels, scored.probability),
         _decision_curve(models),
         _needed(performance, len(scored.labels)),
@@ -156,40 +160,6 @@ def _differences(
                 found = paired_difference(FIGURES[name], mine, theirs, weights[:, some])
                 rows.append({"against": against, "group": group, "figure": name, **_cells(found)})
     return pd.DataFrame(rows, columns=["against", "group", "figure", "value", "low", "high"])
-
-
-def _points(scored: Scored, points: Mapping[str, OperatingPoint], weights: Floats) -> pd.DataFrame:
-    """What each operating point decides, patients unlike the training patients being referred, as by default."""
-    rows = []
-    for name, point in points.items():
-        malignant = (scored.probability >= point.refer_high) & ~scored.held_up
-        reactive = (scored.probability < point.refer_low) & ~scored.held_up
-        shares: dict[str, tuple[Booleans, Booleans]] = {
-            "malignant called malignant": (malignant, scored.labels == 1),
-            "malignant called reactive": (reactive, scored.labels == 1),
-            "reactive called reactive": (reactive, scored.labels == 0),
-            "reactive called malignant": (malignant, scored.labels == 0),
-            "called malignant who are": (scored.labels == 1, malignant),
-            "called reactive who are": (scored.labels == 0, reactive),
-            "referred": (~malignant & ~reactive, np.ones(len(scored.labels), np.bool_)),
-            "flow cytometries avoided": (reactive, np.ones(len(scored.labels), np.bool_)),
-        }
-        for figure, (part, whole) in shares.items():
-            found = estimate(_share(part, whole), [_called_by(scored, malignant)], weights)
-            rows.append({"operating_point": name, "figure": figure, **_cells(found)})
-    return pd.DataFrame(rows)
-
-
-def _called_by(scored: Scored, called: Booleans) -> Predictions:
-    return Predictions(scored.labels, scored.probability, called)
-
-
-def _share(part: Booleans, whole: Booleans) -> Figure:
-    def figure(_: Predictions, weights: Floats) -> Floats:
-        with np.errstate(invalid="ignore"):
-            return np.asarray(weights @ (part & whole) / (weights @ whole))
-
-    return figure
 
 
 def calibration_curve(labels: Labels, probability: Floats) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,10 @@ from matplotlib.figure import Figure as Canvas
 
 import infer.report
 from train.core.canvas import MALIGNANT, NEUTRAL, REACTIVE
+from train.evaluation.validation.cohort import Rows
 from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, Figures
 from train.evaluation.validation.said import Said, interval
+from train.evaluation.validation.tripod import ITEMS
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = Path(infer.report.__file__).parent / "templates"  # the evidence pages' style
@@ -24,11 +27,20 @@ TITLES = {
 }  # fmt: skip
 
 
-def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]]) -> str:
+@dataclass(frozen=True)
+class Who:
+    """The patients, as rows of tables."""
+
+    flow: Rows
+    characteristics: Rows
+
+
+def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]], who: Who) -> str:
     """The page.
 
     Args:
         facts: title and value of each fact about bundle and patients.
+        who: flow and characteristics of the patients.
     """
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, STYLE]),
@@ -40,6 +52,8 @@ def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]]) -> st
     return environment.get_template("validation.html.j2").render(
         said=said,
         facts=facts,
+        who=who,
+        tripod=ITEMS,
         overall=_overall(figures.performance),
         points=_points(figures.points),
         groups=_groups(figures.performance),

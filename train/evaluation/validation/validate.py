@@ -5,6 +5,7 @@ decision_curve.csv, patients.csv, and OUT/scored with the run itself. They hold 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,22 @@ from infer.errors import UsageError
 from infer.options import Options
 from train.core.arrays import Booleans
 from train.core.files import write_table, write_text
+from train.evaluation.validation.cohort import characteristics, flow
 from train.evaluation.validation.figures import Figures, figures_of
-from train.evaluation.validation.page import render
+from train.evaluation.validation.page import Who, render
 from train.evaluation.validation.said import Said, say
 from train.evaluation.validation.scored import SCORED, Scored, score_labelled
 
 PAGE, RECORD, PATIENTS = "validation.html", "validation.json", "patients.csv"
 
 
-def validate(bundle: Bundle, options: Options, seed: int = 0) -> Said:
+def validate(bundle: Bundle, options: Options, seed: int = 0, prevalences: Sequence[float] = ()) -> Said:
     """Score, judge, write.
 
     Args:
         bundle: at options.bundle.
         options: of the run; `out` gets everything.
+        prevalences: as for `figures_of`.
 
     Raises:
         UsageError: OUT holds something else than an earlier validation.
@@ -37,7 +40,7 @@ def validate(bundle: Bundle, options: Options, seed: int = 0) -> Said:
     """
     _check_out(options.out)
     scored = score_labelled(bundle, options)
-    figures = figures_of(scored, bundle.manifest, seed)
+    figures = figures_of(scored, bundle.manifest, seed, prevalences)
     said = say(scored, figures)
     facts = _facts(bundle, options, scored, seed)
     tables = {
@@ -51,7 +54,8 @@ def validate(bundle: Bundle, options: Options, seed: int = 0) -> Said:
         write_table(options.out / f"{name}.csv", table)
     write_table(options.out / PATIENTS, _patients(scored))
     write_text(options.out / RECORD, json.dumps(_record(bundle, scored, figures, said, facts), indent=1))
-    write_text(options.out / PAGE, render(said, figures, facts))  # last: it stands for the rest
+    who = Who(flow(scored), characteristics(scored, bundle.manifest))
+    write_text(options.out / PAGE, render(said, figures, facts, who))  # last: it stands for the rest
     return said
 
 

@@ -1,0 +1,77 @@
+"""What operating points decide of a hospital's patients, and what these decisions mean at other prevalences."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from infer.bundle.manifest import OperatingPoint
+from train.core.arrays import Booleans, Floats
+from train.core.performance import Figure, Predictions, estimate
+from train.evaluation.validation.scored import Scored
+
+Shares = Callable[[Floats], Floats]  # weights (B, P) -> (B,)
+
+
+def decided(
+    scored: Scored, points: Mapping[str, OperatingPoint], weights: Floats, prevalences: Sequence[float] = ()
+) -> pd.DataFrame:
+    """Shares of patients by decision, with 95% intervals: operating_point, figure, value, low, high.
+
+    Patients unlike the training patients are referred, as by default.
+
+    Args:
+        weights: (B, P) how often each patient is drawn in each resample.
+        prevalences: shares of malignant patients at which predictive values are given, beside the share here.
+    """
+    rows = []
+    everybody = np.ones(len(scored.labels), np.bool_)
+    ill, well = scored.labels == 1, scored.labels == 0
+    for name, point in points.items():
+        malignant = (scored.probability >= point.refer_high) & ~scored.held_up
+        reactive = (scored.probability < point.refer_low) & ~scored.held_up
+        shares = {
+            "malignant called malignant": _share(malignant, ill),
+            "malignant called reactive": _share(reactive, ill),
+            "reactive called reactive": _share(reactive, well),
+            "reactive called malignant": _share(malignant, well),
+            "called malignant who are": _share(ill, malignant),
+            "called reactive who are": _share(well, reactive),
+            "referred": _share(~malignant & ~reactive, everybody),
+            "flow cytometries avoided": _share(reactive, everybody),
+        }
+        for prevalence in prevalences:
+            where = f"where {prevalence:.0%} are malignant"
+            shares[f"called malignant who are, {where}"] = _predictive(malignant, ill, prevalence)
+            shares[f"called reactive who are, {where}"] = _predictive(reactive, well, 1 - prevalence)
+        for figure, share in shares.items():
+            found = estimate(_figure(share), [Predictions(scored.labels, scored.probability, malignant)], weights)
+            cells = {"value": found.value, "low": found.low, "high": found.high}
+            rows.append({"operating_point": name, "figure": figure, **cells})
+    return pd.DataFrame(rows)
+
+
+def _figure(share: Shares) -> Figure:
+    return lambda _, weights: share(weights)
+
+
+def _share(part: Booleans, whole: Booleans) -> Shares:
+    """The share of `part` in `whole`; NaN where nobody is in it."""
+
+    def of(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(weights @ (part & whole) / (weights @ whole))
+
+    return of
+
+
+def _predictive(called: Booleans, right: Booleans, share: float) -> Shares:
+    """Bayes' theorem: who of those called is right, where a share of all patients would be."""
+    found, wrong = _share(called, right), _share(called, ~right)
+
+    def of(weights: Floats) -> Floats:
+        true, false = share * found(weights), (1 - share) * wrong(weights)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(true / (true + false))
+
+    return of
