@@ -1,4 +1,4 @@
-"""`python -m train evaluate` and `figures`: performance of the models."""
+"""`python -m train evaluate`, `learning-curve` and `figures`: performance of the models."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,8 @@ from infer.errors import UsageError
 from train.cli.run import Run
 from train.cli.stage import cli, stage
 from train.evaluation import report_protocol
+from train.evaluation.learning_curve.measure import QUICK, learning_curve
+from train.evaluation.learning_curve.report import write_curve
 from train.evaluation.nested.evaluate import NestedOptions, evaluate_nested
 from train.evaluation.report_protocol import STATED
 from train.figures.draw import draw_all
@@ -86,6 +88,29 @@ def evaluate_command(
     )
     click.echo(f"{report_protocol.LABEL}\nrecipe {this.recipe.name}, seed {this.seed}; balanced accuracy:")
     click.echo(json.dumps(figures, indent=1))
+
+
+@stage(
+    "learning-curve", "Say what more patients would bring: nested figures on 25, 50, 75 and 100% of the training ones."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Repeats, each with other folds and other patients in the smaller sizes.",
+)
+@click.option(
+    "--member",
+    "members",
+    type=click.Choice(registry.names()),
+    multiple=True,
+    help=f"Evaluate these members, beside sex, age and count alone. Default: those that are quick, {', '.join(QUICK)}.",
+)
+def learning_curve_command(patients: Path, run: Path, repeats: int, members: tuple[str, ...], **options: Any) -> None:
+    this = Run(patients, run, options)
+    curve = learning_curve(this.bags, this.folder, this.recipe, this.seed, this.device, repeats, members)
+    click.echo(write_curve(curve, this.folder), nl=False)
 
 
 @cli.command("figures", help="Redraw the report's table 2 and figures 2 to 10 from RUN into RUN/figures.")

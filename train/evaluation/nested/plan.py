@@ -41,13 +41,14 @@ class Outer:
 def outer_folds(labels: Indices, seed: int, repeats: int) -> list[Outer]:
     """Outer folds of all repeats, stratified by label; repeat r uses random seed `seed` + r."""
     return [
-        Outer(repeat, number, training, held_out, tuple(_inner(labels, training, seed + repeat)))
+        Outer(repeat, number, training, held_out, tuple(inner_folds(labels, training, seed + repeat)))
         for repeat in range(repeats)
         for number, (training, held_out) in enumerate(_folds(labels, OUTER, seed + repeat))
     ]
 
 
-def _inner(labels: Indices, training: Indices, seed: int) -> Iterator[Indices]:
+def inner_folds(labels: Indices, training: Indices, seed: int) -> Iterator[Indices]:
+    """The held-out patients of each inner fold among these training patients, stratified by label."""
     return (training[part] for _, part in _folds(labels[training], INNER, seed))
 
 
