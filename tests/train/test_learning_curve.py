@@ -126,7 +126,7 @@ def test_figures_are_those_of_a_slow_reference_and_the_last_size_is_the_nested_p
     bags: Bags, tmp_path: Path
 ) -> None:
     learner = StandIn("learner", bags, 0.01)
-    with patch.object(sizes_module, "SHARES", (0.5, 1.0)):  # time
+    with patch.object(sizes_module, "SHARES", (0.5, 0.75, 1.0)):  # time
         curve = curve_of(bags, tmp_path, learner, repeats=2)
         sizes, _ = sizes_of(bags.labels, outer_folds(bags.labels, 3, 2), 3)
     rows: list[dict[str, Any]] = curve.table.to_dict("records")  # type: ignore[assignment]

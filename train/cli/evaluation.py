@@ -57,6 +57,11 @@ class Share(click.ParamType[tuple[int, int]]):
 @click.option("--inductive", is_flag=True, help="nested: train SCAN and SimCLR on each fold's training pictures only.")
 @click.option("--leads", is_flag=True, help="nested: also evaluate models tried for improving on the report's.")
 @click.option("--deep-leads", is_flag=True, help="nested: with --leads, also fine-tune EfficientNet-Lite0 (for a GPU).")
+@click.option(
+    "--leave-one-centre-out",
+    is_flag=True,
+    help="nested: hold out each centre of the table's column CENTRE in turn, in place of random outer folds.",
+)
 @click.option("--part", type=Share(), help="nested: train share I of N and stop, so that N calls can run in parallel.")
 def evaluate_command(
     patients: Path,
@@ -68,16 +73,26 @@ def evaluate_command(
     inductive: bool,
     leads: bool,
     deep_leads: bool,
+    leave_one_centre_out: bool,
     part: tuple[int, int] | None,
     **options: Any,
 ) -> None:
     if protocol == "nested" and models:
         raise UsageError("--model can only be used with --protocol report")
-    if protocol == "report" and (members or inductive or leads or deep_leads or part):
+    if protocol == "report" and (members or inductive or leads or deep_leads or leave_one_centre_out or part):
         raise UsageError(
-            "--member, --inductive, --leads, --deep-leads and --part can only be used with --protocol nested"
+            "--member, --inductive, --leads, --deep-leads, --leave-one-centre-out and --part can only be used with "
+            "--protocol nested"
         )
-    nested = NestedOptions(repeats, part, inductive=inductive, leads=leads, deep=deep_leads, members=members)
+    nested = NestedOptions(
+        repeats,
+        part,
+        inductive=inductive,
+        leads=leads,
+        deep=deep_leads,
+        by_centre=leave_one_centre_out,
+        members=members,
+    )
     this = Run(patients, run, options)
     if protocol == "nested":
         text = evaluate_nested(this.bags, this.folder, this.recipe, this.seed, this.device, nested)

@@ -66,7 +66,8 @@ def learning_curve(
     Raises:
         UsageError: there are too few patients for two sizes.
     """
-    sizes, small = sizes_of(bags.labels, outer_folds(bags.labels, seed, repeats), seed)
+    outers = outer_folds(bags.labels, seed, repeats, bags.centres)
+    sizes, small = sizes_of(bags.labels, outers, seed, bags.centres)
     left_out = [f"{share:.0%}: a training fold would have fewer than 5 of a class" for share in small]
     job = NestedJob(bags, run, recipe, seed, device)
     wanted = [member for member in registry.MEMBERS if member.name in (names or QUICK)]

@@ -12,11 +12,11 @@ import numpy as np
 
 from infer.errors import UsageError
 from train.core.arrays import Indices
-from train.evaluation.nested.plan import OUTER, Outer, inner_folds
+from train.data.centres import CLASSES
+from train.evaluation.nested.plan import OUTER, Centres, Outer, inner_folds
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 LEAST = 5  # training patients of each class: with fewer, an inner fold would be fitted on two of a class
-CLASSES = {1: "malignant", 0: "reactive"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Size:
         return f"{self.share:.0%}"
 
 
-def sizes_of(labels: Indices, outers: Sequence[Outer], seed: int) -> tuple[list[Size], list[float]]:
+def sizes_of(
+    labels: Indices, outers: Sequence[Outer], seed: int, centres: Centres = None
+) -> tuple[list[Size], list[float]]:
     """All sizes with enough patients of each class in every fold, smallest first, and the shares that have not.
 
     At 100% the folds are those given, unchanged.
@@ -51,11 +53,11 @@ def sizes_of(labels: Indices, outers: Sequence[Outer], seed: int) -> tuple[list[
             f"learning-curve: has too few patients ({have}). It needs {patients_needed(SHARES[-2])} of each class to "
             f"compare two sizes, {patients_needed(SHARES[0])} for all {len(SHARES)}"
         )
-    sizes = [Size(share, tuple(shrunk(outer, labels, share, seed) for outer in outers)) for share in enough]
+    sizes = [Size(share, tuple(shrunk(outer, labels, share, seed, centres) for outer in outers)) for share in enough]
     return sizes, [share for share in SHARES if share not in enough]
 
 
-def shrunk(outer: Outer, labels: Indices, share: float, seed: int) -> Outer:
+def shrunk(outer: Outer, labels: Indices, share: float, seed: int, centres: Centres = None) -> Outer:
     """An outer fold with a share of its training patients, and inner folds among these; others are held out by no one.
 
     Args:
@@ -63,6 +65,7 @@ def shrunk(outer: Outer, labels: Indices, share: float, seed: int) -> Outer:
         labels: (P,) labels of all patients.
         share: above 0, at most 1; of each class, rounded up.
         seed: random seed of the order in which patients are taken.
+        centres: (P,) by which the inner folds are stratified, too.
     """
     if share == 1:
         return outer
@@ -72,7 +75,7 @@ def shrunk(outer: Outer, labels: Indices, share: float, seed: int) -> Outer:
         order = rng.permutation(outer.training[labels[outer.training] == label])
         taken.append(order[: _drawn(share, len(order))])
     training = np.sort(np.concatenate(taken))
-    inner = tuple(inner_folds(labels, training, seed + outer.repeat))
+    inner = tuple(inner_folds(labels, training, seed + outer.repeat, centres))
     return Outer(outer.repeat, outer.number, training, outer.held_out, inner)
 
 
