@@ -94,5 +94,5 @@ def _draw(table: pd.DataFrame, path: Path) -> None:
         axes.set_xlabel("patients trained on")
         axes.set_title(f"{TITLES[title]}, nested, 95% intervals", fontsize=9)
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8, loc="lower right")
+    figure.axes[0].legend(fontsize=8, loc="best")
     save(figure, path)
