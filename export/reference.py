@@ -13,10 +13,10 @@ import pandas as pd
 from export.members.member import MemberExport
 from export.usual import make_usual, rounded
 from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Spread
-from infer.pictures.measure import CENTRE, JPEG_QUALITY, measured
 from train.core.arrays import Floats
 from train.core.threads import on_one_thread
 from train.data.bags import Bags
+from train.data.measures import of_patients, of_pictures
 from train.data.seen import packed
 from train.evaluation.nested.leads import clinical_features
 from train.members.linear import affine, plain_logistic
@@ -27,7 +27,7 @@ MIDDLE = (0.1, 0.5, 0.9)
 def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Reference:
     """What is usual in a run's training patients."""
     of_members = {name: values for member in members for name, values in member.measures(run, bags).items()}
-    found = {**_of_patients(bags), **_of_pictures(bags), **of_members, "probability": _out_of_fold(run, bags)}
+    found = {**of_patients(bags), **of_pictures(bags), **of_members, "probability": _out_of_fold(run, bags)}
     return Reference(
         patients=len(bags),
         measures={
@@ -47,20 +47,6 @@ def fit_clinical(bags: Bags) -> ClinicalAlone:
     weights, intercept = affine(plain_logistic().fit(features, bags.labels), features.shape[1])
     female, log_count, age = weights.tolist()
     return ClinicalAlone(female, log_count, age / 10, intercept - 2 * log_count - 6 * age)
-
-
-def _of_patients(bags: Bags) -> dict[str, Floats]:
-    sex, count, age = bags.clinical.astype(np.float64).T
-    pictures = np.diff(bags.offsets).astype(np.float64)
-    return {"sex": sex, "lymph_count": count, "age_years": age, "pictures": pictures}
-
-
-def _of_pictures(bags: Bags) -> dict[str, Floats]:
-    """Each patient's means (P,) of what is measured on pictures; of the JPEG quality only if all are JPEGs."""
-    table = pd.DataFrame([measured(crop) for crop in bags.crops.numpy()]).drop(columns=CENTRE)
-    if bags.jpeg_quality is not None and not np.isnan(bags.jpeg_quality).any():
-        table[JPEG_QUALITY] = bags.jpeg_quality
-    return {str(name): np.array([table[name][a:b].mean() for a, b in bags.ranges()]) for name in table}
 
 
 def _out_of_fold(run: Path, bags: Bags) -> Floats:

@@ -7,7 +7,7 @@ Geometry is in pixels of the analyser's picture and does not scale with `size`, 
 import csv
 import datetime
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,29 +206,46 @@ def make_patients(
     return [_make_patient(index, int(label), seed, images) for index, label in enumerate(labels)]
 
 
-def _write_table(path: Path, patients: Sequence[SyntheticPatient], labels: bool) -> None:
+def _write_table(path: Path, patients: Sequence[SyntheticPatient], labels: bool, centres: Sequence[str] | None) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["", "ID", *(["LABEL"] if labels else []), "GENDER", "DOB", "LYMPH_COUNT"])
+        further = ["CENTRE"] if centres else []
+        table.writerow(["", "ID", *(["LABEL"] if labels else []), "GENDER", "DOB", "LYMPH_COUNT", *further])
         for index, patient in enumerate(patients):
             born, label = patient.birth_date, [patient.label] if labels else []
             dob = f"{born.month}/{born.day}/{born.year}"  # strftime would pad with zeros
-            table.writerow([index, patient.patient_id, *label, patient.sex, dob, f"{patient.lymph_count:.1f}"])
+            centre = [centres[index]] if centres else []
+            count = f"{patient.lymph_count:.1f}"
+            table.writerow([index, patient.patient_id, *label, patient.sex, dob, count, *centre])
 
 
 def write_cohort(
-    folder: Path, patients: Sequence[SyntheticPatient], *, seed: int, labels: bool = True, size: int = 224
+    folder: Path,
+    patients: Sequence[SyntheticPatient],
+    *,
+    seed: int,
+    labels: bool = True,
+    size: int = 224,
+    centres: Sequence[str] | None = None,
+    stains: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     """Write clinical_annotation.csv and a folder of JPEGs per patient; FileExistsError if `folder` is not empty.
 
-    A picture depends only on (seed, position of the patient in `patients`, position of the picture) and its kind.
+    A picture depends only on (seed, position of the patient in `patients`, position of the picture), its kind, and the
+    stain of its centre.
+
+    Args:
+        centres: of each patient, for the column CENTRE; None: there is no such column.
+        stains: of centres, (3,) in RGB levels, added to all their pictures; where none is given, 0.
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_table(folder / "clinical_annotation.csv", patients, labels)
+    _write_table(folder / "clinical_annotation.csv", patients, labels, centres)
     for index, patient in enumerate(patients):
         stain = np.random.default_rng([seed, index, 0, _STREAM_STAIN]).normal(0, STAIN_SD_PATIENT, 3)
+        if centres and stains and centres[index] in stains:
+            stain = stain + np.asarray(stains[centres[index]])
         (folder / patient.patient_id).mkdir()
         for number, kind in enumerate(patient.kinds):
             pixels = draw_cell(kind, np.random.default_rng([seed, index, number]), size, stain=stain)

@@ -45,6 +45,7 @@ class Patient:
     clinical: Clinical | None
     verdict: Verdict | None
     label: str = ""  # the unchanged cell; training checks it
+    centre: str = ""  # the unchanged cell, if it was read; training checks it
     look_alike: str = ""  # a folder without a row whose name looks like the ID but differs from it
 
 

@@ -20,7 +20,7 @@ from infer.cohort.patient import Cohort, Patient, Verdict
 from infer.cohort.plausible import Plausible
 from infer.cohort.row import patient_of_row
 from infer.cohort.sexes import Sex, sexes
-from infer.cohort.table import Row, parse_table
+from infer.cohort.table import CENTRE, Row, parse_table
 from infer.errors import CohortError
 
 TABLE = "clinical_annotation.csv"
@@ -36,6 +36,7 @@ def read_cohort(
     sample_date_format: str | None = None,
     sex_codes: Mapping[str, Sex] | None = None,
     today: dt.date | None = None,
+    with_centres: bool = False,
 ) -> Cohort:
     """Read the table of a cohort.
 
@@ -48,6 +49,7 @@ def read_cohort(
         sample_date_format: the same, for SAMPLE_DATE only.
         sex_codes: meaning of the codes in GENDER, from `parse_sex_codes`; None to use the built-in rule.
         today: a sample dated more than a day later is refused; default: today (UTC).
+        with_centres: whether to read the column CENTRE, if there is one; scoring ignores it.
 
     Raises:
         UsageError: a date format does not determine a date.
@@ -60,7 +62,7 @@ def read_cohort(
         check_date_format(sample_date_format, "--sample-date-format", births=False)
     path = annotations or folder / TABLE
     data = _read(folder, path)
-    table = parse_table(data, path)
+    table = parse_table(data, path, (CENTRE,) if with_centres else ())
     rows = table.rows
     if sample_date_format is not None and "SAMPLE_DATE" not in table.columns:
         raise CohortError(f"{path}: has no column SAMPLE_DATE, but --sample-date-format is given. Correct one of them")

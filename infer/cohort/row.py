@@ -3,7 +3,7 @@
 from infer.cohort.patient import Clinical, Patient, Verdict
 from infer.cohort.plausible import Plausible
 from infer.cohort.sexes import Sex
-from infer.cohort.table import Row, number
+from infer.cohort.table import CENTRE, Row, number
 from infer.reasons import Reason
 
 
@@ -15,12 +15,12 @@ def patient_of_row(row: Row, age: float | Verdict, sex: Sex | None, times: int, 
         times: number of rows with this ID.
     """
     patient_id = row.cells["ID"]
-    label = row.cells.get("LABEL", "")
+    label, centre = row.cells.get("LABEL", ""), row.cells.get(CENTRE, "")
     verdict = _bad_id(patient_id, row.line, times)
     clinical = verdict or _clinical(row, age, sex, plausible)
     if isinstance(clinical, Verdict):
-        return Patient(patient_id, row.line, None, clinical, label)
-    return Patient(patient_id, row.line, clinical, None, label)
+        return Patient(patient_id, row.line, None, clinical, label, centre)
+    return Patient(patient_id, row.line, clinical, None, label, centre)
 
 
 def _bad_id(patient_id: str, line: int, times: int) -> Verdict | None:

@@ -22,6 +22,7 @@ from infer.errors import CohortError
 
 REQUIRED = ("ID", "GENDER", "DOB", "LYMPH_COUNT")
 OPTIONAL = ("LABEL", "SAMPLE_DATE", "AGE")
+CENTRE = "CENTRE"  # the hospital; read for training alone
 NUMBERS = ("LYMPH_COUNT", "AGE")
 DELIMITERS = (",", ";")
 SEPARATOR_NAMES = {".": "a decimal point", ",": "a decimal comma"}
@@ -55,11 +56,12 @@ class Table:
     delimiter: str  # of the file: a comma or a semicolon
 
 
-def parse_table(data: bytes, path: Path) -> Table:
+def parse_table(data: bytes, path: Path, also: tuple[str, ...] = ()) -> Table:
     """Split the bytes of a CSV file into cells.
 
     Args:
         path: the file, for the messages.
+        also: more optional columns to read; others are ignored.
 
     Raises:
         CohortError: it is not UTF-8, lacks a column, has no row, has separators other than commas or semicolons, has a
@@ -69,7 +71,7 @@ def parse_table(data: bytes, path: Path) -> Table:
     delimiter = named or _delimiter(text, path)
     records = _records(text, delimiter, path, first)
     line, header = next(records, (first, []))
-    columns = _check_header(header, path, line)
+    columns = _check_header(header, path, line, also)
     lines = _with_cells(records, header, columns, path)
     if not lines:
         raise CohortError(f"{path}: has no patient. Add a row per patient")
@@ -181,7 +183,7 @@ def _what_is_broken(error: csv.Error) -> str:
     return "a closing quote is missing" if "end of data" in said else said
 
 
-def _check_header(header: list[str], path: Path, line: int) -> tuple[str, ...]:
+def _check_header(header: list[str], path: Path, line: int, also: tuple[str, ...]) -> tuple[str, ...]:
     """The columns that lympho uses. An unnamed index column and unknown columns are ignored."""
     missing = [name for name in REQUIRED if name not in header]
     if missing:
@@ -192,7 +194,7 @@ def _check_header(header: list[str], path: Path, line: int) -> tuple[str, ...]:
         raise CohortError(
             f"{path}: has no column {', '.join(missing)}{tabs}. Line {line} must name the columns{separated}"
         )
-    columns = tuple(name for name in header if name in REQUIRED + OPTIONAL)
+    columns = tuple(name for name in header if name in REQUIRED + OPTIONAL + also)
     twice = [name for name, times in Counter(columns).items() if times > 1]
     if twice:
         raise CohortError(f"{path}: has the column {', '.join(twice)} more than once. Keep one")

@@ -295,3 +295,18 @@ def test_no_cell_left_out_gives_a_wrong_value_unseen(after: str, trimmed: bool, 
             lines = [header, [patient[name] for name in header], [patient[name] for name in kept]]
             with pytest.raises(CohortError):
                 read("\n".join(delimiter.join(cells) for cells in lines))
+
+
+def test_the_centre_is_read_only_if_asked_for_and_else_ignored_like_any_other_column() -> None:
+    body = b"ID,CENTRE,GENDER,DOB,LYMPH_COUNT\nA1,Lyon,M,1946-01-17,5.8\nA2,,F,1950-02-03,9.1\n"
+    plain = b"ID,SITE,GENDER,DOB,LYMPH_COUNT\nA1,Lyon,M,1946-01-17,5.8\nA2,,F,1950-02-03,9.1\n"
+    assert read(body) == read(plain)
+    asked = parse_table(body, PATH, ("CENTRE",))
+    assert [row.cells["CENTRE"] for row in asked.rows] == ["Lyon", ""]
+    assert [{name: cell for name, cell in row.cells.items() if name != "CENTRE"} for row in asked.rows] == [
+        row.cells for row in read(plain).rows
+    ]
+    twice = body.replace(b"LYMPH_COUNT", b"LYMPH_COUNT,CENTRE").replace(b"5.8", b"5.8,Lyon").replace(b"9.1", b"9.1,")
+    assert read(twice) == read(plain)
+    with pytest.raises(CohortError, match="has the column CENTRE more than once"):
+        parse_table(twice, PATH, ("CENTRE",))

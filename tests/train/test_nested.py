@@ -856,6 +856,8 @@ def test_a_share_that_is_none_is_wrong_usage(evaluated: tuple[Path, Path, str], 
         (("report", "--deep-leads"), "can only be used with --protocol nested"),
         (("nested", "--deep-leads"), "--deep-leads requires --leads"),
         (("nested", "--member", "moe", "--leads"), "cannot be combined with --leads"),
+        (("nested", "--leave-one-centre-out", "--inductive"), "cannot be combined with --leads or --inductive"),
+        (("report", "--leave-one-centre-out"), "can only be used with --protocol nested"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(

@@ -1,4 +1,4 @@
-"""`python -m train evaluate` and `figures`: performance of the models."""
+"""`python -m train evaluate`, `learning-curve` and `figures`: performance of the models."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,8 @@ from infer.errors import UsageError
 from train.cli.run import Run
 from train.cli.stage import cli, stage
 from train.evaluation import report_protocol
+from train.evaluation.learning_curve.measure import QUICK, learning_curve
+from train.evaluation.learning_curve.report import write_curve
 from train.evaluation.nested.evaluate import NestedOptions, evaluate_nested
 from train.evaluation.report_protocol import STATED
 from train.figures.draw import draw_all
@@ -55,6 +57,11 @@ class Share(click.ParamType[tuple[int, int]]):
 @click.option("--inductive", is_flag=True, help="nested: train SCAN and SimCLR on each fold's training pictures only.")
 @click.option("--leads", is_flag=True, help="nested: also evaluate models tried for improving on the report's.")
 @click.option("--deep-leads", is_flag=True, help="nested: with --leads, also fine-tune EfficientNet-Lite0 (for a GPU).")
+@click.option(
+    "--leave-one-centre-out",
+    is_flag=True,
+    help="nested: hold out each centre of the table's column CENTRE in turn, in place of random outer folds.",
+)
 @click.option("--part", type=Share(), help="nested: train share I of N and stop, so that N calls can run in parallel.")
 def evaluate_command(
     patients: Path,
@@ -66,16 +73,26 @@ def evaluate_command(
     inductive: bool,
     leads: bool,
     deep_leads: bool,
+    leave_one_centre_out: bool,
     part: tuple[int, int] | None,
     **options: Any,
 ) -> None:
     if protocol == "nested" and models:
         raise UsageError("--model can only be used with --protocol report")
-    if protocol == "report" and (members or inductive or leads or deep_leads or part):
+    if protocol == "report" and (members or inductive or leads or deep_leads or leave_one_centre_out or part):
         raise UsageError(
-            "--member, --inductive, --leads, --deep-leads and --part can only be used with --protocol nested"
+            "--member, --inductive, --leads, --deep-leads, --leave-one-centre-out and --part can only be used with "
+            "--protocol nested"
         )
-    nested = NestedOptions(repeats, part, inductive=inductive, leads=leads, deep=deep_leads, members=members)
+    nested = NestedOptions(
+        repeats,
+        part,
+        inductive=inductive,
+        leads=leads,
+        deep=deep_leads,
+        by_centre=leave_one_centre_out,
+        members=members,
+    )
     this = Run(patients, run, options)
     if protocol == "nested":
         text = evaluate_nested(this.bags, this.folder, this.recipe, this.seed, this.device, nested)
@@ -86,6 +103,29 @@ def evaluate_command(
     )
     click.echo(f"{report_protocol.LABEL}\nrecipe {this.recipe.name}, seed {this.seed}; balanced accuracy:")
     click.echo(json.dumps(figures, indent=1))
+
+
+@stage(
+    "learning-curve", "Say what more patients would bring: nested figures on 25, 50, 75 and 100% of the training ones."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Repeats, each with other folds and other patients in the smaller sizes.",
+)
+@click.option(
+    "--member",
+    "members",
+    type=click.Choice(registry.names()),
+    multiple=True,
+    help=f"Evaluate these members, beside sex, age and count alone. Default: those that are quick, {', '.join(QUICK)}.",
+)
+def learning_curve_command(patients: Path, run: Path, repeats: int, members: tuple[str, ...], **options: Any) -> None:
+    this = Run(patients, run, options)
+    curve = learning_curve(this.bags, this.folder, this.recipe, this.seed, this.device, repeats, members)
+    click.echo(write_curve(curve, this.folder), nl=False)
 
 
 @cli.command("figures", help="Redraw the report's table 2 and figures 2 to 10 from RUN into RUN/figures.")

@@ -32,6 +32,7 @@ class Bags:
     facts: dict[str, str]
     # (N,) of JPEG files, nan for others; None in a run folder of an earlier version.
     jpeg_quality: npt.NDArray[np.float64] | None = None
+    centres: tuple[str, ...] | None = None  # (P,) the hospital of each patient, where the table has a column CENTRE
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -52,6 +53,7 @@ class Bags:
             labels=self.labels[patients],
             clinical=self.clinical[patients],
             jpeg_quality=None if self.jpeg_quality is None else self.jpeg_quality[images],
+            centres=None if self.centres is None else tuple(self.centres[index] for index in patients),
         )
 
     def pictures(self, patient: int) -> Tensor:

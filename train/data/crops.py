@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,7 +34,7 @@ from infer.pictures.compression import jpeg_quality
 from infer.pictures.decode import RejectedImage, decode_crop
 from train.core.files import locked, write_text, written_whole
 from train.data.bags import CROP_SIZE, Bags, load_crops
-from train.data.labelled import PLAUSIBLE, Job, age_rule, labelled_patients, list_pictures
+from train.data.labelled import PLAUSIBLE, Job, age_rule, centres_of, labelled_patients, list_pictures
 from train.data.segmentation import keep_cell
 from train.data.source import check_source, line_of, read_content
 
@@ -91,12 +92,14 @@ def cache_crops(
         date_format=date_format,
         sample_date_format=sample_date_format,
         sex_codes=parse_sex_codes(sex_codes) if sex_codes is not None else None,
+        with_centres=True,
     )
     if reference_date is None and not cohort.has_sample_dates:
         raise UsageError(
             f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at)"
         )
     labelled = labelled_patients(cohort)
+    centres = centres_of(cohort, labelled)
     jobs = list_pictures(cohort, labelled)
     facts = {
         "table_sha256": cohort.table_sha256,
@@ -108,7 +111,8 @@ def cache_crops(
         "pixel_size": str(pixel_size) if pixel_size is not None else "",
         "segmented": "yes" if segment else "no",
     }
-    return _cached(cohort, labelled, jobs, run, facts)
+    # Centres are not cached: the table, which is the cache's or it is refused, has them.
+    return replace(_cached(cohort, labelled, jobs, run, facts), centres=centres)
 
 
 def _cached(cohort: Cohort, labelled: list[Patient], jobs: list[Job], run: Path, facts: dict[str, str]) -> Bags:

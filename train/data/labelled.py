@@ -13,6 +13,7 @@ from infer.pictures.listing import Listing, list_images
 Job = tuple[Patient, str]  # a picture by its patient and file name
 LOG = logging.getLogger("lympho")
 
+LONGEST_CENTRE = 40  # characters
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
 
 
@@ -38,6 +39,34 @@ def labelled_patients(cohort: Cohort) -> list[Patient]:
         if sum(patient.label == label for patient in labelled) < 5:
             raise CohortError(f"{cohort.table}: fewer than 5 {meaning} patients, 5 folds need one each")
     return labelled
+
+
+def centres_of(cohort: Cohort, patients: list[Patient]) -> tuple[str, ...] | None:
+    """The centre of each of these patients; None if the column CENTRE is missing or empty.
+
+    Raises:
+        CohortError: only some of them have a centre, a name cannot stand in a table, or two differ only in their case.
+    """
+    names = tuple(patient.centre for patient in patients)
+    if not any(names):
+        return None
+    for patient in patients:
+        if not patient.centre:
+            problem = "CENTRE is empty, but other patients have one. Name a centre for each, or take the column out"
+        elif not patient.centre.isprintable() or "|" in patient.centre or len(patient.centre) > LONGEST_CENTRE:
+            problem = f"CENTRE must have 1 to {LONGEST_CENTRE} printable characters and no |. Use a shorter name"
+        else:
+            continue
+        raise CohortError(f"{cohort.table}, line {patient.line} ({patient.patient_id}): {problem}")
+    spelt: dict[str, Patient] = {}
+    for patient in patients:
+        first = spelt.setdefault(patient.centre.casefold(), patient)
+        if first.centre != patient.centre:
+            raise CohortError(
+                f"{cohort.table}: CENTRE in lines {first.line} and {patient.line} differ only in upper and lower case: "
+                "write each centre in one way"
+            )
+    return names
 
 
 def age_rule(cohort: Cohort, reference_date: dt.date | None) -> str:

@@ -90,7 +90,7 @@ def cross_validated(bags: Bags, clinical: Floats, means: Floats, seed: int) -> d
         seed: random seed of the folds.
     """
     found = {column: np.empty((REPEATS, len(bags))) for column in COLUMNS}
-    for fold in outer_folds(bags.labels, seed, REPEATS):
+    for fold in outer_folds(bags.labels, seed, REPEATS, bags.centres):
         known = np.concatenate([clinical[fold.training], means[fold.training]], axis=1)
         model = fit_fixed(known, bags.labels[fold.training], means.shape[1])
         asked = clinical[fold.held_out]

@@ -15,16 +15,20 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from infer.errors import UsageError
 from train.core.arrays import Floats, Indices
 from train.core.checkpoint import progress_path
 from train.core.files import locked, write_table
 from train.data.bags import Bags
+from train.data.centres import CLASSES, LEAST, centre_groups, has_figures, strata
 from train.data.whose_pictures import COLUMNS, OWN
 from train.members.candidate import Candidate, Model, members_of
 
 LOG = logging.getLogger("lympho")
 
 OUTER, INNER = 5, 3  # folds
+
+Centres = Sequence[str] | None  # (P,) the hospital of each patient
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,51 @@ class Outer:
     inner: tuple[Indices, ...]  # held-out patients of each inner fold; together they are `training`
 
 
-def outer_folds(labels: Indices, seed: int, repeats: int) -> list[Outer]:
-    """Outer folds of all repeats, stratified by label; repeat r uses random seed `seed` + r."""
+def outer_folds(labels: Indices, seed: int, repeats: int, centres: Centres = None) -> list[Outer]:
+    """Outer folds of all repeats, stratified by label, and by centre if given; repeat r uses random seed `seed` + r."""
     return [
-        Outer(repeat, number, training, held_out, tuple(_inner(labels, training, seed + repeat)))
+        Outer(repeat, number, training, held_out, tuple(inner_folds(labels, training, seed + repeat, centres)))
         for repeat in range(repeats)
-        for number, (training, held_out) in enumerate(_folds(labels, OUTER, seed + repeat))
+        for number, (training, held_out) in enumerate(_folds(strata(labels, centres, OUTER), OUTER, seed + repeat))
     ]
 
 
-def _inner(labels: Indices, training: Indices, seed: int) -> Iterator[Indices]:
-    return (training[part] for _, part in _folds(labels[training], INNER, seed))
+def inner_folds(labels: Indices, training: Indices, seed: int, centres: Centres = None) -> Iterator[Indices]:
+    """The held-out patients of each inner fold among these training patients, stratified as the outer folds."""
+    known = centres and [centres[index] for index in training]
+    return (training[part] for _, part in _folds(strata(labels[training], known, INNER), INNER, seed))
 
 
-def _folds(labels: Indices, number: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
+def centre_folds(labels: Indices, seed: int, repeats: int, centres: Centres) -> list[Outer]:
+    """Each centre held out in turn, in the order of their names; repeats differ in their inner folds alone.
+
+    Raises:
+        UsageError: there are no centres, only one, or without one of them fewer than 5 patients of a class are left.
+    """
+    option = "--leave-one-centre-out"
+    groups = centre_groups(centres)
+    if not groups:
+        raise UsageError(f"{option}: the table has no column CENTRE, or it is empty. Name each patient's centre in it")
+    if len(groups) == 1:
+        raise UsageError(f"{option}: all patients are of one centre ({next(iter(groups))}). It needs two or more")
+    for name, chosen in groups.items():
+        if not has_figures(labels, ~chosen):
+            left = " and ".join(f"{(labels[~chosen] == label).sum()} {title}" for label, title in CLASSES.items())
+            raise UsageError(
+                f"{option}: without centre {name} only {left} patients are left to train on, and {LEAST} of each class "
+                "are needed. Evaluate without this option"
+            )
+    return [
+        Outer(repeat, number, rest, np.flatnonzero(chosen), tuple(inner_folds(labels, rest, seed + repeat, centres)))
+        for repeat in range(repeats)
+        for number, chosen in enumerate(groups.values())
+        for rest in [np.flatnonzero(~chosen)]
+    ]
+
+
+def _folds(stratified_by: Indices, number: int, seed: int) -> Iterator[tuple[Indices, Indices]]:
     folds: Iterator[tuple[Indices, Indices]] = StratifiedKFold(number, shuffle=True, random_state=seed).split(
-        labels, labels
+        stratified_by, stratified_by
     )
     return folds
 

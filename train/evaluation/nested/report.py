@@ -53,7 +53,7 @@ Blank: by one white picture. Lost: the figure by the own pictures minus this one
 has learnt nothing from pictures, whatever its AUC. A few leads, and ensembles with them, are not judged this way."""
 
 
-def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int) -> str:
+def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any], seed: int, further: str = "") -> str:
     """Write everything and return the Markdown report.
 
     Args:
@@ -62,6 +62,7 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
         folder: where everything is written.
         facts: protocol, recipe, seed and what was chosen outside; printed above the tables.
         seed: random seed of the bootstrap.
+        further: Markdown that the report ends with.
     """
     performance = performance_table(nested, bags, seed)
     differences = difference_table(nested, bags, seed)
@@ -89,7 +90,7 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
     write_text(folder / "figures.json", json.dumps(figures, indent=1))
     _draw_decision_curve(curve, folder / "decision_curve.png")
     _draw_auc(performance, folder / "auc.png")
-    text = markdown(performance, differences, points, blind, nested, facts)
+    text = markdown(performance, differences, points, blind, nested, facts) + further
     write_text(folder / "nested.md", text)
     return text
 
@@ -153,7 +154,7 @@ def wide(performance: pd.DataFrame, group: str, figures: tuple[str, ...]) -> str
         f"{model} ({part['repeats'].iloc[0]}x)": {row.figure: _cell(row) for row in part.itertuples()}
         for model, part in some.groupby("model", sort=False)
     }
-    return _table(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(figures)), "model")
+    return table_text(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(figures)), "model")
 
 
 def without_seeing(blind: pd.DataFrame) -> str:
@@ -171,7 +172,7 @@ def without_seeing(blind: pd.DataFrame) -> str:
         index=[key[0] for key in rows],
         columns=["pictures", "patients", *columns],
     )
-    return _table(frame, "model")
+    return table_text(frame, "model")
 
 
 def by_group(performance: pd.DataFrame, figure: str) -> str:
@@ -180,7 +181,7 @@ def by_group(performance: pd.DataFrame, figure: str) -> str:
     for row in performance[performance["figure"] == figure].itertuples():
         key = f"{row.group}: {row.patients}, {row.malignant} malignant"
         rows.setdefault(key, {})[str(row.model)] = _cell(row)
-    return _table(pd.DataFrame.from_dict(rows, orient="index"), "patients")
+    return table_text(pd.DataFrame.from_dict(rows, orient="index"), "patients")
 
 
 def long(table: pd.DataFrame) -> str:
@@ -188,7 +189,7 @@ def long(table: pd.DataFrame) -> str:
     if table.empty:
         return "None."
     facts = table.drop(columns=["value", "low", "high"]).assign(value=[_cell(row) for row in table.itertuples()])
-    return _table(facts.set_index(facts.columns[0]), str(facts.columns[0]))
+    return table_text(facts.set_index(facts.columns[0]), str(facts.columns[0]))
 
 
 def _choices(nested: Nested) -> str:
@@ -234,7 +235,8 @@ def _cell(row: Any) -> str:
     return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 
-def _table(frame: pd.DataFrame, corner: str) -> str:
+def table_text(frame: pd.DataFrame, corner: str) -> str:
+    """A table as Markdown; the index is the first column, headed `corner`."""
     head = [corner, *map(str, frame.columns)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row in frame.iterrows():

@@ -10,6 +10,7 @@ from train.core.arrays import Booleans, Floats
 from train.core.metrics import GREY_ZONE_COUNT
 from train.core.performance import FIGURES, Estimate, Predictions, estimate, paired_difference, resamples
 from train.data.bags import Bags
+from train.data.centres import centre_groups, has_figures
 from train.evaluation.nested.protocol import Nested
 from train.evaluation.nested.stacking import SHIPPED, without
 
@@ -36,6 +37,7 @@ def subgroups(bags: Bags) -> dict[str, Booleans]:
         "up to 50 pictures": images <= 50,
         "51 to 100 pictures": (images > 50) & (images <= 100),
         "over 100 pictures": images > 100,
+        **{f"centre {name}": of for name, of in centre_groups(bags.centres).items() if has_figures(bags.labels, of)},
     }
 
 

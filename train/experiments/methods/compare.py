@@ -82,7 +82,7 @@ def compare(
         for column, probability in columns.items():
             found.setdefault((name, form), empty)[column][outer.repeat, outer.held_out] = probability
 
-    for outer in outer_folds(bags.labels, seed, seeds):
+    for outer in outer_folds(bags.labels, seed, seeds, bags.centres):
         keep(CLINICAL, "", outer, fused(bags, outer, {}))
         keep(OURS, "", outer, _predicted(predictor, ours, outer))
         for method in methods:

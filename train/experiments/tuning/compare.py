@@ -47,7 +47,7 @@ def compare(setting: Setting, recipe: TuningRecipe = RECIPE) -> pd.DataFrame:
 
 def _of_way(setting: Setting, way: Way, folder: Path) -> Iterator[pd.DataFrame]:
     """Predictions of a way for the held-out patients of each fold, from the file of an earlier call if there is one."""
-    for fold in outer_folds(setting.bags.labels, setting.seed, 1):
+    for fold in outer_folds(setting.bags.labels, setting.seed, 1, setting.bags.centres):
         path = folder / f"{way.name.replace(' ', '-')}-{fold.number}-{_key(setting, way, fold)}.csv"
         if not path.exists():
             setting.clock.check()
