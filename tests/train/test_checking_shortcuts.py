@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from infer.bundle.load import REFERENCE, load_bundle
+from infer.pictures.measure import measured
+from tests.synthetic import STAIN_SD_PATIENT, draw_cell
 from tests.train.checked import looked
 from train.checking.finding import Finding, Severity
 from train.checking.giveaways import findings_of_giveaways, given_away, ranks, variables
@@ -127,6 +130,21 @@ def test_two_stains_in_both_classes_are_no_shortcut() -> None:
     smaller = set(found[0].concerned[0].removeprefix("smaller group: ").split(", "))
     names = np.array(looked(of).patient_ids)
     assert smaller in (set(names[other == 1]), set(names[other == 0]))
+
+
+@pytest.mark.parametrize(("shift", "groups"), [(0, 0), (45, 2)])
+def test_two_stains_of_drawn_pictures(shift: int, groups: int) -> None:
+    """The measures are those of pictures: 40 patients with three cells each, every third of another stain."""
+    of, rng = labels(40), np.random.default_rng(4)
+    other = np.arange(40) % 3 == 0
+    rows = []
+    for patient in range(40):
+        stain = rng.normal(0, STAIN_SD_PATIENT, 3) - shift * other[patient] * np.array([0.9, 0.6, 0.3])
+        rows += [measured(draw_cell(int(rng.integers(4)), rng, 112, stain)) for _ in range(3)]
+    found = findings_of_stains(replace(looked(of), measures=pd.DataFrame(rows)))
+    told = [one for one in found if "two groups of" in one.what]
+    assert len(told) == groups
+    assert all("two groups of 26 and 14 patients" in one.what for one in told)
 
 
 def one_peak(kind: str, patients: int, rng: np.random.Generator) -> Floats:

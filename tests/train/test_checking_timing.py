@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.train.checked import ASKED_AT, cohort
-from train.checking import timing
+from train.checking import timing, trials
 from train.checking.check import check
 from train.checking.finding import Severity
 from train.checking.looked import Looked, look_at_files
@@ -31,8 +31,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Known, Looked]:
 def test_the_six_trainings_see_five_times_all_pictures() -> None:
     sizes, folds = np.array([7, 30, 12, 50, 9, 21, 40, 33, 16, 18]), np.arange(10) % FOLDS
     seen = [int(sizes[folds != fold].sum()) for fold in range(FOLDS)] + [int(sizes.sum())]
-    assert len(seen) == timing.TRAININGS
-    assert sum(seen) == timing.PASSES * sizes.sum()
+    assert len(seen) == trials.TRAININGS
+    assert sum(seen) == trials.PASSES * sizes.sum()
 
 
 def test_the_baseline_costs_what_its_recipe_asks_for(
@@ -41,7 +41,7 @@ def test_the_baseline_costs_what_its_recipe_asks_for(
     """With a clock of 10 ms a picture and 50 ms an epoch, as a slow account over epochs and folds has it."""
     known, looked = small
 
-    bags, sample = timing._without_pictures(known, looked), timing._sampled(looked)
+    bags, sample = trials.without_pictures(known, looked), trials.sampled(looked)
     asked: list[tuple[int, int]] = []
 
     def trained(of: Bags, recipe: object, epochs: int, path: Path, device: object) -> None:
@@ -55,9 +55,9 @@ def test_the_baseline_costs_what_its_recipe_asks_for(
         pictures, epochs = asked[-1]
         return 1.0 + epochs * (0.05 + 0.01 * pictures)
 
-    monkeypatch.setattr(timing, "_trained", trained)
-    monkeypatch.setattr(timing, "_clocked", clock)
-    costs = timing._baseline(bags, sample, CPU)
+    monkeypatch.setattr(trials, "_trained", trained)
+    monkeypatch.setattr(trials, "_clocked", clock)
+    costs = trials.of_baseline(bags, sample, CPU)
     for recipe in RECIPES.values():
         most = recipe.baseline.images_per_patient or 10
         training = 0.0
