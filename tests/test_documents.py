@@ -136,7 +136,7 @@ def default_and_help(option: click.Option) -> tuple[str, str]:
 
 def stages() -> dict[str, click.Command]:
     """The commands of training that share options."""
-    return {name: command for name, command in cli.commands.items() if name not in ("figures", "validate")}
+    return {name: command for name, command in cli.commands.items() if name not in ("figures", "validate", "check")}
 
 
 def shared_options() -> Rows:
@@ -213,6 +213,10 @@ def test_the_options_of_training() -> None:
 
 def test_the_options_of_validation() -> None:
     assert table(TRAINERS, "Validating a bundle on your own patients") == options(cli.commands["validate"])
+
+
+def test_the_options_of_the_check() -> None:
+    assert table(TRAINERS, "Checking patients before training") == options(cli.commands["check"])
 
 
 def test_the_commands_of_training() -> None:

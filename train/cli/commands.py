@@ -6,12 +6,12 @@ import sys
 import click
 
 from infer.errors import LymphoError, UsageError
-from train.cli import evaluation, experiments, members, validation
+from train.cli import check, evaluation, experiments, members, validation
 from train.cli.stage import cli
 from train.core.memory import keep_freed_memory
 
 # Importing the modules registers their commands.
-__all__ = ["cli", "evaluation", "experiments", "main", "members", "validation"]
+__all__ = ["check", "cli", "evaluation", "experiments", "main", "members", "validation"]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from train.cli.check import checked_run
 from train.cli.run import Run
 from train.cli.stage import stage
 from train.ensemble import fit as ensemble
@@ -87,7 +88,7 @@ def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
 
 @stage("all", "Train everything, in order; finished parts of an earlier call are kept.")
 def all_command(patients: Path, run: Path, **options: Any) -> None:
-    this = Run(patients, run, options)
+    this = checked_run(patients, run, options)
     for member in registry.MEMBERS:
         member.train(this.job)
     _train_ensemble(this)

@@ -23,6 +23,12 @@ TABLE_OPTIONS: tuple[Option, ...] = (
     click.option("--sample-date-format", help="The same for SAMPLE_DATE only."),
     click.option("--sex-codes", help="Meaning of the codes in GENDER, for example H=male,M=female."),
 )
+PICTURE_SIZE = click.option(
+    "--picture-size",
+    type=(click.IntRange(1), click.IntRange(1)),
+    metavar="WIDTH HEIGHT",
+    help="Size of the analyser's original pictures, in pixels, if PATIENTS contains only their centres.",
+)
 DEVICE = click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
 
 
@@ -43,12 +49,7 @@ def stage(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Co
         PATIENTS,
         click.argument("run", type=click.Path(path_type=Path, file_okay=False)),
         *TABLE_OPTIONS,
-        click.option(
-            "--picture-size",
-            type=(click.IntRange(1), click.IntRange(1)),
-            metavar="WIDTH HEIGHT",
-            help="Size of the analyser's original pictures, in pixels, if PATIENTS contains only their centres.",
-        ),
+        PICTURE_SIZE,
         click.option(
             "--pixel-size",
             type=click.FloatRange(0, min_open=True),

@@ -34,7 +34,16 @@ from infer.pictures.compression import jpeg_quality
 from infer.pictures.decode import RejectedImage, decode_crop
 from train.core.files import locked, write_text, written_whole
 from train.data.bags import CROP_SIZE, Bags, load_crops
-from train.data.labelled import PLAUSIBLE, Job, age_rule, centres_of, labelled_patients, list_pictures
+from train.data.labelled import (
+    PLAUSIBLE,
+    Job,
+    age_rule,
+    centres_of,
+    labelled_patients,
+    list_pictures,
+    missing_date,
+    no_usable_picture,
+)
 from train.data.segmentation import keep_cell
 from train.data.source import check_source, line_of, read_content
 
@@ -94,10 +103,8 @@ def cache_crops(
         sex_codes=parse_sex_codes(sex_codes) if sex_codes is not None else None,
         with_centres=True,
     )
-    if reference_date is None and not cohort.has_sample_dates:
-        raise UsageError(
-            f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at)"
-        )
+    if problem := missing_date(cohort, reference_date):
+        raise UsageError(problem)
     labelled = labelled_patients(cohort)
     centres = centres_of(cohort, labelled)
     jobs = list_pictures(cohort, labelled)
@@ -234,7 +241,7 @@ def _write_patients(patients: list[Patient], image_owner: "pd.Series[str]", fold
     counts = image_owner.value_counts()
     empty = [patient.patient_id for patient in patients if patient.patient_id not in counts]
     if empty:
-        raise CohortError(f"no usable picture: {', '.join(empty)}. Set their LABEL to -1 to leave them out")
+        raise CohortError(no_usable_picture(empty))
     rows = []
     for patient in patients:
         if patient.clinical is None:  # excluded by labelled_patients

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from infer.cohort.patient import Cohort, Patient
@@ -15,14 +16,33 @@ LOG = logging.getLogger("lympho")
 
 LONGEST_CENTRE = 40  # characters
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
+FEWEST_OF_A_CLASS = 5  # as many as there are folds
 
 
 def labelled_patients(cohort: Cohort) -> list[Patient]:
-    """The patients with label 0 or 1, in order."""
+    """The patients with label 0 or 1, in order.
+
+    Raises:
+        CohortError: there are no labels, rows cannot be used, or a class has fewer than 5 patients.
+    """
+    labelled, problems = sorted_rows(cohort)
+    if problems:
+        listed = "\n  ".join(problems)
+        raise CohortError(f"{cohort.table}: correct these rows, or set LABEL to -1 to leave them out:\n  {listed}")
+    for problem in too_few(cohort, labelled):
+        raise CohortError(problem)
+    return labelled
+
+
+def sorted_rows(cohort: Cohort) -> tuple[list[Patient], list[str]]:
+    """The usable patients with label 0 or 1, in order; and what is wrong with each row that must be corrected.
+
+    Raises:
+        CohortError: there are no labels.
+    """
     if not cohort.has_labels:
         raise CohortError(f"{cohort.table}: has no column LABEL (1 malignant, 0 reactive, -1 unknown)")
-    problems = []
-    labelled = []
+    labelled, problems = [], []
     for patient in cohort.patients:
         if patient.verdict and patient.verdict.reason.startswith("id_duplicate"):
             problems.append(f"line {patient.line} ({patient.patient_id}): {patient.verdict.reason}")
@@ -32,13 +52,23 @@ def labelled_patients(cohort: Cohort) -> list[Patient]:
             problems.append(f"line {patient.line} ({patient.patient_id}): {patient.verdict.reason}")
         elif patient.label != "-1":
             labelled.append(patient)
-    if problems:
-        listed = "\n  ".join(problems)
-        raise CohortError(f"{cohort.table}: correct these rows, or set LABEL to -1 to leave them out:\n  {listed}")
-    for label, meaning in (("1", "malignant"), ("0", "reactive")):
-        if sum(patient.label == label for patient in labelled) < 5:
-            raise CohortError(f"{cohort.table}: fewer than 5 {meaning} patients, 5 folds need one each")
-    return labelled
+    return labelled, problems
+
+
+def too_few(cohort: Cohort, labelled: Sequence[Patient]) -> list[str]:
+    """Which classes have fewer patients than there are folds."""
+    return [
+        f"{cohort.table}: fewer than 5 {meaning} patients, 5 folds need one each"
+        for label, meaning in (("1", "malignant"), ("0", "reactive"))
+        if sum(patient.label == label for patient in labelled) < FEWEST_OF_A_CLASS
+    ]
+
+
+def missing_date(cohort: Cohort, reference_date: dt.date | None) -> str | None:
+    """What to say where no date is known to take ages at; None if one is."""
+    if reference_date is not None or cohort.has_sample_dates:
+        return None
+    return f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at)"
 
 
 def centres_of(cohort: Cohort, patients: list[Patient]) -> tuple[str, ...] | None:
@@ -83,24 +113,38 @@ def list_pictures(cohort: Cohort, patients: list[Patient]) -> list[Job]:
         CohortError: there is none, or a patient's folder cannot be read or is a link out of the cohort.
     """
     root = cohort.folder.resolve()
-    jobs = [(patient, name) for patient in patients for name in _pictures(cohort.folder, root, patient)]
+    jobs = [(patient, name) for patient in patients for name in _warned(cohort, root, patient).names]
     if not jobs:
         raise CohortError(f"{cohort.folder}: no labelled patient has a picture")
     return jobs
 
 
-def _pictures(folder: Path, root: Path, patient: Patient) -> tuple[str, ...]:
-    path = folder / patient.patient_id
+def list_folder(cohort: Cohort, root: Path, patient: Patient) -> Listing:
+    """What is in a patient's folder.
+
+    Args:
+        root: the cohort's resolved folder.
+
+    Raises:
+        CohortError: it cannot be read, or is a link out of the cohort.
+    """
+    path = cohort.folder / patient.patient_id
     try:
         if leaves(path, root):
             raise CohortError(f"{path}: links out of the cohort. Copy the patient's folder into it")
-        return _warn_of_subfolders(path, list_images(path)).names
+        return list_images(path)
     except OSError as error:
         raise CohortError(f"{path}: a labelled patient's folder cannot be read ({error.strerror})") from error
 
 
-def _warn_of_subfolders(folder: Path, listing: Listing) -> Listing:
+def no_usable_picture(patient_ids: Iterable[str]) -> str:
+    """What to say of patients without a picture that can be used."""
+    return f"no usable picture: {', '.join(patient_ids)}. Set their LABEL to -1 to leave them out"
+
+
+def _warned(cohort: Cohort, root: Path, patient: Patient) -> Listing:
+    listing = list_folder(cohort, root, patient)
     if listing.below:
         names = ", ".join(ascii(name) for name in listing.below)
-        LOG.warning("%s: pictures in folders below it are not used: %s", folder, names)
+        LOG.warning("%s: pictures in folders below it are not used: %s", cohort.folder / patient.patient_id, names)
     return listing

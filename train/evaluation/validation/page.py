@@ -42,23 +42,31 @@ def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]], who: 
         facts: title and value of each fact about bundle and patients.
         who: flow and characteristics of the patients.
     """
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATES, STYLE]),
+    return (
+        environment(TEMPLATES)
+        .get_template("validation.html.j2")
+        .render(
+            said=said,
+            facts=facts,
+            who=who,
+            tripod=ITEMS,
+            overall=_overall(figures.performance),
+            points=_points(figures.points),
+            groups=_groups(figures.performance),
+            calibration=_plot(_calibration(figures.calibration)),
+            curve=_plot(_decision_curve(figures.decision_curve)),
+        )
+    )
+
+
+def environment(templates: Path) -> Environment:
+    """Templates of a folder, with the evidence pages' style and this page's macros at hand."""
+    return Environment(
+        loader=FileSystemLoader([templates, TEMPLATES, STYLE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    return environment.get_template("validation.html.j2").render(
-        said=said,
-        facts=facts,
-        who=who,
-        tripod=ITEMS,
-        overall=_overall(figures.performance),
-        points=_points(figures.points),
-        groups=_groups(figures.performance),
-        calibration=_plot(_calibration(figures.calibration)),
-        curve=_plot(_decision_curve(figures.decision_curve)),
     )
 
 
