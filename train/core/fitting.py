@@ -26,6 +26,7 @@ from infer.errors import LymphoError
 from train.core.files import write_text
 from train.core.seeds import seeded
 from train.core.training_state import History, TrainingState
+from train.progress.report import is_followed, steps
 
 LOG = logging.getLogger("lympho")
 
@@ -96,7 +97,7 @@ def fit(
     if job.checkpoint:
         progress.load(job.checkpoint)
     with _Log(job, recipe.epochs, begun=len(progress.history)) as log:
-        for epoch in range(len(progress.history), recipe.epochs):
+        for epoch in _epochs(job, len(progress.history), recipe.epochs):
             start = time.monotonic()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * recipe.decay**epoch
@@ -118,6 +119,12 @@ def fit(
         averaged.module.load_state_dict(progress.best)
     averaged.module.eval()
     return cast("Network", averaged.module)
+
+
+def _epochs(job: Job, begun: int, epochs: int) -> Iterable[int]:
+    """What is left of the epochs. Those of a training of seconds are not reported: its caller's loop is enough."""
+    left = range(begun, epochs)
+    return steps(left, "epoch", before=begun) if job.checkpoint else left
 
 
 def _epoch(
@@ -152,7 +159,10 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
 
 
 class _Log:
-    """Logging of a training: a progress bar or log lines, the history as CSV, TensorBoard events."""
+    """Logging of a training: a progress bar or log lines, the history as CSV, TensorBoard events.
+
+    Where somebody says how far the whole training is (train/progress), there is one line a training, at its end.
+    """
 
     def __init__(self, job: Job, epochs: int, begun: int) -> None:
         self._job, self._epochs = job, epochs
@@ -160,7 +170,7 @@ class _Log:
         if job.checkpoint:
             folder = job.checkpoint.with_suffix(".tensorboard")
             self._events = SummaryWriter(str(folder), purge_step=begun)
-        self._watched = sys.stderr.isatty()
+        self._watched = sys.stderr.isatty() and not is_followed()
         hidden = not (self._watched and job.checkpoint)
         self._bar = click.progressbar(
             length=epochs - begun, label=job.name, file=sys.stderr, show_pos=True, hidden=hidden
@@ -186,7 +196,11 @@ class _Log:
             self._events.add_scalar(name, row[name], len(history) - 1)
         self._events.flush()
         self._bar.update(1)
-        if not self._watched:
+        if is_followed():
+            if len(history) == self._epochs:
+                lost = (history[0]["loss"], row["loss"])
+                LOG.info("%s: %d epochs, loss %.4f at first, %.4f at last", self._job.name, self._epochs, *lost)
+        elif not self._watched:
             left = np.mean([past["seconds"] for past in history]) * (self._epochs - len(history))
             LOG.info(
                 "%s: epoch %d of %d, loss %.4f, %.0f s left",

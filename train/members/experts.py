@@ -31,9 +31,10 @@ from train.members.features import Features, embed_pictures
 from train.members.imagenet import MAGNIFICATION
 from train.members.mixture import gate_loss, moe_loss, weighted_cross_entropy
 from train.members.mixture_network import MoeOutput
-from train.members.out_of_fold import batches_of
+from train.members.out_of_fold import ALL_OF_FOLD, batches_of
 from train.members.recipes import ExpertsRecipe, Recipe
 from train.members.training import NUMBERS, MemberJob, MemberTraining, NestedJob, as_text
+from train.progress.report import steps
 
 FOLDER = "moe"
 OUTPUTS = ("probability", "image", "clinical", "gate")
@@ -110,7 +111,9 @@ class Committee(nn.Module):
 def train_committee(bags: Bags, seen: Features, patients: Indices, recipe: ExpertsRecipe, seed: int) -> Committee:
     """Train the mixtures on some patients, in evaluation mode when returned."""
     committee = Committee(ExpertsDimensions(recipe.seeds, seen.pictures.shape[1]))
-    mixtures = [_trained(bags, seen, patients, recipe, seed + number) for number in range(recipe.seeds)]
+    mixtures = [
+        _trained(bags, seen, patients, recipe, seed + number) for number in steps(range(recipe.seeds), "mixture")
+    ]
     committee.each = nn.ModuleList(mixtures)
     return committee.eval()
 
@@ -194,7 +197,7 @@ def train(job: MemberJob) -> None:
     seen = embed_pictures(bags, job.run, job.device, MAGNIFICATION)
     means = bags.means(seen.pictures)
     columns = {name: np.empty(len(bags)) for name in OUTPUTS}
-    for fold in np.unique(job.folds):
+    for fold in steps(np.unique(job.folds).tolist(), "training", more=ALL_OF_FOLD):
         training, asked = np.flatnonzero(job.folds != fold), np.flatnonzero(job.folds == fold)
         committee = train_committee(bags, seen, training, job.recipe.experts, job.seed)
         for name, values in judge(committee, means[asked], bags.clinical[asked]).items():
