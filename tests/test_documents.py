@@ -136,7 +136,7 @@ def default_and_help(option: click.Option) -> tuple[str, str]:
 
 def stages() -> dict[str, click.Command]:
     """The commands of training that share options."""
-    return {name: command for name, command in cli.commands.items() if name not in ("figures", "validate")}
+    return {name: command for name, command in cli.commands.items() if name not in ("figures", "page", "validate")}
 
 
 def shared_options() -> Rows:

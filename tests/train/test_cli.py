@@ -17,7 +17,7 @@ from train.cli.commands import cli
 
 COMMANDS = (
     "crops", "baseline", "cells", "scan", "naive-bayes", "moe", "imagenet", "ensemble", "evaluate", "sizes",
-    "stability", "zoo", "magnification", "methods", "tuning", "figures", "validate", "all",
+    "stability", "zoo", "magnification", "methods", "tuning", "figures", "page", "validate", "all",
 )  # fmt: skip
 
 

@@ -303,7 +303,7 @@ def test_the_loss_is_the_mixtures_and_each_experts_and_the_gates(telling: tuple[
     labels = np.where(np.arange(PATIENTS) < 10, 1, 0)
     recipe = replace(QUICK, expert_loss=0.5, gate_pull=2.0, dropout=0.35)
     (loss,) = trained_with(replace(bags, labels=labels), seen, recipe).loss  # 10 malignant, 30 reactive
-    batch = Batch(torch.zeros(4, WIDTH), torch.zeros(4, 3), torch.tensor([1, 0, 0, 1]))
+    batch = Batch(torch.zeros(4, WIDTH), torch.zeros(4, 3), torch.tensor([1, 0, 0, 1]), np.arange(4))
     asked = []
 
     def network(means: Tensor, clinical: Tensor, dropout: float) -> MoeOutput:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.train.test_fitting import Watched
-from tests.train_fixtures import DATE, OPTIONS, SMALL_BATCHES, TrainedRun, train
+from tests.train_fixtures import DATE, EPOCHS, IMAGES, OPTIONS, SMALL_BATCHES, TrainedRun, train
 from train.cli.costs import Size
 from train.cli.whole import Plan, counted
 from train.core.fitting import FitRecipe
 from train.members import registry
-from train.members.recipes import SMALL
+from train.members.recipes import SMALL, adapted
 from train.progress.estimate import DEVICE, FILES, PROCESSOR, Stage
 from train.progress.progress import Progress
 
@@ -27,7 +27,7 @@ def titles(plan: Plan) -> list[str]:
 
 def test_every_member_is_a_stage_and_costs_something(tmp_path: Path) -> None:
     stages = Plan(tmp_path, SMALL, 0, on_device=False).stages(SIZE)
-    assert len(stages) == len(registry.MEMBERS) + 3
+    assert len(stages) == len(registry.MEMBERS) + 4
     assert titles(Plan(tmp_path, SMALL, 0, on_device=False))[2:6] == [
         "baseline", "SCAN member", "mixture of experts", "ImageNet member"
     ]  # fmt: skip
@@ -48,22 +48,16 @@ def test_half_the_epochs_or_pictures_cost_the_baseline_half(tmp_path: Path) -> N
 
 
 def test_what_an_earlier_call_finished_is_not_left(trained_run: TrainedRun, tmp_path: Path) -> None:
-    plan = Plan(shutil.copytree(trained_run.run, tmp_path / "run"), _recipe(trained_run), 0, on_device=False)
+    recipe = adapted(SMALL_BATCHES, EPOCHS, IMAGES)
+    plan = Plan(shutil.copytree(trained_run.run, tmp_path / "run"), recipe, 0, on_device=False)
     left = {stage.title: stage.left for stage in plan.stages(SIZE)}
-    assert left.pop("ensemble") == 1  # seconds, and fitted anew each time
+    assert left.pop("ensemble") == left.pop("page") == 1  # seconds, and made anew each time
     assert set(left.values()) == {0}
     for path in (*(plan.folder / "baseline").glob("fold-[34].csv"), plan.folder / "baseline/full.safetensors"):
         path.unlink()
     (plan.folder / "imagenet/numbers.json").write_text("{}")
     found = {stage.title: stage.left for stage in plan.stages(SIZE) if stage.left}
-    assert found == {"baseline": pytest.approx(3 / 6), "ImageNet member": 1, "ensemble": 1}
-
-
-def _recipe(trained: TrainedRun):  # type: ignore[no-untyped-def]
-    from train.members.recipes import adapted
-
-    del trained
-    return adapted(SMALL_BATCHES, int(OPTIONS[3]), int(OPTIONS[5]))
+    assert found == {"baseline": pytest.approx(3 / 6), "ImageNet member": 1, "ensemble": 1, "page": 1}
 
 
 def test_a_cohort_is_counted_by_its_files(trained_run: TrainedRun) -> None:
@@ -76,6 +70,7 @@ def test_all_says_where_it_is(trained_run: TrainedRun, tmp_path: Path, caplog: p
     caplog.set_level("INFO", logger="lympho")
     run = shutil.copytree(trained_run.run, tmp_path / "run")
     (run / "baseline/full.safetensors").unlink()
+    (run / "training.html").unlink()
     assert train("all", trained_run.patients, run, *DATE, *OPTIONS).code == 0
     lines = [record.getMessage() for record in caplog.records]
     stages = [line for line in lines if re.match(r"stage \d of \d: ", line)]
@@ -83,10 +78,11 @@ def test_all_says_where_it_is(trained_run: TrainedRun, tmp_path: Path, caplog: p
     assert [line.partition(";")[0] for line in stages] == [
         f"stage {number + 1} of {len(titles(plan))}: {title}" for number, title in enumerate(titles(plan))
     ]
-    assert all(re.search(r"; about .* left", line) for line in stages)
+    assert all(re.search(r"; (about .*|a few seconds) left", line) for line in stages)
     assert re.fullmatch(rf"all {len(stages)} stages done in .*", lines[-1])
     ends = [line for line in lines if line.startswith("baseline ")]
     assert [line.partition(", loss")[0] for line in ends] == ["baseline full: 3 epochs"]
+    assert (run / "training.html").is_file()
 
 
 def test_a_followed_training_says_one_line_at_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,7 @@ from train.members.features import embed_pictures, features_path
 from train.members.imagenet import MAGNIFICATION
 from train.members.recipes import Recipe
 from train.members.training import NUMBERS, OUT_OF_FOLD, MemberTraining, as_text
+from train.page.write import write_page
 from train.progress.estimate import DEVICE, FILES, PROCESSOR, Stage
 from train.progress.progress import Progress
 
@@ -42,6 +43,9 @@ def train_whole(patients: Path, folder: Path, options: dict[str, Any]) -> None:
             member.train(run.job)
     with progress.stage():
         fit_ensemble(run)
+    with progress.stage():
+        page = write_page(run.folder)
+    click.echo(str(page))
 
 
 def fit_ensemble(run: Run) -> None:
@@ -75,6 +79,7 @@ class Plan:
             Stage("backbone features", networks, costs.features(size), float(not there[1])),
             *(self._member(member, size, networks) for member in registry.MEMBERS),
             Stage("ensemble", PROCESSOR, costs.ensemble(size)),
+            Stage("page", PROCESSOR, costs.page(size)),
         ]
 
     def _member(self, member: MemberTraining, size: Size, networks: str) -> Stage:

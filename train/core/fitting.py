@@ -58,6 +58,7 @@ class Job:
     # of seconds, of which nothing is written.
     checkpoint: Path | None
     seed: int
+    history: Path | None = None  # of a training without a checkpoint: where its history is written all the same
     best: str | None = None  # observed metric: the epoch with its highest value is kept instead of averaged weights
 
 
@@ -188,6 +189,8 @@ class _Log:
         self._bar.__exit__(None, None, None)
 
     def epoch(self, history: History) -> None:
+        if self._job.history and len(history) == self._epochs:
+            _write_history(self._job.history, history)
         if not (self._job.checkpoint and self._events):
             return
         row = history[-1]
@@ -214,7 +217,9 @@ class _Log:
 
 def _write_history(path: Path, rows: History) -> None:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    # A training that an earlier version began may have recorded less.
+    columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())

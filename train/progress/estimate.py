@@ -68,10 +68,14 @@ def seconds_of(stages: Sequence[Stage], paces: Paces) -> float:
     return sum(paces.of(stage.kind) * stage.cost * stage.left for stage in stages)
 
 
-def as_text(seconds: float) -> str:
-    """A time for people, no more exact than an estimate is: 40 seconds, 6 minutes, 2 hours 10 minutes."""
+def as_text(seconds: float, *, about: bool = False) -> str:
+    """A time for people, no more exact than an estimate is: [about] 40 seconds, 6 minutes, 2 hours 10 minutes."""
     if seconds < 10:
         return "a few seconds"
+    return f"{'about ' * about}{_rounded(seconds)}"
+
+
+def _rounded(seconds: float) -> str:
     if seconds < 95:
         return f"{round(seconds / 10) * 10} seconds"
     minutes = round(seconds / 60)

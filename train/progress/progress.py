@@ -88,7 +88,7 @@ class Progress:
         self._said = self._clock()
         title = self._stages[self._current].title
         place = f"{title} ({where})" if where else title
-        rest = f"about {as_text(self.left())} left"
+        rest = f"{as_text(self.left(), about=True)} left"
         if not self._measured().measured:
             rest += ", a first guess: nothing is measured yet"
         self._say(f"stage {self._current + 1} of {len(self._stages)}: {place}; {rest}")

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -30,21 +30,29 @@ def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]]) -> st
     Args:
         facts: title and value of each fact about bundle and patients.
     """
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATES, STYLE]),
+    return (
+        environment()
+        .get_template("validation.html.j2")
+        .render(
+            said=said,
+            facts=facts,
+            overall=_overall(figures.performance),
+            points=_points(figures.points),
+            groups=_groups(figures.performance),
+            calibration=as_png(calibration_plot(figures.calibration)),
+            curve=as_png(decision_plot(figures.decision_curve)),
+        )
+    )
+
+
+def environment(*templates: Path) -> Environment:
+    """For templates in these folders, beside those of this page and the evidence pages' style."""
+    return Environment(
+        loader=FileSystemLoader([*templates, TEMPLATES, STYLE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    return environment.get_template("validation.html.j2").render(
-        said=said,
-        facts=facts,
-        overall=_overall(figures.performance),
-        points=_points(figures.points),
-        groups=_groups(figures.performance),
-        calibration=_plot(_calibration(figures.calibration)),
-        curve=_plot(_decision_curve(figures.decision_curve)),
     )
 
 
@@ -80,14 +88,15 @@ def _groups(performance: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
-def _plot(canvas: Canvas) -> str:
+def as_png(canvas: Canvas) -> str:
     """A figure as a data URI."""
     file = io.BytesIO()
     canvas.savefig(file, format="png", dpi=130)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def _calibration(curve: pd.DataFrame) -> Canvas:
+def calibration_plot(curve: pd.DataFrame) -> Canvas:
+    """Share of malignant patients by probability, with Wilson's intervals."""
     canvas = Canvas(figsize=(5, 4.2), layout="constrained")
     axes = canvas.subplots()
     axes.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", label="ideal")
@@ -98,7 +107,8 @@ def _calibration(curve: pd.DataFrame) -> Canvas:
     return canvas
 
 
-def _decision_curve(curve: pd.DataFrame) -> Canvas:
+def decision_plot(curve: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Canvas:
+    """Net benefit by threshold; `titles` renames curves."""
     canvas = Canvas(figsize=(5, 4.2), layout="constrained")
     axes = canvas.subplots()
     looks = {
@@ -109,7 +119,9 @@ def _decision_curve(curve: pd.DataFrame) -> Canvas:
     }
     for name, (colour, line) in looks.items():
         if name in curve:
-            axes.plot(curve["threshold"], curve[name], color=colour, linestyle=line, label=name)
+            axes.plot(
+                curve["threshold"], curve[name], color=colour, linestyle=line, label=(titles or {}).get(name, name)
+            )
     highest = max(0.05, float(curve["everybody"].iloc[0]) * 1.1)
     axes.set(xlabel="probability from which flow cytometry is worth it", ylabel="net benefit")
     axes.set(xlim=(0, 1), ylim=(-0.1 * highest, highest))
