@@ -122,7 +122,7 @@ def test_the_verdict_has_the_interval_of_the_metrics(found: Found, judged: Judge
     of = found.metrics["ensemble"]
     said = verdict(found, judged)
     assert f"AUC {number(of['auc'])} [{number(of['auc_low'])}, {number(of['auc_high'])}] on 60 patients" in said[0]
-    assert "nested" in said[2]
+    assert said[2].endswith("that of the nested evaluation: what to do next.")
 
 
 def test_patients_are_counted(page: Tables, run: Path) -> None:
@@ -252,10 +252,25 @@ def test_warnings(found: Found, judged: Judged, change: Callable[[Found], Found]
     assert warning in warnings(change(found), judged)
 
 
+def test_operating_points_that_are_alike_are_named_together(found: Found, judged: Judged) -> None:
+    same = dict.fromkeys(found.ensemble.operating_points, OperatingPoint(0.2, 0.6))
+    said = warnings(dataclasses.replace(found, ensemble=_with(found, operating_points=same)), judged)
+    assert "Operating points balanced, sensitivity-95 and sensitivity-98 are the same." in said
+
+
+def test_a_nested_evaluation_of_the_run_is_quoted(run: Path, tmp_path: Path, judged: Judged) -> None:
+    other = shutil.copytree(run, tmp_path / "run")
+    (other / "nested").mkdir()
+    row = {"model": "ensemble", "group": "all", "figure": "auc", "value": 0.9, "low": 0.8, "high": 0.95}
+    rows = [row | {"model": "moe", "value": 0.1}, row | {"figure": "balanced_accuracy", "value": 0.2}, row]
+    (other / "nested/figures.json").write_text(json.dumps({"performance": rows}))
+    assert verdict(read_run(other), judged)[2].endswith("in this run folder: AUC .900 [.800, .950].")
+
+
 def test_few_patients_and_rejected_pictures_are_warned_of(found: Found, judged: Judged) -> None:
     said = warnings(found, judged)
     assert "Few patients: 40 malignant, 20 reactive. All figures are uncertain." in said
-    assert "1 pictures were rejected, and not used: crops/rejected.csv says why." in said
+    assert "Pictures that were rejected and not used: 1. crops/rejected.csv says why." in said
 
 
 def test_the_next_commands_have_the_runs_own_options(found: Found, run: Path) -> None:

@@ -53,7 +53,7 @@ class Found:
     rejected: int  # pictures
     options: tuple[str, ...] | None  # of the training's command line, with both folders; None if it is not known
     changed: tuple[str, ...]  # files that the ensemble was fitted on and that are others by now
-    nested: bool  # the nested evaluation has been done
+    nested: Mapping[str, float] | None  # value, low and high of the ensemble's AUC, if that evaluation has been done
 
 
 def read_run(run: Path) -> Found:
@@ -84,7 +84,7 @@ def read_run(run: Path) -> Found:
         len(pd.read_csv(run / "crops" / "rejected.csv")),
         _options(run / CALLS),
         _changed(run),
-        (run / "nested" / "figures.json").exists(),
+        _nested(run / "nested" / "figures.json"),
     )
 
 
@@ -132,6 +132,15 @@ def _options(path: Path) -> tuple[str, ...] | None:
             continue
         if command and command[0] in SHARED:
             return tuple(map(str, command[1:]))
+    return None
+
+
+def _nested(path: Path) -> Mapping[str, float] | None:
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["performance"] if path.exists() else []
+    wanted = {"model": "ensemble", "group": "all", "figure": "auc"}
+    for row in rows:
+        if wanted.items() <= row.items():
+            return {name: float(row[name]) for name in ("value", "low", "high")}
     return None
 
 

@@ -41,22 +41,25 @@ def verdict(found: Found, judged: Judged) -> tuple[str, ...]:
         f"Sex, age and count alone, on the same folds, reach {interval(vars(judged.clinical[judged.clinical_name]))} "
         f"({judged.clinical_name}); difference {interval(vars(judged.gain), signed=True)}. {shown}."
     )
-    return (
-        ranks,
-        compared,
-        "Out-of-fold figures flatter a little. The figure to quote is that of the nested evaluation.",
-    )
+    if found.nested is None:
+        quoted = "Out-of-fold figures can flatter. The one to quote is that of the nested evaluation: what to do next."
+    else:
+        quoted = (
+            "Out-of-fold figures can flatter. The one to quote is that of the nested evaluation in this run folder: "
+            f"AUC {interval(found.nested)}."
+        )
+    return ranks, compared, quoted
 
 
 def flatters(found: Found) -> tuple[str, ...]:
     """What is honest about these figures, and what is not."""
-    evaluated = "has been done in this run (nested/nested.md)" if found.nested else "is the first step below"
+    evaluated = "is the first step below" if found.nested is None else "is in nested/nested.md"
     return (
         "No network judged a patient whom it was trained on, and none stopped at an epoch picked on held-out patients.",
         "The calibration, weights and thresholds that judge a patient were fitted on the other folds. But they were "
         "fitted on what networks said there that had been trained with this patient: so they have seen the label "
-        "indirectly, and the figures flatter, mostly by little.",
-        "They flatter as well if you choose by them: the best member of a table, another seed, another recipe.",
+        "indirectly, and the figures can flatter. By how much, only the nested evaluation tells.",
+        "They flatter if you choose by them: the best member of a table, another seed, another recipe.",
         "The intervals are for other patients of the same kind and these very networks. They do not cover that another "
         "training gives other networks, nor another laboratory, stain or camera.",
         f"An honest figure needs the nested evaluation, which {evaluated}, and patients of another place or time.",
@@ -78,7 +81,7 @@ def _of_data(found: Found, judged: Judged) -> list[str]:
             f"The AUC is only known to lie between {number(judged.ensemble.low)} and {number(judged.ensemble.high)}."
         )
     if found.rejected:
-        said.append(f"{found.rejected} pictures were rejected, and not used: crops/rejected.csv says why.")
+        said.append(f"Pictures that were rejected and not used: {found.rejected}. crops/rejected.csv says why.")
     return said
 
 
@@ -111,12 +114,13 @@ def _of_points(found: Found) -> list[str]:
         for name, point in points.items()
         if point.refer_low == point.refer_high
     ]
-    names = list(points)
+    alike: dict[tuple[float, float], list[str]] = {}
+    for name, point in points.items():
+        alike.setdefault((point.refer_low, point.refer_high), []).append(name)
     said += [
-        f"Operating points {one} and {other} are the same."
-        for index, one in enumerate(names)
-        for other in names[index + 1 :]
-        if points[one] == points[other]
+        f"Operating points {', '.join(names[:-1])} and {names[-1]} are the same."
+        for names in alike.values()
+        if len(names) > 1
     ]
     return said
 
@@ -138,8 +142,9 @@ def next_steps(found: Found) -> tuple[Step, ...]:
     return (
         Step(
             "Evaluate, nested",
-            "Everything is trained and fitted again inside folds: the figure to quote. It trains 20 times what this "
-            "run trained 6 times.",
+            "Everything is trained and fitted again inside folds: the figure to quote. It also judges patients by "
+            "other patients' pictures, which shows whether pictures matter. It trains 20 times what this run trained "
+            "6 times.",
             _lines(nested),
         ),
         Step(
