@@ -252,9 +252,9 @@ class Fits:
     rates: list[dict[str, tuple[float, float]]] = field(default_factory=list)  # learning rate and decay by parameter
 
     def __call__(
-        self, network: Experts, batches: Any, loss: Any, recipe: FitRecipe, job: Job, *, parameters: Any
+        self, network: Experts, batches: Any, loss: Any, recipe: FitRecipe, job: Job, *, parameters: Any, observe: None
     ) -> Experts:
-        assert job.checkpoint is None
+        assert job.checkpoint is job.history is observe is None
         self.batches.append(batches)
         self.loss.append(loss)
         names = {id(parameter): name for name, parameter in network.named_parameters()}

@@ -181,6 +181,13 @@ def test_nobody_follows_outside_a_stage() -> None:
     assert not is_followed()
 
 
+def test_a_stage_without_steps_is_over_when_it_ends() -> None:
+    watched = Watched()
+    with watched.progress.stage():
+        watched.work(20)
+    assert watched.progress.left() == pytest.approx(380)
+
+
 def test_costs_known_later_replace_those_of_stages_to_come() -> None:
     watched = Watched()
     with watched.progress.stage():

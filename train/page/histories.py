@@ -49,6 +49,8 @@ def draw(histories: dict[str, pd.DataFrame]) -> Figure:
             mean = pd.concat(curves, axis=1).mean(axis=1)
             axis.plot(mean.index + 1, mean, color=COLOURS[part], linestyle=STYLES[part], linewidth=2, label=part)
         axis.set(xlabel="epoch", ylabel=label)
+        if label == PANELS["balanced_accuracy"]:
+            axis.set_ylim(0, 1.03)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
