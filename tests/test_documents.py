@@ -136,7 +136,8 @@ def default_and_help(option: click.Option) -> tuple[str, str]:
 
 def stages() -> dict[str, click.Command]:
     """The commands of training that share options."""
-    return {name: command for name, command in cli.commands.items() if name not in ("figures", "validate", "check")}
+    others = ("figures", "page", "validate", "check")
+    return {name: command for name, command in cli.commands.items() if name not in others}
 
 
 def shared_options() -> Rows:

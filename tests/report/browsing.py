@@ -36,3 +36,19 @@ def violations(browser: Any) -> list[str]:
         for one in result["violations"]
         if one["impact"] in ("serious", "critical", "moderate")
     ]
+
+
+def check_alone(browser: Any, address: str) -> None:
+    """A page of one file asks for nothing but itself, and the browser has no complaint."""
+    browser.get_log("browser")
+    show(browser, address)
+    assert requests(browser) == [address]
+    assert browser.get_log("browser") == []
+
+
+def check_readable(browser: Any, address: str, width: int, scheme: str) -> None:
+    """A page fits its window, and axe finds nothing serious."""
+    show(browser, address, width, scheme)
+    inner, whole = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    assert (inner, whole <= width) == (width, True)
+    assert violations(browser) == []

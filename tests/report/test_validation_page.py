@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.infer.manifests import make_manifest
-from tests.report.browsing import SCHEMES, WIDTHS, requests, show, violations
+from tests.report.browsing import SCHEMES, WIDTHS, check_alone, check_readable, show
 from tests.report.conftest import Served
 from tests.train.validated import drawn
 from train.evaluation.validation.cohort import characteristics, flow
@@ -25,10 +25,7 @@ def address(served: Served) -> str:
 
 
 def test_it_asks_for_nothing_but_itself(browser: Any, address: str) -> None:
-    browser.get_log("browser")
-    show(browser, address)
-    assert requests(browser) == [address]
-    assert browser.get_log("browser") == []
+    check_alone(browser, address)
 
 
 def test_both_plots_show(browser: Any, address: str) -> None:
@@ -41,7 +38,4 @@ def test_both_plots_show(browser: Any, address: str) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_everybody_can_read_it(browser: Any, address: str, width: int, scheme: str) -> None:
-    show(browser, address, width, scheme)
-    inner, whole = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
-    assert (inner, whole <= width) == (width, True)
-    assert violations(browser) == []
+    check_readable(browser, address, width, scheme)

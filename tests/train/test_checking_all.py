@@ -9,7 +9,7 @@ import pytest
 from infer.pictures.decode import decode_crop
 from tests.train.checked import cohort, edit
 from tests.train_fixtures import DATE, train
-from train.cli import members
+from train.cli import whole
 from train.members import registry
 
 
@@ -31,7 +31,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr("train.data.crops.decode_crop", counting)
     monkeypatch.setattr("train.checking.looked.decode_crop", counting)
     monkeypatch.setattr(registry, "MEMBERS", [])
-    monkeypatch.setattr(members, "_train_ensemble", lambda run: None)
+    for later in ("embed_pictures", "fit_ensemble", "write_page"):
+        monkeypatch.setattr(whole, later, lambda *_: None)
     return found
 
 

@@ -17,7 +17,8 @@ from train.cli.commands import cli
 
 COMMANDS = (
     "crops", "baseline", "cells", "scan", "naive-bayes", "moe", "imagenet", "ensemble", "evaluate", "sizes",
-    "stability", "zoo", "magnification", "methods", "tuning", "figures", "validate", "check", "all", "learning-curve",
+    "stability", "zoo", "magnification", "methods", "tuning", "figures", "page", "validate", "check", "all",
+    "learning-curve",
 )  # fmt: skip
 
 

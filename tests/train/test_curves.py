@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from train.core.curves import Curves, decision_rates
+from train.core.curves import Curves, decision_rates, held_out_by
 
 
 def test_rates_and_loss_by_hand() -> None:
@@ -45,3 +45,12 @@ def test_training_is_averaged_by_patient_and_forgotten_after_the_epoch() -> None
     curves.record(np.array([0, 1]), torch.tensor([0.1, 0.9]))
     forgotten = curves.observe(nn.Identity(), 1)
     assert forgotten["training_loss"] == pytest.approx(decision_rates(labels[:2], np.array([0.1, 0.9]))["loss"])
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [([0, 1, 2], [3, 4]), ([0, 1, 3], []), ([0, 1, 2, 3, 4], [])],  # two classes left, one class, nobody
+)
+def test_who_is_held_out(training: list[int], expected: list[int]) -> None:
+    found = held_out_by(np.array([1, 0, 1, 0, 1]), np.array(training))
+    assert found.tolist() == expected

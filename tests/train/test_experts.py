@@ -252,9 +252,9 @@ class Fits:
     rates: list[dict[str, tuple[float, float]]] = field(default_factory=list)  # learning rate and decay by parameter
 
     def __call__(
-        self, network: Experts, batches: Any, loss: Any, recipe: FitRecipe, job: Job, *, parameters: Any
+        self, network: Experts, batches: Any, loss: Any, recipe: FitRecipe, job: Job, *, parameters: Any, observe: None
     ) -> Experts:
-        assert job.checkpoint is None
+        assert job.checkpoint is job.history is observe is None
         self.batches.append(batches)
         self.loss.append(loss)
         names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -303,7 +303,7 @@ def test_the_loss_is_the_mixtures_and_each_experts_and_the_gates(telling: tuple[
     labels = np.where(np.arange(PATIENTS) < 10, 1, 0)
     recipe = replace(QUICK, expert_loss=0.5, gate_pull=2.0, dropout=0.35)
     (loss,) = trained_with(replace(bags, labels=labels), seen, recipe).loss  # 10 malignant, 30 reactive
-    batch = Batch(torch.zeros(4, WIDTH), torch.zeros(4, 3), torch.tensor([1, 0, 0, 1]))
+    batch = Batch(torch.zeros(4, WIDTH), torch.zeros(4, 3), torch.tensor([1, 0, 0, 1]), np.arange(4))
     asked = []
 
     def network(means: Tensor, clinical: Tensor, dropout: float) -> MoeOutput:

@@ -309,6 +309,39 @@ def test_tensorboard_gets_each_epoch_once_whatever_was_cut(tmp_path: Path) -> No
         assert [scalar.value for scalar in scalars] == pytest.approx([float(row[name]) for row in rows])
 
 
+def test_a_history_that_an_earlier_version_began_gets_the_new_columns(tmp_path: Path) -> None:
+    """Interrupted after two epochs without curves, resumed with them."""
+    watched = Watched()
+    watched.bad = (2, 0)
+    with pytest.raises(TrainingError):
+        watched.fit(FitRecipe(epochs=4, learning_rate=0.1), tmp_path)
+    again = Watched()
+    again.weights = [0.0, 0.0]
+    fit(
+        again.network,
+        again.batches,
+        again.loss,
+        FitRecipe(epochs=4, learning_rate=0.1),
+        job(tmp_path),
+        observe=lambda network, epoch: {"new": float(epoch)},
+    )
+    with (tmp_path / "toy.history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["new"] for row in rows] == ["", "", "2.0", "3.0"]
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
+
+
+def test_a_history_alone_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    watched = Watched()
+    asked = Job("toy", None, 3, history=tmp_path / "toy.csv")
+    fit(watched.network, watched.batches, watched.loss, FitRecipe(epochs=4, learning_rate=0.1), asked)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.csv"]
+    with (tmp_path / "toy.csv").open(newline="") as file:
+        assert [float(row["loss"]) for row in csv.DictReader(file)] == pytest.approx(
+            [sum(watched.losses[3 * epoch : 3 * epoch + 3]) / 3 for epoch in range(4)]
+        )
+
+
 def test_observed_figures_join_the_history(tmp_path: Path) -> None:
     watched = Watched()
     recipe = FitRecipe(epochs=3, learning_rate=0.1)

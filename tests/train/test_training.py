@@ -8,11 +8,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
-from tests.train_fixtures import COHORT_SEED, DATE, OPTIONS, TrainedRun, train, with_features
-from train.members import registry
+from tests.train_fixtures import (
+    COHORT_SEED,
+    DATE,
+    EPOCHS,
+    IMAGES,
+    OPTIONS,
+    SMALL_BATCHES,
+    TrainedRun,
+    train,
+    with_features,
+)
+from train.core.curves import decision_rates
+from train.core.fitting import Job
+from train.data.bags import load_crops
+from train.members import baseline, experts, registry
+from train.members.features import embed_pictures
+from train.members.imagenet import MAGNIFICATION
 from train.members.naive_bayes import GIVEN_CLASSES_FOLDER
+from train.members.recipes import adapted
 
 FOLDERS = {member.name: member.folder for member in registry.MEMBERS}
 
@@ -88,6 +105,40 @@ def test_a_second_call_trains_nothing_again(trained_run: TrainedRun, tmp_path: P
     assert train("all", trained_run.patients, run, *DATE, *OPTIONS).code == 0
     assert trained_files(run) == before
     pd.testing.assert_frame_equal(out_of_fold(run, "ensemble"), predictions)
+
+
+def test_curves_are_recorded_and_change_no_weight(trained_run: TrainedRun, tmp_path: Path) -> None:
+    """The first fold's networks, trained once more without curves."""
+    bags, recipe = load_crops(trained_run.run), adapted(SMALL_BATCHES, EPOCHS, IMAGES)
+    folds = pd.read_csv(trained_run.run / "folds.csv")["fold"].to_numpy()
+    training, asked, cpu = np.flatnonzero(folds != 0), np.flatnonzero(folds == 0), torch.device("cpu")
+    job = Job("baseline fold-0", tmp_path / "fold-0.safetensors", 0)
+    alone = baseline.train_network(bags, training, recipe.baseline, job, cpu).state_dict()
+    kept = baseline.load_baseline(trained_run.run / "baseline/fold-0.safetensors").state_dict()
+    assert all(torch.equal(alone[name], value) for name, value in kept.items())
+
+    seen = embed_pictures(bags, trained_run.run, cpu, MAGNIFICATION)
+    committee = experts.train_committee(bags, seen, training, recipe.experts, 0)
+    probability = experts.judge(committee, bags.means(seen.pictures)[asked], bags.clinical[asked])["probability"]
+    table = pd.read_csv(trained_run.run / "moe/out_of_fold.csv")
+    np.testing.assert_allclose(probability, table["probability"].to_numpy()[asked], rtol=1e-9)
+
+    columns = {f"{part}_balanced_accuracy" for part in ("training", "validation")}
+    for member in ("baseline", "moe"):
+        for fold in range(5):
+            assert columns <= set(pd.read_csv(trained_run.run / member / f"fold-{fold}.history.csv"))
+
+
+def test_the_last_epoch_is_scored_on_held_out_patients(trained_run: TrainedRun) -> None:
+    """Of three epochs the last quarter is the last one, so the weights kept are those that it was scored with."""
+    bags = load_crops(trained_run.run)
+    folds = pd.read_csv(trained_run.run / "folds.csv")["fold"].to_numpy()
+    asked = np.flatnonzero(folds == 2)
+    network = baseline.load_baseline(trained_run.run / "baseline/fold-2.safetensors")
+    probability = baseline.score(network, bags, asked, torch.device("cpu"), most=IMAGES)
+    last = pd.read_csv(trained_run.run / "baseline/fold-2.history.csv").iloc[-1]
+    for name, value in decision_rates(bags.labels[asked], probability).items():
+        assert last[f"validation_{name}"] == pytest.approx(value, rel=1e-4)
 
 
 @pytest.mark.parametrize(

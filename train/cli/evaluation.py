@@ -1,4 +1,4 @@
-"""`python -m train evaluate`, `learning-curve` and `figures`: performance of the models."""
+"""`python -m train evaluate`, `learning-curve`, `figures` and `page`: performance of the models."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,7 @@ from train.evaluation.nested.evaluate import NestedOptions, evaluate_nested
 from train.evaluation.report_protocol import STATED
 from train.figures.draw import draw_all
 from train.members import registry
+from train.page.write import write_page
 
 
 class Share(click.ParamType[tuple[int, int]]):
@@ -136,3 +137,11 @@ def figures_command(patients: Path, run: Path, seed: int) -> None:
     del patients  # all commands have this argument; this one reads only the run folder
     for name in draw_all(run, seed):
         click.echo(str(run / "figures" / name))
+
+
+@cli.command("page", help="Write RUN/training.html anew: what a finished training is worth. Nothing is trained.")
+@click.argument("patients", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def page_command(patients: Path, run: Path) -> None:
+    del patients  # as above
+    click.echo(str(write_page(run)))

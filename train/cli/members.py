@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from train.cli.check import checked_run
 from train.cli.run import Run
 from train.cli.stage import stage
-from train.ensemble import fit as ensemble
+from train.cli.whole import fit_ensemble, train_whole
 from train.experiments import classifiers
 from train.members import naive_bayes, registry
 from train.members.scan import stages
@@ -83,15 +82,12 @@ def naive_bayes_command(
 
 @stage("ensemble", "Fit calibration, weights and thresholds on the members' out-of-fold predictions.")
 def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
-    _train_ensemble(Run(patients, run, options))
+    fit_ensemble(Run(patients, run, options))
 
 
 @stage("all", "Train everything, in order; finished parts of an earlier call are kept.")
 def all_command(patients: Path, run: Path, **options: Any) -> None:
-    this = checked_run(patients, run, options)
-    for member in registry.MEMBERS:
-        member.train(this.job)
-    _train_ensemble(this)
+    train_whole(patients, run, options)
 
 
 def _train_scan(
@@ -119,10 +115,3 @@ def _train_naive_bayes(run: Run, cell_classes: Path | None, protocol: str, *, co
         folder = naive_bayes.FOLDER if cell_classes is None else naive_bayes.GIVEN_CLASSES_FOLDER
         comparison = classifiers.compare_classifiers(base, run.bags.labels, protocol, run.recipe.bayes, run.seed)
         classifiers.write_comparison(comparison, run.folder / folder)
-
-
-def _train_ensemble(run: Run) -> None:
-    figures = ensemble.train_ensemble(run.bags, run.folds, run.folder)
-    click.echo(f"out of fold, recipe {run.recipe.name}, seed {run.seed}:")
-    for name, values in figures.items():
-        click.echo(f"  {name:24}" + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))

@@ -26,13 +26,7 @@ class Run:
         self.folder = folder
         self.seed: int = options["seed"]
         self.device = choose_device(options["device"])
-        self.recipe: Recipe = adapted(
-            RECIPES[options["recipe"]],
-            options["epochs"],
-            options["images_per_patient"],
-            options["without"],
-            options["backbone"],
-        )
+        self.recipe = chosen_recipe(options)
         reference: dt.datetime | None = options["reference_date"]
         self.bags = crops.cache_crops(
             patients,
@@ -66,6 +60,17 @@ class Run:
             raise UsageError(f"{self.folder}: was started with another seed or recipe. Choose another run folder")
         facts = {"recipe": self.recipe.name, "seed": self.seed, "data": self.bags.facts}
         record_call(self.folder, facts, self.device)
+
+
+def chosen_recipe(options: dict[str, Any]) -> Recipe:
+    """The recipe named, with the values that the options replace."""
+    return adapted(
+        RECIPES[options["recipe"]],
+        options["epochs"],
+        options["images_per_patient"],
+        options["without"],
+        options["backbone"],
+    )
 
 
 def choose_device(name: str) -> torch.device:

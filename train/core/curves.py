@@ -48,6 +48,17 @@ class Curves(Generic[Network]):
         }
 
 
+def held_out_by(labels: Indices, training: Indices) -> Indices:
+    """The patients that are not among the training patients; none if they are of one class, which has no rates.
+
+    Args:
+        labels: (P,) labels of all patients.
+        training: indices of the training patients.
+    """
+    rest = np.setdiff1d(np.arange(len(labels)), training)
+    return rest if len(np.unique(labels[rest])) == 2 else rest[:0]
+
+
 def decision_rates(labels: Indices, probability: Floats) -> dict[str, float]:
     """Loss, balanced accuracy, true-negative and true-positive rate at threshold 0.5.
 

@@ -26,6 +26,7 @@ from infer.errors import LymphoError
 from train.core.files import write_text
 from train.core.seeds import seeded
 from train.core.training_state import History, TrainingState
+from train.progress.report import is_followed, steps
 
 LOG = logging.getLogger("lympho")
 
@@ -57,6 +58,7 @@ class Job:
     # of seconds, of which nothing is written.
     checkpoint: Path | None
     seed: int
+    history: Path | None = None  # of a training without a checkpoint: where its history is written all the same
     best: str | None = None  # observed metric: the epoch with its highest value is kept instead of averaged weights
 
 
@@ -96,7 +98,7 @@ def fit(
     if job.checkpoint:
         progress.load(job.checkpoint)
     with _Log(job, recipe.epochs, begun=len(progress.history)) as log:
-        for epoch in range(len(progress.history), recipe.epochs):
+        for epoch in _epochs(job, len(progress.history), recipe.epochs):
             start = time.monotonic()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * recipe.decay**epoch
@@ -118,6 +120,12 @@ def fit(
         averaged.module.load_state_dict(progress.best)
     averaged.module.eval()
     return cast("Network", averaged.module)
+
+
+def _epochs(job: Job, begun: int, epochs: int) -> Iterable[int]:
+    """What is left of the epochs. Those of a training of seconds are not reported: its caller's loop is enough."""
+    left = range(begun, epochs)
+    return steps(left, "epoch", before=begun) if job.checkpoint else left
 
 
 def _epoch(
@@ -152,7 +160,10 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
 
 
 class _Log:
-    """Logging of a training: a progress bar or log lines, the history as CSV, TensorBoard events."""
+    """Logging of a training: a progress bar or log lines, the history as CSV, TensorBoard events.
+
+    Where somebody says how far the whole training is (train/progress), there is one line a training, at its end.
+    """
 
     def __init__(self, job: Job, epochs: int, begun: int) -> None:
         self._job, self._epochs = job, epochs
@@ -160,7 +171,7 @@ class _Log:
         if job.checkpoint:
             folder = job.checkpoint.with_suffix(".tensorboard")
             self._events = SummaryWriter(str(folder), purge_step=begun)
-        self._watched = sys.stderr.isatty()
+        self._watched = sys.stderr.isatty() and not is_followed()
         hidden = not (self._watched and job.checkpoint)
         self._bar = click.progressbar(
             length=epochs - begun, label=job.name, file=sys.stderr, show_pos=True, hidden=hidden
@@ -178,6 +189,8 @@ class _Log:
         self._bar.__exit__(None, None, None)
 
     def epoch(self, history: History) -> None:
+        if self._job.history and len(history) == self._epochs:
+            _write_history(self._job.history, history)
         if not (self._job.checkpoint and self._events):
             return
         row = history[-1]
@@ -186,7 +199,11 @@ class _Log:
             self._events.add_scalar(name, row[name], len(history) - 1)
         self._events.flush()
         self._bar.update(1)
-        if not self._watched:
+        if is_followed():
+            if len(history) == self._epochs:
+                lost = (history[0]["loss"], row["loss"])
+                LOG.info("%s: %d epochs, loss %.4f at first, %.4f at last", self._job.name, self._epochs, *lost)
+        elif not self._watched:
             left = np.mean([past["seconds"] for past in history]) * (self._epochs - len(history))
             LOG.info(
                 "%s: epoch %d of %d, loss %.4f, %.0f s left",
@@ -200,7 +217,9 @@ class _Log:
 
 def _write_history(path: Path, rows: History) -> None:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    # A training that an earlier version began may have recorded less.
+    columns = list(dict.fromkeys(name for row in reversed(rows) for name in row))
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())

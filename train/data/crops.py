@@ -46,6 +46,7 @@ from train.data.labelled import (
 )
 from train.data.segmentation import keep_cell
 from train.data.source import check_source, line_of, read_content
+from train.progress.report import steps
 
 LOG = logging.getLogger("lympho")
 
@@ -207,7 +208,8 @@ def _decode_all(
             os.posix_fallocate(file.fileno(), 0, len(jobs) * CROP_BYTES)
         _write_header(file, len(jobs))
         with ThreadPoolExecutor() as pool:
-            for job, (told, crop, size, quality) in zip(jobs, pool.map(decode, jobs), strict=True):
+            decoded = zip(jobs, pool.map(decode, jobs), strict=True)
+            for job, (told, crop, size, quality) in steps(decoded, "picture", number=len(jobs)):
                 digest.update(line_of(job, told))
                 row = {"patient_id": job[0].patient_id, "image": job[1]}
                 if isinstance(crop, RejectedImage):

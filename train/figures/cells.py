@@ -53,11 +53,11 @@ def draw_contact_sheet(bags: Bags, run: Path, folder: Path, seed: int) -> None:
     _list(bags, np.concatenate(columns), folder / "figure-05-classes.csv", classes)
 
 
-def samples(classes: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.int64]]:
-    """For each non-empty class, in order, the indices of up to SAMPLES pictures."""
+def samples(classes: npt.NDArray[np.int64], seed: int, number: int = SAMPLES) -> list[npt.NDArray[np.int64]]:
+    """For each non-empty class, in order, the indices of up to `number` pictures."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(classes == index) for index in np.unique(classes)]
-    return [rng.choice(some, min(SAMPLES, len(some)), replace=False) for some in members]
+    return [rng.choice(some, min(number, len(some)), replace=False) for some in members]
 
 
 def tile(rows: list[list[Pixels]]) -> Pixels:

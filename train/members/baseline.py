@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from train.core.arrays import Floats, Indices
 from train.core.checkpoint import load_dimensions, load_weights, save_network
-from train.core.curves import Curves
+from train.core.curves import Curves, held_out_by
 from train.core.fitting import Job, fit
 from train.core.seeds import seeded
 from train.data.augment import turn_and_flip
@@ -24,7 +24,7 @@ from train.data.inputs import Normalise, ScaleClinical
 from train.data.whose_pictures import COLUMNS, by_pictures
 from train.members.candidate import Candidate
 from train.members.out_of_fold import Trainee, batches_of, class_weights, cross_predict
-from train.members.recipes import BaselineRecipe
+from train.members.recipes import ALL_IMAGES, BaselineRecipe
 from train.members.training import MemberJob, MemberTraining, NestedJob
 
 FOLDER = "baseline"
@@ -81,10 +81,19 @@ def train_baseline(
     """Train what is missing in RUN/baseline and return the out-of-fold predictions, one row per patient."""
 
     def train(patients: Indices, path: Path) -> None:
-        network = train_network(bags, patients, recipe, Job(f"baseline {path.stem}", path, seed), device)
+        curves = _curves(bags, patients, recipe, device)
+        network = train_network(bags, patients, recipe, Job(f"baseline {path.stem}", path, seed), device, curves)
         save_network(path, network, network.dimensions)
 
     return cross_predict(bags, folds, run / FOLDER, Trainee(train, lambda path, of: predict(path, bags, of, device)))
+
+
+def _curves(bags: Bags, training: Indices, recipe: BaselineRecipe, device: torch.device) -> Curves[Baseline] | None:
+    """Curves on the patients left out, by as many pictures of each as an epoch has; they choose nothing."""
+    held_out, most = held_out_by(bags.labels, training), recipe.images_per_patient
+    if not len(held_out):
+        return None
+    return Curves(bags.labels, held_out, lambda network, of: score(network, bags, of, device, most=most))
 
 
 def train_network(
@@ -139,9 +148,15 @@ def predict(path: Path, bags: Bags, patients: Indices, device: torch.device) -> 
 
 
 def score(
-    network: Baseline, bags: Bags, patients: Indices, device: torch.device, shown: Indices | None = None
+    network: Baseline,
+    bags: Bags,
+    patients: Indices,
+    device: torch.device,
+    shown: Indices | None = None,
+    *,
+    most: int = ALL_IMAGES,
 ) -> Floats:
-    """Mean probability over all pictures of each patient: (len(patients),). The network must be in evaluation mode.
+    """Mean probability over the pictures of each patient: (len(patients),). The network must be in evaluation mode.
 
     Args:
         network: the network.
@@ -149,13 +164,14 @@ def score(
         patients: indices of the patients to score.
         device: where the network is.
         shown: whose pictures they are scored by (train/data/whose_pictures.py); default: their own.
+        most: pictures of each patient, the first by name; 0 means all.
     """
     result = np.empty(len(patients))
     with torch.inference_mode():
         for row, (patient, whose) in enumerate(zip(patients, patients if shown is None else shown, strict=True)):
             clinical = torch.from_numpy(bags.clinical[patient]).to(device)
             total = 0.0
-            crops = bags.pictures(whose)
+            crops = bags.pictures(whose)[: most or None]
             for images in in_batches(crops):
                 logits = network(images.to(device), clinical.expand(len(images), 3))
                 total += logits.softmax(1)[:, 1].double().sum().item()

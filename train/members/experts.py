@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from train.core.arrays import Floats, Indices
 from train.core.checkpoint import load_dimensions, load_weights, save_network
+from train.core.curves import Curves, held_out_by
 from train.core.files import write_table, write_text
 from train.core.fitting import Job, fit
 from train.core.seeds import seeded
@@ -31,9 +32,10 @@ from train.members.features import Features, embed_pictures
 from train.members.imagenet import MAGNIFICATION
 from train.members.mixture import gate_loss, moe_loss, weighted_cross_entropy
 from train.members.mixture_network import MoeOutput
-from train.members.out_of_fold import batches_of
+from train.members.out_of_fold import ALL_OF_FOLD, batches_of
 from train.members.recipes import ExpertsRecipe, Recipe
 from train.members.training import NUMBERS, MemberJob, MemberTraining, NestedJob, as_text
+from train.progress.report import steps
 
 FOLDER = "moe"
 OUTPUTS = ("probability", "image", "clinical", "gate")
@@ -54,6 +56,7 @@ class Batch:
     means: Tensor  # (P, 1280) mean features of some of their pictures
     clinical: Tensor  # (P, 3) raw
     labels: Tensor  # (P,)
+    patients: Indices  # (P,) their indices in the cohort
 
 
 class Experts(nn.Module):
@@ -107,27 +110,40 @@ class Committee(nn.Module):
 
 
 @on_one_thread
-def train_committee(bags: Bags, seen: Features, patients: Indices, recipe: ExpertsRecipe, seed: int) -> Committee:
-    """Train the mixtures on some patients, in evaluation mode when returned."""
+def train_committee(
+    bags: Bags, seen: Features, patients: Indices, recipe: ExpertsRecipe, seed: int, history: Path | None = None
+) -> Committee:
+    """Train the mixtures on some patients, in evaluation mode when returned; `history` gets the first one's curves."""
     committee = Committee(ExpertsDimensions(recipe.seeds, seen.pictures.shape[1]))
-    mixtures = [_trained(bags, seen, patients, recipe, seed + number) for number in range(recipe.seeds)]
+    mixtures = [
+        _trained(bags, seen, patients, recipe, Job("experts", None, seed + number, history=None if number else history))
+        for number in steps(range(recipe.seeds), "mixture")
+    ]
     committee.each = nn.ModuleList(mixtures)
     return committee.eval()
 
 
-def _trained(bags: Bags, seen: Features, patients: Indices, recipe: ExpertsRecipe, seed: int) -> Experts:
-    job = Job("experts", None, seed)
-    seeded(seed, job.name)
+def _trained(bags: Bags, seen: Features, patients: Indices, recipe: ExpertsRecipe, job: Job) -> Experts:
+    seeded(job.seed, job.name)
     network = Experts(seen.pictures.shape[1])
-    means = torch.from_numpy(bags.means(seen.pictures)[patients].astype(np.float32))
+    all_means = bags.means(seen.pictures)
+    means = torch.from_numpy(all_means[patients].astype(np.float32))
     clinical, labels = torch.from_numpy(bags.clinical[patients]), torch.from_numpy(bags.labels[patients])
     network.fit_scales(means, clinical)
     malignant = float((labels == 0).sum() / (labels == 1).sum())  # both classes weigh alike
     clinical_side = [*network.clinical_expert.parameters(), *network.gate.parameters()]
     fast = {id(parameter) for parameter in clinical_side}
+    held_out = held_out_by(bags.labels, patients) if job.history else patients[:0]
+
+    def score(net: Experts, of: Indices) -> Floats:
+        return judge(net, all_means[of], bags.clinical[of])["probability"]
+
+    curves = Curves(bags.labels, held_out, score) if len(held_out) else None
 
     def loss(net: Experts, batch: Batch) -> Tensor:
         output = net(batch.means, batch.clinical, recipe.dropout)
+        if curves:
+            curves.record(batch.patients, output.probability)
         return moe_loss(output, batch.labels, recipe.expert_loss, malignant) + gate_loss(output.gate, recipe.gate_pull)
 
     trained = fit(
@@ -140,8 +156,9 @@ def _trained(bags: Bags, seen: Features, patients: Indices, recipe: ExpertsRecip
             {"params": [one for one in network.parameters() if id(one) not in fast]},
             {"params": clinical_side, "lr": recipe.fit.learning_rate * recipe.clinical_rate, "weight_decay": 0.0},
         ],
+        observe=curves.observe if curves else None,
     )
-    _fit_clinical_side(trained, Batch(means, clinical, labels), recipe, malignant)
+    _fit_clinical_side(trained, Batch(means, clinical, labels, patients), recipe, malignant)
     return trained
 
 
@@ -152,7 +169,8 @@ def _batches(
     for group in batches_of(rng.permutation(patients), recipe.batch_patients):
         chosen = bags.sample(group, recipe.images_per_patient, rng)
         means = np.stack([seen.pictures[of].mean(axis=0) for of in chosen])
-        yield Batch(*map(torch.from_numpy, (means, bags.clinical[group], bags.labels[group])))
+        clinical, labels = torch.from_numpy(bags.clinical[group]), torch.from_numpy(bags.labels[group])
+        yield Batch(torch.from_numpy(means), clinical, labels, group)
 
 
 def _fit_clinical_side(network: Experts, batch: Batch, recipe: ExpertsRecipe, malignant: float) -> None:
@@ -175,7 +193,7 @@ def _fit_clinical_side(network: Experts, batch: Batch, recipe: ExpertsRecipe, ma
             optimizer.step()
 
 
-def judge(committee: Committee, means: Floats, clinical: npt.NDArray[np.float32]) -> dict[str, Floats]:
+def judge(committee: Committee | Experts, means: Floats, clinical: npt.NDArray[np.float32]) -> dict[str, Floats]:
     """OUTPUTS, each (P,), from mean features (P, 1280) and raw clinical values (P, 3)."""
     with torch.inference_mode():
         output: MoeOutput = committee(torch.from_numpy(means.astype(np.float32)), torch.from_numpy(clinical))
@@ -194,9 +212,10 @@ def train(job: MemberJob) -> None:
     seen = embed_pictures(bags, job.run, job.device, MAGNIFICATION)
     means = bags.means(seen.pictures)
     columns = {name: np.empty(len(bags)) for name in OUTPUTS}
-    for fold in np.unique(job.folds):
+    for fold in steps(np.unique(job.folds).tolist(), "training", more=ALL_OF_FOLD):
         training, asked = np.flatnonzero(job.folds != fold), np.flatnonzero(job.folds == fold)
-        committee = train_committee(bags, seen, training, job.recipe.experts, job.seed)
+        history = folder / f"fold-{fold}.history.csv"
+        committee = train_committee(bags, seen, training, job.recipe.experts, job.seed, history)
         for name, values in judge(committee, means[asked], bags.clinical[asked]).items():
             columns[name][asked] = values
     full = train_committee(bags, seen, np.arange(len(bags)), job.recipe.experts, job.seed)

@@ -3,7 +3,7 @@
 On a CPU the backbone runs as an ONNX graph on onnxruntime: several times as fast as torch, and what scoring uses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from train.core.onnx_graph import as_onnx
 from train.data.bags import Bags, in_batches
 from train.data.whose_pictures import NOBODY
 from train.members.embedding import FrozenBackbone, Magnification, load_backbone, weights_digest
+from train.progress.report import steps
 
 Embedder = Callable[[Tensor], npt.NDArray[np.float32]]
 BATCH = 64  # pictures; their first feature maps take 100 MB
@@ -38,9 +39,8 @@ class Features:
 
 def embed_pictures(bags: Bags, run: Path, device: torch.device, magnification: Magnification) -> Features:
     """All features, cached in RUN/features-WEIGHTS-CROP-SIZE.npy: (N + 1, D), a blank one last."""
-    name = f"features-{weights_digest()[:8]}-{magnification.crop}-{magnification.size}"
-    path = run / f"{name}.npy"
-    with locked(run / f"{name}.lock"):  # another process may be computing them
+    path = features_path(run, magnification)
+    with locked(path.with_suffix(".lock")):  # another process may be computing them
         if not path.exists():  # the run folder's pictures never change (train/data/crops.py)
             embed = embedder(load_backbone(magnification), device)
             found = np.concatenate([embed(bags.crops), embed(bags.pictures(NOBODY))])
@@ -48,6 +48,11 @@ def embed_pictures(bags: Bags, run: Path, device: torch.device, magnification: M
                 np.save(file, found)
     kept = np.load(path)
     return Features(kept[:-1], kept[-1])
+
+
+def features_path(run: Path, magnification: Magnification) -> Path:
+    """Where a run folder keeps them."""
+    return run / f"features-{weights_digest()[:8]}-{magnification.crop}-{magnification.size}.npy"
 
 
 def embedder(backbone: FrozenBackbone, device: torch.device) -> Embedder:
@@ -62,7 +67,7 @@ def on_torch(backbone: FrozenBackbone, device: torch.device) -> Embedder:
     def embed(images: Tensor) -> npt.NDArray[np.float32]:
         # No TF32: models fitted on these features are scored in float32.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            found = torch.cat([backbone(part.to(device)).cpu() for part in in_batches(images, BATCH)])
+            found = torch.cat([backbone(part.to(device)).cpu() for part in _batches(images)])
         return np.asarray(found.numpy(), dtype=np.float32)
 
     return embed
@@ -75,7 +80,11 @@ def _on_onnxruntime(backbone: FrozenBackbone) -> Embedder:
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
     def embed(images: Tensor) -> npt.NDArray[np.float32]:
-        cropped = (backbone.cropped(part).numpy() for part in in_batches(images, BATCH))
+        cropped = (backbone.cropped(part).numpy() for part in _batches(images))
         return np.concatenate([session.run(None, {"images": np.ascontiguousarray(part)})[0] for part in cropped])
 
     return embed
+
+
+def _batches(images: Tensor) -> Iterator[Tensor]:
+    return steps(in_batches(images, BATCH), "batch", number=-(-len(images) // BATCH))

@@ -34,7 +34,9 @@ from train.members.embedding import FEATURES, Magnification, weights_digest
 from train.members.features import embed_pictures
 from train.members.gating import GATE_PULLS, Gate, choose_gate, no_gate
 from train.members.linear import affine, fit_fixed, fixed_numbers
+from train.members.out_of_fold import ALL_OF_FOLD
 from train.members.training import NUMBERS, MemberJob, MemberTraining, NestedJob, as_text
+from train.progress.report import steps
 
 FOLDER = "imagenet"
 MAGNIFICATION = Magnification(CROP_SIZE, 224)
@@ -174,7 +176,7 @@ def train_imagenet(bags: Bags, folds: Indices, run: Path, device: torch.device) 
         return pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
     means = embed_pictures(bags, run, device, MAGNIFICATION).means(bags)
     probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
-    for fold in np.unique(folds):
+    for fold in steps(np.unique(folds).tolist(), "training", more=ALL_OF_FOLD):
         training, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         probability[held_out] = fit_and_predict(bags, means, training, held_out)[OWN]
         alone = fit_fixed(means[training], bags.labels[training], FEATURES)

@@ -16,8 +16,11 @@ from train.core.curves import MALIGNANT_WEIGHT
 from train.core.files import write_table
 from train.data.bags import Bags
 from train.data.folds import FOLDS
+from train.progress.report import skipped, steps
 
 LOG = logging.getLogger("lympho")
+
+ALL_OF_FOLD = FOLDS / (FOLDS - 1)  # what a training on all patients costs, as a multiple of one without a fold's
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def cross_predict(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for fold in range(FOLDS):
+    for fold in steps(range(FOLDS), "training", more=ALL_OF_FOLD):
         path, table_path = folder / f"fold-{fold}.safetensors", folder / f"fold-{fold}.csv"
         if not table_path.exists():
             if not path.exists():
@@ -53,6 +56,8 @@ def cross_predict(
             columns = trainee.predict(path, held_out)
             facts = {"patient_id": [bags.patient_ids[index] for index in held_out], "fold": fold}
             write_table(table_path, pd.DataFrame({**facts, "label": bags.labels[held_out], **columns}))
+        else:
+            skipped()
         parts.append(pd.read_csv(table_path, dtype={"patient_id": str}, keep_default_na=False))
     if not (folder / "full.safetensors").exists():
         trainee.train(np.arange(len(bags)), folder / "full.safetensors")

@@ -69,7 +69,7 @@ def figures_of(scored: Scored, manifest: Manifest, seed: int = 0, prevalences: S
         _differences(models, groups(scored), weights),
         decided(scored, manifest.ensemble.operating_points, weights, prevalences),
         calibration_curve(scored.labels, scored.probability),
-        _decision_curve(models),
+        decision_curve(models),
         _needed(performance, len(scored.labels)),
     )
 
@@ -181,7 +181,12 @@ def wilson(share: float, number: int) -> tuple[float, float]:
     return max((centre - half) / (1 + Z**2 / number), 0.0), min((centre + half) / (1 + Z**2 / number), 1.0)
 
 
-def _decision_curve(models: Mapping[str, Sequence[Predictions]]) -> pd.DataFrame:
+def decision_curve(models: Mapping[str, Sequence[Predictions]]) -> pd.DataFrame:
+    """Net benefit by threshold, of each model (its repeats averaged), of sending everybody on, and nobody.
+
+    Args:
+        models: predictions by name, among them ENSEMBLE's.
+    """
     labels = models[ENSEMBLE][0].labels
     columns = {"threshold": THRESHOLDS, "everybody": net_benefit(labels, np.ones(len(labels)), THRESHOLDS)}
     columns["nobody"] = np.zeros(len(THRESHOLDS))

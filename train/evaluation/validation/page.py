@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]], who: 
         who: flow and characteristics of the patients.
     """
     return (
-        environment(TEMPLATES)
+        environment()
         .get_template("validation.html.j2")
         .render(
             said=said,
@@ -53,16 +53,16 @@ def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]], who: 
             overall=_overall(figures.performance),
             points=_points(figures.points),
             groups=_groups(figures.performance),
-            calibration=_plot(_calibration(figures.calibration)),
-            curve=_plot(_decision_curve(figures.decision_curve)),
+            calibration=as_png(calibration_plot(figures.calibration)),
+            curve=as_png(decision_plot(figures.decision_curve)),
         )
     )
 
 
-def environment(templates: Path) -> Environment:
-    """Templates of a folder, with the evidence pages' style and this page's macros at hand."""
+def environment(*templates: Path) -> Environment:
+    """For templates in these folders, beside those of this page and the evidence pages' style."""
     return Environment(
-        loader=FileSystemLoader([templates, TEMPLATES, STYLE]),
+        loader=FileSystemLoader([*templates, TEMPLATES, STYLE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -102,14 +102,15 @@ def _groups(performance: pd.DataFrame) -> list[list[str]]:
     return rows
 
 
-def _plot(canvas: Canvas) -> str:
+def as_png(canvas: Canvas) -> str:
     """A figure as a data URI."""
     file = io.BytesIO()
     canvas.savefig(file, format="png", dpi=130)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def _calibration(curve: pd.DataFrame) -> Canvas:
+def calibration_plot(curve: pd.DataFrame) -> Canvas:
+    """Share of malignant patients by probability, with Wilson's intervals."""
     canvas = Canvas(figsize=(5, 4.2), layout="constrained")
     axes = canvas.subplots()
     axes.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", label="ideal")
@@ -120,7 +121,8 @@ def _calibration(curve: pd.DataFrame) -> Canvas:
     return canvas
 
 
-def _decision_curve(curve: pd.DataFrame) -> Canvas:
+def decision_plot(curve: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Canvas:
+    """Net benefit by threshold; `titles` renames curves."""
     canvas = Canvas(figsize=(5, 4.2), layout="constrained")
     axes = canvas.subplots()
     looks = {
@@ -131,7 +133,9 @@ def _decision_curve(curve: pd.DataFrame) -> Canvas:
     }
     for name, (colour, line) in looks.items():
         if name in curve:
-            axes.plot(curve["threshold"], curve[name], color=colour, linestyle=line, label=name)
+            axes.plot(
+                curve["threshold"], curve[name], color=colour, linestyle=line, label=(titles or {}).get(name, name)
+            )
     highest = max(0.05, float(curve["everybody"].iloc[0]) * 1.1)
     axes.set(xlabel="probability from which flow cytometry is worth it", ylabel="net benefit")
     axes.set(xlim=(0, 1), ylim=(-0.1 * highest, highest))

@@ -25,9 +25,11 @@ from train.members.embedding import weights_digest
 from train.members.features import Features, embed_pictures
 from train.members.imagenet import MAGNIFICATION
 from train.members.naive_bayes import fit_naive_bayes, patient_features
+from train.members.out_of_fold import ALL_OF_FOLD
 from train.members.recipes import Recipe
 from train.members.scan.neighbours import nearest, own_patient_share
 from train.members.training import NUMBERS, MemberJob, MemberTraining, NestedJob, as_text
+from train.progress.report import steps
 
 FOLDER = "cells"
 FIRST_OF_PICTURES = 3  # of the features; before it are sex, count and age
@@ -47,7 +49,7 @@ def train(job: MemberJob) -> None:
         return
     seen = embed_pictures(bags, job.run, job.device, MAGNIFICATION)
     probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
-    for fold in np.unique(job.folds):
+    for fold in steps(np.unique(job.folds).tolist(), "training", more=ALL_OF_FOLD):
         training, asked = np.flatnonzero(job.folds != fold), np.flatnonzero(job.folds == fold)
         base = patient_features(bags, _classes(bags, seen, training, job.recipe, job.seed))
         for result, first in ((probability, 0), (pictures_only, FIRST_OF_PICTURES)):
