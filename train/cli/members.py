@@ -12,6 +12,7 @@ from train.cli.stage import stage
 from train.ensemble import fit as ensemble
 from train.experiments import classifiers
 from train.members import naive_bayes, registry
+from train.members.absent import train_or_leave_out
 from train.members.scan import stages
 from train.members.training import MemberTraining
 
@@ -89,7 +90,7 @@ def ensemble_command(patients: Path, run: Path, **options: Any) -> None:
 def all_command(patients: Path, run: Path, **options: Any) -> None:
     this = Run(patients, run, options)
     for member in registry.MEMBERS:
-        member.train(this.job)
+        train_or_leave_out(member, this.job)
     _train_ensemble(this)
 
 

@@ -16,6 +16,7 @@ from train.core.provenance import record_call
 from train.data import crops
 from train.data.folds import assign_folds
 from train.members.recipes import RECIPES, Recipe, adapted
+from train.members.scaling import scaled
 from train.members.training import MemberJob
 
 
@@ -26,7 +27,7 @@ class Run:
         self.folder = folder
         self.seed: int = options["seed"]
         self.device = choose_device(options["device"])
-        self.recipe: Recipe = adapted(
+        recipe = adapted(
             RECIPES[options["recipe"]],
             options["epochs"],
             options["images_per_patient"],
@@ -45,6 +46,8 @@ class Run:
             picture_size=options["picture_size"],
             pixel_size=options["pixel_size"],
         ).on(self.device)
+        pictures = np.diff(self.bags.offsets).tolist()
+        self.recipe: Recipe = scaled(recipe, pictures, epochs_given=options["epochs"] is not None)
         self._claim()
 
     @property
