@@ -14,6 +14,7 @@ from infer.errors import UsageError
 from train.core.files import write_text
 from train.core.provenance import record_call
 from train.data import crops
+from train.data.demands import problem_of_run
 from train.data.folds import assign_folds
 from train.members.recipes import RECIPES, Recipe, adapted
 from train.members.scaling import scaled
@@ -24,6 +25,8 @@ class Run:
     """Patients, run folder and options of a call."""
 
     def __init__(self, patients: Path, folder: Path, options: dict[str, Any]) -> None:
+        if problem := problem_of_run(folder):
+            raise UsageError(problem)
         self.folder = folder
         self.seed: int = options["seed"]
         self.device = choose_device(options["device"])

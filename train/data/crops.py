@@ -94,7 +94,8 @@ def cache_crops(
     )
     if reference_date is None and not cohort.has_sample_dates:
         raise UsageError(
-            f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at)"
+            f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at, as "
+            "2019-07-01)"
         )
     labelled = labelled_patients(cohort)
     jobs = list_pictures(cohort, labelled)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import logging
+from collections import Counter
 from pathlib import Path
 
 from infer.cohort.patient import Cohort, Patient
@@ -9,6 +10,7 @@ from infer.cohort.plausible import Plausible, Range
 from infer.errors import CohortError
 from infer.pictures.decode import leaves
 from infer.pictures.listing import Listing, list_images
+from train.data.demands import problem_of_classes, problem_of_labels, problem_of_pictures
 
 Job = tuple[Patient, str]  # a picture by its patient and file name
 LOG = logging.getLogger("lympho")
@@ -17,9 +19,15 @@ PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0
 
 
 def labelled_patients(cohort: Cohort) -> list[Patient]:
-    """The patients with label 0 or 1, in order."""
+    """The patients with label 0 or 1, in order.
+
+    Raises:
+        CohortError: there are no labels, they are words, rows cannot be used, or a class has too few patients.
+    """
     if not cohort.has_labels:
         raise CohortError(f"{cohort.table}: has no column LABEL (1 malignant, 0 reactive, -1 unknown)")
+    if words := problem_of_labels([patient.label for patient in cohort.patients]):
+        raise CohortError(f"{cohort.table}: {words}")
     problems = []
     labelled = []
     for patient in cohort.patients:
@@ -34,9 +42,9 @@ def labelled_patients(cohort: Cohort) -> list[Patient]:
     if problems:
         listed = "\n  ".join(problems)
         raise CohortError(f"{cohort.table}: correct these rows, or set LABEL to -1 to leave them out:\n  {listed}")
-    for label, meaning in (("1", "malignant"), ("0", "reactive")):
-        if sum(patient.label == label for patient in labelled) < 5:
-            raise CohortError(f"{cohort.table}: fewer than 5 {meaning} patients, 5 folds need one each")
+    malignant = sum(patient.label == "1" for patient in labelled)
+    if missing := problem_of_classes(malignant, len(labelled) - malignant):
+        raise CohortError(f"{cohort.table}: {missing}")
     return labelled
 
 
@@ -51,12 +59,19 @@ def list_pictures(cohort: Cohort, patients: list[Patient]) -> list[Job]:
     """All pictures of some patients.
 
     Raises:
-        CohortError: there is none, or a patient's folder cannot be read or is a link out of the cohort.
+        CohortError: there is none, or hardly one a patient, or a patient's folder cannot be read or is a link out of the cohort.
     """
     root = cohort.folder.resolve()
     jobs = [(patient, name) for patient in patients for name in _pictures(cohort.folder, root, patient)]
     if not jobs:
         raise CohortError(f"{cohort.folder}: no labelled patient has a picture")
+    numbers = Counter(patient.patient_id for patient, _ in jobs)
+    if few := problem_of_pictures([numbers[patient.patient_id] for patient in patients]):
+        raise CohortError(f"{cohort.folder}: {few}")
+    fewer = [patient.patient_id for patient in patients if numbers[patient.patient_id] < PLAUSIBLE.minimum_images]
+    if fewer:
+        least = PLAUSIBLE.minimum_images
+        LOG.warning("%d patients have fewer than %d pictures; scoring refuses such patients", len(fewer), least)
     return jobs
 
 
