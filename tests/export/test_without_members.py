@@ -1,4 +1,4 @@
-"""Bundles of small cohorts, end to end: without a member that could not be trained, and with fewer clusters of cells."""
+"""Bundles of small cohorts, end to end: without a member that could not be trained, and with fewer clusters."""
 
 import csv
 import json
@@ -122,7 +122,7 @@ def test_without_any_member_there_is_no_ensemble(trained_run: TrainedRun, tmp_pa
 def test_k_means_in_scans_place_and_fewer_clusters_fit_the_same_graph(trained_run: TrainedRun, tmp_path: Path) -> None:
     with patch.object(clustering, "_by_scan", collapse):
         run = retrained(trained_run, tmp_path / "run", FEW)
-    known, bayes = cells.load(run)
+    known, _ = cells.load(run)
     assert known.network.dimensions.clusters == 7
     export_bundle(run, tmp_path / "bundle", replace=False)
     bundle: Bundle = load_bundle(tmp_path / "bundle")

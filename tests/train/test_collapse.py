@@ -58,7 +58,9 @@ def test_the_nearest_centroid_is_a_linear_layer() -> None:
         with torch.inference_mode():
             probabilities = head(torch.from_numpy(shown)).softmax(1).double().numpy()
         for row, probability in zip(shown.astype(np.float64), probabilities, strict=True):
-            likelihood = np.array([np.exp(-((row - one) ** 2).sum() / (2 * variance)) for one in found.cluster_centers_])
+            likelihood = np.array(
+                [np.exp(-((row - one) ** 2).sum() / (2 * variance)) for one in found.cluster_centers_]
+            )
             np.testing.assert_allclose(probability, likelihood / likelihood.sum(), atol=1e-4)
 
 

@@ -24,17 +24,19 @@ def steps(recipe: Recipe, pictures: list[int]) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-@pytest.mark.parametrize("epochs_given", [True, False])
-def test_on_the_public_cohort_every_number_is_the_recipes_own(recipe: Recipe, epochs_given: bool) -> None:
+@pytest.mark.parametrize("given", [True, False])
+def test_on_the_public_cohort_every_number_is_the_recipes_own(recipe: Recipe, given: bool) -> None:
     assert sum(PUBLIC) == 10_622
-    assert scaled(recipe, PUBLIC, epochs_given=epochs_given) is recipe
+    assert scaled(recipe, PUBLIC, given=given) is recipe
 
 
 @pytest.mark.parametrize("patients", [20, 32, 40, 60, 80])
 def test_small_cohorts_have_enough_steps(patients: int) -> None:
     pictures = [72] * patients
-    recipe = scaled(SMALL, pictures, epochs_given=False)
+    recipe = scaled(SMALL, pictures, given=False)
     assert recipe.name == f"small, scaled to {patients} patients with {72 * patients} pictures"
+    assert recipe.baseline.fit.epochs == SMALL.baseline.fit.epochs  # as many pictures are shown as before
+    assert 24 <= recipe.baseline.batch_images <= 128
     for found, least in zip(steps(recipe, pictures), (BASELINE_STEPS, EXPERTS_STEPS), strict=True):
         assert least <= found < 1.2 * least + 60
     for now, before in ((recipe.baseline.fit, SMALL.baseline.fit), (recipe.experts.fit, SMALL.experts.fit)):
@@ -42,16 +44,24 @@ def test_small_cohorts_have_enough_steps(patients: int) -> None:
         assert replace(now, epochs=before.epochs, decay=before.decay) == before
 
 
+def test_where_batches_cannot_be_smaller_there_are_more_epochs() -> None:
+    pictures = [10] * 16
+    recipe = scaled(SMALL, pictures, given=False)
+    assert recipe.baseline.batch_images == 16
+    assert recipe.baseline.fit.epochs == 75  # of 8 batches
+    assert steps(recipe, pictures)[0] == BASELINE_STEPS
+
+
 def test_epochs_stay_as_they_were_given_and_in_the_full_recipe() -> None:
     pictures = [72] * 40
     given = adapted(SMALL, 4, 8)
-    assert scaled(given, pictures, epochs_given=True) is given
-    assert scaled(FULL, pictures, epochs_given=False) is FULL
+    assert scaled(given, pictures, given=True) is given
+    assert scaled(FULL, pictures, given=False) is FULL
 
 
 @pytest.mark.parametrize("total", [24, 200, 256, 330, 844, 2294])
 def test_clusters_neighbours_and_batches_follow_the_pictures(total: int) -> None:
-    cells = scaled(FULL, [total // 8] * 8, epochs_given=True).cells
+    cells = scaled(FULL, [total // 8] * 8, given=True).cells
     total = total // 8 * 8
     assert 2 <= cells.fused <= cells.clusters <= 20
     assert cells.clusters == 2 or total / cells.clusters >= PICTURES_A_CLUSTER
@@ -65,8 +75,11 @@ def test_clusters_neighbours_and_batches_follow_the_pictures(total: int) -> None
 def test_a_run_folder_says_what_it_was_trained_with(tmp_path: Path) -> None:
     patients = make_patients(10, seed=4, images=(4, 4), malignant_share=0.5)
     write_cohort(tmp_path / "cohort", patients, seed=4, size=112)
-    for run, given, epochs in (("a", (), 600), ("b", ("--epochs", "3"), 3)):
-        assert train("crops", tmp_path / "cohort", tmp_path / run, *DATE, "--recipe", "small", *given, small=SMALL).code == 0
+    for run, given, epochs in (("a", (), 300), ("b", ("--epochs", "3"), 3)):
+        assert (
+            train("crops", tmp_path / "cohort", tmp_path / run, *DATE, "--recipe", "small", *given, small=SMALL).code
+            == 0
+        )
         recipe = json.loads((tmp_path / run / "options.json").read_text())["recipe"]
         assert recipe["baseline"]["fit"]["epochs"] == epochs
         assert recipe["cells"]["clusters"] == 2

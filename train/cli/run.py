@@ -50,7 +50,8 @@ class Run:
             pixel_size=options["pixel_size"],
         ).on(self.device)
         pictures = np.diff(self.bags.offsets).tolist()
-        self.recipe: Recipe = scaled(recipe, pictures, epochs_given=options["epochs"] is not None)
+        given = options["epochs"] is not None or options["images_per_patient"] is not None
+        self.recipe: Recipe = scaled(recipe, pictures, given=given)
         self._claim()
 
     @property

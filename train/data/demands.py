@@ -29,7 +29,9 @@ def problem_of_classes(malignant: int, reactive: int) -> str | None:
         return "no patient has LABEL 1 or 0: write 1 for malignant and 0 for reactive"
     for number, meaning, label in ((malignant, "malignant", 1), (reactive, "reactive", 0)):
         if not number:
-            return f"no patient is {meaning} (LABEL {label}), and nothing can be learnt from one class: add such patients"
+            return (
+                f"no patient is {meaning} (LABEL {label}), and nothing can be learnt from one class: add such patients"
+            )
     if min(malignant, reactive) >= FEWEST_OF_A_CLASS:
         return None
     number, meaning = min((malignant, "malignant"), (reactive, "reactive"))

@@ -112,7 +112,9 @@ def fit_naive_bayes(
     features = with_outliers(base, quantiles)
     low, spread = _minimum_and_range(features)
     scaled = (features - low) / spread
-    model = widened(GaussianNB(var_smoothing=recipe.smoothing).fit(scaled, labels), scaled, CLINICAL if has_count else 0)
+    model = widened(
+        GaussianNB(var_smoothing=recipe.smoothing).fit(scaled, labels), scaled, CLINICAL if has_count else 0
+    )
     mean, variance = low[COUNT] + spread[COUNT] * model.theta_[:, COUNT], spread[COUNT] ** 2 * model.var_[:, COUNT]
     return NaiveBayes(
         count_floor=count_floor(mean, variance) if has_count else 0.0,
