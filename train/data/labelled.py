@@ -59,8 +59,8 @@ def list_pictures(cohort: Cohort, patients: list[Patient]) -> list[Job]:
     """All pictures of some patients.
 
     Raises:
-        CohortError: there is none, or hardly one a patient, or a patient's folder cannot be read or is a link out of the
-            cohort.
+        CohortError: there is none, or hardly one a patient; or a patient's folder cannot be read or is a link out of
+            the cohort.
     """
     root = cohort.folder.resolve()
     jobs = [(patient, name) for patient in patients for name in _pictures(cohort.folder, root, patient)]
