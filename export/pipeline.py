@@ -61,7 +61,8 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
         raise UsageError(
             f"{run}: was trained on segmented pictures (--segment), which scoring does not do: train without it"
         )
-    members = [kind.load(run) for kind in registry.MEMBERS]
+    there = {member.name for member in trained.present(run)}
+    members = [kind.load(run) for kind in registry.MEMBERS if kind.name in there]
     plans = list({plan.name: plan for member in members for plan in member.plans}.values())  # the backbone once
     graphs = {plan.name: export_graph(plan) for plan in plans}
     inputs = parity_inputs(bags, members)
@@ -112,7 +113,7 @@ def parity_inputs(bags: Bags, members: Sequence[MemberExport]) -> dict[str, Inpu
 
 def _nested_is_current(run: Path, facts: Mapping[str, Any]) -> bool:
     """Whether nested results with these facts are of the members as the run folder has them."""
-    return all(facts.get(f"{member.name}_sha256") == _trained_with(run, member) for member in trained.MEMBERS)
+    return all(facts.get(f"{member.name}_sha256") == _trained_with(run, member) for member in trained.present(run))
 
 
 def _trained_with(run: Path, member: MemberTraining) -> str:

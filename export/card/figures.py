@@ -25,9 +25,9 @@ def claims(figures: Figures, manifest: Manifest) -> dict[str, bool]:
     held = {
         f"{name}: AUC {figures[name]['auc']:.3f} [{figures[name]['auc_low']:.3f}, {figures[name]['auc_high']:.3f}] "
         "is above chance": figures[name]["auc_low"] > 0.5
-        for name in (f"{member}, pictures only" for member in registry.names())
+        for name in (f"{member}, pictures only" for member in registry.names() if member in manifest.members)
     }
-    for title in _spreads():
+    for title in _spreads(manifest):
         spread = figures[title]["quantile_95"] - figures[title]["quantile_05"]
         held[f"the {title} is not constant: 90% of the patients lie within a range of {spread:.3f}"] = spread > 0.05
     return held | {
@@ -138,7 +138,7 @@ def member_table(figures: Figures, manifest: Manifest) -> list[str]:
         "\n".join(rows),
         "Calibration, weights and operating points are fitted only on 5-fold out-of-fold predictions. Influence: how "
         "much the ensemble's probability changes between a member's 5% and 95% quantile.",
-        *(_spread(figures, title) for title in _spreads()),
+        *(_spread(figures, title) for title in _spreads(manifest)),
     ]
 
 
@@ -147,9 +147,10 @@ def _spread(figures: Figures, title: str) -> str:
     return f"The {title}, out of fold, quantiles 5 / 25 / 50 / 75 / 95%: {quantiles}."
 
 
-def _spreads() -> list[str]:
+def _spreads(manifest: Manifest) -> list[str]:
     """Titles of the members' own numbers whose quantiles are reported."""
-    return [title for member in registry.MEMBERS for title in member.spread_of.values()]
+    present = [member for member in registry.MEMBERS if member.name in manifest.members]
+    return [title for member in present for title in member.spread_of.values()]
 
 
 def operating_points(figures: Figures, manifest: Manifest) -> list[str]:

@@ -8,20 +8,23 @@ any bundle, or computed from the run folder, or provided by the person who expor
 import hashlib
 import json
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from export.card.few import few_patients
 from export.card.figures import Figures, member_table, nested, operating_points, out_of_fold
 from export.members.member import MemberCard
 from infer.bundle.manifest import Manifest, Reduced
 from infer.members import registry
 from infer.members.member import Precision
 from train.core.metrics import GREY_ZONE_COUNT
+from train.ensemble.fit import FOLDER as ENSEMBLE
 from train.evaluation.nested.evaluate import FOLDER
+from train.members.absent import read_notes
 
 WIDTH = 120  # characters per line
 ANSWERS = {  # heading -> names of the items in TRIPOD+AI, STARD and CLAIM covered there
@@ -59,13 +62,14 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
         words: text from the members and the parity check.
         about: text about the data, added by the exporter.
     """
-    figures: Figures = json.loads((run / "ensemble" / "metrics.json").read_text())
+    figures: Figures = json.loads((run / ENSEMBLE / "metrics.json").read_text())
     of_nested = _figures_in(run / FOLDER)
     if of_nested and not words.nested_is_current(of_nested["facts"]):
         of_nested = None
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
+    notes = read_notes(run / ENSEMBLE)
     contents = {
-        "Model details": _details(figures, manifest, words),
+        "Model details": _details(figures, manifest, words, notes),
         "Intended use": _use(manifest),
         "Factors": _factors(words),
         "Metrics": _metrics(of_nested),
@@ -77,7 +81,7 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
             *operating_points(figures, manifest),
         ],
         "Ethical considerations": _ethics(),
-        "Caveats and recommendations": _caveats(manifest, words),
+        "Caveats and recommendations": [*few_patients(manifest), *_caveats(manifest, words)],
     }
     source = manifest.provenance
     parts = [
@@ -108,7 +112,7 @@ def _answers(heading: str) -> list[str]:
     return [f"*TRIPOD+AI: {tripod}. STARD: {stard}. CLAIM: {claim}.*"]
 
 
-def _details(figures: Figures, manifest: Manifest, words: CardWords) -> list[str]:
+def _details(figures: Figures, manifest: Manifest, words: CardWords, notes: Sequence[str]) -> list[str]:
     source = manifest.provenance
     *others, last = (member.described for member in words.members)
     members = f"{'; '.join(others)}; and {last}" if others else last
@@ -118,6 +122,7 @@ def _details(figures: Figures, manifest: Manifest, words: CardWords) -> list[str
             [
                 f"- {number.capitalize()} members: {members}. The result is the weighted mean of their calibrated "
                 "probabilities.",
+                *(f"- {sentence}" for sentence in notes),
                 *(f"- {sentence}" for member in words.members for sentence in member.details),
                 f"- `python -m train all`, recipe `{source.recipe}`, seed {source.seed}; then `python -m export`.",
                 "- Each member is trained on all patients. Networks use a fixed schedule and averaged weights, without "

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +17,30 @@ from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
 from export.members.member import Inputs, MemberCard, MemberExport
 from infer.members.backbone import BACKBONE
 from infer.members.naive_bayes import NaiveBayes
-from infer.members.scan import GRAPH, share_of
+from infer.members.scan import CLUSTERS, GRAPH, share_of
 from train.core.arrays import Floats
 from train.data.bags import Bags
+from train.members.cells.centroids import with_outputs
 from train.members.cells.clustering import CellClasses
 from train.members.cells.member import FOLDER, load
+from train.members.cells.network import CellNetwork
+from train.members.naive_bayes import CLASSES
+
+
+def padded(cells: CellClasses) -> CellClasses:
+    """With as many outputs and classes as a bundle has: those that are added are never chosen.
+
+    Few pictures have fewer clusters (train/members/scaling.py). Naive Bayes knows all CLASSES, some of them empty.
+    """
+    of = cells.network.dimensions
+    missing = CLUSTERS - of.clusters
+    if not missing:
+        return cells
+    network = CellNetwork(replace(of, clusters=CLUSTERS))
+    network.projection = cells.network.projection
+    network.head = with_outputs(cells.network.head, CLUSTERS)
+    added = np.minimum(cells.fusion.max() + 1 + np.arange(missing), CLASSES - 1)
+    return CellClasses(network.eval(), np.concatenate([cells.fusion, added]))
 
 
 class CellsExport(MemberExport):
@@ -30,8 +50,8 @@ class CellsExport(MemberExport):
     unbounded = UNBOUNDED | {"embedding"}
 
     def __init__(self, cells: CellClasses, bayes: NaiveBayes, numbers: Mapping[str, Any]) -> None:
-        self.cells, self.bayes, self.fitted_with = cells, bayes, numbers
-        self.classes = int(cells.fusion.max()) + 1
+        self.cells, self.bayes, self.fitted_with = padded(cells), bayes, numbers
+        self.classes = int(self.cells.fusion.max()) + 1
 
     @classmethod
     def load(cls, run: Path) -> Self:

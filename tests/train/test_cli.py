@@ -82,7 +82,7 @@ def test_every_step_of_make_reproduce_is_a_call_that_the_command_lines_take(
 def test_augmentations_can_be_switched_off_and_the_run_says_so(cohort: Path, tmp_path: Path) -> None:
     assert train("crops", cohort, tmp_path / "run", *DATE, "--without", "turns", "--without", "stain").code == 0
     recipe = json.loads((tmp_path / "run/options.json").read_text())["recipe"]
-    assert recipe["name"] == "full, without turns or stain"
+    assert recipe["name"] == "full, without turns or stain, scaled to 10 patients with 20 pictures"
     assert not recipe["moe"]["turns"]
     assert not recipe["baseline"]["turns"]
     assert not recipe["scan"]["views"]["turns"]
@@ -116,7 +116,7 @@ def test_crops(cohort: Path, tmp_path: Path) -> None:
     call = train("crops", cohort, tmp_path / "run", *DATE)
     assert (call.code, call.output) == (0, "10 patients, 20 pictures\n")
     options = json.loads((tmp_path / "run/options.json").read_text())
-    assert (options["seed"], options["recipe"]["name"]) == (0, "full")
+    assert (options["seed"], options["recipe"]["name"]) == (0, "full, scaled to 10 patients with 20 pictures")
 
 
 def test_wrong_usage_is_2(cohort: Path, tmp_path: Path) -> None:

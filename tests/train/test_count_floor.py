@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.naive_bayes import GaussianNB
 
-from train.members.count_floor import FlooredBayes, count_floor
+from train.members.count_floor import FlooredBayes, count_floor, widened
 
 COUNTS = np.linspace(0, 400, 400_001)
 
@@ -54,3 +54,42 @@ def test_a_low_count_does_not_make_a_patient_more_malignant() -> None:
     np.testing.assert_array_equal(found[above], rough[above])
     assert rough[0] > 2 * found[0]  # the purpose of the floor
     assert 4 < model.floor < 6
+
+
+def test_a_class_of_one_sex_does_not_decide_by_it() -> None:
+    """The reactive are all men; by their own variance of sex no woman could be reactive."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [5, 15])
+    sex = np.where(labels == 0, 0.0, rng.integers(0, 2, 20)).astype(np.float64)
+    clinical = np.stack([sex, rng.lognormal(2, 0.4, 20), rng.normal(60, 10, 20)], axis=1)
+    woman = np.array([[1.0, 6.0, 55.0]])
+    found, plain = FlooredBayes(clinical, labels), GaussianNB().fit(clinical, labels)
+    assert plain.predict_proba(woman)[0, 0] < 1e-100
+    assert 1e-3 < 1 - found.predict(woman)[0] < 1
+    assert found.plain.var_[0, 0] == pytest.approx(sex.var())
+    np.testing.assert_array_equal(np.delete(found.plain.var_, 0), np.delete(plain.var_, 0))
+
+
+def test_values_that_differ_keep_their_variance_and_what_is_alike_in_all_says_nothing() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(40) % 2
+    clinical = np.stack([labels ^ (np.arange(40) % 3 == 0), rng.lognormal(2, 0.4, 40), rng.normal(60, 10, 40)], axis=1)
+    plain = GaussianNB().fit(clinical, labels)
+    np.testing.assert_array_equal(FlooredBayes(clinical, labels).plain.var_, plain.var_)
+    women = clinical.copy()
+    women[:, 0] = 1
+    one, other = FlooredBayes(women, labels), women.copy()
+    other[:, 0] = 0
+    np.testing.assert_allclose(one.predict(women), one.predict(other))
+
+
+def test_only_the_features_that_are_named_are_looked_at() -> None:
+    rng = np.random.default_rng(2)
+    labels = np.arange(10) % 2
+    values = rng.random((10, 4))
+    values[labels == 0, 0] = values[labels == 1, 3] = 0.5
+    model = GaussianNB().fit(values, labels)
+    before = model.var_.copy()
+    assert widened(model, values, 3).var_[0, 0] == pytest.approx(values[:, 0].var())
+    np.testing.assert_array_equal(model.var_[1, 3], before[1, 3])
+    np.testing.assert_array_equal(widened(GaussianNB().fit(values, labels), values, 0).var_, before)

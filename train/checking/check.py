@@ -100,7 +100,7 @@ def refuse(checked: Checked) -> None:
         return
     lines = [f"{counted(len(wrong), 'thing')} to correct before training:"]
     for one in wrong:
-        lines.append(f"- {one.what}. {one.todo}")
+        lines.append(f"- {one.what}. {one.todo}".rstrip())
         lines += [f"    {text}" for text in one.concerned]
     raise UsageError("\n".join(lines))
 

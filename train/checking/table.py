@@ -15,6 +15,7 @@ from infer.cohort.sexes import parse_sex_codes
 from infer.errors import CohortError, UsageError
 from train.checking.centres import findings_of_centres
 from train.checking.finding import Finding, correct, counted, fine, look, named
+from train.data.demands import problem_of_labels
 from train.data.labelled import PLAUSIBLE, Job, list_folder, missing_date, no_usable_picture, sorted_rows, too_few
 
 LEAST_LYMPHOCYTOSIS = 4.0  # 10^9/L: by the usual definition an adult with fewer has none
@@ -52,6 +53,8 @@ def know(asked: Asked) -> Known:
         labelled, problems = sorted_rows(cohort)
     except (CohortError, UsageError) as error:
         return Known([correct("table", str(error), "Correct the table or the option, then check again.")])
+    if words := problem_of_labels([patient.label for patient in cohort.patients]):
+        findings.append(correct("labels", f"{cohort.table}: {words}", ""))
     if problems:
         what = f"{cohort.table}: {counted(len(problems), 'row')} cannot be used"
         findings.append(correct("rows", what, "Correct these rows, or set LABEL to -1 to leave them out.", problems))
@@ -80,22 +83,14 @@ def _read(asked: Asked) -> tuple[Cohort, list[Finding]]:
     if problem is None:
         return cohort, []
     # Read as of today, so that the other rows' problems are found too.
-    todo = "Give --reference-date YYYY-MM-DD, or a column SAMPLE_DATE."
-    return read(dt.datetime.now(dt.UTC).date()), [correct("reference date", problem, todo)]
+    return read(dt.datetime.now(dt.UTC).date()), [correct("reference date", problem, "")]
 
 
 def _of_classes(cohort: Cohort, labelled: list[Patient]) -> list[Finding]:
     malignant = sum(patient.label == "1" for patient in labelled)
     reactive = len(labelled) - malignant
     unknown = sum(patient.label == "-1" for patient in cohort.patients)
-    found = [
-        correct("classes", problem, "Add patients of this class whose diagnosis is known.")
-        for problem in too_few(cohort, labelled)
-    ]
-    if labelled and not (malignant and reactive):
-        only = "malignant" if malignant else "reactive"
-        what = f"{cohort.table}: all {len(labelled)} usable patients are {only}, so there is nothing to tell apart"
-        found = [correct("classes", what, "Add at least 5 patients of the other class; see that LABEL has 1 and 0.")]
+    found = [correct("classes", problem, "") for problem in too_few(cohort, labelled)]
     if unknown:
         found.append(fine("classes", f"{counted(unknown, 'patient')} with LABEL -1 will not be used"))
     if not labelled:

@@ -14,8 +14,10 @@ from infer.errors import UsageError
 from train.core.files import write_text
 from train.core.provenance import record_call
 from train.data import crops
+from train.data.demands import problem_of_run
 from train.data.folds import assign_folds
 from train.members.recipes import RECIPES, Recipe, adapted
+from train.members.scaling import scaled
 from train.members.training import MemberJob
 
 
@@ -23,10 +25,12 @@ class Run:
     """Patients, run folder and options of a call."""
 
     def __init__(self, patients: Path, folder: Path, options: dict[str, Any]) -> None:
+        if problem := problem_of_run(folder):
+            raise UsageError(problem)
         self.folder = folder
         self.seed: int = options["seed"]
         self.device = choose_device(options["device"])
-        self.recipe = chosen_recipe(options)
+        recipe = chosen_recipe(options)
         reference: dt.datetime | None = options["reference_date"]
         self.bags = crops.cache_crops(
             patients,
@@ -39,6 +43,9 @@ class Run:
             picture_size=options["picture_size"],
             pixel_size=options["pixel_size"],
         ).on(self.device)
+        pictures = np.diff(self.bags.offsets).tolist()
+        given = options["epochs"] is not None or options["images_per_patient"] is not None
+        self.recipe: Recipe = scaled(recipe, pictures, given=given)
         self._claim()
 
     @property

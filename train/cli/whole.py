@@ -15,6 +15,7 @@ from train.cli.run import Run, choose_device, chosen_recipe
 from train.data.folds import FOLDS
 from train.ensemble.fit import train_ensemble
 from train.members import registry
+from train.members.absent import train_or_leave_out
 from train.members.features import embed_pictures, features_path
 from train.members.imagenet import MAGNIFICATION
 from train.members.recipes import Recipe
@@ -32,16 +33,18 @@ def train_whole(patients: Path, folder: Path, options: dict[str, Any]) -> None:
     Raises:
         LymphoError: as the stages do.
     """
-    plan = Plan(folder, chosen_recipe(options), options["seed"], choose_device(options["device"]).type != "cpu")
+    on_device = choose_device(options["device"]).type != "cpu"
+    plan = Plan(folder, chosen_recipe(options), options["seed"], on_device)
     progress = Progress(plan.stages(counted(patients)), LOG.info)
     with progress.stage():
         run = checked_run(patients, folder, options)
+    plan = Plan(folder, run.recipe, run.seed, on_device)  # the recipe may follow the size of the cohort
     progress.plan(plan.stages(Size(len(run.bags), len(run.bags.crops))))
     with progress.stage():
         embed_pictures(run.bags, run.folder, run.device, MAGNIFICATION)
     for member in registry.MEMBERS:
         with progress.stage():
-            member.train(run.job)
+            train_or_leave_out(member, run.job)
     with progress.stage():
         fit_ensemble(run)
     with progress.stage():

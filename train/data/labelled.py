@@ -2,6 +2,7 @@
 
 import datetime as dt
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,22 +11,24 @@ from infer.cohort.plausible import Plausible, Range
 from infer.errors import CohortError
 from infer.pictures.decode import leaves
 from infer.pictures.listing import Listing, list_images
+from train.data.demands import problem_of_classes, problem_of_labels, problem_of_pictures
 
 Job = tuple[Patient, str]  # a picture by its patient and file name
 LOG = logging.getLogger("lympho")
 
 LONGEST_CENTRE = 40  # characters
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)
-FEWEST_OF_A_CLASS = 5  # as many as there are folds
 
 
 def labelled_patients(cohort: Cohort) -> list[Patient]:
     """The patients with label 0 or 1, in order.
 
     Raises:
-        CohortError: there are no labels, rows cannot be used, or a class has fewer than 5 patients.
+        CohortError: there are no labels, they are words, rows cannot be used, or a class has too few patients.
     """
     labelled, problems = sorted_rows(cohort)
+    if words := problem_of_labels([patient.label for patient in cohort.patients]):
+        raise CohortError(f"{cohort.table}: {words}")
     if problems:
         listed = "\n  ".join(problems)
         raise CohortError(f"{cohort.table}: correct these rows, or set LABEL to -1 to leave them out:\n  {listed}")
@@ -56,19 +59,19 @@ def sorted_rows(cohort: Cohort) -> tuple[list[Patient], list[str]]:
 
 
 def too_few(cohort: Cohort, labelled: Sequence[Patient]) -> list[str]:
-    """Which classes have fewer patients than there are folds."""
-    return [
-        f"{cohort.table}: fewer than 5 {meaning} patients, 5 folds need one each"
-        for label, meaning in (("1", "malignant"), ("0", "reactive"))
-        if sum(patient.label == label for patient in labelled) < FEWEST_OF_A_CLASS
-    ]
+    """A class that is missing, or has too few patients."""
+    malignant = sum(patient.label == "1" for patient in labelled)
+    missing = problem_of_classes(malignant, len(labelled) - malignant)
+    return [f"{cohort.table}: {missing}"] if missing else []
 
 
 def missing_date(cohort: Cohort, reference_date: dt.date | None) -> str | None:
     """What to say where no date is known to take ages at; None if one is."""
     if reference_date is not None or cohort.has_sample_dates:
         return None
-    return f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at)"
+    return (
+        f"{cohort.table}: has no SAMPLE_DATE, so ages need --reference-date (the day they are taken at, as 2019-07-01)"
+    )
 
 
 def centres_of(cohort: Cohort, patients: list[Patient]) -> tuple[str, ...] | None:
@@ -110,12 +113,20 @@ def list_pictures(cohort: Cohort, patients: list[Patient]) -> list[Job]:
     """All pictures of some patients.
 
     Raises:
-        CohortError: there is none, or a patient's folder cannot be read or is a link out of the cohort.
+        CohortError: there is none, or hardly one a patient; or a patient's folder cannot be read or is a link out of
+            the cohort.
     """
     root = cohort.folder.resolve()
     jobs = [(patient, name) for patient in patients for name in _warned(cohort, root, patient).names]
     if not jobs:
         raise CohortError(f"{cohort.folder}: no labelled patient has a picture")
+    numbers = Counter(patient.patient_id for patient, _ in jobs)
+    if few := problem_of_pictures([numbers[patient.patient_id] for patient in patients]):
+        raise CohortError(f"{cohort.folder}: {few}")
+    fewer = [patient.patient_id for patient in patients if numbers[patient.patient_id] < PLAUSIBLE.minimum_images]
+    if fewer:
+        least = PLAUSIBLE.minimum_images
+        LOG.warning("%d patients have fewer than %d pictures; scoring refuses such patients", len(fewer), least)
     return jobs
 
 

@@ -21,12 +21,15 @@ from infer.scoring.ensemble import calibrated, decide, weighted
 from train.core.arrays import Floats, Labels
 from train.core.calibration import fit_calibration
 from train.core.files import write_table, write_text
+from train.core.fitting import TrainingError
 from train.core.metrics import summary
 from train.core.threads import on_one_thread
 from train.data.bags import Bags
 from train.members import registry
+from train.members.absent import ABSENT, notes_of, write_notes
 from train.members.training import OUT_OF_FOLD
 
+FOLDER = "ensemble"
 # Strengths of a pull of the weights towards equal ones, from which the folds choose; fixed before any was tried. 130
 # patients cannot determine weights precisely, but a member that is worth nothing must be able to get weight 0.
 PULLS = (0.0, 0.05, 0.2)
@@ -38,13 +41,16 @@ LOG = logging.getLogger("lympho")
 
 
 def load_out_of_fold(run: Path, bags: Bags) -> dict[str, pd.DataFrame]:
-    """Load each member's out-of-fold predictions, in the order of the bags.
+    """Load the out-of-fold predictions of each member of a run, in the order of the bags.
 
     Raises:
+        TrainingError: no member could be trained.
         UsageError: a member has not been trained in this run folder, or was trained on other patients.
     """
     tables = {}
-    for member in registry.MEMBERS:
+    if not registry.present(run):
+        raise TrainingError(f"{run}: no member could be trained. Look into the folders' {ABSENT}")
+    for member in registry.present(run):
         path = run / member.folder / OUT_OF_FOLD
         if not path.exists():
             raise UsageError(f"{run}: has no {member.folder}/{OUT_OF_FOLD}. Run `python -m train {member.command}`")
@@ -59,10 +65,11 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     """Fit on all out-of-fold predictions, write RUN/ensemble, and return the metrics of members and ensemble.
 
     The ensemble's own metrics are cross-fitted: the calibration, the pull, the weights and the operating points applied
-    to a patient were fitted on patients of the other folds.
+    to a patient were fitted on patients of the other folds. RUN/ensemble/notes.json, if it is there, says which member
+    is left out, or where something took another's place.
     """
     tables = load_out_of_fold(run, bags)
-    names = registry.names()
+    present, names = registry.present(run), tuple(tables)
     members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in names])  # (M, P)
     pull, _ = choose_pull(members, bags.labels, folds, names)
     ensemble = fit_ensemble(members, bags.labels, names, pull)
@@ -84,12 +91,16 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
         figures[f"operating point {name}"] = decision_figures(decided, bags.labels)
     figures["pull of the weights"] = {"towards equal ones": pull}
     figures["influence"] = {name: _influence(row, ensemble, name) for name, row in zip(names, members, strict=True)}
-    for member in registry.MEMBERS:
+    for member in present:
         for column, title in member.spread_of.items():
             figures[title] = _quantiles(tables[member.name][column])
 
-    folder = run / "ensemble"
+    left_out = {member.name: 1.0 for member in registry.MEMBERS if member not in present}
+    figures |= {"left out": left_out} if left_out else {}
+
+    folder = run / FOLDER
     folder.mkdir(exist_ok=True)
+    write_notes(folder, notes_of(run, registry.MEMBERS))
     facts = {"patient_id": bags.patient_ids, "fold": folds, "label": bags.labels, "probability": crossed}
     write_table(folder / "out_of_fold.csv", pd.DataFrame(facts))
     write_text(folder / "metrics.json", json.dumps(figures, indent=1))
@@ -100,8 +111,9 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
 
 def input_digests(run: Path) -> dict[str, str]:
     """SHA-256 of every file the ensemble was fitted on and of the matching networks: export rejects any mismatch."""
-    files = [run / member.folder / OUT_OF_FOLD for member in registry.MEMBERS]
-    files += [path for member in registry.MEMBERS for path in member.files(run)]
+    present = registry.present(run)
+    files = [run / member.folder / OUT_OF_FOLD for member in present]
+    files += [path for member in present for path in member.files(run)]
     names = [path.relative_to(run).as_posix() for path in files]
     missing = [name for name in names if not (run / name).exists()]
     if missing:

@@ -26,12 +26,29 @@ def count_floor(mean: Floats, variance: Floats) -> float:
     return max(float((mean[0] * reactive - mean[1] * malignant) / (reactive - malignant)), 0.0)
 
 
+def widened(model: GaussianNB, values: npt.NDArray[np.floating], features: int = 3) -> GaussianNB:
+    """Give each class in which a value does not differ at all the variance of the value over both, in place.
+
+    Few patients of a class may all have one sex. A patient of the other one would be of the other class for certain.
+
+    Args:
+        model: fitted on `values`.
+        values: (P, F).
+        features: the first of them are looked at.
+    """
+    alike = np.stack([model.var_[row] <= 1.001 * model.epsilon_ for row in range(len(model.classes_))])  # (2, F)
+    alike[:, features:] = False
+    both = np.where(np.ptp(values, axis=0) > 0, values.var(axis=0), model.epsilon_)
+    model.var_ = np.where(alike, both, model.var_)
+    return model
+
+
 class FlooredBayes:
     """Gaussian naive Bayes on raw sex, count and age, with a floor on the count."""
 
     def __init__(self, clinical: npt.NDArray[np.floating], labels: Indices) -> None:
         """Fit on clinical values (P, 3) and labels (P,)."""
-        self.plain = GaussianNB().fit(clinical, labels)
+        self.plain = widened(GaussianNB().fit(clinical, labels), clinical)
         self.floor = count_floor(self.plain.theta_[:, COUNT], self.plain.var_[:, COUNT])
 
     def predict(self, clinical: npt.NDArray[np.floating]) -> Floats:

@@ -22,6 +22,7 @@ CHOOSING_FOLDS = 3
 FIXED_COMPONENTS, FIXED_STRENGTH = 30, 0.03
 CLASS_WEIGHTS = "balanced"  # malignant and reactive patients weigh alike together
 SMALLEST_SPREAD = 1e-4  # of a component, as a share of the largest
+ROUNDING = 1e-6  # of all features: patients that differ by less have the same pictures
 
 
 class _FittingPCA(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -87,7 +88,9 @@ def fit_fixed(features: Floats, labels: Indices, reduced: int) -> Pipeline:
         # Only directions in which patients differ: whitening would blow rounding errors up to the size of the others.
         spread = np.linalg.svd(features[:, kept:] - features[:, kept:].mean(axis=0), compute_uv=False)
         components = min(FIXED_COMPONENTS, max(1, int((spread > SMALLEST_SPREAD * spread[0]).sum())))
-        parts.append(("reduced", PCA(components, whiten=True, svd_solver="full"), slice(kept, None)))
+        whitened = PCA(components, whiten=True, svd_solver="full")
+        differ = bool(spread[0] > ROUNDING * np.linalg.norm(features[:, kept:]))  # else there is nothing to whiten
+        parts.append(("reduced", whitened if differ else StandardScaler(), slice(kept, None)))
     logistic = LogisticRegression(C=FIXED_STRENGTH, class_weight=CLASS_WEIGHTS, max_iter=1000)
     return Pipeline([("features", ColumnTransformer(parts)), ("logistic", logistic)]).fit(features, labels)
 

@@ -22,12 +22,13 @@ from train.core.files import write_table, write_text
 from train.data.bags import Bags
 from train.data.whose_pictures import COLUMNS, by_pictures
 from train.members.candidate import Candidate
-from train.members.count_floor import count_floor
+from train.members.count_floor import count_floor, widened
 from train.members.recipes import BayesRecipe
 from train.members.training import MemberJob
 
 FOLDER, GIVEN_CLASSES_FOLDER = "naive_bayes", "naive_bayes_on_given_classes"
 CLASSES = 15
+CLINICAL = 3  # sex, count and age come first
 OWN_NETWORK = "scan, own network"
 REPORT_SEED = 42
 
@@ -110,7 +111,10 @@ def fit_naive_bayes(
     quantiles = np.quantile(base, OUTLIER_QUANTILE, axis=0)
     features = with_outliers(base, quantiles)
     low, spread = _minimum_and_range(features)
-    model = GaussianNB(var_smoothing=recipe.smoothing).fit((features - low) / spread, labels)
+    scaled = (features - low) / spread
+    model = widened(
+        GaussianNB(var_smoothing=recipe.smoothing).fit(scaled, labels), scaled, CLINICAL if has_count else 0
+    )
     mean, variance = low[COUNT] + spread[COUNT] * model.theta_[:, COUNT], spread[COUNT] ** 2 * model.var_[:, COUNT]
     return NaiveBayes(
         count_floor=count_floor(mean, variance) if has_count else 0.0,

@@ -22,6 +22,7 @@ from train.core.threads import on_one_thread
 from train.data.bags import Bags, load_crops
 from train.ensemble.fit import clinical_naive_bayes
 from train.members import registry
+from train.members.absent import is_absent, notes_of
 from train.members.linear import plain_logistic
 from train.members.training import OUT_OF_FOLD
 
@@ -53,6 +54,7 @@ class Found:
     rejected: int  # pictures
     options: tuple[str, ...] | None  # of the training's command line, with both folders; None if it is not known
     changed: tuple[str, ...]  # files that the ensemble was fitted on and that are others by now
+    notes: tuple[str, ...]  # on members that are left out, or in which something took another's place
     nested: Mapping[str, float] | None  # value, low and high of the ensemble's AUC, if that evaluation has been done
 
 
@@ -84,6 +86,7 @@ def read_run(run: Path) -> Found:
         len(pd.read_csv(run / "crops" / "rejected.csv")),
         _options(run / CALLS),
         _changed(run),
+        tuple(notes_of(run, registry.MEMBERS)),
         _nested(run / "nested" / "figures.json"),
     )
 
@@ -104,7 +107,7 @@ def _members(run: Path, bags: Bags) -> tuple[Member, ...]:
     found = []
     for member in registry.MEMBERS:
         path = run / member.folder / OUT_OF_FOLD
-        if path.exists():
+        if path.exists() and not is_absent(run, member):
             probability = _predictions(path, bags)["probability"].to_numpy(np.float64)
             found.append(Member(member.name, title_of(member.name), probability))
     return tuple(found)

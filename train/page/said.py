@@ -86,7 +86,7 @@ def _of_data(found: Found, judged: Judged) -> list[str]:
 
 
 def _of_models(found: Found, judged: Judged) -> list[str]:
-    said = []
+    said = list(found.notes)
     if judged.gain.low <= 0:
         said.append("The ensemble is not shown to rank better than sex, age and count alone.")
     for name, weight in found.ensemble.weights.items():

@@ -2,7 +2,7 @@
 
 The frozen backbone takes the place of the SimCLR pretext. Only linear layers are trained, in seconds. Pictures cannot
 be augmented once their features are computed, so noise on the whitened components takes the place of augmentation.
-No labels are used, and only the pictures given.
+No labels are used, and only the pictures given. Where SCAN collapses, k-means on the same embedding takes its place.
 """
 
 import logging
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from infer.members.features import cell_classes
 from train.core.arrays import Classes
-from train.core.fitting import Job, fit
+from train.core.fitting import Job, TrainingError, fit
 from train.core.seeds import seeded
 from train.core.threads import on_one_thread
+from train.members.cells.centroids import nearest_centroid
 from train.members.cells.network import CellDimensions, CellNetwork, Heads
 from train.members.recipes import CellRecipe
 from train.members.scan.clustering import scan_loss
@@ -40,6 +41,7 @@ class CellClasses:
 
     network: CellNetwork
     fusion: npt.NDArray[np.int64]  # (20,) the class after fusion of each class
+    collapsed: str = ""  # why k-means stands in SCAN's place; empty where it does not
 
     def of(self, pictures: Pictures) -> Classes:
         """The class after fusion of each picture: (N, 1280) -> (N,)."""
@@ -50,36 +52,63 @@ class CellClasses:
 
 @on_one_thread
 def train_cells(pictures: Pictures, owner: Classes, recipe: CellRecipe, seed: int) -> CellClasses:
-    """Train on some patients' pictures.
+    """Train on some patients' pictures: by SCAN, or by k-means where SCAN collapses.
 
     Args:
         pictures: (N, 1280) features.
         owner: (N,) the patient of each picture; neighbours never come from the same patient, whose stain they share.
-        recipe: hyperparameters.
+        recipe: hyperparameters; fewer neighbours are taken where there are not so many pictures of other patients.
         seed: random seed.
 
     Raises:
-        Collapse: in every head most pictures are in one class, or only one class is left after fusion.
-        TrainingError: there are too few pictures of other patients for the neighbours.
+        Collapse: k-means, too, finds no two classes, or the pictures do not differ.
     """
     seeded(seed, "cells")
     network = _projected(pictures, recipe)
     embedding = network.embed(pictures)
+    try:
+        return _with_head(network, _by_scan(embedding, owner, recipe, seed), embedding, recipe)
+    except TrainingError as error:
+        LOG.warning("%s: k-means takes SCAN's place", error)
+        collapsed = str(error)
+    return _with_head(network, nearest_centroid(embedding, recipe.clusters, seed), embedding, recipe, collapsed)
+
+
+def _by_scan(embedding: Tensor, owner: Classes, recipe: CellRecipe, seed: int) -> nn.Module:
     _, patient = np.unique(owner, return_inverse=True)
-    neighbours = nearest(embedding, recipe.neighbours, torch.from_numpy(patient))
-    clustered = _clustered(embedding, neighbours, recipe, seed)
-    network.head.load_state_dict(_self_labelled(clustered, embedding, recipe, seed).state_dict())
+    strangers = len(patient) - int(np.bincount(patient).max())  # pictures of other patients, at least
+    if not strangers:
+        raise TrainingError("cells: all pictures are of one patient, so none has a neighbour")
+    neighbours = nearest(embedding, min(recipe.neighbours, strangers), torch.from_numpy(patient))
+    return _self_labelled(_clustered(embedding, neighbours, recipe, seed), embedding, recipe, seed)
+
+
+def _with_head(
+    network: CellNetwork, head: nn.Module, embedding: Tensor, recipe: CellRecipe, collapsed: str = ""
+) -> CellClasses:
+    """The network with a head, and the fusion of its classes.
+
+    Raises:
+        Collapse: all pictures are in one class after it.
+    """
+    network.head.load_state_dict(head.state_dict())
     network.eval()
     with torch.inference_mode():
-        fusion = fuse(network.head(embedding).softmax(1).numpy(), recipe.fused)
-    found = CellClasses(network, fusion)
-    if len(np.unique(found.of(pictures))) < 2:
-        raise Collapse("cells: all pictures are in the same class. Train on more pictures")
-    return found
+        probabilities = network.head(embedding).softmax(1).numpy()
+    fusion = fuse(probabilities, recipe.fused)
+    if len(np.unique(cell_classes(probabilities, fusion)[0])) < 2:
+        raise Collapse("cells: all pictures are in the same class")
+    return CellClasses(network, fusion, collapsed)
 
 
 def _projected(pictures: Pictures, recipe: CellRecipe) -> CellNetwork:
-    """A network with its projection fitted: whitened principal components of these pictures."""
+    """A network with its projection fitted: whitened principal components of these pictures.
+
+    Raises:
+        Collapse: the pictures do not differ.
+    """
+    if not np.ptp(pictures, axis=0).any():
+        raise Collapse("cells: all pictures look the same")
     number = min(recipe.components, *pictures.shape)
     found = PCA(number, svd_solver="covariance_eigh").fit(pictures.astype(np.float64))
     # Not scaled before (train/members/linear.py says why), and never by a spread that is only rounding.
@@ -115,8 +144,8 @@ def _clustered(embedding: Tensor, neighbours: Tensor, recipe: CellRecipe, seed: 
             kept: nn.Linear = trained.each[head]
             return kept
     raise Collapse(
-        f"cells: in every head one class contains at least {shares.min():.0%} of the pictures. Train with another "
-        "--seed, or on more pictures"
+        f"cells: SCAN's clustering collapsed, in every head one class contains at least {shares.min():.0%} of the "
+        "pictures"
     )
 
 

@@ -4,6 +4,7 @@ Inductive: the classes of the model that scores a patient were learnt without th
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from train.core.arrays import Classes, Floats, Indices
 from train.core.checkpoint import save_network
 from train.core.files import write_table, write_text
+from train.core.fitting import TrainingError
 from train.data.bags import Bags
 from train.data.whose_pictures import COLUMNS, by_pictures
+from train.members.absent import write_notes
 from train.members.candidate import Candidate
 from train.members.cells.clustering import CellClasses, train_cells
 from train.members.cells.network import load_cells
@@ -39,7 +42,11 @@ def train(job: MemberJob) -> None:
     """Train what is missing in RUN/cells: out_of_fold.csv, full.safetensors, fusion.json, naive_bayes.json.
 
     `pictures_only` comes from the same features without sex, count and age. classes.csv has the class of every picture,
-    by the network trained on all; neighbours.json says how often a cell's neighbours come from its own patient.
+    by the network trained on all; neighbours.json says how often a cell's neighbours come from its own patient;
+    notes.json, if it is there, where k-means took SCAN's place.
+
+    Raises:
+        Collapse: no classes are found in one of the trainings.
     """
     folder, bags = job.run / FOLDER, job.bags
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,14 +56,17 @@ def train(job: MemberJob) -> None:
         return
     seen = embed_pictures(bags, job.run, job.device, MAGNIFICATION)
     probability, pictures_only = np.empty(len(bags)), np.empty(len(bags))
+    collapsed = {}
     for fold in steps(np.unique(job.folds).tolist(), "training", more=ALL_OF_FOLD):
         training, asked = np.flatnonzero(job.folds != fold), np.flatnonzero(job.folds == fold)
-        base = patient_features(bags, _classes(bags, seen, training, job.recipe, job.seed))
+        classes, collapsed[f"without fold {fold}"] = _classes(bags, seen, training, job.recipe, job.seed)
+        base = patient_features(bags, classes)
         for result, first in ((probability, 0), (pictures_only, FIRST_OF_PICTURES)):
             known = base[training, first:]
             model = fit_naive_bayes(known, bags.labels[training], job.recipe.bayes, has_count=first == 0)
             result[asked] = malignant_probability(base[asked, first:], model)
     cells = train_cells(seen.pictures, bags.patient_of_image(), job.recipe.cells, job.seed)
+    collapsed["on all patients"] = cells.collapsed
     classes = cells.of(seen.pictures)
     bayes = fit_naive_bayes(patient_features(bags, classes), bags.labels, job.recipe.bayes)
     save_network(folder / "full.safetensors", cells.network, cells.network.dimensions)
@@ -66,15 +76,30 @@ def train(job: MemberJob) -> None:
     facts = {"patient_id": bags.patient_ids, "fold": job.folds, "label": bags.labels}
     table = pd.DataFrame({**facts, "probability": probability, "pictures_only": pictures_only})
     write_table(folder / "out_of_fold.csv", table)
+    write_notes(folder, _notes(collapsed))
     write_text(folder / NUMBERS, mine)
 
 
-def _classes(bags: Bags, seen: Features, training: Indices, recipe: Recipe, seed: int) -> Classes:
-    """Classes of all pictures and last of a blank one (N + 1,), learnt from the training patients' pictures."""
+def _notes(collapsed: Mapping[str, str]) -> list[str]:
+    """A sentence on where k-means took SCAN's place: by training, why, or nothing."""
+    reasons = {training: why for training, why in collapsed.items() if why}
+    if not reasons:
+        return []
+    return [
+        f"SCAN's classes of cells could not be learnt in {len(reasons)} of {len(collapsed)} trainings, and k-means on "
+        f"the same features took their place ({'; '.join(f'{name}: {why}' for name, why in reasons.items())})."
+    ]
+
+
+def _classes(bags: Bags, seen: Features, training: Indices, recipe: Recipe, seed: int) -> tuple[Classes, str]:
+    """Classes of all pictures and last of a blank one (N + 1,), learnt from the training patients' pictures.
+
+    And why k-means took SCAN's place, if it did.
+    """
     owner = bags.patient_of_image()
     known = np.isin(owner, training)
     cells = train_cells(seen.pictures[known], owner[known], recipe.cells, seed)
-    return cells.of(np.concatenate([seen.pictures, seen.blank[None]]))
+    return cells.of(np.concatenate([seen.pictures, seen.blank[None]])), cells.collapsed
 
 
 def _describe(bags: Bags, seen: Features, cells: CellClasses, classes: Classes, job: MemberJob) -> None:
@@ -86,7 +111,7 @@ def _describe(bags: Bags, seen: Features, cells: CellClasses, classes: Classes, 
     }
     write_table(job.run / FOLDER / "classes.csv", pd.DataFrame(columns))
     embedding = cells.network.embed(seen.pictures)
-    own, chance = own_patient_share(nearest(embedding, job.recipe.cells.neighbours), owner)
+    own, chance = own_patient_share(nearest(embedding, min(job.recipe.cells.neighbours, len(owner) - 1)), owner)
     facts = {"own_patient_share": own, "own_patient_share_by_chance": chance}
     write_text(job.run / FOLDER / "neighbours.json", json.dumps(facts, indent=1))
 
@@ -123,13 +148,19 @@ def numbers(recipe: Recipe, seed: int) -> dict[str, object]:
 
 
 def candidate(job: NestedJob) -> Candidate:
-    """This member for the nested protocol."""
+    """This member for the nested protocol.
+
+    Where no classes are found it says the same of everybody, so that a fold does not end the evaluation.
+    """
     bags = job.bags
     seen = embed_pictures(bags, job.run, job.device, MAGNIFICATION)
 
     def predicted(training: Indices, asked: Indices, checkpoint: Path) -> dict[str, Floats]:
         del checkpoint
-        classes = _classes(bags, seen, training, job.recipe, job.seed)
+        try:
+            classes, _ = _classes(bags, seen, training, job.recipe, job.seed)
+        except TrainingError:
+            return dict.fromkeys(COLUMNS, np.full(len(asked), bags.labels[training].mean()))
         model = fit_naive_bayes(patient_features(bags, classes, training), bags.labels[training], job.recipe.bayes)
 
         def judge(shown: Indices) -> Floats:
