@@ -1,10 +1,15 @@
 """The command lines of export: `python -m export RUN BUNDLE` and `python -m export adapt`."""
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from infer.errors import UsageError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 NEW = click.Path(path_type=Path, file_okay=False)
 REPLACE = "Replace {} if it is not empty."
@@ -41,14 +46,19 @@ class Point(click.ParamType[tuple[str, float]]):
     name = "NAME=SENSITIVITY"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
-        """A name that is not taken, and a number from .5 to 1, 1 excluded."""
+        """A new name, and a number from .5 to 1, 1 excluded."""
         name, _, text = str(value).partition("=")
         try:
             sensitivity = float(text)
         except ValueError:
             sensitivity = 0.0
-        if not name or name == "balanced" or not 0.5 <= sensitivity < 1:
-            self.fail(f"{value} is not {self.name}, such as rule-out=.99 (from .5 to below 1)", param, ctx)
+        if not NAME.fullmatch(name) or not 0.5 <= sensitivity < 1:
+            self.fail(
+                f"{value!r} is not {self.name}, such as rule-out=.99: small letters, digits and dashes; from .5 to "
+                "below 1",
+                param,
+                ctx,
+            )
         return name, sensitivity
 
 
@@ -87,9 +97,12 @@ def adapt_command(
     The networks stay. Probabilities are recalibrated, and thresholds chosen, as far as the number of patients allows.
     """
     from export.adapting.adapt import Asked, adapt
-    from export.adapting.points import USUAL
+    from export.adapting.points import BALANCED, USUAL
     from infer.bundle.load import load_bundle
 
+    names = [*USUAL, BALANCED, *(name for name, _ in points)]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise UsageError(f"--operating-point {twice[0]}: is there already. Choose another name")
     asked = Asked(prevalence, {**USUAL, **dict(points)}, reduced, replace, seed)
     made, found = adapt(load_bundle(bundle), validation, new_bundle, asked)
     click.echo(f"{new_bundle}: bundle {made.bundle_id}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infer.bundle.load import REFERENCE
-from infer.bundle.manifest import Magnification
+from infer.bundle.manifest import Adapted, Magnification
 from infer.cohort.dates import check_date_format
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import UsageError
@@ -70,6 +70,19 @@ def check_options(options: Options) -> None:
             raise UsageError(
                 f"{name} {path}: lies in {options.out}, which this run would overwrite. Choose another output folder"
             )
+
+
+def check_adapted(pixel_size: float | None, adapted: Adapted | None) -> None:
+    """Pictures must be read as those were that a bundle was adapted to.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if adapted is None or adapted.pixel_size == pixel_size:
+        return
+    given = "without --pixel-size" if pixel_size is None else f"with --pixel-size {pixel_size:g}"
+    wanted = "Leave it out" if adapted.pixel_size is None else f"Give --pixel-size {adapted.pixel_size:g}"
+    raise UsageError(f"{given}: this bundle was adapted to pictures that were read otherwise. {wanted}")
 
 
 def picture_scale(pixel_size: float | None, magnification: Magnification) -> float:

@@ -17,7 +17,7 @@ from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, choose_device
 from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError, tables_are_complete
 from infer.machine.processors import available_processors
-from infer.options import Options, check_options, picture_scale
+from infer.options import Options, check_adapted, check_options, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
 from infer.output.csv import ImagesWriter, PredictionsWriter
 from infer.output.folder import MOVED, check_folder, output_errors
@@ -88,6 +88,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
     bundle = load_bundle(options.bundle)
     if options.prevalence is not None:
         bundle = replace(bundle, manifest=at_prevalence(bundle.manifest, options.prevalence))
+    check_adapted(options.pixel_size, bundle.manifest.adapted)
     scale = picture_scale(options.pixel_size, bundle.manifest.magnification)
     points = bundle.manifest.ensemble.operating_points
     if options.operating_point not in points:

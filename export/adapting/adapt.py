@@ -11,7 +11,7 @@ from export.adapting.card import adapted_card
 from export.adapting.figures import Effect, effect
 from export.adapting.local import Local, read_local
 from export.adapting.points import USUAL, choose_points, cross_fit
-from export.adapting.recalibration import PREVALENCE, recalibrate, what_can_be_fitted
+from export.adapting.recalibration import FEWEST, PREVALENCE, recalibrate, what_can_be_fitted
 from export.adapting.reference import local_reference, recalibrated_clinical, with_sizes
 from export.manifest import with_reduced
 from export.publish import check_target, publish
@@ -25,6 +25,8 @@ from infer.cohort.sexes import parse_sex_codes
 from infer.errors import UsageError
 from infer.scoring.prevalence import at_prevalence
 from infer.scoring.prevalence import recalibrate as moved_by
+
+FEWEST_FOR_PREVALENCE = 10  # patients
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,13 @@ def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple
         CohortError: the patients of `reduced` cannot be read.
     """
     folder = folder.resolve()
+    if folder == bundle.folder.resolve():
+        raise UsageError(
+            f"{folder}: is the bundle that is to be adapted, which is needed again later. Name another folder"
+        )
     check_target(folder, asked.replace)
+    if asked.prevalence is not None and not 0 < asked.prevalence < 1:
+        raise UsageError("--prevalence: must be a share between 0 and 1, such as .3 where 30% are malignant")
     if bundle.manifest.adapted:
         raise UsageError(
             f"{bundle.folder}: was adapted already. Validate and adapt the bundle it was made from, "
@@ -64,10 +72,11 @@ def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple
         )
     local = read_local(validation, bundle)
     what = what_can_be_fitted(local.labels)
+    _demand_skill(validation, local, asked.seed)
     if what == PREVALENCE:
+        _demand_usual_points(asked)
         manifest, found = at_prevalence(bundle.manifest, local.prevalence), None
     else:
-        _demand_skill(validation, local)
         manifest, found = _fitted(bundle.manifest, local, what, asked)
     manifest = msgspec.structs.replace(
         manifest,
@@ -81,6 +90,7 @@ def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple
             malignant=int(local.labels.sum()),
             table_sha256=local.table_sha256,
             seen=local.seen,
+            pixel_size=local.options["pixel_size"],
             reference=what != PREVALENCE,
         ),
     )
@@ -88,7 +98,7 @@ def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple
         manifest = at_prevalence(manifest, asked.prevalence)
     manifest, graphs = _with_precision(bundle, manifest, local, asked)
     data = encode(manifest)
-    card = adapted_card(bundle, manifest, data, local, found)
+    card = adapted_card(bundle, manifest, data, local, found, asked.sensitivities)
     files = {**graphs, MANIFEST: data, CARD: card.encode()}
     return publish({**files, CHECKSUMS: checksums(files)}, folder), found
 
@@ -108,16 +118,32 @@ def _fitted(manifest: Manifest, local: Local, what: str, asked: Asked) -> tuple[
             reference=reference,
             drift=with_sizes(manifest.drift, local),
         ),
-        effect(local, manifest.ensemble.operating_points, crossed, held_up, asked.seed),
+        effect(local, manifest.ensemble.operating_points, points, crossed, held_up, asked.seed),
     )
 
 
-def _demand_skill(validation: Path, local: Local) -> None:
-    value, low, high = local.auc
-    if not low > 0.5:
+def _demand_skill(validation: Path, local: Local, seed: int) -> None:
+    """Few patients can hardly show skill; but they can show that there is none."""
+    found = local.auc(seed)
+    number = len(local.labels)
+    if number < FEWEST_FOR_PREVALENCE:
         raise UsageError(
-            f"{validation}: no skill is shown on these patients (AUC {value:.3f} [{low:.3f}, {high:.3f}]), so there is "
-            "nothing to adapt. Do not use this bundle here"
+            f"{validation}: has {number} patients, and {FEWEST_FOR_PREVALENCE} are needed to adapt to. Validate on "
+            "more, or say --prevalence when scoring"
+        )
+    if not (found.low > 0.5 or (number < FEWEST and found.high > 0.5)):
+        raise UsageError(
+            f"{validation}: no skill is shown on these patients (AUC {found.value:.3f} [{found.low:.3f}, "
+            f"{found.high:.3f}]), so there is nothing to adapt. Do not use this bundle here"
+        )
+
+
+def _demand_usual_points(asked: Asked) -> None:
+    further = asked.sensitivities.keys() - USUAL.keys()
+    if further:
+        raise UsageError(
+            f"--operating-point {min(further)}: with so few patients thresholds cannot be chosen, only the prevalence. "
+            "Leave it out, or validate on more patients"
         )
 
 
@@ -136,7 +162,12 @@ def _with_precision(
         raise UsageError(f"{bundle.folder}: has no graphs in int8, so --reduced has nothing to try")
     if local.options["pixel_size"] is not None:
         raise UsageError("--reduced: cannot be proven on pictures that were validated with --pixel-size. Leave it out")
-    return with_reduced(manifest, bundle.graphs, _cohort(asked.reduced, manifest, local), "int8"), bundle.graphs
+    cohort = _cohort(asked.reduced, manifest, local)
+    if cohort.table_sha256 != local.table_sha256:
+        raise UsageError(
+            f"--reduced {asked.reduced}: its table is not the validation's. Give the patients of VALIDATION"
+        )
+    return with_reduced(manifest, bundle.graphs, cohort, "int8"), bundle.graphs
 
 
 def _cohort(folder: Path, manifest: Manifest, local: Local) -> Cohort:

@@ -2,19 +2,29 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
+from math import isfinite
 
 from export.adapting.figures import DECIDED, BeforeAndAfter, Effect
 from export.adapting.local import Local
-from export.adapting.points import FOLDS, REPEATS
-from export.adapting.recalibration import FEWEST, FEWEST_FOR_SLOPE, FEWEST_OF_A_CLASS, PREVALENCE
+from export.adapting.points import FOLDS, REPEATS, malignant_needed
+from export.adapting.recalibration import FEWEST, FEWEST_FOR_SLOPE, FEWEST_OF_A_CLASS, PREVALENCE, SLOPE
 from export.card.write import wrapped
 from infer.bundle.load import CARD, Bundle
 from infer.bundle.manifest import Adapted, Manifest
 from train.core.performance import Estimate
+from train.evaluation.validation.figures import wilson
 from train.evaluation.validation.said import number
 
 
-def adapted_card(bundle: Bundle, manifest: Manifest, manifest_bytes: bytes, local: Local, found: Effect | None) -> str:
+def adapted_card(
+    bundle: Bundle,
+    manifest: Manifest,
+    manifest_bytes: bytes,
+    local: Local,
+    found: Effect | None,
+    sensitivities: Mapping[str, float],
+) -> str:
     """The card as Markdown.
 
     Args:
@@ -23,6 +33,7 @@ def adapted_card(bundle: Bundle, manifest: Manifest, manifest_bytes: bytes, loca
         manifest_bytes: the same as written, whose SHA-256 is the new bundle's ID.
         local: the patients.
         found: None if only the prevalence was fitted.
+        sensitivities: of the operating points, as asked for.
     """
     made = manifest.adapted
     if made is None:
@@ -34,8 +45,8 @@ def adapted_card(bundle: Bundle, manifest: Manifest, manifest_bytes: bytes, loca
         "## Adapted to a hospital's own patients",
         *_whom(made, local),
         _what(manifest, made),
-        *(_tables(manifest, found) if found else []),
-        "\n".join(f"- {sentence}" for sentence in _limits(manifest, made)),
+        *(_tables(manifest, local, found) if found else []),
+        "\n".join(f"- {sentence}" for sentence in _limits(manifest, made, local, sensitivities)),
         "## The card of the bundle that was adapted",
         "Networks, training and training patients are the same. Operating points, calibration and figures are those of "
         "before.",
@@ -45,52 +56,58 @@ def adapted_card(bundle: Bundle, manifest: Manifest, manifest_bytes: bytes, loca
 
 
 def _whom(made: Adapted, local: Local) -> list[str]:
+    known = (
+        "no picture of theirs is among the training pictures"
+        if local.told
+        else "whether the networks were trained on them is not known"
+    )
     left_out = f" {local.left_out} patients whom the bundle was trained on were left out." if local.left_out else ""
+    low, high = wilson(local.prevalence, made.patients)
     return [
-        f"{made.patients} patients with a known diagnosis, {made.malignant} of them malignant "
-        f"({made.malignant / made.patients:.0%}); the networks were trained on none of them.{left_out} The table's "
-        f"SHA-256 is `{made.table_sha256}`."
+        f"{made.patients} patients with a known diagnosis, {made.malignant} of them malignant ({local.prevalence:.0%} "
+        f"[{low:.0%}, {high:.0%}]); {known}.{left_out} The table's SHA-256 is `{made.table_sha256}`."
     ]
 
 
 def _what(manifest: Manifest, made: Adapted) -> str:
     by = manifest.ensemble.recalibration
     moved = f"log odds become {by.slope:.3f} x log odds {by.intercept:+.3f}" if by else "nothing moves"
-    share = f"Probabilities hold where {made.prevalence:.0%} of the patients are malignant"
+    share = f"Probabilities hold where {100 * made.prevalence:.3g}% of the patients are malignant"
     if made.fitted == PREVALENCE:
         return (
-            f"Only the prevalence was adapted: {moved}. {share}. Thresholds moved along, so no decision changes. More "
-            f"needs {FEWEST} patients, {FEWEST_OF_A_CLASS} of each class."
+            f"Only the prevalence was adapted: {moved}. {share}. Thresholds moved along, so no threshold decides "
+            f"otherwise. More needs {FEWEST} patients, {FEWEST_OF_A_CLASS} of each class."
         )
-    without = "" if "slope" in made.fitted else f" The slope needs {FEWEST_FOR_SLOPE} patients of each class."
+    without = "" if made.fitted == SLOPE else f" The slope needs {FEWEST_FOR_SLOPE} patients of each class."
     return f"Fitted: {made.fitted}. After the weighted mean, {moved}. {share}.{without}"
 
 
-def _tables(manifest: Manifest, found: Effect) -> list[str]:
+def _tables(manifest: Manifest, local: Local, found: Effect) -> list[str]:
     rows = ["| | before | after |", "|---|---|---|"]
     rows += [f"| {title} | {_cells(one)} |" for title, one in found.calibration.items()]
-    rows.append(f"| patients held up as unlike the others | {found.held_up[0]} | {found.held_up[1]} |")
+    rows.append(f"| patients held up by their pictures | {found.held_up[0]} | {found.held_up[1]} |")
     points = ["| operating point | reactive below | malignant from | | before | after |", "|---|---|---|---|---|---|"]
     for name, figures in found.points.items():
         point = manifest.ensemble.operating_points[name]
         for title in DECIDED:
-            thresholds = f"{number(point.refer_low)} | {number(point.refer_high)}" if title == DECIDED[0] else " | "
-            shown = f"`{name}`" if title == DECIDED[0] else ""
-            points.append(f"| {shown} | {thresholds} | {title} | {_cells(figures[title])} |")
+            first = title == DECIDED[0]
+            thresholds = f"{point.refer_low:.3g} | {point.refer_high:.3g}" if first else " | "
+            points.append(f"| {f'`{name}`' if first else ''} | {thresholds} | {title} | {_cells(figures[title])} |")
     return [
         f"Before: the bundle as it was, on these patients. After: cross-fitted, {REPEATS} times {FOLDS} folds, so each "
         "patient is judged by what was fitted without them. 95% intervals by bootstrap over patients. Patients held up "
-        "count as referred.",
+        f"count as referred. Calibration and Brier score hold at these patients' {local.prevalence:.0%}.",
         "\n".join(rows),
         "\n".join(points),
     ]
 
 
-def _limits(manifest: Manifest, made: Adapted) -> list[str]:
+def _limits(manifest: Manifest, made: Adapted, local: Local, sensitivities: Mapping[str, float]) -> list[str]:
     said = [
-        f"`{name}`: nobody is called reactive. There are too few malignant patients to promise this sensitivity."
+        f"`{name}`: nobody is called reactive. To promise this sensitivity takes "
+        f"{malignant_needed(sensitivities[name])} malignant patients."
         for name, point in manifest.ensemble.operating_points.items()
-        if point.refer_low == 0.0
+        if point.refer_low == 0.0 and name in sensitivities
     ]
     if made.reference:
         said.append(
@@ -99,23 +116,34 @@ def _limits(manifest: Manifest, made: Adapted) -> list[str]:
         )
     else:
         said.append("`ood_p`, `unusual` and drift compare with the training patients, as before.")
+    if made.pixel_size is not None:
+        said.append(f"Score with `--pixel-size {made.pixel_size:g}`, as these patients were; another one is refused.")
     if manifest.int8:
         said.append(
             f"In int8, of {manifest.int8.patients} patients scored both ways, none got a different decision at any of "
             f"these operating points; no probability changed by more than {manifest.int8.largest_change:.4f}."
         )
     else:
-        said.append("All graphs compute in float32: int8 was not proven for these decisions (`--reduced`).")
+        said.append(
+            "All graphs compute in float32: int8 was not proven for these decisions (`--reduced`). The validation "
+            f"computed in {local.precision}."
+        )
     said.append("Adapted to one hospital, stain and analyser: elsewhere, validate again. Not a medical device.")
     return said
 
 
 def _cells(one: BeforeAndAfter) -> str:
-    return f"{_interval(one.before)} | {_interval(one.after)}"
+    after = "not measured: too few malignant patients in four folds" if one.after is None else interval(one.after)
+    return f"{'new' if one.before is None else interval(one.before)} | {after}"
 
 
-def _interval(of: Estimate | None) -> str:
-    return f"{number(of.value)} [{number(of.low)}, {number(of.high)}]" if of else "new"
+def interval(of: Estimate | None) -> str:
+    """A figure with its interval."""
+    if of is None:
+        return "none"
+    if not isfinite(of.value):
+        return "cannot be told"
+    return f"{number(of.value)} [{number(of.low)}, {number(of.high)}]"
 
 
 def _demoted(card: str) -> str:

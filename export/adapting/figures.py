@@ -1,6 +1,6 @@
 """How good a bundle is on a hospital's patients before and after it was adapted to them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,10 @@ Decisions = npt.NDArray[np.str_]  # (repeats, P)
 
 @dataclass(frozen=True)
 class BeforeAndAfter:
-    """A figure with its 95% intervals; no value before where the operating point is new."""
+    """A figure with its 95% intervals."""
 
-    before: Estimate | None
-    after: Estimate
+    before: Estimate | None  # None: the operating point is new
+    after: Estimate | None  # None: four folds have too few malignant patients for it
 
 
 @dataclass(frozen=True)
@@ -38,32 +38,39 @@ class Effect:
 
     calibration: dict[str, BeforeAndAfter]  # by title
     points: dict[str, dict[str, BeforeAndAfter]]  # operating point -> DECIDED
-    held_up: tuple[int, int]  # before and after
+    held_up: tuple[int, int]  # by their pictures, before and after
 
 
 def effect(
-    local: Local, points: Mapping[str, OperatingPoint], crossed: CrossFitted, held_up: Booleans, seed: int
+    local: Local,
+    points: Mapping[str, OperatingPoint],
+    names: Iterable[str],
+    crossed: CrossFitted,
+    held_up: Booleans,
+    seed: int,
 ) -> Effect:
     """The figures.
 
     Args:
         local: the patients, with the probabilities of before.
         points: the operating points of before.
+        names: of the operating points of after.
         crossed: probabilities and decisions of after, of patients who had no part in the fit.
         held_up: (P,) unlike the others, after.
         seed: random seed of the bootstrap.
     """
     weights = resampled(len(local.labels), seed)
     before, after = local.probability[None], crossed.probability
+
+    def after_of(name: str) -> Decisions | None:
+        return np.where(held_up, REFER, crossed.decisions[name]) if name in crossed.decisions else None
+
     return Effect(
         {
             title: BeforeAndAfter(_of(FIGURES[name], local, before, weights), _of(FIGURES[name], local, after, weights))
             for name, title in CALIBRATION.items()
         },
-        {
-            name: _decided(local, _as_before(local, points.get(name)), np.where(held_up, REFER, decisions), weights)
-            for name, decisions in crossed.decisions.items()
-        },
+        {name: _decided(local, _as_before(local, points.get(name)), after_of(name), weights) for name in names},
         (int(local.held_up.sum()), int(held_up.sum())),
     )
 
@@ -79,18 +86,21 @@ def _of(figure: Figure, local: Local, probability: Floats, weights: Floats) -> E
     return estimate(figure, [Predictions(local.labels, one, one >= 0.5) for one in probability], weights)
 
 
-def _decided(local: Local, before: Decisions | None, after: Decisions, weights: Floats) -> dict[str, BeforeAndAfter]:
+def _decided(
+    local: Local, before: Decisions | None, after: Decisions | None, weights: Floats
+) -> dict[str, BeforeAndAfter]:
     everybody = np.ones(len(local.labels), np.bool_)
     shares = {
         "malignant called reactive": ("reactive", local.labels == 1),
         "reactive called reactive": ("reactive", local.labels == 0),
         "referred": (REFER, everybody),
     }
+
+    def share(decisions: Decisions | None, decision: str, whole: Booleans) -> Estimate | None:
+        return None if decisions is None else _share(local, decisions == decision, whole, weights)
+
     return {
-        title: BeforeAndAfter(
-            None if before is None else _share(local, before == decision, whole, weights),
-            _share(local, after == decision, whole, weights),
-        )
+        title: BeforeAndAfter(share(before, decision, whole), share(after, decision, whole))
         for title, (decision, whole) in shares.items()
     }
 

@@ -34,18 +34,26 @@ def choose_points(probability: Floats, labels: Labels, sensitivities: Mapping[st
     low, high = refer_band(probability, labels, best_threshold(probability, labels))
     points = {BALANCED: OperatingPoint(low, high)}
     for name, wanted in sensitivities.items():
-        points[name] = OperatingPoint(min(keeping(probability[labels == 1], wanted), low), high)
+        points[name] = OperatingPoint(min(keeping(probability, labels, wanted), low), high)
     return points
 
 
-def keeping(malignant: Floats, sensitivity: float) -> float:
+def keeping(probability: Floats, labels: Labels, sensitivity: float) -> float:
     """The highest threshold below which a new malignant patient lies with a chance of 1 - sensitivity at most.
 
+    It lies midway between a malignant patient and the next lower one of either class: on the patient itself, a last
+    digit would decide.
+
     Args:
-        malignant: (n,) probabilities of malignant patients; 0 is returned if they are too few.
+        probability: (P,) of malignant.
+        labels: (P,) 1 malignant, 0 reactive. With too few malignant ones the threshold is 0.
     """
+    malignant = np.sort(probability[labels == 1])
     below = int(np.floor((1 - sensitivity) * (len(malignant) + 1) + 1e-9)) - 1
-    return float(np.sort(malignant)[below]) if below >= 0 else 0.0
+    if below < 0:
+        return 0.0
+    lower = probability[probability < malignant[below]]
+    return float((malignant[below] + (lower.max() if len(lower) else 0.0)) / 2)
 
 
 def malignant_needed(sensitivity: float) -> int:
@@ -58,7 +66,8 @@ class CrossFitted:
     """What patients get who had no part in the fit, once a repeat."""
 
     probability: Floats  # (REPEATS, P)
-    decisions: dict[str, npt.NDArray[np.str_]]  # operating point -> (REPEATS, P)
+    # Operating point -> (REPEATS, P); only those that four folds have enough malignant patients for.
+    decisions: dict[str, npt.NDArray[np.str_]]
 
 
 def cross_fit(
@@ -74,13 +83,16 @@ def cross_fit(
         seed: random seed of the folds.
     """
     crossed = np.empty((REPEATS, len(labels)))
-    decisions = {name: np.empty((REPEATS, len(labels)), "<U9") for name in (BALANCED, *sensitivities)}
+    malignant = int(labels.sum())
+    fewest = malignant - -(-malignant // FOLDS)  # in four folds
+    measured = {name: wanted for name, wanted in sensitivities.items() if malignant_needed(wanted) <= fewest}
+    decisions = {name: np.empty((REPEATS, len(labels)), "<U9") for name in (BALANCED, *measured)}
     for repeat in range(REPEATS):
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed + repeat)
         for known, asked in folds.split(probability, labels):
             fitted = recalibrate(probability[known], labels[known], prevalence, what)
             crossed[repeat, asked] = fitted.of(probability[asked])
-            points = choose_points(fitted.of(probability[known]), labels[known], sensitivities)
+            points = choose_points(fitted.of(probability[known]), labels[known], measured)
             for name, point in points.items():
                 decisions[name][repeat, asked] = [decide(float(one), point) for one in crossed[repeat, asked]]
     return CrossFitted(crossed, decisions)

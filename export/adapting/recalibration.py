@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from infer.bundle.manifest import Calibration
+from infer.scoring.ensemble import calibrated
 from infer.scoring.prevalence import log_odds_of
 from train.core.arrays import Floats, Labels
 from train.core.threads import on_one_thread
@@ -39,7 +40,7 @@ class Recalibration:
 
     def of(self, probability: Floats) -> Floats:
         """The new probabilities, of any shape."""
-        return np.asarray(expit(self.slope * log_odds(probability) + self.intercept))
+        return calibrated(probability, self.calibration)
 
 
 def what_can_be_fitted(labels: Labels) -> str:

@@ -74,6 +74,7 @@ class Adapted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     malignant: int  # of these
     table_sha256: str  # of their table
     seen: str  # digests of their pictures, salted as reference.seen
+    pixel_size: float | None  # --pixel-size with which these patients were read, and must be scored from now on
     reference: bool  # whether `reference` describes these patients; false: the training patients
 
 

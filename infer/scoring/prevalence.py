@@ -18,7 +18,7 @@ AS_IT_IS = Calibration(slope=1.0, intercept=0.0)
 
 
 def at_prevalence(manifest: Manifest, share: float) -> Manifest:
-    """The manifest of the same bundle, with probabilities that hold at another prevalence.
+    """The manifest of a bundle as it is on the disk, with probabilities that hold at another prevalence.
 
     Args:
         share: of malignant patients among those to be scored, above 0 and below 1.

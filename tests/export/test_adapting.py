@@ -1,115 +1,39 @@
 """A bundle adapted to a hospital: validated, adapted, scored and validated again, on drawn patients."""
 
-import csv
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from scipy.special import expit, logit
 
-from export import __main__ as export
+from export.adapting.local import Local, read_local
+from export.adapting.points import USUAL, CrossFitted, cross_fit, keeping
+from export.adapting.recalibration import SLOPE as SLOPE_TOO
+from export.adapting.recalibration import recalibrate
+from export.usual import held_up_by_others
 from infer.bundle.load import load_bundle
-from infer.bundle.manifest import Manifest
+from infer.bundle.reference import LEVELS
 from infer.output.kept import KEPT, read_results
-from tests.infer.runs import TABLE, score, tiny_manifest, write_bundle
-from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
-from train.cli.commands import cli
+from infer.scoring.ensemble import calibrated
+from tests.export.hospital import (
+    HALF,
+    Hospital,
+    adapt,
+    adapted,
+    fewer_resamples,
+    hospital,
+    manifest_of,
+    relabelled,
+    validate,
+)
+from tests.infer.runs import score
+from train.core.performance import Predictions, calibration_slope
+from train.evaluation.validation.said import TRAINING
 
-DATE = ("--reference-date", REFERENCE_DATE.isoformat())
-PATIENTS, HALF = 120, 60
-SLOPE, INTERCEPT = 0.5, -1.0  # what the bundle's log odds ought to be multiplied by and moved by here
-
-
-@dataclass(frozen=True)
-class Hospital:
-    """A cohort in two halves, with the validation of one."""
-
-    folder: Path
-    bundle: Path
-    one: Path
-    other: Path
-    validation: Path
-
-    @property
-    def judged(self) -> pd.DataFrame:
-        return pd.read_csv(self.validation / "patients.csv", dtype={"patient_id": str})
-
-    @property
-    def labels(self) -> dict[str, int]:
-        return dict(zip(self.judged["patient_id"], self.judged["label"].tolist(), strict=True))
-
-
-@pytest.fixture(autouse=True)
-def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.evaluation.validation.figures.RESAMPLES", 300)
-
-
-def relabelled(cohort: Path, labels: dict[str, int]) -> None:
-    """Write a LABEL for each patient."""
-    with (cohort / TABLE).open(newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    with (cohort / TABLE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(row | {"LABEL": labels[row["ID"]]} for row in table if row["ID"] in labels)
-
-
-def validate(cohort: Path, out: Path, bundle: Path) -> str:
-    done = CliRunner().invoke(cli, ["validate", str(bundle), str(cohort), str(out), *DATE])
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-def adapt(*arguments: object) -> int:
-    try:
-        export.main(["adapt", *map(str, arguments)])
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
-
-
-def opinionated(folder: Path) -> Path:
-    """The tiny bundle with log odds as far apart as a trained one's, to which these pictures are not sharp."""
-    manifest = tiny_manifest()
-    manifest["ensemble"]["weights"] = {**dict.fromkeys(manifest["members"], 0.0), "imagenet": 1.0}
-    manifest["ensemble"]["calibration"]["imagenet"] |= {"slope": 20.0, "intercept": 5.0}
-    manifest["reference"]["usual"]["spans"]["sharpness"] = {"low": 900.0, "middle": 901.0, "high": 902.0}
-    return write_bundle(folder, manifest)
-
-
-@pytest.fixture(scope="module")
-def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
-    """Labels are drawn from the bundle's own log odds, which are too extreme and too high here."""
-    folder = tmp_path_factory.mktemp("hospital")
-    bundle = opinionated(folder / "bundle")
-    one, other = folder / "one", folder / "other"
-    write_cohort(one, make_patients(PATIENTS, seed=3, images=(10, 10)), seed=3, size=112)
-    found = score(one, folder / "all", bundle=bundle, ood="warn").predictions
-    rng = np.random.default_rng(0)
-    odds = {name: logit(float(row["probability_malignant"])) for name, row in found.items()}
-    labels = {name: int(rng.random() < expit(SLOPE * value + INTERCEPT)) for name, value in odds.items()}
-    shutil.copytree(one, other)
-    names = list(labels)
-    relabelled(one, {name: labels[name] for name in names[:HALF]})
-    relabelled(other, {name: labels[name] for name in names[HALF:]})
-    validate(one, folder / "validation", bundle)
-    return Hospital(folder, bundle, one, other, folder / "validation")
-
-
-@pytest.fixture(scope="module")
-def adapted(hospital: Hospital) -> Path:
-    assert adapt(hospital.bundle, hospital.validation, hospital.folder / "adapted") == 0
-    return hospital.folder / "adapted"
-
-
-def manifest_of(folder: Path) -> Manifest:
-    return load_bundle(folder).manifest
+__all__ = ["adapted", "fewer_resamples", "hospital"]
 
 
 def test_the_networks_stay_and_the_rest_says_what_was_done(hospital: Hospital, adapted: Path) -> None:
@@ -156,10 +80,14 @@ def test_what_the_card_says_of_before_is_what_validation_said(hospital: Hospital
 
 
 def test_patients_it_was_adapted_to_are_known_again(hospital: Hospital, adapted: Path, tmp_path: Path) -> None:
-    assert "No validation: these are the training patients" in validate(hospital.one, tmp_path / "one", adapted)
-    assert "these are the training patients" not in validate(hospital.other, tmp_path / "other", adapted)
-    assert adapt(adapted, tmp_path / "other", tmp_path / "again") == 2
-    assert not (tmp_path / "again").exists()
+    assert TRAINING in validate(hospital.one, tmp_path / "one", adapted)
+    fewer = tmp_path / "fewer"  # another table, the same pictures
+    shutil.copytree(hospital.one, fewer)
+    relabelled(fewer, dict(list(hospital.labels.items())[:40]))
+    assert TRAINING in validate(fewer, tmp_path / "again", adapted)
+    assert TRAINING not in validate(hospital.other, tmp_path / "other", adapted)
+    assert adapt(adapted, tmp_path / "other", tmp_path / "twice") == 2
+    assert not (tmp_path / "twice").exists()
 
 
 def test_few_patients_change_the_prevalence_alone(hospital: Hospital, tmp_path: Path) -> None:
@@ -208,45 +136,6 @@ def test_a_stated_prevalence_comes_last(hospital: Hospital, adapted: Path, tmp_p
     assert logit(moved) == pytest.approx(logit(fitted) + shift)
 
 
-def test_labels_without_a_relation_to_the_pictures_are_refused(
-    hospital: Hospital, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    permuted = tmp_path / "permuted"
-    shutil.copytree(hospital.one, permuted)
-    labels = hospital.labels
-    shuffled = np.random.default_rng(1).permutation(list(labels.values()))
-    relabelled(permuted, dict(zip(labels, shuffled.tolist(), strict=True)))
-    validate(permuted, tmp_path / "validation", hospital.bundle)
-    assert adapt(hospital.bundle, tmp_path / "validation", tmp_path / "bundle") == 2
-    assert "no skill is shown on these patients (AUC" in capsys.readouterr().err
-    assert not (tmp_path / "bundle").exists()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "error"),
-    [
-        (lambda folder: (folder / "validation.json").unlink(), "holds no finished validation"),
-        (lambda folder: edited(folder, bundle="f" * 64), "is a validation of bundle ffffffffffff"),
-        (lambda folder: edited(folder, table_of_training=True), "are those that the bundle was trained on"),
-        (lambda folder: column(folder, "trained_on", 1), "are those that the bundle was trained on"),
-        (lambda folder: column(folder, "label", 1), "patients of one class only"),
-        (lambda folder: without(folder, "trained_on"), "an earlier version of this program"),
-    ],
-)
-def test_a_validation_that_does_not_fit(
-    hospital: Hospital,
-    tmp_path: Path,
-    spoil: Callable[[Path], None],
-    error: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    shutil.copytree(hospital.validation, tmp_path / "validation")
-    spoil(tmp_path / "validation")
-    assert adapt(hospital.bundle, tmp_path / "validation", tmp_path / "bundle") == 2
-    assert error in capsys.readouterr().err
-    assert not (tmp_path / "bundle").exists()
-
-
 def test_patients_who_were_trained_on_are_left_out(hospital: Hospital, tmp_path: Path) -> None:
     shutil.copytree(hospital.validation, tmp_path / "validation")
     table = pd.read_csv(tmp_path / "validation/patients.csv", dtype={"patient_id": str})
@@ -260,27 +149,82 @@ def test_patients_who_were_trained_on_are_left_out(hospital: Hospital, tmp_path:
     assert "5 patients whom the bundle was trained on were left out" in card
 
 
-def test_int8_needs_graphs_in_int8(hospital: Hospital, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert adapt(hospital.bundle, hospital.validation, tmp_path / "bundle", "--reduced", hospital.one) == 2
-    assert "has no graphs in int8" in capsys.readouterr().err
+def read_again(hospital: Hospital, seed: int = 0) -> tuple[Local, CrossFitted]:
+    """The patients, and what is cross-fitted on them."""
+    local = read_local(hospital.validation, load_bundle(hospital.bundle))
+    prevalence = manifest_of(hospital.bundle).prevalence
+    return local, cross_fit(local.probability, local.labels, prevalence, SLOPE_TOO, USUAL, seed)
 
 
-@pytest.mark.parametrize("point", ["rule-out", "=.9", "rule-out=1", "rule-out=95", "balanced=.9", "rule-out=nan"])
-def test_operating_points_that_mean_nothing(hospital: Hospital, tmp_path: Path, point: str) -> None:
-    assert adapt(hospital.bundle, hospital.validation, tmp_path / "bundle", "--operating-point", point) == 2
+def test_thresholds_are_those_that_keep_the_sensitivity(hospital: Hospital, adapted: Path, tmp_path: Path) -> None:
+    local, _ = read_again(hospital)
+    manifest = manifest_of(adapted)
+    by = manifest.ensemble.recalibration
+    assert by
+    fitted = calibrated(local.probability, by)
+    found = score(hospital.one, tmp_path / "out", bundle=adapted).predictions
+    again = {name: float(row["probability_malignant"]) for name, row in found.items()}
+    for name, wanted in USUAL.items():
+        low = manifest.ensemble.operating_points[name].refer_low
+        balanced = manifest.ensemble.operating_points["balanced"].refer_low
+        assert low == pytest.approx(min(keeping(fitted, local.labels, wanted), balanced))
+        below = [again[patient] < low for patient, label in hospital.labels.items() if label]
+        assert np.mean(below) <= 1 - wanted
+    assert len({manifest.ensemble.operating_points[name].refer_low for name in USUAL}) == 2
 
 
-def edited(folder: Path, **changes: object) -> None:
-    path = folder / "validation.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+def test_the_cards_figures_of_after_are_cross_fitted(hospital: Hospital, adapted: Path) -> None:
+    local, crossed = read_again(hospital)
+    once = np.ones((1, HALF))
+    slopes = [calibration_slope(Predictions(local.labels, one, one >= 0.5), once)[0] for one in crossed.probability]
+    card = (adapted / "MODEL_CARD.md").read_text().splitlines()
+    line = next(one for one in card if "calibration slope" in one)
+    assert f"{np.mean(slopes):.3f}".lstrip("0") in line.split("|")[3]
+    held_up = held_up_by_others(local.measures, manifest_of(adapted).reference.usual.limit)
+    called = (crossed.decisions["balanced"] == "reactive") & ~held_up
+    missed = called[:, local.labels == 1].mean()
+    line = next(one for one in card if one.startswith("| `balanced`"))
+    assert f"{missed:.3f}".lstrip("0") in line.split("|")[6]
+    line = next(one for one in card if "held up by their pictures" in one)
+    assert [cell.strip() for cell in line.split("|")[2:4]] == [str(HALF), str(held_up.sum())]
 
 
-def column(folder: Path, name: str, value: int) -> None:
-    table = pd.read_csv(folder / "patients.csv", dtype={"patient_id": str})
-    table[name] = value
-    table.to_csv(folder / "patients.csv", index=False)
+def test_the_reference_is_of_these_patients(hospital: Hospital, adapted: Path) -> None:
+    local, crossed = read_again(hospital)
+    before, after = manifest_of(hospital.bundle), manifest_of(adapted)
+    assert after.reference.patients == len(after.reference.usual.scores) == HALF
+    assert after.reference.measures["age_years"] == pytest.approx(
+        np.quantile(local.measures["age_years"], LEVELS), rel=1e-5
+    )
+    assert after.reference.measures["probability"] == pytest.approx(
+        np.quantile(crossed.probability.mean(axis=0), LEVELS), rel=1e-5
+    )
+    assert after.adapted
+    assert after.adapted.seen == local.seen != ""
+    assert after.reference.seen == before.reference.seen
+    fitted = recalibrate(local.alone, local.labels, before.prevalence, SLOPE_TOO)
+    expected = fitted.of(local.alone)
+    alone = after.reference.clinical
+    values = (local.measures[name] for name in ("sex", "lymph_count", "age_years"))
+    found = [alone.probability(*one) for one in zip(*(value.tolist() for value in values), strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert not after.drift.knows_size(224, 225)
+    assert after.drift.knows_size(112, 112)  # the drawn pictures' size, which the bundle did not know
 
 
-def without(folder: Path, name: str) -> None:
-    table = pd.read_csv(folder / "patients.csv", dtype={"patient_id": str})
-    table.drop(columns=name).to_csv(folder / "patients.csv", index=False)
+def test_members_and_influences_move_as_the_ensemble_does(hospital: Hospital, adapted: Path, tmp_path: Path) -> None:
+    by = manifest_of(adapted).ensemble.recalibration
+    assert by
+    score(hospital.one, tmp_path / "out", bundle=adapted)
+    runs = (hospital.validation / "scored", tmp_path / "out")
+    for before, after in zip(*(read_results(run / KEPT, HALF) for run in runs), strict=True):
+        assert before.scores
+        assert after.scores
+        for name, value in before.scores.members.items():
+            moved = calibrated(np.array(value), by)
+            assert after.scores.members[name] == pytest.approx(float(moved), abs=1e-6)
+        for image, other in zip(before.images, after.images, strict=True):
+            assert other.influence == pytest.approx(by.slope * (image.influence or 0), abs=1e-6)
+            for name, value in image.influence_of.items():
+                assert other.influence_of[name] == pytest.approx(by.slope * value, abs=1e-6)
+    assert by.slope < 0.9

@@ -5,8 +5,9 @@ import numpy.typing as npt
 import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
 
-from export.adapting.points import USUAL, choose_points, cross_fit, keeping, malignant_needed
+from export.adapting.points import FOLDS, USUAL, choose_points, cross_fit, keeping, malignant_needed
 from export.adapting.recalibration import (
     INTERCEPT,
     PREVALENCE,
@@ -14,6 +15,7 @@ from export.adapting.recalibration import (
     recalibrate,
     what_can_be_fitted,
 )
+from infer.scoring.ensemble import decide
 from train.core.performance import Predictions, calibration_intercept, calibration_slope
 
 Floats = npt.NDArray[np.float64]
@@ -95,19 +97,22 @@ def test_patients_who_are_separated_do_not_ask_for_the_impossible() -> None:
 @pytest.mark.parametrize(("sensitivity", "malignant"), [(0.95, 19), (0.98, 49), (0.99, 99)])
 def test_too_few_malignant_patients_promise_nothing(sensitivity: float, malignant: int) -> None:
     assert malignant_needed(sensitivity) == malignant
-    some = np.linspace(0.3, 0.9, malignant)
-    assert keeping(some, sensitivity) == 0.3
-    assert keeping(some[1:], sensitivity) == 0.0
+    some = np.concatenate([np.linspace(0.3, 0.9, malignant), [0.2, 0.95]])
+    labels = np.array([1] * malignant + [0, 0])
+    assert keeping(some, labels, sensitivity) == 0.25  # midway to the reactive patient below
+    assert keeping(some[1:], labels[1:], sensitivity) == 0.0
 
 
 @pytest.mark.parametrize("number", [19, 40, 59, 200])
 def test_a_new_malignant_patient_is_rarely_below_the_threshold(number: int) -> None:
-    """Over 4,000 cohorts the chance is (k + 1) / (n + 1), which is 5% at most."""
+    """Over 4,000 cohorts the chance is between k / (n + 1) and (k + 1) / (n + 1), which is 5% at most."""
     values = np.random.default_rng(number).random((4000, number + 1))
-    missed = np.mean([one[-1] < keeping(one[:-1], 0.95) for one in values])
+    labels = np.ones(number, np.int64)
+    missed = np.mean([one[-1] < keeping(one[:-1], labels, 0.95) for one in values])
     allowed = np.floor(0.05 * (number + 1) + 1e-9) / (number + 1)
+    noise = 4 * np.sqrt(0.05 * 0.95 / 4000)
     assert allowed <= 0.05
-    assert missed == pytest.approx(allowed, abs=4 * np.sqrt(0.05 * 0.95 / 4000))
+    assert allowed - 1 / (number + 1) - noise < missed < allowed + noise
 
 
 def test_points_are_chosen_as_asked() -> None:
@@ -131,13 +136,48 @@ def test_cross_fitted_decisions_keep_the_sensitivity() -> None:
     assert intercept == pytest.approx(0, abs=0.15)
 
 
-def test_a_patients_own_label_has_no_part_in_what_they_get() -> None:
-    """With labels that tell nothing, judging by one's own label would look like skill."""
-    rng = np.random.default_rng(5)
-    probability, labels = expit(rng.normal(0, 2, 100)), rng.permutation(np.repeat([0, 1], 50))
+def test_a_patients_own_label_has_no_part_in_what_they_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With folds that no label decides, a patient with the other label gets the same."""
+    monkeypatch.setattr("export.adapting.points.StratifiedKFold", KFold)
+    probability, labels = drawn(150, seed=5)
     changed = labels.copy()
-    changed[0] = 1 - changed[0]
-    before = cross_fit(probability, labels, TRAINED, SLOPE, USUAL, seed=0)
+    changed[3] = 1 - changed[3]
+    before, after = (cross_fit(probability, of, TRAINED, SLOPE, {"some": 0.9}, seed=7) for of in (labels, changed))
+    np.testing.assert_array_equal(before.probability[:, 3], after.probability[:, 3])
+    assert not np.array_equal(before.probability, after.probability)  # others' fits had it
+    for name, decisions in before.decisions.items():
+        assert decisions[:, 3].tolist() == after.decisions[name][:, 3].tolist()
+
+
+def test_thresholds_are_chosen_on_the_four_folds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By fitting and choosing for one fold again."""
+    monkeypatch.setattr("export.adapting.points.StratifiedKFold", KFold)
+    probability, labels = drawn(150, seed=6)
+    crossed = cross_fit(probability, labels, TRAINED, SLOPE, {"some": 0.8}, seed=3)
+    known, asked = next(iter(KFold(FOLDS, shuffle=True, random_state=3).split(probability)))
+    fitted = recalibrate(probability[known], labels[known], TRAINED, SLOPE)
+    point = choose_points(fitted.of(probability[known]), labels[known], {"some": 0.8})["some"]
+    expected = [decide(float(one), point) for one in fitted.of(probability[asked])]
+    assert crossed.decisions["some"][0, asked].tolist() == expected
+
+
+def test_four_folds_with_too_few_malignant_patients_measure_nothing() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([1] * 22 + [0] * 40)
+    probability = expit(rng.normal(2 * labels, 1))
+    assert list(cross_fit(probability, labels, TRAINED, SLOPE, USUAL, seed=0).decisions) == ["balanced"]
+    assert choose_points(probability, labels, USUAL)["sensitivity-95"].refer_low > 0
+
+
+def test_the_prior_pulls_towards_the_bundle_at_this_prevalence() -> None:
+    """Few patients who hardly tell: the fit is near the shift of the prevalence, not near the bundle as it was."""
+    rng = np.random.default_rng(1)
+    labels = np.array([1] * 10 + [0] * 90)
+    probability = expit(rng.normal(0, 0.01, 100) + 1.5)
     fitted = recalibrate(probability, labels, TRAINED, SLOPE)
-    assert fitted.slope < 0.5
-    assert np.abs(before.probability - fitted.of(probability)[None]).max() > 1e-3
+    assert fitted.of(probability).mean() == pytest.approx(0.1, abs=0.02)
+    centre = float(logit(probability).mean())
+    shifted = centre + logit(0.1) - logit(TRAINED)
+    likeliest = logit(0.1)
+    height = fitted.slope * centre + fitted.intercept
+    assert min(shifted, likeliest) < height < max(shifted, likeliest)

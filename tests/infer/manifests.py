@@ -47,6 +47,7 @@ ADAPTED = Adapted(
     malignant=18,
     table_sha256="2" * 64,
     seen="",
+    pixel_size=None,
     reference=True,
 )
 PLAUSIBLE = Plausible(age_years=Range(0.0, 120.0), lymph_count=Range(0.0, 1000.0), minimum_images=10)

@@ -37,7 +37,7 @@ def test_at_the_share_here_they_are_those_here() -> None:
     here = float(drawn().labels.mean())
     of = found(here)
     for who in ("malignant", "reactive"):
-        stated = of[f"called {who} who are, where {here:.0%} are malignant"]
+        stated = of[f"called {who} who are, where {100 * here:.3g}% are malignant"]
         assert stated == pytest.approx(of[f"called {who} who are"])
 
 

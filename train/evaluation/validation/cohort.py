@@ -40,12 +40,20 @@ def characteristics(scored: Scored, manifest: Manifest) -> Rows:
     women = f"{np.mean(known['sex']):.0%}" if "sex" in known else "not told"
     return [
         ["Patients", *[str(int(some.sum())) for some in _groups(scored)], str(manifest.reference.patients)],
-        ["Malignant", "0%", "100%", f"{scored.labels.mean():.0%}", f"{manifest.prevalence:.0%}"],
+        ["Malignant", "0%", "100%", f"{scored.labels.mean():.0%}", f"{_malignant(manifest):.0%}"],
         ["Women", *[f"{sex[some].mean():.0%}" if some.any() else "" for some in _groups(scored)], women],
         ["Age in years", *medians(age, 0), of_training("age_years", 0)],
         ["Lymphocytes in 10^9/L", *medians(count, 1), of_training("lymph_count", 1)],
         ["Pictures used", *medians(scored.pictures, 0), of_training("pictures", 0)],
     ]
+
+
+def _malignant(manifest: Manifest) -> float:
+    """The share among the patients that the bundle compares with."""
+    made, trained = manifest.adapted, manifest.provenance.data_summary
+    if made and made.reference:
+        return made.malignant / made.patients
+    return trained["malignant"] / trained["patients"]
 
 
 def _groups(scored: Scored) -> Sequence[Booleans]:

@@ -41,7 +41,7 @@ def decided(
             "flow cytometries avoided": _share(reactive, everybody),
         }
         for prevalence in prevalences:
-            where = f"where {prevalence:.0%} are malignant"
+            where = f"where {100 * prevalence:.3g}% are malignant"
             shares[f"called malignant who are, {where}"] = _predictive(malignant, ill, prevalence)
             shares[f"called reactive who are, {where}"] = _predictive(reactive, well, 1 - prevalence)
         for figure, share in shares.items():

@@ -11,8 +11,8 @@ from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, Figures
 from train.evaluation.validation.scored import Scored
 
 EXTERNAL = "External validation"
-TRAINING = "No validation: these are the training patients"
-OVERLAP = "No external validation: some of these patients were trained on"
+TRAINING = "No validation: the bundle was made on these patients"
+OVERLAP = "No external validation: the bundle was made on some of these patients"
 UNKNOWN = "Validation on patients given"
 
 

@@ -8,7 +8,7 @@ ITEMS: tuple[tuple[str, str, str], ...] = (
     ("1", "Title", "The headline of this page"),
     ("2", "Abstract", "The sentences below the headline"),
     ("3", "Background: context, target population, inequalities", YOU),
-    ("4", "Objectives", "External validation of a finished model"),
+    ("4", "Objectives", "How good a finished model is on these patients"),
     ("5", "Data: sources and dates", YOU),
     ("6", "Participants: setting, eligibility, treatments", YOU),
     ("7", "Data preparation", "The model card; the same for all patients"),

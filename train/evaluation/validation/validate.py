@@ -39,6 +39,8 @@ def validate(bundle: Bundle, options: Options, seed: int = 0, prevalences: Seque
         LymphoError: as `score_labelled`.
     """
     _check_out(options.out)
+    for name in (PAGE, RECORD):  # of an earlier validation, which this one replaces: they must not stand beside its run
+        (options.out / name).unlink(missing_ok=True)
     scored = score_labelled(bundle, options)
     figures = figures_of(scored, bundle.manifest, seed, prevalences)
     said = say(scored, figures)
