@@ -20,6 +20,7 @@ NEVER = 1e6  # as a distance of an end from the middle: what lies on this side i
 # The measures of pictures that are judged, and the least distance of the low and of the high end from the middle that
 # counts: what hardly varies in one hospital must not make every other one unusual.
 TINY = 1e-6
+DIGITS = 1e-5  # of the middle: what is less is lost when the numbers are rounded
 JUDGED: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("red", "green", "blue", "slide_red", "slide_green", "slide_blue"), (1.0, 1.0)),
     **dict.fromkeys(("sharpness", "cell_area", "nucleus_area", "nucleus_density", "density_spread"), (TINY, TINY)),
@@ -70,7 +71,7 @@ def _judged(measures: Mapping[str, Floats]) -> dict[str, Floats]:
 
 def _span(name: str, values: Floats) -> Span:
     low, middle, high = np.quantile(values, ENDS).tolist()
-    least_low, least_high = JUDGED[name]
+    least_low, least_high = (max(least, DIGITS * abs(middle)) for least in JUDGED[name])
     return Span(*map(rounded, (min(low, middle - least_low), middle, max(high, middle + least_high))))
 
 

@@ -93,3 +93,9 @@ def test_only_the_features_that_are_named_are_looked_at() -> None:
     assert widened(model, values, 3).var_[0, 0] == pytest.approx(values[:, 0].var())
     np.testing.assert_array_equal(model.var_[1, 3], before[1, 3])
     np.testing.assert_array_equal(widened(GaussianNB().fit(values, labels), values, 0).var_, before)
+
+
+def test_patients_who_do_not_differ_at_all_are_judged_by_their_classes_sizes() -> None:
+    labels = np.array([0, 0, 1, 1, 1, 1])
+    model = widened(GaussianNB().fit(np.ones((6, 2)), labels), np.ones((6, 2)), 0)
+    np.testing.assert_allclose(model.predict_proba([[1.0, 1.0], [4.0, 0.0]])[:, 1], 2 / 3)

@@ -40,6 +40,7 @@ def widened(model: GaussianNB, values: npt.NDArray[np.floating], features: int =
     alike[:, features:] = False
     both = np.where(np.ptp(values, axis=0) > 0, values.var(axis=0), model.epsilon_)
     model.var_ = np.where(alike, both, model.var_)
+    model.var_[model.var_ == 0] = 1.0  # no value of anybody differs: any variance says as little
     return model
 
 

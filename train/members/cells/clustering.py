@@ -111,8 +111,9 @@ def _projected(pictures: Pictures, recipe: CellRecipe) -> CellNetwork:
         raise Collapse("cells: all pictures look the same")
     number = min(recipe.components, *pictures.shape)
     found = PCA(number, svd_solver="covariance_eigh").fit(pictures.astype(np.float64))
-    # Not scaled before (train/members/linear.py says why), and never by a spread that is only rounding.
-    spread = np.sqrt(np.maximum(found.explained_variance_, 1e-6 * found.explained_variance_[0]))
+    # Not scaled before (train/members/linear.py says why); and where the spread is only rounding, not looked at.
+    variance = found.explained_variance_
+    spread = np.where(variance > 1e-6 * variance[0], np.sqrt(np.maximum(variance, 0)), np.inf)
     weights = found.components_ / spread[:, None]
     network = CellNetwork(CellDimensions(number, recipe.clusters, pictures.shape[1]))
     network.set_projection(weights, -weights @ found.mean_)
