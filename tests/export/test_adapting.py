@@ -71,6 +71,28 @@ def test_few_of_the_hospitals_patients_are_held_up(hospital: Hospital, adapted: 
         assert record["patients_unlike_training"] <= 0.1 * HALF
 
 
+def test_calibration_is_repaired_on_patients_it_has_not_seen(hospital: Hospital, adapted: Path, tmp_path: Path) -> None:
+    """The damage and the repair, each by its interval; of the malignant patients no more than asked is missed."""
+
+    def figures(bundle: Path, out: Path) -> dict[str, dict[str, float]]:
+        validate(hospital.other, out, bundle)
+        record = json.loads((out / "validation.json").read_text())
+        found = {row["figure"]: row for row in record["performance"] if row["model"] == "ensemble"}
+        points = {f"{row['operating_point']} {row['figure']}": row for row in record["operating_points"]}
+        return found | points
+
+    before, after = figures(hospital.bundle, tmp_path / "before"), figures(adapted, tmp_path / "after")
+    assert before["calibration_slope"]["high"] < 1
+    assert after["calibration_slope"]["low"] < 1 < after["calibration_slope"]["high"]
+    assert after["calibration_intercept"]["low"] < 0 < after["calibration_intercept"]["high"]
+    assert abs(after["calibration_slope"]["value"] - 1) < abs(before["calibration_slope"]["value"] - 1)
+    assert after["brier_score"]["value"] < before["brier_score"]["value"]
+    missed = after["sensitivity-95 malignant called reactive"]
+    assert missed["low"] <= 0.05
+    assert before["balanced referred"]["value"] == 1  # everybody is held up
+    assert after["balanced referred"]["value"] < 0.6
+
+
 def test_what_the_card_says_of_before_is_what_validation_said(hospital: Hospital, adapted: Path) -> None:
     record = json.loads((hospital.validation / "validation.json").read_text())
     slope = next(row for row in record["performance"] if row["figure"] == "calibration_slope")
