@@ -13,6 +13,7 @@ from infer.scoring.ensemble import REFER, decide
 from train.core.arrays import Booleans, Floats
 from train.core.performance import FIGURES, Estimate, Figure, Predictions, estimate
 from train.evaluation.validation.figures import resampled
+from train.evaluation.validation.intervals import at_the_ends
 
 CALIBRATION = {
     "auc": "AUC",
@@ -112,4 +113,5 @@ def _share(local: Local, part: npt.NDArray[np.bool_], whole: Booleans, weights: 
         with np.errstate(invalid="ignore"):
             return np.asarray(drawn @ (of.called & whole) / (drawn @ whole))
 
-    return estimate(figure, [Predictions(local.labels, local.probability, one) for one in part], weights)
+    found = estimate(figure, [Predictions(local.labels, local.probability, one) for one in part], weights)
+    return at_the_ends(found, int(whole.sum()))

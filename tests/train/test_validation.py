@@ -23,8 +23,10 @@ from tests.infer.runs import TINY, tiny_manifest, write_bundle
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from tests.train.validated import drawn
 from train.cli.commands import cli
+from train.core.performance import Estimate
 from train.data.seen import packed
-from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, figures_of, wilson
+from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, figures_of
+from train.evaluation.validation.intervals import at_the_ends, wilson
 from train.evaluation.validation.page import Who, render
 from train.evaluation.validation.said import EXTERNAL, OVERLAP, TRAINING, UNKNOWN, Said, number, say
 from train.evaluation.validation.scored import NotScored, Scored
@@ -186,6 +188,22 @@ def test_too_few_of_a_class_for_a_comparison() -> None:
     labels[:4] = 1
     said = said_of(dataclasses.replace(scored, labels=labels))
     assert "too few patients of one class to compare it with sex, age and count alone" in said.sentences[0]
+
+
+def test_a_share_of_nobody_or_everybody_has_an_interval() -> None:
+    """The bootstrap of 20 of 20 is 20 of 20, whatever is drawn."""
+    assert at_the_ends(Estimate(1.0, 1.0, 1.0), 20).low == pytest.approx(0.8389, abs=5e-5)
+    assert at_the_ends(Estimate(0.0, 0.0, 0.0), 20).high == pytest.approx(0.1611, abs=5e-5)
+    assert at_the_ends(Estimate(0.5, 0.4, 0.6), 20) == Estimate(0.5, 0.4, 0.6)
+    assert at_the_ends(Estimate(1.0, 1.0, 1.0), 0) == Estimate(1.0, 1.0, 1.0)
+    sure = dataclasses.replace(drawn(), probability=np.where(drawn().labels == 1, 0.99, 0.01))
+    figures = figures_of(sure, make_manifest())
+    malignant = int(sure.labels.sum())
+    row = figures.points[figures.points["figure"] == "malignant called reactive"].iloc[0]
+    assert (row["value"], row["high"]) == (0, pytest.approx(wilson(0.0, malignant)[1]))
+    of = figures.performance
+    row = of[(of["model"] == ENSEMBLE) & (of["group"] == "all") & (of["figure"] == "sensitivity")].iloc[0]
+    assert (row["value"], row["low"]) == (1, pytest.approx(wilson(1.0, malignant)[0]))
 
 
 def test_wilsons_interval() -> None:

@@ -6,7 +6,7 @@ cross-validation: what a laboratory could have without a picture.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from train.core.performance import (
     paired_difference,
 )
 from train.core.threads import on_one_thread
+from train.evaluation.validation.intervals import at_the_ends, wilson
 from train.evaluation.validation.points import decided
 from train.evaluation.validation.scored import Scored
 from train.members.linear import plain_logistic
@@ -40,7 +41,6 @@ FEWEST_OF_A_CLASS = 5  # for cross-validation, and for a subgroup's figures
 WANTED = 0.05  # half an interval, to plan a larger validation
 BINS = 5  # of the calibration curve
 THRESHOLDS = np.linspace(0.01, 0.99, 99)  # of the decision curve
-Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,21 @@ def _performance(
         for model, repeats in models.items():
             of = [one.of(some) for one in repeats]
             for name in _figures_for(model, group) if group == "all" or _enough(labels[some]) else ():
-                found = estimate(FIGURES[name], of, weights[:, some])
+                found = at_the_ends(estimate(FIGURES[name], of, weights[:, some]), _whole(name, of[0]))
                 if np.isfinite(found.value):
                     rows.append({"model": model, **facts, "figure": name, **_cells(found)})
     return pd.DataFrame(rows)
+
+
+def _whole(figure: str, of: Predictions) -> int:
+    """Of how many patients a figure is the share; 0: it is no share."""
+    wholes = {
+        "sensitivity": of.labels == 1,
+        "specificity": of.labels == 0,
+        "positive_predictive_value": of.called,
+        "negative_predictive_value": ~of.called,
+    }
+    return int(wholes[figure].sum()) if figure in wholes else 0
 
 
 def _figures_for(model: str, group: str) -> tuple[str, ...]:
@@ -172,13 +183,6 @@ def calibration_curve(labels: Labels, probability: Floats) -> pd.DataFrame:
             mean = float(probability[some].mean())
             rows.append({"patients": len(some), "predicted": mean, "malignant": share, "low": low, "high": high})
     return pd.DataFrame(rows)
-
-
-def wilson(share: float, number: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share (Wilson 1927)."""
-    centre = share + Z**2 / (2 * number)
-    half = Z * sqrt(share * (1 - share) / number + Z**2 / (4 * number**2))
-    return max((centre - half) / (1 + Z**2 / number), 0.0), min((centre + half) / (1 + Z**2 / number), 1.0)
 
 
 def decision_curve(models: Mapping[str, Sequence[Predictions]]) -> pd.DataFrame:

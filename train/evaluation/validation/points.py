@@ -8,6 +8,7 @@ import pandas as pd
 from infer.bundle.manifest import OperatingPoint
 from train.core.arrays import Booleans, Floats
 from train.core.performance import Figure, Predictions, estimate
+from train.evaluation.validation.intervals import at_the_ends
 from train.evaluation.validation.scored import Scored
 
 Shares = Callable[[Floats], Floats]  # weights (B, P) -> (B,)
@@ -30,22 +31,25 @@ def decided(
     for name, point in points.items():
         malignant = (scored.probability >= point.refer_high) & ~scored.held_up
         reactive = (scored.probability < point.refer_low) & ~scored.held_up
-        shares = {
-            "malignant called malignant": _share(malignant, ill),
-            "malignant called reactive": _share(reactive, ill),
-            "reactive called reactive": _share(reactive, well),
-            "reactive called malignant": _share(malignant, well),
-            "called malignant who are": _share(ill, malignant),
-            "called reactive who are": _share(well, reactive),
-            "referred": _share(~malignant & ~reactive, everybody),
-            "flow cytometries avoided": _share(reactive, everybody),
+        parts = {
+            "malignant called malignant": (malignant, ill),
+            "malignant called reactive": (reactive, ill),
+            "reactive called reactive": (reactive, well),
+            "reactive called malignant": (malignant, well),
+            "called malignant who are": (ill, malignant),
+            "called reactive who are": (well, reactive),
+            "referred": (~malignant & ~reactive, everybody),
+            "flow cytometries avoided": (reactive, everybody),
         }
+        shares = {figure: _share(part, whole) for figure, (part, whole) in parts.items()}
+        numbers = {figure: int(whole.sum()) for figure, (_, whole) in parts.items()}
         for prevalence in prevalences:
             where = f"where {100 * prevalence:.3g}% are malignant"
             shares[f"called malignant who are, {where}"] = _predictive(malignant, ill, prevalence)
             shares[f"called reactive who are, {where}"] = _predictive(reactive, well, 1 - prevalence)
         for figure, share in shares.items():
             found = estimate(_figure(share), [Predictions(scored.labels, scored.probability, malignant)], weights)
+            found = at_the_ends(found, numbers.get(figure, 0))
             cells = {"value": found.value, "low": found.low, "high": found.high}
             rows.append({"operating_point": name, "figure": figure, **cells})
     return pd.DataFrame(rows)
