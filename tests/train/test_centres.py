@@ -235,7 +235,7 @@ def on_colours(bags: Bags) -> Candidate:
 
 def test_where_stain_goes_with_the_label_random_folds_look_better_than_an_unseen_centre(tmp_path: Path) -> None:
     """Drawn centres, each with its own stain; A has most of the malignant patients, C most of the reactive ones."""
-    patients = make_patients(90, 0, images=(1, 1), malignant_share=0.5)
+    patients = make_patients(90, 0, images=(2, 2), malignant_share=0.5)
     to_come = {0: iter("A" * 6 + "B" * 15 + "C" * 24), 1: iter("A" * 24 + "B" * 15 + "C" * 6)}
     stains = {"A": (-50, 0, 0), "B": (0, -50, 0), "C": (0, 0, -50)}
     centres = [next(to_come[patient.label]) for patient in patients]

@@ -67,6 +67,7 @@ from train.members.linear import fit_logistic
 from train.members.naive_bayes import OWN_NETWORK, ClassSource, on_classes
 from train.members.recipes import SMALL, BayesRecipe, Recipe, adapted
 from train.members.registry import names as member_names
+from train.members.scaling import scaled
 from train.members.scan.measures import Collapse
 
 CPU = torch.device("cpu")
@@ -719,6 +720,7 @@ class TrueKinds:
     """In place of trained cell classes: the kind of which each picture was drawn, and for a blank one kind 0."""
 
     kinds: dict[bytes, int]  # by the picture's features
+    collapsed: str = ""
 
     def of(self, pictures: npt.NDArray[np.float32]) -> Indices:
         return np.array([self.kinds.get(row.tobytes(), 0) for row in pictures])
@@ -816,8 +818,10 @@ def test_the_card_takes_what_the_protocol_wrote(evaluated: tuple[Path, Path, str
     run = evaluated[1]
     found = json.loads((run / "nested/figures.json").read_text())
     recipe = json.loads((run / "options.json").read_text())["recipe"]
-    assert recipe["name"] == "small, epochs 1, 1 images a patient"
-    for name, known in registry.digests(adapted(BRIEF, 1, 1), 0).items():
+    pictures = np.diff(load_crops(run).offsets).tolist()
+    used = scaled(adapted(BRIEF, 1, 1), pictures, given=True)
+    assert recipe["name"] == used.name
+    for name, known in registry.digests(used, 0).items():
         assert found["facts"][name] == known
     table = pd.read_csv(run / "nested/performance.csv")
     cells = []

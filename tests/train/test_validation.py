@@ -93,6 +93,16 @@ def test_subgroups_are_of_these_patients_and_only_where_both_classes_are_there()
     assert "unlike the training patients" not in set(figures_of(few, make_manifest()).performance["group"])
 
 
+def test_each_centre_is_a_group() -> None:
+    scored = drawn()
+    centres = tuple("Lyon" if index < 120 else "Brest" for index in range(200))
+    performance = figures_of(dataclasses.replace(scored, centres=centres), make_manifest()).performance
+    lyon = np.arange(200) < 120
+    found = value(performance, model=ENSEMBLE, group="centre Lyon", figure="auc")
+    assert found == pytest.approx(roc_auc_score(scored.labels[lyon], scored.probability[lyon]))
+    assert "centre Brest" in set(performance["group"])
+
+
 def test_who_is_held_up_is_referred_and_still_ranked() -> None:
     scored = drawn()
     held = dataclasses.replace(scored, held_up=np.ones(200, np.bool_))

@@ -25,6 +25,7 @@ from train.core.performance import (
     paired_difference,
 )
 from train.core.threads import on_one_thread
+from train.data.centres import centre_groups
 from train.evaluation.validation.intervals import at_the_ends, wilson
 from train.evaluation.validation.points import decided
 from train.evaluation.validation.scored import Scored
@@ -98,6 +99,7 @@ def groups(scored: Scored) -> dict[str, Booleans]:
         "age 75 and above": age >= 75,
         "like the training patients": ~scored.held_up,
         "unlike the training patients": scored.held_up,
+        **{f"centre {name}": of for name, of in centre_groups(scored.centres).items()},
     }
 
 

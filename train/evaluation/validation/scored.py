@@ -20,6 +20,7 @@ from infer.pictures.decode import RejectedImage, decode_crop, read_picture
 from infer.pictures.listing import list_images
 from infer.run import run
 from train.core.arrays import Booleans, Floats, Labels
+from train.data.labelled import centres_of
 from train.data.seen import as_text, digest, unpacked
 
 SCORED = "scored"  # folder
@@ -53,6 +54,7 @@ class Scored:
     seen: str  # digests of all their pictures (train.data.seen), salted as the bundle's
     table_sha256: str
     made_on: str = "trained on"  # or adapted to, too
+    centres: tuple[str, ...] | None = None  # the hospital of each, where the table has a column CENTRE
 
 
 def score_labelled(bundle: Bundle, options: Options) -> Scored:
@@ -99,6 +101,7 @@ def score_labelled(bundle: Bundle, options: Options) -> Scored:
         known=_known(bundle.manifest, digests),
         seen=as_text(one for of_patient in digests for one in of_patient),
         table_sha256=cohort.table_sha256,
+        centres=centres_of(cohort, [patient for patient, *_ in good]),
         made_on="trained on or adapted to" if bundle.manifest.adapted else "trained on",
     )
 
@@ -117,6 +120,7 @@ def _labelled(bundle: Bundle, options: Options) -> Cohort:
         date_format=options.date_format,
         sample_date_format=options.sample_date_format,
         sex_codes=parse_sex_codes(options.sex_codes) if options.sex_codes is not None else None,
+        with_centres=True,
     )
     if not cohort.has_labels:
         raise CohortError(f"{cohort.table}: has no column LABEL (1 malignant, 0 reactive, -1 unknown)")
