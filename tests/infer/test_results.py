@@ -311,6 +311,8 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
         "folder": str(REFERENCE),
         "schema": 9,
         "weights": bundle.manifest.ensemble.weights,
+        "prevalence": 90 / 130,
+        "adapted_from": None,
     }
     nodes = record["device"].pop("nodes")
     assert record["device"] == {
