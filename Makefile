@@ -7,9 +7,9 @@ RUNTIME := $(BUILD)/runtime/bin/python
 LEAN := $(BUILD)/lean/bin/python
 FULL := $(BUILD)/full/bin/python
 BUNDLE ?= infer/reference
-IMAGE ?= lympho-infer
 BASE_IMAGE ?= python:3.11-slim-bookworm
 CUDA ?= 0
+IMAGE ?= lympho-infer$(if $(filter 1,$(CUDA)),:cuda)
 TRAIN_OPTIONS ?= --recipe small
 EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(REDUCED),--reduced "$(REDUCED)")
 UV := $(BUILD)/uv/bin/uv
@@ -79,7 +79,7 @@ export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [REDUCED=]: pack a finishe
 	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }
 	$(FULL) -m export "$(RUN)" "$(BUNDLE)" $(EXPORT_OPTIONS)
 
-image:  ## [BUNDLE=] [CUDA=1]: build the container, tagged lympho-infer
+image:  ## [BUNDLE=] [CUDA=1] [IMAGE=] [BASE_IMAGE=]: build the container, tagged lympho-infer, with CUDA=1 lympho-infer:cuda
 	rm -rf $(BUILD)/image && mkdir -p $(BUILD)/image
 	cp -r Dockerfile .dockerignore infer $(BUILD)/image/
 	rm -rf $(BUILD)/image/infer/reference && cp -rL "$(BUNDLE)" $(BUILD)/image/infer/reference

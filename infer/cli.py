@@ -72,6 +72,12 @@ PATH = click.Path(path_type=Path, readable=False)
 )
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over instead of resuming an interrupted run in OUT.")
+@click.option(
+    "--csv-dialect",
+    type=click.Choice(["plain", "excel-fr"]),
+    default="plain",
+    help="excel-fr: semicolons and decimal commas, for spreadsheets in French.",
+)
 @click.option("--report", is_flag=True, help="Write evidence pages too: OUT/report/index.html and a page a patient.")
 @click.option("--language", type=click.Choice(["en", "fr"]), default="en", help="Language of the pages.")
 @click.option("--history", type=PATH, help="File that gets a line for each run, to look for drift over all nights.")

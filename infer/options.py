@@ -42,6 +42,7 @@ class Options:
     threads: int | None = None  # CPU cores for networks and decoding; by default all that this process may use
     dry_run: bool = False
     fresh: bool = False  # start over instead of resuming an interrupted run in OUT
+    csv_dialect: str = "plain"  # of the tables: plain, excel-fr
     report: bool = False  # write evidence pages too
     language: str = "en"  # of the pages: en, fr
     history: Path | None = None  # file with a line for each run, for drift over nights

@@ -19,11 +19,12 @@ from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError, table
 from infer.machine.processors import available_processors
 from infer.options import Options, check_adapted, check_options, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
-from infer.output.csv import ImagesWriter, PredictionsWriter
+from infer.output.columns import Basis
+from infer.output.csv import DIALECTS, ImagesWriter, PredictionsWriter
 from infer.output.folder import MOVED, check_folder, output_errors
 from infer.output.journal import FORMAT, Header, Identity
 from infer.output.lock import LOCK
-from infer.output.messages import tell_drift, tell_end, warn_of_dates, warn_of_patient
+from infer.output.messages import tell_drift, tell_end, tell_stopped, warn_of_dates, warn_of_patient
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
@@ -57,7 +58,11 @@ def run(options: Options) -> int:
         return _dry_run(options, ready)
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
     with Results(options.out, header, _iso(started), ready.past.stored) as results:
-        code = _score_and_write(results, options, ready, started)
+        try:
+            code = _score_and_write(results, options, ready, started)
+        except BaseException:  # a signal, too
+            tell_stopped(results.kept, len(ready.cohort.patients))
+            raise
         try:
             with tables_are_complete("write the pages with python -m infer.report"):
                 write_pages(ready)
@@ -133,8 +138,9 @@ def _dry_run(options: Options, ready: _Ready) -> int:
     summary = Summary()
     for _ in _scored(ready.cohort, None, ready, options, summary):
         pass
-    code = summary.exit_code(options.max_refused)
-    tell_end(summary, code)
+    reasons = summary.failures(options.max_refused)
+    code = FINISHED_WITH_FAILURES if reasons else 0
+    tell_end(summary, code, reasons, dry=True)
     return code
 
 
@@ -166,10 +172,11 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
     _note(engine.downgrades[noted:], results)
     drift = ready.watch.compare(_iso(started))
     tell_drift(ready.watch.said)
-    code = summary.exit_code(options.max_refused)
+    reasons = summary.failures(options.max_refused)
     if ready.watch.changed and options.drift == "fail":
-        code = FINISHED_WITH_FAILURES
-    tell_end(summary, code)
+        reasons.append("drift was found (--drift fail)")
+    code = FINISHED_WITH_FAILURES if reasons else 0
+    tell_end(summary, code, reasons)
     record = {
         **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
         "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
@@ -181,8 +188,11 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         "drift": {"changed": ready.watch.changed, "sentences": [sentence for sentence, _ in ready.watch.said]},
         "exit_code": code,
         "exit_meaning": EXIT_MEANING[code],
+        "exit_reasons": reasons,
     }
-    writers = (PredictionsWriter(engine.members, ready.bundle.short_id), ImagesWriter(engine.members))
+    point = ready.bundle.manifest.ensemble.operating_points[options.operating_point]
+    basis, dialect = Basis(ready.bundle.short_id, point, ready.date.isoformat()), DIALECTS[options.csv_dialect]
+    writers = (PredictionsWriter(engine.members, basis, dialect), ImagesWriter(engine.members, dialect))
     results.finish(record, drift, cohort.patients, writers)
     return code
 

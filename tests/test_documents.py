@@ -19,11 +19,11 @@ import pytest
 
 from export.cli import adapt_command, export_command
 from infer.bundle.load import REFERENCE, load_bundle
-from infer.bundle.manifest import SCHEMA, Manifest, load_members
+from infer.bundle.manifest import SCHEMA, Manifest, OperatingPoint, load_members
 from infer.cli import command as infer_command
 from infer.errors import EXIT_MEANING
 from infer.members.member import Member
-from infer.output.columns import image_fields, prediction_fields
+from infer.output.columns import Basis, image_fields, prediction_fields
 from infer.reasons import Reason
 from infer.report.command import command as report_command
 from infer.report.texts import Texts
@@ -163,7 +163,7 @@ def test_the_rooms() -> None:
 
 
 def test_the_columns_of_predictions() -> None:
-    declared = [field.column for field in prediction_fields(members(), "")]
+    declared = [field.column for field in prediction_fields(members(), Basis("", OperatingPoint(0.4, 0.6), ""))]
     expected = [[column.name, column.unit, column.meaning] for column in declared]
     assert first(3, table(OPERATORS, "predictions.csv")) == expected
 
@@ -271,7 +271,7 @@ def test_the_thresholds_are_the_bundles() -> None:
 
 
 def test_what_the_haematologist_reads_about_is_there() -> None:
-    columns = {field.column.name for field in prediction_fields(members(), "")}
+    columns = {field.column.name for field in prediction_fields(members(), Basis("", OperatingPoint(0.4, 0.6), ""))}
     columns |= {field.column.name for field in image_fields(members())}
     rows = table(HAEMATOLOGISTS, "What the columns mean")
     named = {name for row in rows for name in re.findall(r"\w+_\w+", row[0])}

@@ -191,8 +191,11 @@ def _check_header(header: list[str], path: Path, line: int, also: tuple[str, ...
             " (tabs? Save the table as CSV, with commas or semicolons)" if any("\t" in name for name in header) else ""
         )
         separated = "" if line == 1 else ", separated as line 1 says"
+        alike = [name for name in header if name.strip().upper() in missing]
+        capitals = f", in capitals as {', '.join(name.strip().upper() for name in alike)}"
+        written = f"; it has {', '.join(alike)}, but names must be written{capitals}" if alike else ""
         raise CohortError(
-            f"{path}: has no column {', '.join(missing)}{tabs}. Line {line} must name the columns{separated}"
+            f"{path}: has no column {', '.join(missing)}{tabs}{written}. Line {line} must name the columns{separated}"
         )
     columns = tuple(name for name in header if name in REQUIRED + OPTIONAL + also)
     twice = [name for name, times in Counter(columns).items() if times > 1]

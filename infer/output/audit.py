@@ -44,6 +44,7 @@ def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: En
             "folder": str(bundle.folder),
             "schema": bundle.manifest.schema,
             "weights": {member.name: bundle.manifest.ensemble.weights[member.name] for member in engine.members},
+            "thresholds": thresholds(bundle, str(options["operating_point"])),
             "prevalence": options["prevalence"] or bundle.manifest.prevalence,
             "adapted_from": bundle.manifest.adapted.source if bundle.manifest.adapted else None,
         },
@@ -58,6 +59,12 @@ def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: En
             "batches_side_by_side": engine.callers,
         },
     }
+
+
+def thresholds(bundle: Bundle, point: str) -> dict[str, float]:
+    """Below which probability the decision is reactive, and from which malignant."""
+    of = bundle.manifest.ensemble.operating_points[point]
+    return {"refer_low": of.refer_low, "refer_high": of.refer_high}
 
 
 def libraries() -> dict[str, str]:

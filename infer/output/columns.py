@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from infer.bundle.manifest import OperatingPoint
 from infer.column import Column
 from infer.members.member import Member
 from infer.reasons import REJECTED
@@ -20,10 +21,12 @@ class Field(Generic[Of]):
     column: Column
     value: Callable[[Of], object]  # returns None for an empty cell
 
-    def text(self, row: Of) -> str:
+    def text(self, row: Of, decimal: str = ".") -> str:
         """The cell's text. Text that a spreadsheet would take for a formula gets a leading apostrophe."""
         value = self.value(row)
         cell = self.column.text(value)
+        if isinstance(value, float):
+            cell = cell.replace(".", decimal)
         return f"'{cell}" if isinstance(value, str) and cell.startswith(FORMULA) else cell
 
 
@@ -33,12 +36,20 @@ Picture = tuple[PatientResult, ImageResult]
 PictureField = Field[Picture]
 
 
-def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[PatientField]:
+@dataclass(frozen=True)
+class Basis:
+    """What all of a run's decisions rest on."""
+
+    bundle: str  # short ID
+    point: OperatingPoint
+    date: str  # ISO: at which ages were taken for patients without a sample date
+
+
+def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[PatientField]:
     """The columns of predictions.csv, in order.
 
     Args:
         members: the bundle's members.
-        bundle: the bundle's short ID.
     """
     middle, behind_bundle, last = (
         [field for member in members if member.place_of_columns == place for field in _of_member(member)]
@@ -80,7 +91,7 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
             Column("disagreement", "Largest minus smallest probability among the members", "", ".6f"),
             lambda result: result.scores and result.scores.disagreement,
         ),
-        PatientField(Column("bundle", "First 12 characters of the bundle ID"), lambda result: bundle),
+        PatientField(Column("bundle", "First 12 characters of the bundle ID"), lambda result: basis.bundle),
         *behind_bundle,
         PatientField(
             Column("ood_p", "Conformal p-value: share of patients at least as unusual as this one", "", ".4f"),
@@ -91,7 +102,28 @@ def prediction_fields(members: Sequence[Member[Any]], bundle: str) -> list[Patie
             lambda result: ", ".join(result.unusual) if result.scores else None,
         ),
         *last,
+        PatientField(Column("sex", "F or M, as the table was read"), lambda result: result.scores and _sex(result)),
+        PatientField(
+            Column("lymph_count", "Lymphocyte count, as the table was read", "10^9/L", "g"),
+            lambda result: result.measures.get("lymph_count") if result.scores else None,
+        ),
+        PatientField(
+            Column("refer_low", "Below this probability the decision is reactive", "", ".6f"),
+            lambda result: basis.point.refer_low if result.scores else None,
+        ),
+        PatientField(
+            Column("refer_high", "From this probability on it is malignant", "", ".6f"),
+            lambda result: basis.point.refer_high if result.scores else None,
+        ),
+        PatientField(
+            Column("reference_date", "Date at which ages are taken for patients without a sample date"),
+            lambda result: basis.date if result.scores else None,
+        ),
     ]
+
+
+def _sex(result: PatientResult) -> str | None:
+    return {1.0: "F", 0.0: "M"}.get(result.measures.get("sex", -1.0))
 
 
 def image_fields(members: Sequence[Member[Any]]) -> list[PictureField]:

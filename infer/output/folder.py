@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infer.errors import HeldError, OutputError
 from infer.machine.disk import sync_note
+from infer.output.advice import advice
 from infer.output.checks import (
     aside,
     check_not_append_only,
@@ -138,4 +139,6 @@ def output_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
+        path = Path(os.fsdecode(error.filename or folder))
+        do = advice(path, error.errno)
+        raise OutputError(f"{path}: cannot be written ({error.strerror}){f'. {do}' if do else ''}") from error

@@ -1,7 +1,7 @@
 """Log messages about patients and the end of a run. They contain IDs, never a patient's values."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from infer.bundle.manifest import Drift
 from infer.cohort.patient import Cohort
@@ -30,6 +30,9 @@ def warn_of_patient(result: PatientResult, drift: Drift) -> None:
     if result.code:
         # An ID that cannot be a folder name may contain a line end, and could then imitate a log line.
         LOG.warning("%s %s (%s)", _printable(result.patient_id), result.status, result.code)
+    if result.rejected and not result.code:
+        listed = ", ".join(f"{code} {number}" for code, number in result.image_reasons.most_common())
+        LOG.info("%s: %d of %d pictures rejected (%s)", result.patient_id, result.rejected, len(result.images), listed)
     if result.scores and result.unusual_pictures:
         LOG.warning(
             "%s: unlike the training patients. predictions.csv says in what: look at the pictures before the number",
@@ -59,8 +62,13 @@ def tell_drift(said: Iterable[tuple[str, bool]]) -> None:
         LOG.log(logging.WARNING if changed else logging.INFO, "%s", sentence)
 
 
-def tell_end(summary: Summary, code: int) -> None:
-    """Log duplicate pictures, counts and the exit code."""
+def tell_end(summary: Summary, code: int, reasons: Sequence[str] = (), *, dry: bool = False) -> None:
+    """Log duplicate pictures, counts and the exit code.
+
+    Args:
+        reasons: why the code is 3.
+        dry: nothing was scored or written.
+    """
     duplicates = list(summary.duplicates.found().items())
     for patients, pictures in duplicates[:MOST_DUPLICATES]:
         LOG.warning("%s", in_words(patients, pictures))
@@ -75,7 +83,18 @@ def tell_end(summary: Summary, code: int) -> None:
             f" ({found})" if found else "",
         )
     counts = ", ".join(f"{summary.patients[status]} {status}" for status in ("scored", "refused", "failed"))
-    LOG.info("%s; once all is written, exit code %d: %s", counts, code, EXIT_MEANING[code])
+    why = "; ".join(reasons) or EXIT_MEANING[code]
+    if dry:
+        LOG.info("dry run, nothing written: %s would be; exit code %d: %s", counts, code, why)
+    else:
+        LOG.info("%s; once all is written, exit code %d: %s", counts, code, why)
+
+
+def tell_stopped(kept: int, patients: int) -> None:
+    """Log that the run ends before its end, and that nothing is lost."""
+    LOG.warning(
+        "stopped before the end; %d of %d patients are kept in OUT. The same command goes on from there", kept, patients
+    )
 
 
 def _printable(patient_id: str) -> str:

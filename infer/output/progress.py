@@ -11,7 +11,7 @@ LOG_SECONDS = 30.0
 
 
 class Progress:
-    """Number of finished patients, and pictures per second."""
+    """Number of finished patients, pictures per second, and the time left."""
 
     def __init__(self, patients: int) -> None:
         self._patients, self._done, self._images = patients, 0, 0
@@ -28,9 +28,20 @@ class Progress:
         self._shown = now
         speed = self._images / max(now - self._start, 1e-9)
         text = f"{self._done} of {self._patients} patients, {self._images} pictures, {speed:.0f} pictures/s"
+        if not last:
+            text += f", {left((now - self._start) / self._done * (self._patients - self._done))}"
         if self._terminal:
             with contextlib.suppress(OSError):  # a closed terminal is no reason to stop
                 sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if last else ""))
                 sys.stderr.flush()
         else:
             LOG.info(text)
+
+
+def left(seconds: float) -> str:
+    """The time that is left, by the pace so far, in words."""
+    if seconds < 90:
+        return f"about {max(round(seconds), 1)} s left"
+    if seconds < 90 * 60:
+        return f"about {round(seconds / 60)} minutes left"
+    return f"about {round(seconds / 3600)} hours left"

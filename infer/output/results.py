@@ -94,6 +94,11 @@ class Results:
     ) -> None:
         self._stack.close()
 
+    @property
+    def kept(self) -> int:
+        """Finished patients in the journal, of this start and earlier ones."""
+        return len(self._places)
+
     def write(self, line: int, result: PatientResult) -> None:
         """Append a finished patient to the journal.
 

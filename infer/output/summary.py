@@ -58,10 +58,17 @@ class Summary:
 
     def exit_code(self, max_refused: float) -> int:
         """0, or 3 if a patient failed, no patient was scored, or more than this share was refused."""
-        total = sum(self.patients.values())
-        too_many = self.patients["refused"] > max_refused * total
-        bad = self.patients["failed"] or not self.patients["scored"] or too_many
-        return FINISHED_WITH_FAILURES if bad else 0
+        return FINISHED_WITH_FAILURES if self.failures(max_refused) else 0
+
+    def failures(self, max_refused: float) -> list[str]:
+        """Why the exit code is 3; empty if it is not."""
+        total, failed, refused = sum(self.patients.values()), self.patients["failed"], self.patients["refused"]
+        found = [f"{failed} {'patient has' if failed == 1 else 'patients have'} failed"] if failed else []
+        if not self.patients["scored"]:
+            found.append("no patient was scored")
+        if refused > max_refused * total:
+            found.append(f"{refused} of {total} patients were refused, more than {max_refused:.0%} (--max-refused)")
+        return found
 
     def unusual_measures(self) -> dict[str, int]:
         """What is unusual about the pictures, and of how many patients, most first."""

@@ -304,7 +304,8 @@ def test_an_earlier_runs_files_are_replaced_and_others_stay(plain: Outcome, pris
 def test_operating_points_change_decisions_and_nothing_else(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
     outcome = score(pristine, tmp_path / "out", operating_point="sensitivity-98")
     for patient_id, row in outcome.predictions.items():
-        assert row | {"decision": ""} == plain.predictions[patient_id] | {"decision": ""}
+        other = dict.fromkeys(("decision", "refer_low", "refer_high"), "")
+        assert row | other == plain.predictions[patient_id] | other
     assert outcome.record["options"]["operating_point"] == "sensitivity-98"
 
 

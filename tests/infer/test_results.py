@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from infer.bundle.load import REFERENCE, Bundle
-from infer.bundle.manifest import load_members
+from infer.bundle.manifest import OperatingPoint, load_members
 from infer.cohort.patient import Patient
 from infer.engine.networks import Networks, Seen
 from infer.errors import OutputError
 from infer.machine.processors import available_processors
-from infer.output.columns import image_fields, prediction_fields
-from infer.output.csv import ImagesWriter, PredictionsWriter
+from infer.output.columns import Basis, image_fields, prediction_fields
+from infer.output.csv import DIALECTS, ImagesWriter, PredictionsWriter
 from infer.output.journal import FORMAT, JOURNAL, Header, Identity, read_journal
 from infer.output.lock import LOCK
 from infer.output.results import Results, _LogFile
@@ -33,7 +33,8 @@ from tests.infer.manifests import make_manifest
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
 
 MEMBERS = load_members(make_manifest())
-WRITERS = (PredictionsWriter(MEMBERS, "abc"), ImagesWriter(MEMBERS))
+BASIS = Basis("abc", OperatingPoint(0.4, 0.6), "2019-07-01")
+WRITERS = (PredictionsWriter(MEMBERS, BASIS), ImagesWriter(MEMBERS))
 PREDICTION_COLUMNS, IMAGE_COLUMNS = (writer.head().rstrip("\n").split(",") for writer in WRITERS)
 SCORES = Scores(
     probability=0.1234567,
@@ -62,7 +63,8 @@ def patient(line: int, patient_id: str) -> Patient:
 
 def result(patient_id: str = "P1", status: str = "scored", **changes: object) -> PatientResult:
     scored = {"reason": "", "age_years": 69.0049, "scores": SCORES, "images": (IMAGE, ImageResult("2.jpg", "empty: x"))}
-    return PatientResult(patient_id, status, **(scored | changes))  # type: ignore[arg-type]
+    measured = {"measures": {"sex": 1.0, "lymph_count": 5.8}}
+    return PatientResult(patient_id, status, **(scored | measured | changes))  # type: ignore[arg-type]
 
 
 def without_scores(status: str, reason: str = "count_missing: x") -> PatientResult:
@@ -83,7 +85,7 @@ def test_columns_are_those_of_the_contract() -> None:
     assert predictions == (
         "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
         "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability,"
-        "ood_p,unusual\n"
+        "ood_p,unusual,sex,lymph_count,refer_low,refer_high,reference_date\n"
     )
     assert images == (
         "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution,"
@@ -92,7 +94,7 @@ def test_columns_are_those_of_the_contract() -> None:
 
 
 def test_every_column_has_a_name_of_its_own_and_a_meaning() -> None:
-    for fields in (prediction_fields(MEMBERS, "abc"), image_fields(MEMBERS)):
+    for fields in (prediction_fields(MEMBERS, BASIS), image_fields(MEMBERS)):
         columns = [field.column for field in fields]
         assert len({column.name for column in columns}) == len(columns)
         assert all(column.meaning for column in columns)
@@ -100,18 +102,30 @@ def test_every_column_has_a_name_of_its_own_and_a_meaning() -> None:
 
 def test_a_scored_row_by_value() -> None:
     row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000,1.0000,"
+    row += ",F,5.8,0.400000,0.600000,2019-07-01"
     assert WRITERS[0].rows(result()) == f"{row}\n"
+
+
+def test_a_spreadsheet_in_french_reads_numbers() -> None:
+    predictions, images = (
+        PredictionsWriter(MEMBERS, BASIS, DIALECTS["excel-fr"]),
+        ImagesWriter(MEMBERS, DIALECTS["excel-fr"]),
+    )
+    assert predictions.head().startswith("\ufeffpatient_id;status;reason;")
+    row = "P1;scored;;0,123457;refer;69,00;2;1;0,250000;0,500000;0,100000;0,750000;0,400000;abc;0,300000;1,0000;"
+    assert predictions.rows(result()) == f"{row};F;5,8;0,400000;0,600000;2019-07-01\n"
+    assert images.rows(result()).startswith("P1;1.jpg;used;;0,500000;14;0,999999;-1,250000;-0,062500\n")
 
 
 def test_what_is_unusual_by_value() -> None:
     of = result(scores=structs.replace(SCORES, ood_p=1 / 131), unusual=("sharpness low", "age_years high"))
-    assert prediction_row(of)[-2:] == ["0.0076", "sharpness low, age_years high"]
+    assert prediction_row(of)[-7:-5] == ["0.0076", "sharpness low, age_years high"]
 
 
 @pytest.mark.parametrize("status", ["refused", "failed"])
 def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
     row = prediction_row(without_scores(status))
-    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", "", "", ""]
+    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", *[""] * 8]
     assert len(row) == len(PREDICTION_COLUMNS)
 
 
@@ -305,12 +319,13 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
 
 
 def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
-    record = plain.record
+    record, point = plain.record, bundle.manifest.ensemble.operating_points["balanced"]
     assert record["bundle"] == {
         "id": bundle.bundle_id,
         "folder": str(REFERENCE),
         "schema": 9,
         "weights": bundle.manifest.ensemble.weights,
+        "thresholds": {"refer_low": point.refer_low, "refer_high": point.refer_high},
         "prevalence": 90 / 130,
         "adapted_from": None,
     }
@@ -354,7 +369,8 @@ def test_neither_run_json_nor_the_log_hold_a_patients_values(
     outcome = score(cohort, tmp_path / "out")
     assert outcome.code == 0
     values = [row[column] for row in rows(cohort / TABLE) for column in ("DOB", "LYMPH_COUNT")]
-    harmless = {"patient_id", "status", "reason", "decision", "bundle", "unusual"}
+    of_the_run = {"bundle", "refer_low", "refer_high", "reference_date"}
+    harmless = {"patient_id", "status", "reason", "decision", "unusual", "sex", *of_the_run}
     values += [row[column] for row in outcome.predictions.values() for column in row if column not in harmless]
     values += [row["image"] for row in outcome.images]  # a file name may reveal more than an ID
     for name in ("run.json", "run.log"):

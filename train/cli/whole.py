@@ -57,7 +57,7 @@ def fit_ensemble(run: Run) -> None:
     figures = train_ensemble(run.bags, run.folds, run.folder)
     click.echo(f"out of fold, recipe {run.recipe.name}, seed {run.seed}:")
     for name, values in figures.items():
-        click.echo(f"  {name:24}" + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))
+        click.echo(f"  {name:32}" + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))
 
 
 def counted(patients: Path) -> Size:
