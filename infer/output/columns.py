@@ -101,7 +101,6 @@ def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[Pati
             Column("unusual", "What is unlike the training patients, the most unlike first; empty if nothing is"),
             lambda result: ", ".join(result.unusual) if result.scores else None,
         ),
-        *last,
         PatientField(Column("sex", "F or M, as the table was read"), lambda result: result.scores and _sex(result)),
         PatientField(
             Column("lymph_count", "Lymphocyte count, as the table was read", "10^9/L", "g"),
@@ -119,6 +118,7 @@ def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[Pati
             Column("reference_date", "Date at which ages are taken for patients without a sample date"),
             lambda result: basis.date if result.scores else None,
         ),
+        *last,
     ]
 
 
