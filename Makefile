@@ -11,7 +11,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 CUDA ?= 0
 IMAGE ?= lympho-infer$(if $(filter 1,$(CUDA)),:cuda)
 TRAIN_OPTIONS ?= --recipe small
-EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(REDUCED),--reduced "$(REDUCED)")
+EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(REDUCED),--reduced "$(REDUCED)") $(if $(ACCEPT_WEAK),--accept-weak)
 UV := $(BUILD)/uv/bin/uv
 
 FUZZ ?= 20000
@@ -75,7 +75,7 @@ reproduce-report: $(BUILD)/full/ready  ## DATA= RUN=: the report's rows and figu
 	$(FULL) -m train all "$(DATA)" "$(RUN)" $(TRAIN_OPTIONS)
 	$(FULL) -m train figures "$(DATA)" "$(RUN)"
 
-export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [REDUCED=]: pack a finished training into a bundle
+export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [REDUCED=] [ACCEPT_WEAK=1]: pack a finished training into a bundle
 	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }
 	$(FULL) -m export "$(RUN)" "$(BUNDLE)" $(EXPORT_OPTIONS)
 

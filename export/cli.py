@@ -9,6 +9,7 @@ import click
 
 from infer.errors import UsageError
 
+PAGE = "training.html"  # of a training
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 NEW = click.Path(path_type=Path, file_okay=False)
@@ -31,11 +32,29 @@ REPLACE = "Replace {} if it is not empty."
     help="Also include int8 graphs for CPUs, if they change no decision for these patients "
     "and no probability by more than .01.",
 )
-def export_command(run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None) -> None:
+@click.option(
+    "--accept-weak",
+    is_flag=True,
+    help="Export an ensemble that ranks no better than sex, age and count alone; bundle and runs say so.",
+)
+def export_command(
+    run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None, accept_weak: bool
+) -> None:
     """Export the finished training in RUN to a verified bundle in folder BUNDLE."""
-    from export.pipeline import export_bundle  # slow import, so only when needed
+    from export.pipeline import check_finished, export_bundle  # slow imports, so only when needed
+    from export.weak import worth
 
-    made = export_bundle(run, bundle, replace=replace, about=about.read() if about else "", patients=reduced)
+    check_finished(run)
+    found = worth(run)
+    if found.weak and not accept_weak:
+        raise UsageError(
+            f"{run}: {found.weak}. Train on more patients, or look into {run / PAGE}; --accept-weak exports it all the "
+            "same"
+        )
+    words = about.read() if about else ""
+    made = export_bundle(run, bundle, replace=replace, about=words, patients=reduced, weak=found.weak)
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
     size = sum(len(data) for data in made.graphs.values()) / 1e6
     click.echo(f"{bundle}: bundle {made.bundle_id}, {size:.1f} MB of graphs")
 

@@ -17,6 +17,7 @@ from infer import __version__
 from infer.bundle.load import Bundle, checksums
 from infer.bundle.manifest import (
     SCHEMA,
+    WEAK,
     Drift,
     Ensemble,
     Magnification,
@@ -70,7 +71,14 @@ def pixel_size(bags: Bags) -> float | None:
     return float(given) if given else None
 
 
-def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs: dict[str, bytes]) -> Manifest:
+def make_manifest(
+    run: Path, bags: Bags, members: Sequence[MemberExport], graphs: dict[str, bytes], weak: str = ""
+) -> Manifest:
+    """The manifest without what the graphs say.
+
+    Args:
+        weak: why the bundle should not have been exported; empty if it should.
+    """
     options = json.loads((run / "options.json").read_text())
     colours = bags.mean_colours()
     numbers = {name: value for member in members for name, value in member.numbers().items()}
@@ -89,7 +97,7 @@ def make_manifest(run: Path, bags: Bags, members: Sequence[MemberExport], graphs
                 "reactive": int((bags.labels == 0).sum()),
                 "images": len(bags.crops),
             },
-            options=_flat(_each_once(options["recipe"], numbers)),
+            options=_flat(_each_once(options["recipe"], numbers)) | ({WEAK: weak} if weak else {}),
         ),
         graphs=_digests(graphs),
         opset=OPSET,

@@ -38,13 +38,16 @@ from train.members import registry as trained
 from train.members.training import NUMBERS, MemberTraining, digest
 
 
-def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", patients: Path | None = None) -> Bundle:
+def export_bundle(
+    run: Path, folder: Path, *, replace: bool, about: str = "", patients: Path | None = None, weak: str = ""
+) -> Bundle:
     """Export a finished run.
 
     Args:
         about: what the exporter knows of the data and the recipe and this program cannot; it goes into the card.
         patients: a cohort. If none of its patients gets another decision in int8, and hardly another probability,
             the bundle has that too.
+        weak: why it should not have been exported, if it should not.
 
     Raises:
         UsageError: the run is not finished, its pictures were segmented, or the folder is not empty and may not be
@@ -54,7 +57,7 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
     """
     folder = folder.resolve()
     check_target(folder, replace)
-    _check_finished(run)
+    check_finished(run)
     bags = load_crops(run)
     cohort = read_cohort(patients, PLAUSIBLE, reference_date=_date(bags)) if patients else None
     if bags.facts["segmented"] == "yes":
@@ -74,7 +77,7 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
         _noted(members, inputs),
         partial(_nested_is_current, run),
     )
-    manifest = make_manifest(run, bags, members, graphs)
+    manifest = make_manifest(run, bags, members, graphs, weak)
     manifest = with_expected_outputs(manifest, graphs)
     if cohort:
         crops = calibration_crops(bags)
@@ -87,8 +90,12 @@ def export_bundle(run: Path, folder: Path, *, replace: bool, about: str = "", pa
     return publish({**files, CHECKSUMS: checksums(files)}, folder)
 
 
-def _check_finished(run: Path) -> None:
-    """The ensemble must have been fitted on exactly the members that lie beside it."""
+def check_finished(run: Path) -> None:
+    """The ensemble must have been fitted on exactly the members that lie beside it.
+
+    Raises:
+        UsageError: it was not.
+    """
     folder = run / "ensemble"
     for name in ("ensemble.json", "metrics.json", "inputs.json"):
         if not (folder / name).exists():

@@ -325,6 +325,7 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
         "folder": str(REFERENCE),
         "schema": 9,
         "weights": bundle.manifest.ensemble.weights,
+        "weak": None,
         "thresholds": {"refer_low": point.refer_low, "refer_high": point.refer_high},
         "prevalence": 90 / 130,
         "adapted_from": None,
