@@ -98,5 +98,6 @@ EXIT_MEANING = {
     7: "the results cannot be written",
     8: "another run is using the output folder or the history",
     130: "stopped by SIGINT",
+    137: "killed from outside, usually for too little memory",
     143: "stopped by SIGTERM",
 }

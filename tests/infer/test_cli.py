@@ -366,7 +366,7 @@ def test_a_signal_ends_the_run_and_leaves_no_result(
 
 
 def test_every_exit_code_has_a_meaning() -> None:
-    assert sorted(EXIT_MEANING) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 143]
+    assert sorted(EXIT_MEANING) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 137, 143]
 
 
 def test_checksums_name_is_what_sha256sum_expects() -> None:
