@@ -140,5 +140,5 @@ def output_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         path = Path(os.fsdecode(error.filename or folder))
-        do = advice(path, error.errno)
+        do = advice(folder, error.errno)
         raise OutputError(f"{path}: cannot be written ({error.strerror}){f'. {do}' if do else ''}") from error

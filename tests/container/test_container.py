@@ -212,9 +212,18 @@ def test_a_gpu_that_is_not_there_is_6(patients: Path, out: Path) -> None:
 def test_out_that_cannot_be_written_is_7(patients: Path, out: Path) -> None:
     done = score(patients, out, *DATE, mode="ro")
     assert done.returncode == 7
-    assert done.stderr == "Error: /out/.lock: cannot be written (Read-only file system)\n"
+    why = "Error: /out/.lock: cannot be written (Read-only file system). It is mounted read-only. Mount it so that it"
+    assert done.stderr.startswith(why)
     dry = score(patients, out, *DATE, "--dry-run", mode="ro")
-    assert (dry.returncode, dry.stderr) == (7, "Error: /out/.lock: cannot be written (Read-only file system)\n")
+    assert (dry.returncode, dry.stderr) == (7, done.stderr)
+
+
+def test_a_volume_that_is_not_mounted_is_7(patients: Path) -> None:
+    """OUT is then in the image, which is read-only."""
+    mounted = ("-v", f"{patients}:/data/patients:ro")
+    done = docker("run", "--rm", *LOCKED, *mounted, IMAGE, "/data/patients", "/nowhere", *DATE)
+    assert done.returncode == 7
+    assert "It does not exist, and nothing can be created there. Is its volume mounted" in done.stderr
 
 
 def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
@@ -224,7 +233,8 @@ def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
     for options in ((), ("--dry-run",)):
         done = docker(*score_line(patients, out, *DATE, *options, group=12345))
         assert done.returncode == 7, done.stderr
-        assert done.stderr == "Error: /out/run.json: cannot be written (Permission denied)\n"
+        assert done.stderr.startswith("Error: /out/run.json: cannot be written (Permission denied). This run is user ")
+        assert f"/out belongs to user {os.getuid()}, group {os.getgid()}, mode 700" in done.stderr
 
 
 def test_wrong_usage_is_2() -> None:

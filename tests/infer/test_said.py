@@ -150,6 +150,20 @@ def test_what_to_do_about_a_folder(tmp_path: Path) -> None:
     assert advice(there, errno.EIO) == ""
 
 
+def test_a_folder_that_may_not_be_searched_costs_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Path.exists raises there; the answer is about the next folder above that can be seen."""
+
+    def forbidden(path: str | Path, **_: object) -> os.stat_result:
+        if Path(path) != tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path)
+
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", forbidden)
+    assert f"{tmp_path} belongs to user" in advice(tmp_path / "out", errno.EACCES)
+    assert "Is its volume mounted" in advice(tmp_path / "out", errno.EROFS)
+
+
 def test_the_advice_is_in_the_message(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught, output_errors(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "run.json"))
