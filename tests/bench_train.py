@@ -168,7 +168,7 @@ def timed(network: MixtureOfExperts, epoch: Callable[[MixtureOfExperts], object]
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--patients", type=click.IntRange(min=12), default=24, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=40, show_default=True, help="Pictures per patient")
+@click.option("--images", type=click.IntRange(min=2), default=40, show_default=True, help="Pictures per patient")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
 def bench_train(folder: Path, patients: int, images: int, repeats: int, device: str) -> None:

@@ -81,10 +81,10 @@ def test_an_epoch_that_leaves_pictures_out_is_not_timed(bags: Bags, tmp_path: Pa
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_the_command_prints_both_speeds_and_their_ratio(tmp_path: Path) -> None:
-    options = ["--patients", "12", "--images", "1", "--repeats", "1", "--device", "cpu"]
+    options = ["--patients", "12", "--images", "2", "--repeats", "1", "--device", "cpu"]
     done = CliRunner().invoke(bench_train.bench_train, [str(tmp_path / "bench"), *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     facts = dict(line.split("\t") for line in done.stdout.splitlines())
-    assert (facts["device"], facts["pictures an epoch"]) == ("cpu", "12")
+    assert (facts["device"], facts["pictures an epoch"]) == ("cpu", "24")
     ratio = float(facts["pictures/s, ours"]) / float(facts["pictures/s, the report's way"])
     assert float(facts["ratio"]) == pytest.approx(ratio, abs=0.02, rel=0.02)
