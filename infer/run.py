@@ -23,7 +23,7 @@ from infer.output.columns import Basis
 from infer.output.csv import DIALECTS, ImagesWriter, PredictionsWriter
 from infer.output.folder import MOVED, check_folder, output_errors
 from infer.output.journal import FORMAT, Header, Identity
-from infer.output.lock import LOCK
+from infer.output.lock import LOCK, check_free
 from infer.output.messages import tell_drift, tell_end, tell_stopped, warn_of_dates, warn_of_patient
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
@@ -90,6 +90,7 @@ class _Ready:
 def _prepare(options: Options, started: dt.datetime) -> _Ready:
     """Check options, bundle, cohort and device, in this order, and look for an unfinished run to resume."""
     check_options(options)
+    check_free(options.out)
     bundle = load_bundle(options.bundle)
     if options.prevalence is not None:
         bundle = replace(bundle, manifest=at_prevalence(bundle.manifest, options.prevalence))

@@ -60,6 +60,31 @@ def held(folder: Path, *, leave: bool = False) -> Iterator[Lock]:
         os.close(descriptor)
 
 
+def check_free(folder: Path) -> None:
+    """Make sure that no other run holds a folder, before anything else is read: it would only be told in the end.
+
+    Raises:
+        HeldError: another run holds it.
+    """
+    path = folder / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # there is none; or it cannot be opened, which is said when the folder is tried
+        return
+    try:
+        free = locked_within(descriptor, PATIENCE)
+    except OSError:  # no locks there, which is said when the folder is tried
+        free = True
+    finally:
+        os.close(descriptor)
+    if not free:
+        raise _held(folder)
+
+
+def _held(folder: Path) -> HeldError:
+    return HeldError(f"{folder}: another run holds it. Wait for it to end, or choose another folder")
+
+
 def _locked(path: Path) -> tuple[int, bool]:
     """The lock file, opened and locked, and whether it existed before."""
     while True:
@@ -70,7 +95,7 @@ def _locked(path: Path) -> tuple[int, bool]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
         try:
             if not locked_within(descriptor, PATIENCE):
-                raise HeldError(f"{path.parent}: another run holds it. Wait for it to end, or choose another folder")
+                raise _held(path.parent)
             # Another run may have removed the file between our open and our flock: then our file has no name.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor, was_there

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from infer.errors import HeldError
+from infer.errors import BundleError, HeldError
+from infer.options import Options
 from infer.output.lock import LOCK, held
 from infer.output.results import Results
+from infer.run import run
 from infer.scoring.result import PatientResult
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Cut, Outcome, names, score
 
@@ -132,6 +134,18 @@ def test_a_folder_made_anew_under_a_run_is_left_to_the_next(tmp_path: Path) -> N
             first.close()
             another.check()
             assert names(out) == [LOCK]
+
+
+def test_a_held_folder_is_said_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the cohort nor the bundle is there; still the first thing to say is who holds OUT."""
+    monkeypatch.setattr("infer.output.lock.PATIENCE", 0.05)
+    out = tmp_path / "out"
+    out.mkdir()
+    with held(out), pytest.raises(HeldError, match="another run holds it"):
+        run(Options(tmp_path / "nobody", out, bundle=tmp_path / "none"))
+    with pytest.raises(BundleError):
+        run(Options(tmp_path / "nobody", out, bundle=tmp_path / "none"))
+    assert list(out.iterdir()) == []
 
 
 def test_a_link_in_the_locks_place_is_not_followed(tmp_path: Path) -> None:
