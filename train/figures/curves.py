@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from infer.errors import UsageError
 from train.core.canvas import OPTIMISTIC, save
@@ -51,7 +52,9 @@ def _figure(histories: dict[str, pd.DataFrame], column: str, label: str) -> Figu
     axes = figure.subplots(1, len(histories))
     for axis, (model, history) in zip(axes, histories.items(), strict=True):
         for part, colour in COLOURS.items():
-            axis.plot(history["epoch"] + 1, history[f"{part}_{column}"], color=colour, label=part)
+            front = 3 if part == "training" else 2  # the smoother line, which the other would hide
+            axis.plot(history["epoch"] + 1, history[f"{part}_{column}"], color=colour, label=part, zorder=front)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(MODELS[model])
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)

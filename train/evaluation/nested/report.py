@@ -247,10 +247,12 @@ def table_text(frame: pd.DataFrame, corner: str) -> str:
 def _draw_decision_curve(curve: pd.DataFrame, path: Path) -> None:
     figure = Canvas(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
+    lines = {"everybody": "--", "nobody": ":"}
     for name in curve.columns.drop("threshold"):
-        style: dict[str, Any] = {"color": NEUTRAL, "linestyle": "--"} if name in ("everybody", "nobody") else {}
+        style: dict[str, Any] = {"color": NEUTRAL, "linestyle": lines[name]} if name in lines else {}
         axes.plot(curve["threshold"], curve[name], label=name, **style)
-    axes.set_ylim(-0.05, None)
+    highest = max(0.05, 1.1 * float(curve["everybody"].iloc[0]))  # what nobody can surpass: the share who are malignant
+    axes.set_ylim(-0.1 * highest, highest)  # sending everybody on falls without end
     axes.set_xlabel("threshold probability")
     axes.set_ylabel("net benefit of flow cytometry")
     axes.legend(fontsize=8)
