@@ -201,7 +201,8 @@ def _metrics(of_nested: dict[str, Any] | None) -> list[str]:
     return [
         "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is the positive "
         "class. 95% intervals by bootstrap over patients, 2,000 resamples. The grey zone, count <= "
-        f"{GREY_ZONE_COUNT}, is reported separately: above it every patient of the public cohort is malignant."
+        f"{GREY_ZONE_COUNT} x 10^9/L, is reported separately. The limit is that of the public cohort of Lyon Sud "
+        "(Sahasrabudhe et al. 2021), where every patient above it is malignant; elsewhere it need not mean that."
         + (nested_only if of_nested else ""),
         "Operating points: between two thresholds the decision is `refer`. `balanced`: the narrowest band around the "
         "threshold with the best balanced accuracy outside which balanced accuracy is at least .95, or else the widest "

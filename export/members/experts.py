@@ -52,10 +52,11 @@ class ExpertsExport(MemberExport):
         return {}
 
     def card(self, run: Path) -> MemberCard:
+        number = self.committee.dimensions.mixtures
+        several = f" (mean of networks from {number} seeds)" if number > 1 else ""
         return MemberCard(
             self.name,
-            "a mixture of an image expert, on a patient's mean features, and a clinical expert (mean of networks from "
-            f"{self.committee.dimensions.mixtures} seeds)",
+            f"a mixture of an image expert, on a patient's mean features, and a clinical expert{several}",
             "the image experts",
             training=("In the mixture's loss both classes weigh alike.",),
             caveats=(
