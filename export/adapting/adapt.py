@@ -96,7 +96,7 @@ def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple
     )
     if asked.prevalence is not None:
         manifest = at_prevalence(manifest, asked.prevalence)
-    manifest, graphs = _with_precision(bundle, manifest, local, asked)
+    manifest, graphs = with_precision(bundle, manifest, local, asked)
     data = encode(manifest)
     card = adapted_card(bundle, manifest, data, local, found, asked.sensitivities)
     files = {**graphs, MANIFEST: data, CARD: card.encode()}
@@ -147,9 +147,7 @@ def _demand_usual_points(asked: Asked) -> None:
         )
 
 
-def _with_precision(
-    bundle: Bundle, manifest: Manifest, local: Local, asked: Asked
-) -> tuple[Manifest, dict[str, bytes]]:
+def with_precision(bundle: Bundle, manifest: Manifest, local: Local, asked: Asked) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest and its graphs, with int8 only if it is proven anew: thresholds and slope are others."""
     plain = graph_files(load_members(manifest), ())
     graphs = {name: data for name, data in bundle.graphs.items() if name in plain}

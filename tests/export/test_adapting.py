@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,17 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
+from export.adapting.adapt import Asked, with_precision
 from export.adapting.local import Local, read_local
 from export.adapting.points import USUAL, CrossFitted, cross_fit, keeping
 from export.adapting.recalibration import SLOPE as SLOPE_TOO
 from export.adapting.recalibration import recalibrate
 from export.usual import held_up_by_others
-from infer.bundle.load import load_bundle
+from infer.bundle.load import REFERENCE, load_bundle
+from infer.bundle.manifest import Manifest
 from infer.bundle.reference import LEVELS
+from infer.cohort.patient import Cohort
+from infer.errors import UsageError
 from infer.output.kept import KEPT, read_results
 from infer.scoring.ensemble import calibrated
 from tests.export.hospital import (
@@ -250,3 +255,30 @@ def test_members_and_influences_move_as_the_ensemble_does(hospital: Hospital, ad
             for name, value in image.influence_of.items():
                 assert other.influence_of[name] == pytest.approx(by.slope * value, abs=1e-6)
     assert by.slope < 0.9
+
+
+def test_int8_is_kept_only_if_it_is_proven_on_these_patients(
+    hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --reduced float32 alone; with it, the proof of export is asked for, on the validation's patients."""
+    asked_of: list[Cohort] = []
+
+    def proven(manifest: Manifest, graphs: dict[str, bytes], cohort: Cohort, precision: str) -> Manifest:
+        assert (set(graphs), precision) == (set(bundle.graphs), "int8")
+        asked_of.append(cohort)
+        return manifest
+
+    monkeypatch.setattr("export.adapting.adapt.with_reduced", proven)
+    bundle, local = load_bundle(REFERENCE), read_again(hospital)[0]
+    plain, graphs = with_precision(bundle, bundle.manifest, local, Asked())
+    assert plain.int8 is None
+    assert set(graphs) == set(plain.graphs) == set(bundle.graphs) - {"backbone.int8.onnx"}
+    assert asked_of == []
+    _, kept = with_precision(bundle, bundle.manifest, local, Asked(reduced=hospital.one))
+    assert kept == bundle.graphs
+    assert [len(cohort.patients) for cohort in asked_of] == [HALF]
+    with pytest.raises(UsageError, match="not the validation's table"):
+        with_precision(bundle, bundle.manifest, local, Asked(reduced=hospital.other))
+    rescaled = replace(local, options=local.options | {"pixel_size": 0.2})
+    with pytest.raises(UsageError, match="validated with --pixel-size"):
+        with_precision(bundle, bundle.manifest, rescaled, Asked(reduced=hospital.one))
