@@ -277,7 +277,7 @@ def test_int8_is_kept_only_if_it_is_proven_on_these_patients(
     _, kept = with_precision(bundle, bundle.manifest, local, Asked(reduced=hospital.one))
     assert kept == bundle.graphs
     assert [len(cohort.patients) for cohort in asked_of] == [HALF]
-    with pytest.raises(UsageError, match="not the validation's table"):
+    with pytest.raises(UsageError, match="its table is not the validation's"):
         with_precision(bundle, bundle.manifest, local, Asked(reduced=hospital.other))
     rescaled = replace(local, options=local.options | {"pixel_size": 0.2})
     with pytest.raises(UsageError, match="validated with --pixel-size"):
