@@ -17,7 +17,6 @@ from infer import __version__
 from infer.bundle.load import Bundle, checksums
 from infer.bundle.manifest import (
     SCHEMA,
-    WEAK,
     Drift,
     Ensemble,
     Magnification,
@@ -97,7 +96,8 @@ def make_manifest(
                 "reactive": int((bags.labels == 0).sum()),
                 "images": len(bags.crops),
             },
-            options=_flat(_each_once(options["recipe"], numbers)) | ({WEAK: weak} if weak else {}),
+            options=_flat(_each_once(options["recipe"], numbers)),
+            weak=weak,
         ),
         graphs=_digests(graphs),
         opset=OPSET,

@@ -149,8 +149,8 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
     """Score the remaining patients and write all results."""
     cohort, engine, past, kept = ready.cohort, ready.engine, ready.past, ready.kept
     LOG.info("bundle %s, %d patients, %s", ready.bundle.short_id, len(cohort.patients), engine)
-    if ready.bundle.manifest.weak:
-        LOG.warning("this bundle was exported although it is weak: %s", ready.bundle.manifest.weak)
+    if weak := ready.bundle.manifest.provenance.weak:
+        LOG.warning("this bundle was exported although it is weak: %s", weak)
     if ready.scale != 1:
         LOG.info(
             "--pixel-size %g: pictures are rescaled by %.4g before they are cropped", options.pixel_size, ready.scale

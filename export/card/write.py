@@ -250,7 +250,9 @@ def _caveats(manifest: Manifest, words: CardWords) -> list[str]:
     usual = manifest.reference.usual
     patients = len(usual.scores)  # the one at place k is one of patients - k with a score as large
     held_up = sum((patients - place) / patients < usual.limit for place in range(patients))
+    weak = manifest.provenance.weak
     return [
+        *([f"**Exported although it is weak.** {weak}."] if weak else []),
         "**Do not score patients without lymphocytosis.** A normal or low count is not refused.",
         f"A patient unlike the training patients (`ood_p` below {usual.limit:g}) is decided `refer`, unless the run "
         f"says otherwise (`--ood`). Of the training patients, each judged by the others, {held_up} of "

@@ -18,7 +18,6 @@ from infer.pictures.measure import JPEG_QUALITY, MEASURES
 
 SCHEMA = 9  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
-WEAK = "weak"  # in the provenance's options: why a bundle should not have been exported, if it was all the same
 LARGEST_CHANGE = 0.01  # of a patient's probability, caused by a reduced precision
 LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in a reduced precision
 REDUCED: tuple[Precision, ...] = ("int8",)
@@ -26,7 +25,7 @@ REDUCED: tuple[Precision, ...] = ("int8",)
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
-class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a bundle comes from."""
 
     code_version: str
@@ -37,6 +36,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     table_sha256: str  # of the cohort's table
     data_summary: dict[str, int]  # patients, malignant, reactive, images
     options: dict[str, str]
+    weak: str = ""  # why it should not have been exported, if it was all the same
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,11 +151,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     self_test: SelfTest
     int8: Reduced | None  # for CPUs; None: they compute in float32
     adapted: Adapted | None = None  # to a hospital's own patients; None: as it was trained
-
-    @property
-    def weak(self) -> str:
-        """Why it should not have been exported; empty if it should."""
-        return self.provenance.options.get(WEAK, "")
 
     @property
     def prevalence(self) -> float:

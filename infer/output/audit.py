@@ -44,7 +44,7 @@ def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: En
             "folder": str(bundle.folder),
             "schema": bundle.manifest.schema,
             "weights": {member.name: bundle.manifest.ensemble.weights[member.name] for member in engine.members},
-            "weak": bundle.manifest.weak or None,
+            "weak": bundle.manifest.provenance.weak or None,
             "thresholds": thresholds(bundle, str(options["operating_point"])),
             "prevalence": options["prevalence"] or bundle.manifest.prevalence,
             "adapted_from": bundle.manifest.adapted.source if bundle.manifest.adapted else None,

@@ -5,6 +5,8 @@ import logging
 import sys
 import time
 
+from infer.machine.times import about
+
 LOG = logging.getLogger("lympho")
 TERMINAL_SECONDS = 0.2
 LOG_SECONDS = 30.0
@@ -29,19 +31,10 @@ class Progress:
         speed = self._images / max(now - self._start, 1e-9)
         text = f"{self._done} of {self._patients} patients, {self._images} pictures, {speed:.0f} pictures/s"
         if not last:
-            text += f", {left((now - self._start) / self._done * (self._patients - self._done))}"
+            text += f", {about((now - self._start) / self._done * (self._patients - self._done))} left"
         if self._terminal:
             with contextlib.suppress(OSError):  # a closed terminal is no reason to stop
                 sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if last else ""))
                 sys.stderr.flush()
         else:
             LOG.info(text)
-
-
-def left(seconds: float) -> str:
-    """The time that is left, by the pace so far, in words."""
-    if seconds < 90:
-        return f"about {max(round(seconds), 1)} s left"
-    if seconds < 90 * 60:
-        return f"about {round(seconds / 60)} minutes left"
-    return f"about {round(seconds / 3600)} hours left"

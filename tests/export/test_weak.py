@@ -50,8 +50,10 @@ def test_a_weak_ensemble_is_refused(weak: Path, tmp_path: Path, capsys: pytest.C
 def test_accepted_it_says_so(weak: Path, tmp_path: Path) -> None:
     assert run_export(weak, tmp_path / "bundle", "--accept-weak") == 0
     manifest = load_bundle(tmp_path / "bundle").manifest
-    assert manifest.weak.startswith(WHY)
-    assert manifest.weak == worth(weak).weak
+    assert manifest.provenance.weak.startswith(WHY)
+    assert manifest.provenance.weak == worth(weak).weak
+    card = " ".join((tmp_path / "bundle/MODEL_CARD.md").read_text().split())
+    assert f"**Exported although it is weak.** {manifest.provenance.weak}." in card
 
 
 def test_a_good_one_is_not_called_weak(
@@ -63,12 +65,12 @@ def test_a_good_one_is_not_called_weak(
     said = capsys.readouterr().err
     assert all(f"warning: {one}" in said for one in found.warnings)
     assert any("Few patients" in one for one in found.warnings)
-    assert load_bundle(tmp_path / "bundle").manifest.weak == ""
+    assert load_bundle(tmp_path / "bundle").manifest.provenance.weak == ""
 
 
 def test_every_run_with_it_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = tiny_manifest()
-    manifest["provenance"]["options"]["weak"] = WHY
+    manifest["provenance"]["weak"] = WHY
     bundle = write_bundle(tmp_path / "bundle", manifest)
     write_cohort(tmp_path / "patients", make_patients(1, seed=1, images=(10, 10)), seed=1, labels=False, size=112)
     with caplog.at_level(logging.WARNING):
@@ -80,6 +82,6 @@ def test_every_run_with_it_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 def test_a_manifest_keeps_it() -> None:
     manifest = make_manifest()
-    options = manifest.provenance.options | {"weak": WHY}
-    marked = msgspec.structs.replace(manifest, provenance=msgspec.structs.replace(manifest.provenance, options=options))
-    assert decode(encode(marked), "manifest.json").weak == WHY
+    marked = msgspec.structs.replace(manifest, provenance=msgspec.structs.replace(manifest.provenance, weak=WHY))
+    assert decode(encode(marked), "manifest.json").provenance.weak == WHY
+    assert b"weak" not in encode(manifest)

@@ -10,9 +10,10 @@ import pytest
 
 from infer.cohort.table import parse_table
 from infer.errors import CohortError, OutputError
+from infer.machine.times import about, in_words
 from infer.output.advice import advice
 from infer.output.folder import output_errors
-from infer.output.progress import Progress, left
+from infer.output.progress import Progress
 from infer.output.results import Results
 from infer.output.summary import Summary
 from infer.scoring.result import PatientResult
@@ -110,10 +111,15 @@ def test_a_dry_run_does_not_sound_like_a_run(drawn: Path, tmp_path: Path, caplog
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.2, "1 s"), (59, "59 s"), (91, "2 minutes"), (3600, "60 minutes"), (9000, "2 hours"), (20_000, "6 hours")],
-)
-def test_the_time_that_is_left(seconds: float, text: str) -> None:
-    assert left(seconds) == f"about {text} left"
+    [
+        (0, "a few seconds"), (9.9, "a few seconds"), (14, "10 seconds"), (94, "90 seconds"), (95, "2 minutes"),
+        (360, "6 minutes"), (5900, "98 minutes"), (6000, "1 hour 40 minutes"), (7190, "2 hours"),
+        (9000, "2 hours 30 minutes"), (3 * 86_400, "3 days"),
+    ],
+)  # fmt: skip
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert in_words(seconds) == text
+    assert about(seconds) == (text if seconds < 10 else f"about {text}")
 
 
 def test_progress_says_what_is_left_by_the_pace_so_far(caplog: pytest.LogCaptureFixture) -> None:

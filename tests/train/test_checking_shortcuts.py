@@ -179,11 +179,11 @@ def test_another_magnification_is_named_with_its_size() -> None:
     assert given.measures is not None
     larger = given.measures.assign(**{name: given.measures[name] * 1.44 for name in ("cell_area", "nucleus_area")})
     (one,) = findings_of_likeness(replace(given, measures=larger), manifest)
-    assert "area of the cell" in one.what
-    assert "area of the nucleus" in one.what
+    assert "size of the cells" in one.what
+    assert "size of the nuclei" in one.what
     assert one.todo.startswith("Cells are 1.20 times as wide")
     middle = manifest.reference.usual.spans["nucleus_area"].middle
-    (nucleus,) = [text for text in one.concerned if text.startswith("area of the nucleus")]
+    (nucleus,) = [text for text in one.concerned if text.startswith("size of the nuclei")]
     assert f"instead of {middle:.3g}" in nucleus
     assert one.severity is FINE
 

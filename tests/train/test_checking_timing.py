@@ -85,11 +85,3 @@ def test_they_are_left_out_where_something_must_be_corrected(tmp_path: Path) -> 
     found = check(Asked(folder, ASKED_AT), device=CPU)
     assert found.of(Severity.CORRECT)
     assert found.times == ()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.2, "1 second"), (89, "89 seconds"), (600, "10 minutes"), (7200, "2.0 hours"), (3 * 86400, "3.0 days")],
-)
-def test_times_in_words(seconds: float, said: str) -> None:
-    assert timing.in_words(seconds) == said

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from train.progress.estimate import FILES, PROCESSOR, Paces, Stage, as_text
+from train.progress.estimate import FILES, PROCESSOR, Paces, Stage
 from train.progress.loops import Loops
 from train.progress.progress import EVERY, Progress
 from train.progress.report import is_followed, skipped, steps
@@ -205,15 +205,3 @@ def test_a_kind_of_work_has_its_own_pace() -> None:
     paces = paces.after(PROCESSOR, 100, 1000)
     assert paces.of(PROCESSOR) == pytest.approx(0.1, rel=0.15)
     assert paces.of(FILES) == pytest.approx(2, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "a few seconds"), (9.9, "a few seconds"), (14, "10 seconds"), (94, "90 seconds"), (95, "2 minutes"),
-        (360, "6 minutes"), (5900, "98 minutes"), (6000, "1 hour 40 minutes"), (7190, "2 hours"),
-        (9000, "2 hours 30 minutes"),
-    ],
-)  # fmt: skip
-def test_times_for_people(seconds: float, text: str) -> None:
-    assert as_text(seconds) == text

@@ -7,6 +7,7 @@ import torch
 
 from infer.bundle.load import Bundle
 from infer.errors import CohortError, UsageError
+from infer.machine.times import DAY, in_words
 from train.checking.duplicates import findings_of_duplicates
 from train.checking.finding import Finding, Severity, correct, counted, fine
 from train.checking.giveaways import findings_of_giveaways
@@ -15,10 +16,8 @@ from train.checking.looked import Looked, look_at_crops, look_at_files
 from train.checking.pictures import findings_of_pictures
 from train.checking.stains import findings_of_stains
 from train.checking.table import Asked, Known, know
-from train.checking.timing import StageTime, estimate_times, in_words, total
+from train.checking.timing import StageTime, estimate_times, total
 from train.data.bags import Bags
-
-DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ EXPECTED = {
     PICTURES: "It may be real (more cells are found where more are), but no model should need it.",
     BYTES: "A file's size depends on what it shows, so it may be real; see that all were compressed alike.",
 }
-TODO = {
+WHAT_TO_DO = {
     ID: "Find out why: were the classes collected apart? Then stain or camera may differ, and a model learns that.",
     ROWS: "As for the ID. If the table was only sorted by diagnosis, nothing is wrong.",
     TIMES: "Find out whether the classes were exported or photographed at different times.",
@@ -77,7 +77,7 @@ def findings_of_giveaways(looked: Looked) -> list[Finding]:
         found.append(
             fine("shortcuts", what, EXPECTED[one.name])
             if one.name in EXPECTED
-            else look("shortcuts", what, TODO[one.name])
+            else look("shortcuts", what, WHAT_TO_DO[one.name])
         )
     others = [name for name in columns if name not in {one.name for one in told}]
     if others:

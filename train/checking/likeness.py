@@ -9,6 +9,7 @@ import numpy as np
 
 from infer.bundle.manifest import Manifest
 from infer.bundle.reference import Span
+from infer.drift.measures import title
 from infer.pictures.measure import JPEG_QUALITY
 from infer.scoring.unusual import deviation, likeness
 from train.checking.finding import Finding, fine
@@ -16,13 +17,6 @@ from train.checking.looked import Looked
 from train.core.arrays import Floats
 
 DIFFERS = 0.5  # of the way from the bundle's median patient to its outermost 1%, by which the median here may lie off
-IN_WORDS = {
-    "red": "red", "green": "green", "blue": "blue",
-    "slide_red": "red of the bare slide", "slide_green": "green of the bare slide",
-    "slide_blue": "blue of the bare slide", "sharpness": "sharpness", "cell_area": "area of the cell",
-    "nucleus_area": "area of the nucleus", "nucleus_density": "density of the nucleus (stain)",
-    "density_spread": "contrast", JPEG_QUALITY: "JPEG quality",
-}  # fmt: skip
 
 
 def findings_of_likeness(
@@ -42,9 +36,9 @@ def findings_of_likeness(
     found = _of_size(looked, manifest, picture_size)
     if not differs:
         return [fine("the bundle's pictures", f"Colour, sharpness and scale are those of its training. {tail}"), *found]
-    listed = [f"{IN_WORDS[name]}: {_said(float(np.median(values[name])), spans[name])}" for name in differs]
+    listed = [f"{title(name)}: {_said(float(np.median(values[name])), spans[name])}" for name in differs]
     what = (
-        f"These pictures differ from those that the bundle was trained on in {', '.join(map(_word, differs))}. {tail}"
+        f"These pictures differ from those that the bundle was trained on in {', '.join(map(title, differs))}. {tail}"
     )
     todo = "Use the bundle only after validating it here; train your own if it fails."
     return [fine("the bundle's pictures", what, f"{_scale(off, values, spans)}{todo}", listed), *found]
@@ -72,10 +66,6 @@ def _held_up(values: dict[str, Floats], manifest: Manifest) -> int:
 
 def _said(value: float, span: Span) -> str:
     return f"{value:.3g} instead of {span.middle:.3g}, usually {span.low:.3g} to {span.high:.3g}"
-
-
-def _word(name: str) -> str:
-    return IN_WORDS[name]
 
 
 def _scale(off: dict[str, float], values: dict[str, Floats], spans: dict[str, Span]) -> str:

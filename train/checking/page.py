@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infer.errors import LymphoError, UsageError
+from infer.machine.times import in_words
 from train.checking.check import Checked
 from train.checking.finding import Severity
-from train.checking.timing import in_words, total
+from train.checking.timing import total
 from train.core.files import write_text
 from train.evaluation.validation.page import environment
 

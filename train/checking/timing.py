@@ -13,7 +13,6 @@ import torch
 
 from infer.cohort.patient import Cohort
 from train.checking import trials
-from train.checking.finding import counted
 from train.checking.looked import Looked
 from train.checking.table import Known
 from train.members.recipes import RECIPES
@@ -56,12 +55,3 @@ def _quiet() -> Iterator[None]:
 def total(times: list[StageTime]) -> dict[str, float]:
     """Seconds in all, by recipe."""
     return {name: sum(one.seconds[name] for one in times) for name in times[0].seconds}
-
-
-def in_words(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 90:
-        return counted(max(round(seconds), 1), "second")
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

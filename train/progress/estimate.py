@@ -66,20 +66,3 @@ def pace_of_stage(stage: Stage, pace: float, taken: float, done: float) -> float
 def seconds_of(stages: Sequence[Stage], paces: Paces) -> float:
     """Seconds that stages which have not begun will take."""
     return sum(paces.of(stage.kind) * stage.cost * stage.left for stage in stages)
-
-
-def as_text(seconds: float, *, about: bool = False) -> str:
-    """A time for people, no more exact than an estimate is: [about] 40 seconds, 6 minutes, 2 hours 10 minutes."""
-    if seconds < 10:
-        return "a few seconds"
-    return f"{'about ' * about}{_rounded(seconds)}"
-
-
-def _rounded(seconds: float) -> str:
-    if seconds < 95:
-        return f"{round(seconds / 10) * 10} seconds"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} minutes"
-    hours, rest = divmod(round(minutes / 10) * 10, 60)
-    return f"{hours} hour{'s' * (hours > 1)}" + (f" {rest} minutes" if rest else "")

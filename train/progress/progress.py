@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from train.progress.estimate import Paces, Stage, as_text, pace_of_stage, seconds_of
+from infer.machine.times import about, in_words
+from train.progress.estimate import Paces, Stage, pace_of_stage, seconds_of
 from train.progress.loops import Loops
 from train.progress.report import followed_by
 
@@ -46,7 +47,7 @@ class Progress:
         self._loops.done, self._reported = 1.0, self._clock()
         self._paces = self._measured()
         if self._current == len(self._stages) - 1:
-            self._say(f"all {len(self._stages)} stages done in {as_text(self._clock() - self._start)}")
+            self._say(f"all {len(self._stages)} stages done in {in_words(self._clock() - self._start)}")
 
     def left(self) -> float:
         """Seconds until everything is done, as far as can be told now; never below 0."""
@@ -88,7 +89,7 @@ class Progress:
         self._said = self._clock()
         title = self._stages[self._current].title
         place = f"{title} ({where})" if where else title
-        rest = f"{as_text(self.left(), about=True)} left"
+        rest = f"{about(self.left())} left"
         if not self._measured().measured:
             rest += ", a first guess: nothing is measured yet"
         self._say(f"stage {self._current + 1} of {len(self._stages)}: {place}; {rest}")
