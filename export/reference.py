@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from export.members.member import MemberExport
-from export.usual import make_usual, rounded
+from export.usual import LIMIT, make_usual, rounded
 from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Spread
-from train.core.arrays import Floats
+from train.core.arrays import Floats, Labels
 from train.core.threads import on_one_thread
 from train.data.bags import Bags
 from train.data.measures import of_patients, of_pictures
@@ -28,15 +28,37 @@ def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Re
     """What is usual in a run's training patients."""
     of_members = {name: values for member in members for name, values in member.measures(run, bags).items()}
     found = {**of_patients(bags), **of_pictures(bags), **of_members, "probability": _out_of_fold(run, bags)}
+    seen = packed(bags.crops.numpy(), bags.facts["table_sha256"])
+    return reference_of(found, of_members, bags.labels, fit_clinical(bags), seen)
+
+
+def reference_of(
+    found: Mapping[str, Floats],
+    of_members: Mapping[str, Floats],
+    labels: Labels,
+    clinical: ClinicalAlone,
+    seen: str,
+    limit: float = LIMIT,
+) -> Reference:
+    """The section on some patients.
+
+    Args:
+        found: (P,) of each measure, `probability` among them.
+        of_members: those of them that members measure.
+        labels: (P,) 1 malignant, 0 reactive.
+        clinical: what sex, age and count alone say.
+        seen: digests of the training pictures.
+        limit: as for `make_usual`.
+    """
     return Reference(
-        patients=len(bags),
+        patients=len(labels),
         measures={
             name: [rounded(value) for value in np.quantile(values, LEVELS)] for name, values in sorted(found.items())
         },
-        by_label={name: spreads(of_members, bags.labels == label) for label, name in enumerate(LABELS)},
-        clinical=fit_clinical(bags),
-        usual=make_usual(found),
-        seen=packed(bags.crops.numpy(), bags.facts["table_sha256"]),
+        by_label={name: _spreads(of_members, labels == label) for label, name in enumerate(LABELS)},
+        clinical=clinical,
+        usual=make_usual(found, limit),
+        seen=seen,
     )
 
 
@@ -54,6 +76,5 @@ def _out_of_fold(run: Path, bags: Bags) -> Floats:
     return np.asarray(table.set_index("patient_id")["probability"].loc[bags.patient_ids], np.float64)
 
 
-def spreads(measures: Mapping[str, Floats], chosen: np.ndarray) -> dict[str, Spread]:
-    """What each measure (P,) is in most of the chosen patients."""
+def _spreads(measures: Mapping[str, Floats], chosen: np.ndarray) -> dict[str, Spread]:
     return {name: Spread(*map(rounded, np.quantile(values[chosen], MIDDLE))) for name, values in measures.items()}

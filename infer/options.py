@@ -58,8 +58,7 @@ def check_options(options: Options) -> None:
         parse_sex_codes(options.sex_codes)
     if options.pixel_size is not None and not 0 < options.pixel_size < math.inf:
         raise UsageError("--pixel-size: must be a number above 0, in micrometres")
-    if options.prevalence is not None and not 0 < options.prevalence < 1:
-        raise UsageError("--prevalence: must be a share between 0 and 1, such as .3 where 30% are malignant")
+    check_prevalence("--prevalence", options.prevalence)
     if not 0 <= options.settle <= LONGEST_SETTLE:
         raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
     if not 0 <= options.max_refused <= 1:
@@ -71,6 +70,16 @@ def check_options(options: Options) -> None:
             raise UsageError(
                 f"{name} {path}: lies in {options.out}, which this run would overwrite. Choose another output folder"
             )
+
+
+def check_prevalence(option: str, share: float | None) -> None:
+    """A share of malignant patients must be one; click's ranges let nan pass.
+
+    Raises:
+        UsageError: it is given, and not above 0 and below 1.
+    """
+    if share is not None and not 0 < share < 1:
+        raise UsageError(f"{option}: must be a share between 0 and 1, such as .3 where 30% are malignant")
 
 
 def check_adapted(pixel_size: float | None, adapted: Adapted | None) -> None:

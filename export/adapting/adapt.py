@@ -23,6 +23,7 @@ from infer.cohort.patient import Cohort
 from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.errors import UsageError
+from infer.options import check_prevalence
 from infer.scoring.prevalence import at_prevalence
 from infer.scoring.prevalence import recalibrate as moved_by
 
@@ -63,8 +64,7 @@ def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple
             f"{folder}: is the bundle that is to be adapted, which is needed again later. Name another folder"
         )
     check_target(folder, asked.replace)
-    if asked.prevalence is not None and not 0 < asked.prevalence < 1:
-        raise UsageError("--prevalence: must be a share between 0 and 1, such as .3 where 30% are malignant")
+    check_prevalence("--prevalence", asked.prevalence)
     if bundle.manifest.adapted:
         raise UsageError(
             f"{bundle.folder}: was adapted already. Validate and adapt the bundle it was made from, "

@@ -11,8 +11,7 @@ from export.adapting.points import CrossFitted
 from infer.bundle.manifest import OperatingPoint
 from infer.scoring.ensemble import REFER, decide
 from train.core.arrays import Booleans, Floats
-from train.core.performance import FIGURES, Estimate, Figure, Predictions, estimate
-from train.evaluation.validation.figures import resampled
+from train.core.performance import FIGURES, Estimate, Figure, Predictions, estimate, resamples, share
 from train.evaluation.validation.intervals import at_the_ends
 
 CALIBRATION = {
@@ -60,7 +59,7 @@ def effect(
         held_up: (P,) unlike the others, after.
         seed: random seed of the bootstrap.
     """
-    weights = resampled(len(local.labels), seed)
+    weights = resamples(local.labels, seed, by_class=False)
     before, after = local.probability[None], crossed.probability
 
     def after_of(name: str) -> Decisions | None:
@@ -97,11 +96,11 @@ def _decided(
         "referred": (REFER, everybody),
     }
 
-    def share(decisions: Decisions | None, decision: str, whole: Booleans) -> Estimate | None:
+    def decided(decisions: Decisions | None, decision: str, whole: Booleans) -> Estimate | None:
         return None if decisions is None else _share(local, decisions == decision, whole, weights)
 
     return {
-        title: BeforeAndAfter(share(before, decision, whole), share(after, decision, whole))
+        title: BeforeAndAfter(decided(before, decision, whole), decided(after, decision, whole))
         for title, (decision, whole) in shares.items()
     }
 
@@ -110,8 +109,7 @@ def _share(local: Local, part: npt.NDArray[np.bool_], whole: Booleans, weights: 
     """The share of `part`, (repeats, P), in `whole`, (P,): the mean over repeats."""
 
     def figure(of: Predictions, drawn: Floats) -> Floats:
-        with np.errstate(invalid="ignore"):
-            return np.asarray(drawn @ (of.called & whole) / (drawn @ whole))
+        return share(drawn, of.called, whole)
 
     found = estimate(figure, [Predictions(local.labels, local.probability, one) for one in part], weights)
     return at_the_ends(found, int(whole.sum()))

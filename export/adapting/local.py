@@ -16,8 +16,7 @@ from infer.output.folder import RECORD as RUN
 from infer.output.kept import KEPT, read_header, read_results
 from infer.scoring.result import PatientResult, Scores
 from train.core.arrays import Booleans, Floats, Labels
-from train.core.performance import FIGURES, Estimate, Predictions, estimate
-from train.evaluation.validation.figures import resampled
+from train.core.performance import FIGURES, Estimate, Predictions, estimate, resamples
 from train.evaluation.validation.scored import SCORED
 from train.evaluation.validation.validate import PATIENTS, RECORD
 
@@ -55,7 +54,7 @@ class Local:
     def auc(self, seed: int) -> Estimate:
         """Of the bundle on these patients, with its 95% interval by bootstrap."""
         of = Predictions(self.labels, self.probability, self.probability >= 0.5)
-        return estimate(FIGURES["auc"], [of], resampled(len(self.labels), seed))
+        return estimate(FIGURES["auc"], [of], resamples(self.labels, seed, by_class=False))
 
 
 def read_local(folder: Path, bundle: Bundle) -> Local:

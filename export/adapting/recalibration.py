@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logit
 
 from infer.bundle.manifest import Calibration
-from infer.scoring.ensemble import calibrated
-from infer.scoring.prevalence import log_odds_of
+from infer.scoring.ensemble import calibrated, calibrated_logit
+from infer.scoring.prevalence import AS_IT_IS, log_odds_of
 from train.core.arrays import Floats, Labels
 from train.core.threads import on_one_thread
 
@@ -22,7 +21,6 @@ FEWEST_FOR_SLOPE = 20  # of each class
 PREVALENCE, INTERCEPT, SLOPE = "prevalence", "prevalence, intercept", "prevalence, intercept, slope"
 WIDTH_INTERCEPT = 1.5  # standard deviation of the prior, in log odds at the patients' mean
 WIDTH_SLOPE = 1.0  # of the logarithm of the slope: a third or three times is not unusual, a tenth or ten times is
-CLIP = 1e-6
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Recalibration:
     @property
     def calibration(self) -> Calibration:
         """As a bundle holds it."""
-        return Calibration(self.slope, self.intercept, CLIP)
+        return Calibration(self.slope, self.intercept)
 
     def of(self, probability: Floats) -> Floats:
         """The new probabilities, of any shape."""
@@ -82,4 +80,4 @@ def recalibrate(probability: Floats, labels: Labels, prevalence: float, what: st
 
 def log_odds(probability: Floats) -> Floats:
     """Log odds, as scoring takes them: probabilities are clipped before."""
-    return np.asarray(logit(np.clip(probability, CLIP, 1 - CLIP)))
+    return calibrated_logit(probability, AS_IT_IS)

@@ -5,14 +5,12 @@ bundle must not hold up everybody for it. A patient is compared with the patient
 """
 
 import msgspec
-import numpy as np
 
 from export.adapting.local import Local
 from export.adapting.recalibration import recalibrate
-from export.reference import spreads
-from export.usual import make_usual, rounded
+from export.reference import reference_of
 from infer.bundle.manifest import Drift, Manifest
-from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference
+from infer.bundle.reference import LABELS, ClinicalAlone, Reference
 from infer.cohort.plausible import Range
 from train.core.arrays import Floats
 
@@ -25,19 +23,10 @@ def local_reference(manifest: Manifest, local: Local, probability: Floats, clini
         clinical: what sex, age and count alone say.
     """
     known = manifest.reference
-    found = {**{name: local.measures[name] for name in known.measures if name in local.measures}}
+    found = {name: local.measures[name] for name in known.measures if name in local.measures}
     of_members = {name: found[name] for name in known.by_label[LABELS[0]] if name in found}
-    return Reference(
-        patients=len(local.labels),
-        measures={
-            name: [rounded(value) for value in np.quantile(values, LEVELS)]
-            for name, values in sorted({**found, "probability": probability}.items())
-        },
-        by_label={name: spreads(of_members, local.labels == label) for label, name in enumerate(LABELS)},
-        clinical=clinical,
-        usual=make_usual(found, known.usual.limit),
-        seen=known.seen,
-    )
+    found["probability"] = probability
+    return reference_of(found, of_members, local.labels, clinical, known.seen, known.usual.limit)
 
 
 def recalibrated_clinical(manifest: Manifest, local: Local, what: str) -> ClinicalAlone:

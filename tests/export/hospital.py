@@ -49,7 +49,7 @@ class Hospital:
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.evaluation.validation.figures.RESAMPLES", 300)
+    monkeypatch.setattr("train.core.performance.RESAMPLES", 300)
 
 
 def relabelled(cohort: Path, labels: dict[str, int]) -> None:

@@ -37,7 +37,7 @@ PATIENTS = 16
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.evaluation.validation.figures.RESAMPLES", 300)
+    monkeypatch.setattr("train.core.performance.RESAMPLES", 300)
 
 
 POINT = OperatingPoint(0.4, 0.6)  # of make_manifest

@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from infer.bundle.load import load_bundle
-from infer.errors import UsageError
-from infer.options import Options, check_options
+from infer.options import Options, check_options, check_prevalence
 from train.cli.stage import DEVICE, PATIENTS, TABLE_OPTIONS, cli, with_options
 from train.evaluation.validation.validate import PAGE, validate
 
@@ -44,8 +43,8 @@ def validate_command(
     reference_date: dt.datetime | None,
     **options: Any,
 ) -> None:
-    if not all(0 < share < 1 for share in prevalences):  # nan is in click's range
-        raise UsageError("--predictive-values-at: must be a share between 0 and 1, such as .3 where 30% are malignant")
+    for share in prevalences:
+        check_prevalence("--predictive-values-at", share)
     date = reference_date.date() if reference_date else None
     asked = Options(patients, out, bundle=bundle, reference_date=date, **options)
     check_options(asked)

@@ -35,14 +35,19 @@ class Predictions:
 Figure = Callable[[Predictions, Floats], Floats]  # weights (B, P) -> (B,)
 
 
-def resamples(labels: Labels, seed: int, number: int | None = None) -> Floats:
-    """How often each patient is drawn in each bootstrap resample, stratified by class: (P,) -> (number, P).
+def resamples(labels: Labels, seed: int, number: int | None = None, *, by_class: bool = True) -> Floats:
+    """How often each patient is drawn in each bootstrap resample: (P,) -> (number, P).
 
     Args:
         number: number of resamples; default RESAMPLES.
+        by_class: each resample has as many of each class. Without, as in a validation, the share of malignant patients
+            is itself uncertain, and with it calibration and predictive values.
     """
     number = RESAMPLES if number is None else number
     rng = np.random.default_rng(seed)
+    if not by_class:
+        total = len(labels)
+        return rng.multinomial(total, np.full(total, 1 / total), size=number).astype(np.float64)
     weights = np.zeros((number, len(labels)))
     for label in np.unique(labels):
         patients = np.flatnonzero(labels == label)
@@ -52,12 +57,12 @@ def resamples(labels: Labels, seed: int, number: int | None = None) -> Floats:
 
 def sensitivity(of: Predictions, weights: Floats) -> Floats:
     """Share of malignant patients called malignant."""
-    return _share(weights, of.called, of.labels == 1)
+    return share(weights, of.called, of.labels == 1)
 
 
 def specificity(of: Predictions, weights: Floats) -> Floats:
     """Share of reactive patients called reactive."""
-    return _share(weights, ~of.called, of.labels == 0)
+    return share(weights, ~of.called, of.labels == 0)
 
 
 def balanced_accuracy(of: Predictions, weights: Floats) -> Floats:
@@ -67,12 +72,12 @@ def balanced_accuracy(of: Predictions, weights: Floats) -> Floats:
 
 def positive_predictive_value(of: Predictions, weights: Floats) -> Floats:
     """Share of patients called malignant who are malignant; NaN if nobody is called malignant."""
-    return _share(weights, of.labels == 1, of.called)
+    return share(weights, of.labels == 1, of.called)
 
 
 def negative_predictive_value(of: Predictions, weights: Floats) -> Floats:
     """Share of patients called reactive who are reactive; NaN if nobody is called reactive."""
-    return _share(weights, of.labels == 0, ~of.called)
+    return share(weights, of.labels == 0, ~of.called)
 
 
 def auc(of: Predictions, weights: Floats) -> Floats:
@@ -120,7 +125,7 @@ def when_sent_on(percent: int, figure: Figure) -> Figure:
 
 def avoided_per_100(of: Predictions, weights: Floats) -> Floats:
     """Flow cytometries avoided per 100 patients: all patients not called, including missed malignant ones."""
-    return 100 * _share(weights, ~of.called, np.ones(len(of.labels), dtype=bool))
+    return 100 * share(weights, ~of.called, np.ones(len(of.labels), dtype=bool))
 
 
 def best_specificity(wanted: float) -> Figure:
@@ -227,7 +232,7 @@ def _estimate(figure: Callable[[Floats], Floats], weights: Floats) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-def _share(weights: Floats, part: Booleans, whole: Booleans) -> Floats:
+def share(weights: Floats, part: Booleans, whole: Booleans) -> Floats:
     """Weighted share of `part` within `whole`: (B, P), (P,), (P,) -> (B,); NaN where `whole` has no weight."""
     with np.errstate(invalid="ignore"):
         return np.asarray(weights @ (part & whole) / (weights @ whole))

@@ -17,12 +17,12 @@ from train.core.arrays import Booleans, Floats, Labels
 from train.core.metrics import GREY_ZONE_COUNT
 from train.core.performance import (
     FIGURES,
-    RESAMPLES,
     Estimate,
     Predictions,
     estimate,
     net_benefit,
     paired_difference,
+    resamples,
 )
 from train.core.threads import on_one_thread
 from train.data.centres import centre_groups
@@ -62,7 +62,7 @@ def figures_of(scored: Scored, manifest: Manifest, seed: int = 0, prevalences: S
     Args:
         prevalences: shares of malignant patients at which predictive values are given, beside the share here.
     """
-    weights = resampled(len(scored.labels), seed)
+    weights = resamples(scored.labels, seed, by_class=False)
     models = {ENSEMBLE: [_called(scored.labels, scored.probability, manifest)], **_fitted_here(scored, seed)}
     performance = _performance(models, groups(scored), scored.labels, weights)
     return Figures(
@@ -73,16 +73,6 @@ def figures_of(scored: Scored, manifest: Manifest, seed: int = 0, prevalences: S
         decision_curve(models),
         _needed(performance, len(scored.labels)),
     )
-
-
-def resampled(patients: int, seed: int) -> Floats:
-    """How often each patient is drawn in each resample, (RESAMPLES, patients).
-
-    Not stratified by class, unlike `train.core.performance.resamples`: how many of a hospital's patients are malignant
-    is itself uncertain, and calibration and predictive values depend on it.
-    """
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(patients, np.full(patients, 1 / patients), size=RESAMPLES).astype(np.float64)
 
 
 def groups(scored: Scored) -> dict[str, Booleans]:

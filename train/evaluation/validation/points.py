@@ -7,7 +7,7 @@ import pandas as pd
 
 from infer.bundle.manifest import OperatingPoint
 from train.core.arrays import Booleans, Floats
-from train.core.performance import Figure, Predictions, estimate
+from train.core.performance import Figure, Predictions, estimate, share
 from train.evaluation.validation.intervals import at_the_ends
 from train.evaluation.validation.scored import Scored
 
@@ -47,34 +47,28 @@ def decided(
             where = f"where {100 * prevalence:.3g}% are malignant"
             shares[f"called malignant who are, {where}"] = _predictive(malignant, ill, prevalence)
             shares[f"called reactive who are, {where}"] = _predictive(reactive, well, 1 - prevalence)
-        for figure, share in shares.items():
-            found = estimate(_figure(share), [Predictions(scored.labels, scored.probability, malignant)], weights)
+        for figure, of in shares.items():
+            found = estimate(_figure(of), [Predictions(scored.labels, scored.probability, malignant)], weights)
             found = at_the_ends(found, numbers.get(figure, 0))
             cells = {"value": found.value, "low": found.low, "high": found.high}
             rows.append({"operating_point": name, "figure": figure, **cells})
     return pd.DataFrame(rows)
 
 
-def _figure(share: Shares) -> Figure:
-    return lambda _, weights: share(weights)
+def _figure(of: Shares) -> Figure:
+    return lambda _, weights: of(weights)
 
 
 def _share(part: Booleans, whole: Booleans) -> Shares:
-    """The share of `part` in `whole`; NaN where nobody is in it."""
-
-    def of(weights: Floats) -> Floats:
-        with np.errstate(invalid="ignore"):
-            return np.asarray(weights @ (part & whole) / (weights @ whole))
-
-    return of
+    return lambda weights: share(weights, part, whole)
 
 
-def _predictive(called: Booleans, right: Booleans, share: float) -> Shares:
-    """Bayes' theorem: who of those called is right, where a share of all patients would be."""
+def _predictive(called: Booleans, right: Booleans, prevalence: float) -> Shares:
+    """Bayes' theorem: who of those called is right, where this share of all patients would be."""
     found, wrong = _share(called, right), _share(called, ~right)
 
     def of(weights: Floats) -> Floats:
-        true, false = share * found(weights), (1 - share) * wrong(weights)
+        true, false = prevalence * found(weights), (1 - prevalence) * wrong(weights)
         with np.errstate(invalid="ignore"):
             return np.asarray(true / (true + false))
 
