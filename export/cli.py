@@ -115,14 +115,14 @@ def adapt_command(
 
     The networks stay. Probabilities are recalibrated, and thresholds chosen, as far as the number of patients allows.
     """
-    from export.adapting.adapt import Asked, adapt
+    from export.adapting.adapt import AdaptOptions, adapt
     from export.adapting.points import BALANCED, USUAL
     from infer.bundle.load import load_bundle
 
     names = [*USUAL, BALANCED, *(name for name, _ in points)]
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise UsageError(f"--operating-point {twice[0]}: is there already. Choose another name")
-    asked = Asked(prevalence, {**USUAL, **dict(points)}, reduced, replace, seed)
+    asked = AdaptOptions(prevalence, {**USUAL, **dict(points)}, reduced, replace, seed)
     made, found = adapt(load_bundle(bundle), validation, new_bundle, asked)
     click.echo(f"{new_bundle}: bundle {made.bundle_id}")
     if made.manifest.adapted:

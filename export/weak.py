@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.evaluation.validation.said import interval
-from train.page.found import read_run
+from train.core.texts import interval
+from train.page.finished_run import read_run
 from train.page.judged import judge
 from train.page.said import warnings
 

@@ -31,7 +31,7 @@ FEWEST_FOR_PREVALENCE = 10  # patients
 
 
 @dataclass(frozen=True)
-class Asked:
+class AdaptOptions:
     """What is asked for beside the patients."""
 
     prevalence: float | None = None  # share of malignant patients among those to be scored; None: the validation's
@@ -41,7 +41,7 @@ class Asked:
     seed: int = 0
 
 
-def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple[Bundle, Effect | None]:
+def adapt(bundle: Bundle, validation: Path, folder: Path, asked: AdaptOptions) -> tuple[Bundle, Effect | None]:
     """Adapt a bundle.
 
     Args:
@@ -103,7 +103,7 @@ def adapt(bundle: Bundle, validation: Path, folder: Path, asked: Asked) -> tuple
     return publish({**files, CHECKSUMS: checksums(files)}, folder), found
 
 
-def _fitted(manifest: Manifest, local: Local, what: str, asked: Asked) -> tuple[Manifest, Effect]:
+def _fitted(manifest: Manifest, local: Local, what: str, asked: AdaptOptions) -> tuple[Manifest, Effect]:
     fitted = recalibrate(local.probability, local.labels, manifest.prevalence, what)
     crossed = cross_fit(local.probability, local.labels, manifest.prevalence, what, asked.sensitivities, asked.seed)
     clinical = recalibrated_clinical(manifest, local, what)
@@ -138,7 +138,7 @@ def _demand_skill(validation: Path, local: Local, seed: int) -> None:
         )
 
 
-def _demand_usual_points(asked: Asked) -> None:
+def _demand_usual_points(asked: AdaptOptions) -> None:
     further = asked.sensitivities.keys() - USUAL.keys()
     if further:
         raise UsageError(
@@ -147,7 +147,9 @@ def _demand_usual_points(asked: Asked) -> None:
         )
 
 
-def with_precision(bundle: Bundle, manifest: Manifest, local: Local, asked: Asked) -> tuple[Manifest, dict[str, bytes]]:
+def with_precision(
+    bundle: Bundle, manifest: Manifest, local: Local, asked: AdaptOptions
+) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest and its graphs, with int8 only if it is proven anew: thresholds and slope are others."""
     plain = graph_files(load_members(manifest), ())
     graphs = {name: data for name, data in bundle.graphs.items() if name in plain}

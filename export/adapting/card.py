@@ -13,8 +13,8 @@ from export.card.write import wrapped
 from infer.bundle.load import CARD, Bundle
 from infer.bundle.manifest import Adapted, Manifest
 from train.core.performance import Estimate
+from train.core.texts import number
 from train.evaluation.validation.intervals import wilson
-from train.evaluation.validation.said import number
 
 
 def adapted_card(

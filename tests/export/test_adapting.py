@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from export.adapting.adapt import Asked, with_precision
+from export.adapting.adapt import AdaptOptions, with_precision
 from export.adapting.local import Local, read_local
 from export.adapting.points import USUAL, CrossFitted, cross_fit, keeping
 from export.adapting.recalibration import SLOPE as SLOPE_TOO
@@ -270,15 +270,15 @@ def test_int8_is_kept_only_if_it_is_proven_on_these_patients(
 
     monkeypatch.setattr("export.adapting.adapt.with_reduced", proven)
     bundle, local = load_bundle(REFERENCE), read_again(hospital)[0]
-    plain, graphs = with_precision(bundle, bundle.manifest, local, Asked())
+    plain, graphs = with_precision(bundle, bundle.manifest, local, AdaptOptions())
     assert plain.int8 is None
     assert set(graphs) == set(plain.graphs) == set(bundle.graphs) - {"backbone.int8.onnx"}
     assert asked_of == []
-    _, kept = with_precision(bundle, bundle.manifest, local, Asked(reduced=hospital.one))
+    _, kept = with_precision(bundle, bundle.manifest, local, AdaptOptions(reduced=hospital.one))
     assert kept == bundle.graphs
     assert [len(cohort.patients) for cohort in asked_of] == [HALF]
     with pytest.raises(UsageError, match="its table is not the validation's"):
-        with_precision(bundle, bundle.manifest, local, Asked(reduced=hospital.other))
+        with_precision(bundle, bundle.manifest, local, AdaptOptions(reduced=hospital.other))
     rescaled = replace(local, options=local.options | {"pixel_size": 0.2})
     with pytest.raises(UsageError, match="validated with --pixel-size"):
-        with_precision(bundle, bundle.manifest, rescaled, Asked(reduced=hospital.one))
+        with_precision(bundle, bundle.manifest, rescaled, AdaptOptions(reduced=hospital.one))

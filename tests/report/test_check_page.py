@@ -48,9 +48,9 @@ def test_what_was_found_stands_in_its_section_and_as_text(browser: Any, address:
         "return [...document.querySelectorAll('tbody tr')].map(one => one.innerText.split('\\t'))"
     )
     assert rows == [
-        ["baseline", "2.5 hours", "12 minutes"],
+        ["baseline", "2 hours 30 minutes", "12 minutes"],
         ["ensemble", "3 seconds", "3 seconds"],
-        ["all", "2.5 hours", "12 minutes"],
+        ["all", "2 hours 30 minutes", "12 minutes"],
     ]
 
 

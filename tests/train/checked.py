@@ -11,8 +11,8 @@ from infer.pictures.measure import CENTRE, JPEG_QUALITY, MEASURES
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from train.checking.check import Checked, check
 from train.checking.finding import Finding, Severity
-from train.checking.looked import Looked, Prints
-from train.checking.table import Asked
+from train.checking.summaries import Prints, Summaries
+from train.checking.table import TableOptions
 from train.core.arrays import Labels
 
 TABLE = "clinical_annotation.csv"
@@ -28,7 +28,7 @@ def cohort(folder: Path, patients: int = 12, pictures: int = 10, size: int = 128
 
 def checked(folder: Path, date: dt.date | None = ASKED_AT) -> Checked:
     """The check of a folder without a bundle and without times."""
-    return check(Asked(folder, date))
+    return check(TableOptions(folder, date))
 
 
 def with_topic(found: Checked, topic: str, severity: Severity) -> list[Finding]:
@@ -43,7 +43,7 @@ def edit(folder: Path, old: str, new: str, times: int = 1) -> None:
     (folder / TABLE).write_text(text.replace(old, new, times))
 
 
-def looked(labels: Labels, seed: int = 0, pictures: int = 3) -> Looked:
+def looked(labels: Labels, seed: int = 0, pictures: int = 3) -> Summaries:
     """A cohort with some pictures a patient that are all as usual in the reference bundle, but for chance."""
     rng = np.random.default_rng(seed)
     patients, number = len(labels), len(labels) * pictures
@@ -54,7 +54,7 @@ def looked(labels: Labels, seed: int = 0, pictures: int = 3) -> Looked:
         middle, width = (1.0, 0.1) if name == CENTRE else (spans[name].middle, spans[name].high - spans[name].low)
         measures[name] = middle + width / 8 * rng.normal(size=patients)[owner]
     quality = spans[JPEG_QUALITY].middle if JPEG_QUALITY in spans else 90.0
-    return Looked(
+    return Summaries(
         patient_ids=[f"P{place}" for place in rng.permutation(patients)],
         labels=labels,
         lines=rng.permutation(patients) + 2,

@@ -29,7 +29,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     original = decode_crop
     monkeypatch.setattr("train.data.crops.decode_crop", counting)
-    monkeypatch.setattr("train.checking.looked.decode_crop", counting)
+    monkeypatch.setattr("train.checking.summaries.decode_crop", counting)
     monkeypatch.setattr(registry, "MEMBERS", [])
     for later in ("embed_pictures", "fit_ensemble", "write_page"):
         monkeypatch.setattr(whole, later, lambda *_: None)

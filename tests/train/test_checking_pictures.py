@@ -11,7 +11,7 @@ from PIL import Image
 from tests.train.checked import checked, cohort, with_topic
 from train.checking.duplicates import identical, near
 from train.checking.finding import Severity
-from train.checking.looked import Prints, print_of, prints_of
+from train.checking.summaries import Prints, print_of, prints_of
 
 CORRECT, LOOK, FINE = Severity
 Pixels = np.ndarray

@@ -13,8 +13,8 @@ from tests.train.checked import looked
 from train.checking.finding import Finding, Severity
 from train.checking.giveaways import findings_of_giveaways, given_away, ranks, variables
 from train.checking.likeness import findings_of_likeness
-from train.checking.looked import Looked
 from train.checking.stains import findings_of_stains, two_groups
+from train.checking.summaries import Summaries
 from train.core.arrays import Floats, Labels
 
 CORRECT, LOOK, FINE = Severity
@@ -101,7 +101,7 @@ def test_names_are_sorted_as_people_do() -> None:
     assert ranks(["P10", "P9", "P9", "A2"]).tolist() == [3, 2, 2, 0]
 
 
-def shifted(given: Looked, patients: Labels, by: float) -> Looked:
+def shifted(given: Summaries, patients: Labels, by: float) -> Summaries:
     """Some patients with every colour brighter by so many levels."""
     assert given.measures is not None
     columns = ["red", "green", "blue", "slide_red", "slide_green", "slide_blue"]

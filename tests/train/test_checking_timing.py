@@ -11,8 +11,8 @@ from tests.train.checked import ASKED_AT, cohort
 from train.checking import timing, trials
 from train.checking.check import check
 from train.checking.finding import Severity
-from train.checking.looked import Looked, look_at_files
-from train.checking.table import Asked, Known, know
+from train.checking.summaries import Summaries, summarise_files
+from train.checking.table import Contents, TableOptions, read_contents
 from train.data.bags import Bags
 from train.data.folds import FOLDS
 from train.members.recipes import RECIPES
@@ -21,11 +21,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Known, Looked]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Contents, Summaries]:
     folder = cohort(tmp_path_factory.mktemp("timing") / "patients", patients=12, pictures=10)
-    known = know(Asked(folder, ASKED_AT))
+    known = read_contents(TableOptions(folder, ASKED_AT))
     assert known.cohort
-    return known, look_at_files(known.cohort, known)
+    return known, summarise_files(known.cohort, known)
 
 
 def test_the_six_trainings_see_five_times_all_pictures() -> None:
@@ -36,7 +36,7 @@ def test_the_six_trainings_see_five_times_all_pictures() -> None:
 
 
 def test_the_baseline_costs_what_its_recipe_asks_for(
-    small: tuple[Known, Looked], monkeypatch: pytest.MonkeyPatch
+    small: tuple[Contents, Summaries], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a clock of 10 ms a picture and 50 ms an epoch, as a slow account over epochs and folds has it."""
     known, looked = small
@@ -66,7 +66,7 @@ def test_the_baseline_costs_what_its_recipe_asks_for(
         assert costs(recipe) == pytest.approx(training + 2 * 120 * 0.002)
 
 
-def test_all_parts_have_a_time_and_the_full_recipe_takes_longer(small: tuple[Known, Looked]) -> None:
+def test_all_parts_have_a_time_and_the_full_recipe_takes_longer(small: tuple[Contents, Summaries]) -> None:
     known, looked = small
     assert known.cohort
     times = timing.estimate_times(known.cohort, known, looked, CPU)
@@ -82,6 +82,6 @@ def test_all_parts_have_a_time_and_the_full_recipe_takes_longer(small: tuple[Kno
 def test_they_are_left_out_where_something_must_be_corrected(tmp_path: Path) -> None:
     folder = cohort(tmp_path / "patients")
     (folder / "S001").rename(folder / "S100")
-    found = check(Asked(folder, ASKED_AT), device=CPU)
+    found = check(TableOptions(folder, ASKED_AT), device=CPU)
     assert found.of(Severity.CORRECT)
     assert found.times == ()

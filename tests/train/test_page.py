@@ -24,12 +24,12 @@ from infer.scoring.ensemble import decide
 from tests.train.drawn_run import draw_run, history
 from tests.train_fixtures import TrainedRun, train
 from train.core.performance import Estimate
+from train.core.texts import number
 from train.data.bags import load_crops
 from train.ensemble.fit import choose_pull, combine, fit_ensemble
-from train.evaluation.validation.said import number
 from train.members import registry
 from train.page import histories
-from train.page.found import Found, read_run
+from train.page.finished_run import FinishedRun, read_run
 from train.page.judged import Judged, judge
 from train.page.said import next_steps, verdict, warnings
 from train.page.write import PAGE, render, write_page
@@ -76,17 +76,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(run: Path) -> Found:
+def found(run: Path) -> FinishedRun:
     return read_run(run)
 
 
 @pytest.fixture(scope="module")
-def judged(found: Found) -> Judged:
+def judged(found: FinishedRun) -> Judged:
     return judge(found)
 
 
 @pytest.fixture(scope="module")
-def page(found: Found) -> Tables:
+def page(found: FinishedRun) -> Tables:
     return Tables(render(found))
 
 
@@ -118,7 +118,7 @@ def test_the_figures_of_members_are_those_of_the_files(page: Tables, run: Path) 
     assert rows["Sex, age and count alone: naive Bayes"][0] == shown(metrics["clinical GaussianNB"], "auc")
 
 
-def test_the_verdict_has_the_interval_of_the_metrics(found: Found, judged: Judged) -> None:
+def test_the_verdict_has_the_interval_of_the_metrics(found: FinishedRun, judged: Judged) -> None:
     of = found.metrics["ensemble"]
     said = verdict(found, judged)
     assert f"AUC {number(of['auc'])} [{number(of['auc_low'])}, {number(of['auc_high'])}] on 60 patients" in said[0]
@@ -181,7 +181,7 @@ def test_cells_of_a_class_are_of_that_class(page: Tables, run: Path) -> None:
     assert "Class 0: 120 pictures, 40.0% of those of malignant and 40.0% of those of reactive patients" in page.text
 
 
-def test_it_is_one_file_without_script_and_without_ids(found: Found) -> None:
+def test_it_is_one_file_without_script_and_without_ids(found: FinishedRun) -> None:
     page = render(found)
     assert "<script" not in page
     assert "http" not in re.sub(r"http-equiv", "", page)
@@ -197,7 +197,7 @@ def test_it_is_one_file_without_script_and_without_ids(found: Found) -> None:
         (Estimate(-0.1, -0.2, -0.01), "So it ranks worse than they do: do not use it."),
     ],
 )
-def test_what_is_said_of_pictures(found: Found, judged: Judged, gain: Estimate, sentence: str) -> None:
+def test_what_is_said_of_pictures(found: FinishedRun, judged: Judged, gain: Estimate, sentence: str) -> None:
     assert verdict(found, dataclasses.replace(judged, gain=gain))[1].endswith(sentence)
 
 
@@ -213,20 +213,20 @@ def test_a_count_that_tells_everything_leaves_pictures_nothing(tmp_path: Path) -
     assert "The ensemble is not shown to rank better than sex, age and count alone." in warnings(found, judged)
 
 
-def changed_point(found: Found) -> Found:
+def changed_point(found: FinishedRun) -> FinishedRun:
     points = {**found.ensemble.operating_points, "balanced": OperatingPoint(0.4, 0.4)}
     return dataclasses.replace(found, ensemble=_with(found, operating_points=points))
 
 
-def without_weight(found: Found) -> Found:
+def without_weight(found: FinishedRun) -> FinishedRun:
     return dataclasses.replace(found, ensemble=_with(found, weights=dict.fromkeys(found.ensemble.weights, 0.0)))
 
 
-def _with(found: Found, **changes: Any) -> Any:
+def _with(found: FinishedRun, **changes: Any) -> Any:
     return msgspec.structs.replace(found.ensemble, **changes)
 
 
-def by_chance(found: Found) -> Found:
+def by_chance(found: FinishedRun) -> FinishedRun:
     return dataclasses.replace(found, metrics={**found.metrics, "scan": {**found.metrics["scan"], "auc_low": 0.45}})
 
 
@@ -247,12 +247,14 @@ def by_chance(found: Found) -> Found:
         ),
     ],
 )
-def test_warnings(found: Found, judged: Judged, change: Callable[[Found], Found], warning: str) -> None:
+def test_warnings(
+    found: FinishedRun, judged: Judged, change: Callable[[FinishedRun], FinishedRun], warning: str
+) -> None:
     assert warning not in warnings(found, judged)
     assert warning in warnings(change(found), judged)
 
 
-def test_operating_points_that_are_alike_are_named_together(found: Found, judged: Judged) -> None:
+def test_operating_points_that_are_alike_are_named_together(found: FinishedRun, judged: Judged) -> None:
     same = dict.fromkeys(found.ensemble.operating_points, OperatingPoint(0.2, 0.6))
     said = warnings(dataclasses.replace(found, ensemble=_with(found, operating_points=same)), judged)
     assert "Operating points balanced, sensitivity-95 and sensitivity-98 are the same." in said
@@ -267,13 +269,13 @@ def test_a_nested_evaluation_of_the_run_is_quoted(run: Path, tmp_path: Path, jud
     assert verdict(read_run(other), judged)[2].endswith("in this run folder: AUC .900 [.800, .950].")
 
 
-def test_few_patients_and_rejected_pictures_are_warned_of(found: Found, judged: Judged) -> None:
+def test_few_patients_and_rejected_pictures_are_warned_of(found: FinishedRun, judged: Judged) -> None:
     said = warnings(found, judged)
     assert "Few patients: 40 malignant, 20 reactive. All figures are uncertain." in said
     assert "Pictures that were rejected and not used: 1. crops/rejected.csv says why." in said
 
 
-def test_the_next_commands_have_the_runs_own_options(found: Found, run: Path) -> None:
+def test_the_next_commands_have_the_runs_own_options(found: FinishedRun, run: Path) -> None:
     nested, export, validate = (" ".join(step.command.replace("\\\n", "").split()) for step in next_steps(found))
     assert nested == (
         "python -m train evaluate PATIENTS RUN --recipe small --sex-codes H=male,M=female --protocol nested"

@@ -24,11 +24,12 @@ from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from tests.train.validated import drawn
 from train.cli.commands import cli
 from train.core.performance import Estimate
+from train.core.texts import number
 from train.data.seen import packed
 from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, figures_of
 from train.evaluation.validation.intervals import at_the_ends, wilson
 from train.evaluation.validation.page import Who, render
-from train.evaluation.validation.said import EXTERNAL, OVERLAP, TRAINING, UNKNOWN, Said, number, say
+from train.evaluation.validation.said import EXTERNAL, OVERLAP, TRAINING, UNKNOWN, Said, say
 from train.evaluation.validation.scored import NotScored, Scored
 from train.evaluation.validation.validate import validate
 

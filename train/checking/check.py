@@ -12,10 +12,10 @@ from train.checking.duplicates import findings_of_duplicates
 from train.checking.finding import Finding, Severity, correct, counted, fine
 from train.checking.giveaways import findings_of_giveaways
 from train.checking.likeness import findings_of_likeness
-from train.checking.looked import Looked, look_at_crops, look_at_files
 from train.checking.pictures import findings_of_pictures
 from train.checking.stains import findings_of_stains
-from train.checking.table import Asked, Known, know
+from train.checking.summaries import Summaries, summarise_crops, summarise_files
+from train.checking.table import Contents, TableOptions, read_contents
 from train.checking.timing import StageTime, estimate_times, total
 from train.data.bags import Bags
 
@@ -38,7 +38,7 @@ class Checked:
         return f"{numbers[0]} to correct before training, {numbers[1]} to look at, {numbers[2]} for information"
 
 
-def check(asked: Asked, bundle: Bundle | None = None, device: torch.device | None = None) -> Checked:
+def check(asked: TableOptions, bundle: Bundle | None = None, device: torch.device | None = None) -> Checked:
     """Look at table, folders and pictures; nothing is written.
 
     Args:
@@ -46,11 +46,11 @@ def check(asked: Asked, bundle: Bundle | None = None, device: torch.device | Non
         bundle: to compare the pictures with; None: with none.
         device: to estimate times on; None: they are not.
     """
-    known = know(asked)
+    known = read_contents(asked)
     found, times = list(known.findings), []
     if known.cohort and known.jobs:
         try:
-            looked = look_at_files(known.cohort, known)
+            looked = summarise_files(known.cohort, known)
         except CohortError as error:
             found.append(correct("pictures", str(error), "Check again when the disk or the share can be read."))
         else:
@@ -63,25 +63,25 @@ def check(asked: Asked, bundle: Bundle | None = None, device: torch.device | Non
     return Checked(tuple(sorted(found, key=lambda one: list(Severity).index(one.severity))), tuple(times))
 
 
-def demand_nothing_to_correct(asked: Asked) -> Known:
+def demand_nothing_to_correct(asked: TableOptions) -> Contents:
     """What `train all` asks for before it decodes anything.
 
     Raises:
         UsageError: something must be corrected; then the pictures are looked at too, so that all of it is named.
     """
-    known = know(asked)
+    known = read_contents(asked)
     if any(one.severity is Severity.CORRECT for one in known.findings):
         refuse(check(asked))
     return known
 
 
-def check_crops(known: Known, bags: Bags, run: Path) -> Checked:
+def check_crops(known: Contents, bags: Bags, run: Path) -> Checked:
     """What `train all` looks at once the pictures are decoded: the crops, not the files.
 
     Raises:
         UsageError: something must be corrected.
     """
-    looked = look_at_crops(bags, run, known)
+    looked = summarise_crops(bags, run, known)
     found = [*known.findings, *_of_both(looked)]
     checked = Checked(tuple(sorted(found, key=lambda one: list(Severity).index(one.severity))))
     refuse(checked)
@@ -104,7 +104,7 @@ def refuse(checked: Checked) -> None:
     raise UsageError("\n".join(lines))
 
 
-def _of_both(looked: Looked) -> list[Finding]:
+def _of_both(looked: Summaries) -> list[Finding]:
     return [*findings_of_pictures(looked), *findings_of_duplicates(looked), *findings_of_giveaways(looked)]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from train.checking.finding import Finding, correct, counted, look
-from train.checking.looked import Looked, Prints
+from train.checking.summaries import Prints, Summaries
 from train.core.arrays import Indices
 
 MOST_BITS, LEAST_CORRELATION = 8, 0.99
@@ -21,7 +21,7 @@ FLAT = 1.0  # standard deviation in grey levels: a picture with less shows nothi
 ROWS = 512  # of the table of distances at once
 
 
-def findings_of_duplicates(looked: Looked) -> list[Finding]:
+def findings_of_duplicates(looked: Summaries) -> list[Finding]:
     """What pictures occur more than once, within a patient and between patients."""
     same, alike = identical(looked.prints), near(looked.prints)
     between = [pair for pair in same if looked.owner[pair[0]] != looked.owner[pair[1]]]
@@ -87,11 +87,11 @@ def _is_flat(prints: Prints, picture: int) -> bool:
     return float(prints.small[picture].std()) <= FLAT
 
 
-def _patients(looked: Looked, pairs: list[tuple[int, int]]) -> str:
+def _patients(looked: Summaries, pairs: list[tuple[int, int]]) -> str:
     return counted(len({int(looked.owner[one]) for pair in pairs for one in pair}), "patient")
 
 
-def _places(looked: Looked, pairs: list[tuple[int, int]]) -> list[str]:
+def _places(looked: Summaries, pairs: list[tuple[int, int]]) -> list[str]:
     """The first pair of each two patients, and how many more there are."""
     of_two: defaultdict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
     for one, other in pairs:

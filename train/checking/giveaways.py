@@ -12,7 +12,7 @@ from scipy.stats import mannwhitneyu
 
 from infer.pictures.measure import JPEG_QUALITY
 from train.checking.finding import Finding, fine, look
-from train.checking.looked import Looked
+from train.checking.summaries import Summaries
 from train.core.arrays import Floats, Labels
 from train.core.performance import Predictions, auc, estimate, resamples
 
@@ -62,7 +62,7 @@ class GivenAway:
     p: float  # Mann-Whitney, two-sided
 
 
-def findings_of_giveaways(looked: Looked) -> list[Finding]:
+def findings_of_giveaways(looked: Summaries) -> list[Finding]:
     """What gives the label away, and what was looked at."""
     labels = looked.labels
     some = looked.counts() > 0
@@ -102,7 +102,7 @@ def given_away(columns: dict[str, Floats], labels: Labels) -> list[GivenAway]:
     return found
 
 
-def variables(looked: Looked) -> dict[str, Floats]:
+def variables(looked: Summaries) -> dict[str, Floats]:
     """What should know nothing of the label, (P,) each; those that are known for all patients."""
     first = [
         looked.names[at] if len(looked.names) > at else ""

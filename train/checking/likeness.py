@@ -13,14 +13,14 @@ from infer.drift.measures import title
 from infer.pictures.measure import JPEG_QUALITY
 from infer.scoring.unusual import deviation, likeness
 from train.checking.finding import Finding, fine
-from train.checking.looked import Looked
+from train.checking.summaries import Summaries
 from train.core.arrays import Floats
 
 DIFFERS = 0.5  # of the way from the bundle's median patient to its outermost 1%, by which the median here may lie off
 
 
 def findings_of_likeness(
-    looked: Looked, manifest: Manifest, picture_size: tuple[int, int] | None = None
+    looked: Summaries, manifest: Manifest, picture_size: tuple[int, int] | None = None
 ) -> list[Finding]:
     """Which measures differ, by how much, and how many patients the bundle would hold up for them."""
     usual = manifest.reference.usual
@@ -44,7 +44,7 @@ def findings_of_likeness(
     return [fine("the bundle's pictures", what, f"{_scale(off, values, spans)}{todo}", listed), *found]
 
 
-def _per_patient(looked: Looked) -> dict[str, Floats]:
+def _per_patient(looked: Summaries) -> dict[str, Floats]:
     """(patients with pictures,) means of each measure."""
     if looked.measures is None or not len(looked.names):
         return {}
@@ -78,7 +78,7 @@ def _scale(off: dict[str, float], values: dict[str, Floats], spans: dict[str, Sp
     return f"Cells are {times:.2f} times as wide: another magnification, or other cells; see --pixel-size. "
 
 
-def _of_size(looked: Looked, manifest: Manifest, picture_size: tuple[int, int] | None) -> list[Finding]:
+def _of_size(looked: Summaries, manifest: Manifest, picture_size: tuple[int, int] | None) -> list[Finding]:
     sizes, times = np.unique(looked.files[["width", "height"]].to_numpy(np.int64), axis=0, return_counts=True)
     width, height = picture_size or tuple(sizes[times.argmax()].tolist())
     if manifest.drift.knows_size(width, height):

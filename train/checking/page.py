@@ -9,7 +9,7 @@ from train.checking.check import Checked
 from train.checking.finding import Severity
 from train.checking.timing import total
 from train.core.files import write_text
-from train.evaluation.validation.page import environment
+from train.core.html import environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME, GENERATOR = "check.html", "lympho train check"

@@ -6,18 +6,18 @@ import numpy as np
 
 from infer.pictures.measure import CENTRE, has_cell
 from train.checking.finding import Finding, correct, counted, fine, look, named
-from train.checking.looked import Looked
+from train.checking.summaries import Summaries
 from train.data.labelled import PLAUSIBLE, no_usable_picture
 
 MANY_REJECTED, MANY_WITHOUT_CELL = 0.02, 0.05  # shares of the pictures that somebody should look into
 
 
-def findings_of_pictures(looked: Looked) -> list[Finding]:
+def findings_of_pictures(looked: Summaries) -> list[Finding]:
     """What to say of the pictures themselves."""
     return [*_rejected(looked), *_numbers(looked), *_sizes(looked), *_without_cell(looked)]
 
 
-def _rejected(looked: Looked) -> list[Finding]:
+def _rejected(looked: Summaries) -> list[Finding]:
     found = []
     empty = [looked.patient_ids[one] for one in np.flatnonzero(looked.counts() == 0)]
     if empty:
@@ -37,7 +37,7 @@ def _rejected(looked: Looked) -> list[Finding]:
     return [*found, look("pictures", what, todo, places)]
 
 
-def _numbers(looked: Looked) -> list[Finding]:
+def _numbers(looked: Summaries) -> list[Finding]:
     counts = looked.counts()
     if not len(looked.names):
         return []
@@ -61,7 +61,7 @@ def _numbers(looked: Looked) -> list[Finding]:
     return found
 
 
-def _sizes(looked: Looked) -> list[Finding]:
+def _sizes(looked: Summaries) -> list[Finding]:
     if "width" not in looked.files or not len(looked.files):
         return []
     sizes = list(zip(looked.files["width"].astype(int), looked.files["height"].astype(int), strict=True))
@@ -78,7 +78,7 @@ def _sizes(looked: Looked) -> list[Finding]:
     return [look("sizes", what, todo, [f"{name}: {counted(times, 'picture')}" for name, times in odd.items()])]
 
 
-def _without_cell(looked: Looked) -> list[Finding]:
+def _without_cell(looked: Summaries) -> list[Finding]:
     if looked.measures is None or not len(looked.measures):
         return []
     empty = np.array([not has_cell({CENTRE: value}) for value in looked.measures[CENTRE]])

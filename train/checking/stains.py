@@ -13,7 +13,7 @@ from scipy.stats import binomtest, fisher_exact
 from sklearn.cluster import KMeans
 
 from train.checking.finding import Finding, fine, look
-from train.checking.looked import Looked
+from train.checking.summaries import Summaries
 from train.core.arrays import Booleans, Floats, Labels
 from train.core.threads import on_one_thread
 
@@ -36,7 +36,7 @@ class Groups:
     p: float  # of so deep a valley by chance
 
 
-def findings_of_stains(looked: Looked) -> list[Finding]:
+def findings_of_stains(looked: Summaries) -> list[Finding]:
     """What to say of the colours."""
     some = looked.counts() > 0
     if looked.measures is None or some.sum() < LEAST_PATIENTS:

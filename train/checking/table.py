@@ -25,7 +25,7 @@ COMFORTABLE = 20  # patients of the rarer class: fewer leave the ensemble's thre
 
 
 @dataclass(frozen=True)
-class Asked:
+class TableOptions:
     """Which patients, and how their table is read; the options of all training commands."""
 
     patients: Path
@@ -37,7 +37,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Known:
+class Contents:
     """What could be read of the table and the folders."""
 
     findings: list[Finding]
@@ -46,13 +46,13 @@ class Known:
     jobs: tuple[Job, ...] = ()  # their pictures, patient after patient
 
 
-def know(asked: Asked) -> Known:
+def read_contents(asked: TableOptions) -> Contents:
     """Read the table and list the folders; never raises for what a hospital can correct."""
     try:
         cohort, findings = _read(asked)
         labelled, problems = sorted_rows(cohort)
     except (CohortError, UsageError) as error:
-        return Known([correct("table", str(error), "Correct the table or the option, then check again.")])
+        return Contents([correct("table", str(error), "Correct the table or the option, then check again.")])
     if words := problem_of_labels([patient.label for patient in cohort.patients]):
         findings.append(correct("labels", f"{cohort.table}: {words}", ""))
     if problems:
@@ -61,10 +61,10 @@ def know(asked: Asked) -> Known:
     findings += [*_of_classes(cohort, labelled), *findings_of_centres(cohort, labelled)]
     usable, jobs, of_folders = _listed(cohort, labelled)
     findings += [*_of_values(labelled), *_of_cohort(cohort), *of_folders]
-    return Known(findings, cohort, tuple(usable), tuple(jobs))
+    return Contents(findings, cohort, tuple(usable), tuple(jobs))
 
 
-def _read(asked: Asked) -> tuple[Cohort, list[Finding]]:
+def _read(asked: TableOptions) -> tuple[Cohort, list[Finding]]:
     codes = parse_sex_codes(asked.sex_codes) if asked.sex_codes is not None else None
 
     def read(date: dt.date | None) -> Cohort:

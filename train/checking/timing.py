@@ -13,8 +13,8 @@ import torch
 
 from infer.cohort.patient import Cohort
 from train.checking import trials
-from train.checking.looked import Looked
-from train.checking.table import Known
+from train.checking.summaries import Summaries
+from train.checking.table import Contents
 from train.members.recipes import RECIPES
 
 LOG = logging.getLogger("lympho")
@@ -28,7 +28,7 @@ class StageTime:
     seconds: dict[str, float]  # by recipe
 
 
-def estimate_times(cohort: Cohort, known: Known, looked: Looked, device: torch.device) -> list[StageTime]:
+def estimate_times(cohort: Cohort, known: Contents, looked: Summaries, device: torch.device) -> list[StageTime]:
     """The parts in their order. Takes less than a minute on two idle cores.
 
     Args:

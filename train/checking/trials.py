@@ -17,8 +17,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from infer.cohort.patient import Cohort
 from infer.pictures.decode import RejectedImage, decode_crop
-from train.checking.looked import Looked, print_of
-from train.checking.table import Known
+from train.checking.summaries import Summaries, print_of
+from train.checking.table import Contents
 from train.core.fitting import Job
 from train.core.threads import on_one_thread
 from train.data.bags import CROP_SIZE, Bags
@@ -41,7 +41,7 @@ DRAWN = (500, 1500)  # pictures with drawn features that the cell classes are ti
 Costs = Callable[[Recipe], float]  # recipe -> seconds
 
 
-def of_parts(cohort: Cohort, known: Known, looked: Looked, device: torch.device) -> list[tuple[str, Costs]]:
+def of_parts(cohort: Cohort, known: Contents, looked: Summaries, device: torch.device) -> list[tuple[str, Costs]]:
     """The parts in their order, and what each costs; as `train.checking.timing.estimate_times`."""
     bags = without_pictures(known, looked)
     return [
@@ -65,7 +65,7 @@ def _constant(seconds: float) -> Costs:
     return lambda recipe: seconds
 
 
-def _decoding(cohort: Cohort, known: Known) -> Costs:
+def _decoding(cohort: Cohort, known: Contents) -> Costs:
     root, every = cohort.folder.resolve(), max(len(known.jobs) // DECODED, 1)
     jobs = known.jobs[::every][:DECODED]
 
@@ -124,7 +124,7 @@ def _trained(bags: Bags, recipe: BaselineRecipe, epochs: int, path: Path, device
     baseline.train_network(bags, np.arange(len(bags)), short, job, device)
 
 
-def _features(looked: Looked, device: torch.device) -> Costs:
+def _features(looked: Summaries, device: torch.device) -> Costs:
     sample = _crops(looked)[:SHOWN]
     start = time.perf_counter()
     embed = embedder(load_backbone(imagenet.MAGNIFICATION), device)
@@ -192,13 +192,13 @@ def _drawn(pictures: int) -> npt.NDArray[np.float32]:
     return found + rng.standard_normal((pictures, FEATURES), dtype=np.float32)
 
 
-def _crops(looked: Looked) -> torch.Tensor:
+def _crops(looked: Summaries) -> torch.Tensor:
     return torch.from_numpy(
         np.empty((0, CROP_SIZE, CROP_SIZE, 3), np.uint8) if looked.sample is None else looked.sample
     )
 
 
-def sampled(looked: Looked) -> Bags:
+def sampled(looked: Summaries) -> Bags:
     """The sample as if it were of patients with 16 pictures each."""
     crops = _crops(looked)
     offsets = np.append(np.arange(0, len(crops), 16), len(crops)).astype(np.int64)
@@ -214,7 +214,7 @@ def sampled(looked: Looked) -> Bags:
     )
 
 
-def without_pictures(known: Known, looked: Looked) -> Bags:
+def without_pictures(known: Contents, looked: Summaries) -> Bags:
     """All patients and how many pictures they have, but not the pictures."""
     values = [patient.clinical.vector() for patient in known.labelled if patient.clinical]
     return Bags(

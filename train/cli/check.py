@@ -15,7 +15,7 @@ from infer.errors import CohortError, UsageError
 from train.checking import page
 from train.checking.check import Checked, check, check_crops, demand_nothing_to_correct, refuse
 from train.checking.finding import Severity
-from train.checking.table import Asked
+from train.checking.table import TableOptions
 from train.cli.run import Run, choose_device
 from train.cli.stage import DEVICE, PATIENTS, PICTURE_SIZE, TABLE_OPTIONS, cli, with_options
 
@@ -71,13 +71,13 @@ def checked_run(patients: Path, run: Path, options: dict[str, Any]) -> Run:
     return this
 
 
-def _asked(patients: Path, options: dict[str, Any]) -> Asked:
+def _asked(patients: Path, options: dict[str, Any]) -> TableOptions:
     reference: dt.datetime | None = options["reference_date"]
     names = ("date_format", "sample_date_format", "sex_codes", "picture_size")
-    return Asked(patients, reference.date() if reference else None, **{name: options[name] for name in names})
+    return TableOptions(patients, reference.date() if reference else None, **{name: options[name] for name in names})
 
 
-def _facts(asked: Asked, bundle: Bundle, seconds: float) -> list[tuple[str, str]]:
+def _facts(asked: TableOptions, bundle: Bundle, seconds: float) -> list[tuple[str, str]]:
     return [
         ("Patients", str(asked.patients)),
         ("Ages taken at", asked.reference_date.isoformat() if asked.reference_date else "SAMPLE_DATE"),

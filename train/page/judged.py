@@ -17,7 +17,7 @@ from train.core.performance import (
     paired_difference,
     resamples,
 )
-from train.page.found import Found
+from train.page.finished_run import FinishedRun
 
 CALIBRATION = ("calibration_slope", "calibration_intercept")
 
@@ -45,7 +45,7 @@ class Judged:
     confusion: tuple[Confusion, ...]
 
 
-def judge(found: Found) -> Judged:
+def judge(found: FinishedRun) -> Judged:
     """All figures of a run, intervals by bootstrap over patients, stratified by class."""
     labels = found.bags.labels
     weights = resamples(labels, seed=0)
@@ -69,7 +69,7 @@ def _predictions(labels: Labels, probability: Floats) -> Predictions:
     return Predictions(labels, probability, probability >= 0.5)
 
 
-def _fold(found: Found, fold: int) -> tuple[int, int, int, Mapping[str, float]]:
+def _fold(found: FinishedRun, fold: int) -> tuple[int, int, int, Mapping[str, float]]:
     """AUCs within a fold; none if it has one class only."""
     some = found.folds == fold
     labels = found.bags.labels[some]
@@ -83,7 +83,7 @@ def _fold(found: Found, fold: int) -> tuple[int, int, int, Mapping[str, float]]:
     return fold, int(some.sum()), int(labels.sum()), aucs
 
 
-def _confusion(found: Found, name: str, point: OperatingPoint) -> Confusion:
+def _confusion(found: FinishedRun, name: str, point: OperatingPoint) -> Confusion:
     """From the shares in metrics.json, whose thresholds were fitted without the patient's fold."""
     shares = found.metrics[f"operating point {name}"]
     rows = []

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.evaluation.validation.said import interval, number
+from train.core.texts import interval, number
 from train.members.training import OUT_OF_FOLD
-from train.page.found import Found, title_of
+from train.page.finished_run import FinishedRun, title_of
 from train.page.judged import Judged
 
 WIDE = 0.1  # an interval of the AUC wider than that tells little
@@ -25,7 +25,7 @@ class Step:
     command: str
 
 
-def verdict(found: Found, judged: Judged) -> tuple[str, ...]:
+def verdict(found: FinishedRun, judged: Judged) -> tuple[str, ...]:
     """How well the ensemble ranks, whether pictures help, and how far to believe that."""
     ranks = (
         f"Out of fold, the ensemble ranks a malignant patient above a reactive one in {judged.ensemble.value:.0%} of "
@@ -51,7 +51,7 @@ def verdict(found: Found, judged: Judged) -> tuple[str, ...]:
     return ranks, compared, quoted
 
 
-def flatters(found: Found) -> tuple[str, ...]:
+def flatters(found: FinishedRun) -> tuple[str, ...]:
     """What is honest about these figures, and what is not."""
     evaluated = "is the first step below" if found.nested is None else "is in nested/nested.md"
     return (
@@ -66,12 +66,12 @@ def flatters(found: Found) -> tuple[str, ...]:
     )
 
 
-def warnings(found: Found, judged: Judged) -> tuple[str, ...]:
+def warnings(found: FinishedRun, judged: Judged) -> tuple[str, ...]:
     """Whatever somebody should know before they rely on this run."""
     return (*_of_data(found, judged), *_of_models(found, judged), *_of_points(found), *_of_files(found))
 
 
-def _of_data(found: Found, judged: Judged) -> list[str]:
+def _of_data(found: FinishedRun, judged: Judged) -> list[str]:
     said = []
     classes = np.bincount(found.bags.labels, minlength=2)
     if classes.min() < FEW:
@@ -85,7 +85,7 @@ def _of_data(found: Found, judged: Judged) -> list[str]:
     return said
 
 
-def _of_models(found: Found, judged: Judged) -> list[str]:
+def _of_models(found: FinishedRun, judged: Judged) -> list[str]:
     said = list(found.notes)
     if judged.gain.low <= 0:
         said.append("The ensemble is not shown to rank better than sex, age and count alone.")
@@ -107,7 +107,7 @@ def _of_models(found: Found, judged: Judged) -> list[str]:
     return said
 
 
-def _of_points(found: Found) -> list[str]:
+def _of_points(found: FinishedRun) -> list[str]:
     points = found.ensemble.operating_points
     said = [
         f"Operating point {name}: both thresholds are equal, so it refers nobody."
@@ -125,7 +125,7 @@ def _of_points(found: Found) -> list[str]:
     return said
 
 
-def _of_files(found: Found) -> list[str]:
+def _of_files(found: FinishedRun) -> list[str]:
     if not found.changed:
         return []
     return [
@@ -134,7 +134,7 @@ def _of_files(found: Found) -> list[str]:
     ]
 
 
-def next_steps(found: Found) -> tuple[Step, ...]:
+def next_steps(found: FinishedRun) -> tuple[Step, ...]:
     """Commands, with the options of this run; stand-ins in capitals where nobody can know."""
     given = found.options or ("PATIENTS", str(found.run), "OPTIONS")
     bundle = found.run / "bundle"
@@ -168,7 +168,7 @@ def _lines(words: Sequence[str]) -> str:
     return text.strip()
 
 
-def _table_options(found: Found) -> list[str]:
+def _table_options(found: FinishedRun) -> list[str]:
     """How this run's table was read; other patients' ages are taken at another day."""
     facts = found.bags.facts
     names = {"date_format": "--date-format", "sample_date_format": "--sample-date-format", "sex_codes": "--sex-codes"}

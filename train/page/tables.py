@@ -6,15 +6,15 @@ import numpy as np
 
 from train.core.arrays import Floats
 from train.core.metrics import GREY_ZONE_COUNT
-from train.evaluation.validation.said import interval, number
-from train.page.found import Found
+from train.core.texts import interval, number
+from train.page.finished_run import FinishedRun
 from train.page.judged import Confusion, Judged
 
 Table = tuple[list[str], list[list[str]]]
 QUANTILES = (0.05, 0.5, 0.95)
 
 
-def patients(found: Found) -> Table:
+def patients(found: FinishedRun) -> Table:
     """Number, and medians with 5th and 95th percentile, of each class and of all."""
     sex, count, age = found.bags.clinical.astype(np.float64).T
     pictures = np.diff(found.bags.offsets).astype(np.float64)
@@ -42,7 +42,7 @@ def patients(found: Found) -> Table:
     return head, rows
 
 
-def models(found: Found, judged: Judged) -> Table:
+def models(found: FinishedRun, judged: Judged) -> Table:
     """Members, ensemble, sex age and count alone."""
     head = [
         "Model", "AUC", "AUC, pictures only", f"AUC, count up to {GREY_ZONE_COUNT}", "Balanced accuracy", "Weight",
@@ -68,7 +68,7 @@ def models(found: Found, judged: Judged) -> Table:
     return head, rows
 
 
-def folds(found: Found, judged: Judged) -> Table:
+def folds(found: FinishedRun, judged: Judged) -> Table:
     """AUC in each fold."""
     names = {"ensemble": "Ensemble", **{one.name: one.title for one in found.members}}
     rows = [

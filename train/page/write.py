@@ -5,13 +5,14 @@ from pathlib import Path
 
 from infer import __version__
 from train.core.files import write_text
+from train.core.html import as_png, environment
 from train.core.performance import Predictions
 from train.core.provenance import code_note
+from train.core.texts import interval
 from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, decision_curve
-from train.evaluation.validation.page import as_png, calibration_plot, decision_plot, environment
-from train.evaluation.validation.said import interval
+from train.evaluation.validation.page import calibration_plot, decision_plot
 from train.page import histories, tables
-from train.page.found import Found, read_run, title_of
+from train.page.finished_run import FinishedRun, read_run, title_of
 from train.page.judged import Judged, judge
 from train.page.said import flatters, next_steps, verdict, warnings
 from train.page.sample_cells import read_classes
@@ -31,7 +32,7 @@ def write_page(run: Path) -> Path:
     return path
 
 
-def render(found: Found) -> str:
+def render(found: FinishedRun) -> str:
     """The page as HTML."""
     judged = judge(found)
     labels = found.bags.labels
@@ -73,7 +74,7 @@ def _calibrated(judged: Judged) -> str:
     )
 
 
-def _learning(found: Found) -> list[tuple[str, bool, int, str, str]]:
+def _learning(found: FinishedRun) -> list[tuple[str, bool, int, str, str]]:
     """Of each network with curves: title, whether validation is among them, trainings, plot, a note."""
     return [
         (
@@ -87,7 +88,7 @@ def _learning(found: Found) -> list[tuple[str, bool, int, str, str]]:
     ]
 
 
-def _facts(found: Found) -> list[tuple[str, str]]:
+def _facts(found: FinishedRun) -> list[tuple[str, str]]:
     options = json.loads((found.run / "options.json").read_text())
     return [
         ("Run folder", str(found.run)),

@@ -1,24 +1,21 @@
 """The validation as one HTML page: sentences, tables, two plots. No script, nothing from outside."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure as Canvas
 
-import infer.report
 from train.core.canvas import MALIGNANT, NEUTRAL, REACTIVE
+from train.core.html import as_png, environment
+from train.core.texts import interval
 from train.evaluation.validation.cohort import Rows
 from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, Figures
-from train.evaluation.validation.said import Said, interval
+from train.evaluation.validation.said import Said
 from train.evaluation.validation.tripod import ITEMS
 
 TEMPLATES = Path(__file__).parent / "templates"
-STYLE = Path(infer.report.__file__).parent / "templates"  # the evidence pages' style
 TITLES = {
     "auc": "AUC", "average_precision": "Average precision", "brier_score": "Brier score",
     "calibration_slope": "Calibration slope", "calibration_intercept": "Calibration in the large",
@@ -43,7 +40,7 @@ def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]], who: 
         who: flow and characteristics of the patients.
     """
     return (
-        environment()
+        environment(TEMPLATES)
         .get_template("validation.html.j2")
         .render(
             said=said,
@@ -56,17 +53,6 @@ def render(said: Said, figures: Figures, facts: Sequence[tuple[str, str]], who: 
             calibration=as_png(calibration_plot(figures.calibration)),
             curve=as_png(decision_plot(figures.decision_curve)),
         )
-    )
-
-
-def environment(*templates: Path) -> Environment:
-    """For templates in these folders, beside those of this page and the evidence pages' style."""
-    return Environment(
-        loader=FileSystemLoader([*templates, TEMPLATES, STYLE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 
@@ -100,13 +86,6 @@ def _groups(performance: pd.DataFrame) -> list[list[str]]:
         size = [str(of["patients"].iloc[0]), str(of["malignant"].iloc[0])]
         rows.append([str(group), *size, *(cells.get(one, "") for one in wanted)])
     return rows
-
-
-def as_png(canvas: Canvas) -> str:
-    """A figure as a data URI."""
-    file = io.BytesIO()
-    canvas.savefig(file, format="png", dpi=130)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def calibration_plot(curve: pd.DataFrame) -> Canvas:

@@ -1,12 +1,11 @@
 """What a validation says, in sentences that claim no more than its intervals."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
+from train.core.texts import interval
 from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, Figures
 from train.evaluation.validation.scored import Scored
 
@@ -130,20 +129,6 @@ def _size(figures: Figures) -> str:
     return (
         f"Patients needed for intervals of 5 points to either side, as many malignant among them: {', '.join(needed)}."
     )
-
-
-def interval(found: Mapping[Any, Any] | None, *, signed: bool = False) -> str:
-    """A figure with its interval, as .912 [.850, .961]."""
-    if found is None:
-        return "unknown"
-    value, low, high = (number(found[name], signed=signed) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def number(value: float, *, signed: bool = False) -> str:
-    """Three digits behind the point, without a leading zero."""
-    text = f"{value:+.3f}" if signed else f"{value:.3f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _found(table: pd.DataFrame, **wanted: str) -> dict[str, float] | None:

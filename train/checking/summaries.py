@@ -20,7 +20,7 @@ from infer.errors import CohortError
 from infer.pictures.compression import jpeg_quality
 from infer.pictures.decode import RejectedImage, decode_crop
 from infer.pictures.measure import JPEG_QUALITY, measured
-from train.checking.table import Known, patient_of
+from train.checking.table import Contents, patient_of
 from train.core.arrays import Floats, Indices, Pixels
 from train.data.bags import CROP_SIZE, Bags
 from train.data.labelled import Job
@@ -41,7 +41,7 @@ class Prints:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Summaries:
     """The pictures that can be used, patient after patient, and those that cannot."""
 
     patient_ids: list[str]  # (P,)
@@ -99,7 +99,7 @@ def _gathered(found: Sequence[tuple[bytes, int, npt.NDArray[np.uint8]]]) -> Prin
     return Prints([digest for digest, *_ in found], np.array([code for _, code, _ in found], np.uint64), small)
 
 
-def look_at_files(cohort: Cohort, known: Known) -> Looked:
+def summarise_files(cohort: Cohort, known: Contents) -> Summaries:
     """Read, decode and measure every picture, as training and scoring decode it.
 
     Raises:
@@ -138,7 +138,7 @@ def look_at_files(cohort: Cohort, known: Known) -> Looked:
                 sample.append(seen.crop)
             used.append(job)
             rows.append(_Seen(np.empty(0, np.uint8), seen.prints, seen.file, seen.measures))
-    return Looked(
+    return Summaries(
         [patient.patient_id for patient in known.labelled],
         np.array([int(patient.label) for patient in known.labelled], np.int64),
         np.array([patient.line for patient in known.labelled], np.int64),
@@ -153,11 +153,11 @@ def look_at_files(cohort: Cohort, known: Known) -> Looked:
     )
 
 
-def look_at_crops(bags: Bags, run: Path, known: Known) -> Looked:
+def summarise_crops(bags: Bags, run: Path, known: Contents) -> Summaries:
     """The same of crops that a training has decoded already, without measures."""
     refused = pd.read_csv(run / "crops" / "rejected.csv", dtype=str, keep_default_na=False)
     lines = {patient.patient_id: patient.line for patient in known.labelled}
-    return Looked(
+    return Summaries(
         bags.patient_ids,
         bags.labels,
         np.array([lines[name] for name in bags.patient_ids], np.int64),

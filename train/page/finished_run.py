@@ -40,7 +40,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Found:
+class FinishedRun:
     """A finished run."""
 
     run: Path
@@ -58,7 +58,7 @@ class Found:
     nested: Mapping[str, float] | None  # value, low and high of the ensemble's AUC, if that evaluation has been done
 
 
-def read_run(run: Path) -> Found:
+def read_run(run: Path) -> FinishedRun:
     """Read a run folder.
 
     Raises:
@@ -71,7 +71,7 @@ def read_run(run: Path) -> Found:
     bags = load_crops(run)
     table = _predictions(folder / OUT_OF_FOLD, bags)
     folds = table["fold"].to_numpy(np.int64)
-    return Found(
+    return FinishedRun(
         run,
         bags,
         folds,
