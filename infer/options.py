@@ -90,9 +90,8 @@ def check_adapted(pixel_size: float | None, adapted: Adapted | None) -> None:
     """
     if adapted is None or adapted.pixel_size == pixel_size:
         return
-    given = "without --pixel-size" if pixel_size is None else f"with --pixel-size {pixel_size:g}"
-    wanted = "Leave it out" if adapted.pixel_size is None else f"Give --pixel-size {adapted.pixel_size:g}"
-    raise UsageError(f"{given}: this bundle was adapted to pictures that were read otherwise. {wanted}")
+    wanted = "Leave the option out" if adapted.pixel_size is None else f"Give --pixel-size {adapted.pixel_size:g}"
+    raise UsageError(f"--pixel-size: this bundle was adapted to pictures read with another value. {wanted}")
 
 
 def picture_scale(pixel_size: float | None, magnification: Magnification) -> float:

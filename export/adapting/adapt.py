@@ -133,8 +133,8 @@ def _demand_skill(validation: Path, local: Local, seed: int) -> None:
         )
     if not (found.low > 0.5 or (number < FEWEST and found.high > 0.5)):
         raise UsageError(
-            f"{validation}: no skill is shown on these patients (AUC {found.value:.3f} [{found.low:.3f}, "
-            f"{found.high:.3f}]), so there is nothing to adapt. Do not use this bundle here"
+            f"{validation}: no skill is shown: the bundle ranks these patients no better than chance (AUC "
+            f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]). Do not use it here"
         )
 
 

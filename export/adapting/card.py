@@ -85,7 +85,7 @@ def _what(manifest: Manifest, made: Adapted) -> str:
 def _tables(manifest: Manifest, local: Local, found: Effect) -> list[str]:
     rows = ["| | before | after |", "|---|---|---|"]
     rows += [f"| {title} | {_cells(one)} |" for title, one in found.calibration.items()]
-    rows.append(f"| patients held up by their pictures | {found.held_up[0]} | {found.held_up[1]} |")
+    rows.append(f"| patients left undecided for their pictures | {found.held_up[0]} | {found.held_up[1]} |")
     points = ["| operating point | reactive below | malignant from | | before | after |", "|---|---|---|---|---|---|"]
     for name, figures in found.points.items():
         point = manifest.ensemble.operating_points[name]
@@ -95,8 +95,9 @@ def _tables(manifest: Manifest, local: Local, found: Effect) -> list[str]:
             points.append(f"| {f'`{name}`' if first else ''} | {thresholds} | {title} | {_cells(figures[title])} |")
     return [
         f"Before: the bundle as it was, on these patients. After: cross-fitted, {REPEATS} times {FOLDS} folds, so each "
-        "patient is judged by what was fitted without them. 95% intervals by bootstrap over patients. Patients held up "
-        f"count as referred. Calibration and Brier score hold at these patients' {local.prevalence:.0%}.",
+        "patient is judged by a fit without that patient. 95% intervals by bootstrap over patients. Patients left "
+        "undecided for their pictures count as referred. Calibration and Brier score hold at these patients' "
+        f"{local.prevalence:.0%}.",
         "\n".join(rows),
         "\n".join(points),
     ]

@@ -85,7 +85,9 @@ def tell_end(summary: Summary, code: int, reasons: Sequence[str] = (), *, dry: b
     counts = ", ".join(f"{summary.patients[status]} {status}" for status in ("scored", "refused", "failed"))
     why = "; ".join(reasons) or EXIT_MEANING[code]
     if dry:
-        LOG.info("dry run, nothing written: %s would be; exit code %d: %s", counts, code, why)
+        LOG.info(
+            "dry run: nothing was scored or written. A run would end with %s, and exit code %d: %s", counts, code, why
+        )
     else:
         LOG.info("%s; once all is written, exit code %d: %s", counts, code, why)
 

@@ -105,7 +105,8 @@ def test_a_dry_run_does_not_sound_like_a_run(drawn: Path, tmp_path: Path, caplog
     with caplog.at_level(logging.INFO):
         assert score(drawn, tmp_path / "out", bundle=TINY, dry_run=True).code == 0
     assert caplog.messages[-1] == (
-        f"dry run, nothing written: {PATIENTS} scored, 0 refused, 0 failed would be; exit code 0: finished"
+        f"dry run: nothing was scored or written. A run would end with {PATIENTS} scored, 0 refused, 0 failed, and "
+        "exit code 0: finished"
     )
 
 
