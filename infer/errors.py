@@ -71,6 +71,26 @@ class HeldError(LymphoError):
     exit_code = 8
 
 
+def ending_of(error: BaseException) -> tuple[int, str]:
+    """The exit code that an exception ends the program with, and the message for people.
+
+    Args:
+        error: a SystemExit with a signal's code; an expected error; or a bug, whose text may hold a patient's values.
+    """
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code, EXIT_MEANING.get(error.code, "")
+    if isinstance(error, MemoryError):
+        return 1, (
+            f"out of memory {error}. Give the run more memory, or use fewer --threads, fewer --workers or a smaller "
+            "--batch-size"
+        )
+    if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
+        return ThreadError.exit_code, str(ThreadError(NO_THREAD))
+    if isinstance(error, LymphoError):
+        return error.exit_code, str(error)
+    return 1, f"a bug ({type(error).__name__}): report it with the traceback"
+
+
 @contextlib.contextmanager
 def tables_are_complete(do: str) -> Iterator[None]:
     """Let an error in the block say that the results are in place, so that nobody scores everybody again.

@@ -63,10 +63,10 @@ def check_options(options: Options) -> None:
         raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
     if not 0 <= options.max_refused <= 1:
         raise UsageError("--max-refused: must be a share from 0 to 1")
-    if _resolved(options.out).is_relative_to(_resolved(options.patients)):
+    if is_inside(options.out, options.patients):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
-        if path is not None and _resolved(path).is_relative_to(_resolved(options.out)):
+        if path is not None and is_inside(path, options.out):
             raise UsageError(
                 f"{name} {path}: lies in {options.out}, which this run would overwrite. Choose another output folder"
             )
@@ -118,6 +118,11 @@ def picture_scale(pixel_size: float | None, magnification: Magnification) -> flo
             "Give micrometres per pixel, not nanometres and not pixels per micrometre"
         )
     return 1.0 if abs(scale - 1) <= SAME_PIXEL_SIZE else scale
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it, symbolic links followed."""
+    return _resolved(path).is_relative_to(_resolved(folder))
 
 
 def _resolved(path: Path) -> Path:

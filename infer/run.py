@@ -15,16 +15,18 @@ from infer.cohort.sexes import parse_sex_codes
 from infer.engine.fallback import Engine
 from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, choose_device
-from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError, tables_are_complete
+from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError, ending_of, tables_are_complete
 from infer.machine.processors import available_processors
-from infer.options import Options, check_adapted, check_options, picture_scale
+from infer.options import Options, check_adapted, check_options, is_inside, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
 from infer.output.columns import Basis
 from infer.output.csv import DIALECTS, ImagesWriter, PredictionsWriter
-from infer.output.folder import MOVED, check_folder, output_errors
+from infer.output.folder import check_folder, output_errors
 from infer.output.journal import FORMAT, Header, Identity
+from infer.output.last_run import tell_last_run
 from infer.output.lock import LOCK, check_free
 from infer.output.messages import tell_drift, tell_end, tell_stopped, warn_of_dates, warn_of_patient
+from infer.output.names import MOVED
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
@@ -44,12 +46,22 @@ PROCESSORS_A_WORKER = 4
 def run(options: Options) -> int:
     """Score a cohort and return the exit code, 0 or 3.
 
-    The output folder is not touched before bundle, cohort and device have been checked.
+    The output folder is not touched before bundle, cohort and device have been checked, except for last_run.json.
 
     Raises:
-        LymphoError: with the matching exit code; no result file is left, and finished patients stay in the journal.
+        LymphoError: with the matching exit code; an earlier run's results stay, and finished patients are in the
+            journal.
     """
     started = _now()
+    try:
+        return _run(options, started)
+    except BaseException as error:  # a signal, too
+        if not options.dry_run and not is_inside(options.out, options.patients):
+            tell_last_run(options.out, _iso(started), _iso(_now()), *ending_of(error))
+        raise
+
+
+def _run(options: Options, started: dt.datetime) -> int:
     write_pages = _pages_writer(options)
     ready = _prepare(options, started)
     if ready.past.problem:
@@ -58,8 +70,9 @@ def run(options: Options) -> int:
         return _dry_run(options, ready)
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
     with Results(options.out, header, _iso(started), ready.past.stored) as results:
+        tell_last_run(options.out, _iso(started), None, None, "")
         try:
-            code = _score_and_write(results, options, ready, started)
+            code, reasons = _score_and_write(results, options, ready, started)
         except BaseException:  # a signal, too
             tell_stopped(results.kept, len(ready.cohort.patients))
             raise
@@ -69,6 +82,7 @@ def run(options: Options) -> int:
         finally:
             with tables_are_complete("only this run's line in the history is missing"):
                 ready.watch.remember()
+        tell_last_run(options.out, _iso(started), _iso(_now()), code, "; ".join(reasons))
     return code
 
 
@@ -145,8 +159,8 @@ def _dry_run(options: Options, ready: _Ready) -> int:
     return code
 
 
-def _score_and_write(results: Results, options: Options, ready: _Ready, started: dt.datetime) -> int:
-    """Score the remaining patients and write all results."""
+def _score_and_write(results: Results, options: Options, ready: _Ready, started: dt.datetime) -> tuple[int, list[str]]:
+    """Score the remaining patients and write all results. Returns the exit code, and why it is 3."""
     cohort, engine, past, kept = ready.cohort, ready.engine, ready.past, ready.kept
     LOG.info("bundle %s, %d patients, %s", ready.bundle.short_id, len(cohort.patients), engine)
     if weak := ready.bundle.manifest.provenance.weak:
@@ -180,13 +194,14 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         reasons.append("drift was found (--drift fail)")
     code = FINISHED_WITH_FAILURES if reasons else 0
     tell_end(summary, code, reasons)
+    ended = _now()
     record = {
         **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
         "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
         "kept_from_earlier_starts": len(kept),
         "started_over": past.started_over,
         "downgrades": [*(past.stored.downgrades if past.stored else ()), *engine.downgrades],
-        "ended": _iso(_now()),
+        "ended": _iso(ended),
         **summary.as_record(),
         "drift": {"changed": ready.watch.changed, "sentences": [sentence for sentence, _ in ready.watch.said]},
         "exit_code": code,
@@ -194,10 +209,11 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         "exit_reasons": reasons,
     }
     point = ready.bundle.manifest.ensemble.operating_points[options.operating_point]
-    basis, dialect = Basis(ready.bundle.short_id, point, ready.date.isoformat()), DIALECTS[options.csv_dialect]
+    basis = Basis(ready.bundle.short_id, point, ready.date.isoformat(), ended.date().isoformat())
+    dialect = DIALECTS[options.csv_dialect]
     writers = (PredictionsWriter(engine.members, basis, dialect), ImagesWriter(engine.members, dialect))
     results.finish(record, drift, cohort.patients, writers)
-    return code
+    return code, reasons
 
 
 def _pages_writer(options: Options) -> Callable[[_Ready], None]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 from infer.output.journal import JOURNAL, read_journal
-from tests.infer.runs import CSV_FILES, TABLE, TINY
+from tests.infer.runs import TABLE, TINY, csv_bytes
 from tests.synthetic import make_patients, write_cohort
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +125,7 @@ def kill_and_go_on(cohort: Path, out: Path, kills: int, bundle: Path, seed: int)
     begin = time.monotonic()
     assert start(cohort, whole, bundle).wait() == 0
     duration = time.monotonic() - begin
-    expected = [(whole / name).read_bytes() for name in CSV_FILES]
+    expected = csv_bytes(whole)
     seen: list[tuple[int, int]] = []
     for _ in range(10 * kills):
         if len(seen) == kills:
@@ -144,7 +144,7 @@ def kill_and_go_on(cohort: Path, out: Path, kills: int, bundle: Path, seed: int)
         record = json.loads((out / "cut" / "run.json").read_text())
         seen.append((before, record["kept_from_earlier_starts"]))
         assert before == record["kept_from_earlier_starts"] > 0, seen[-1]
-        assert [(out / "cut" / name).read_bytes() for name in CSV_FILES] == expected, seen[-1]
+        assert csv_bytes(out / "cut") == expected, seen[-1]
     assert len(seen) == kills, "runs ended before they could be killed"
     return seen
 

@@ -163,7 +163,9 @@ def test_the_rooms() -> None:
 
 
 def test_the_columns_of_predictions() -> None:
-    declared = [field.column for field in prediction_fields(members(), Basis("", OperatingPoint(0.4, 0.6), ""))]
+    declared = [
+        field.column for field in prediction_fields(members(), Basis("", OperatingPoint(0.4, 0.6), "", "2026-11-28"))
+    ]
     expected = [[column.name, column.unit, column.meaning] for column in declared]
     assert first(3, table(OPERATORS, "predictions.csv")) == expected
 
@@ -271,7 +273,10 @@ def test_the_thresholds_are_the_bundles() -> None:
 
 
 def test_what_the_haematologist_reads_about_is_there() -> None:
-    columns = {field.column.name for field in prediction_fields(members(), Basis("", OperatingPoint(0.4, 0.6), ""))}
+    columns = {
+        field.column.name
+        for field in prediction_fields(members(), Basis("", OperatingPoint(0.4, 0.6), "", "2026-11-28"))
+    }
     columns |= {field.column.name for field in image_fields(members())}
     rows = table(HAEMATOLOGISTS, "What the columns mean")
     named = {name for row in rows for name in re.findall(r"\w+_\w+", row[0])}

@@ -12,8 +12,8 @@ import pandas as pd
 
 from infer.bundle.load import Bundle
 from infer.errors import LymphoError, UsageError
-from infer.output.folder import RECORD as RUN
 from infer.output.kept import KEPT, read_header, read_results
+from infer.output.names import RECORD as RUN
 from infer.scoring.result import PatientResult, Scores
 from train.core.arrays import Booleans, Floats, Labels
 from train.core.performance import FIGURES, Estimate, Predictions, estimate, resamples

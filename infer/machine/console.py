@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from infer.errors import NO_THREAD, LymphoError, ThreadError
+from infer.errors import NO_THREAD, LymphoError, ending_of
 
 INTERRUPTED, TERMINATED = 130, 143
 PATIENCE = 10.0  # seconds to clean up after a signal; a signal after that ends the process immediately
@@ -49,20 +49,14 @@ def run_command(command: click.Command) -> None:
             error.show()
     except click.Abort:
         code = INTERRUPTED
-    except LymphoError as error:
-        code = error.exit_code
-        _print_error(str(error))
-    except MemoryError as error:
-        code = 1
-        _print_error(
-            f"out of memory {error}. Give the run more memory, or use fewer --threads, fewer --workers or a smaller "
-            "--batch-size"
-        )
+    except (LymphoError, MemoryError) as error:
+        code, message = ending_of(error)
+        _print_error(message)
     except RuntimeError as error:
         if str(error) != NO_THREAD:
             raise
-        code = ThreadError.exit_code
-        _print_error(str(ThreadError(NO_THREAD)))
+        code, message = ending_of(error)
+        _print_error(message)
     except SystemExit as end:
         code = end.code
     _flush_output()

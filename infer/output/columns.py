@@ -43,6 +43,7 @@ class Basis:
     bundle: str  # short ID
     point: OperatingPoint
     date: str  # ISO: at which ages were taken for patients without a sample date
+    ended: str  # ISO date, UTC: when the run ended
 
 
 def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[PatientField]:
@@ -118,6 +119,7 @@ def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[Pati
             Column("reference_date", "Date at which ages are taken for patients without a sample date"),
             lambda result: basis.date if result.scores else None,
         ),
+        PatientField(Column("run_ended", "Day on which the run ended (UTC)"), lambda result: basis.ended),
         *last,
     ]
 

@@ -1,6 +1,7 @@
 """The output folder before a run: what an earlier run left there, and whether everything that a run does will work."""
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -18,27 +19,12 @@ from infer.output.checks import (
     probe,
     put_back,
 )
-from infer.output.csv import IMAGES, PREDICTIONS
-from infer.output.journal import JOURNAL, Stored, read_journal
-from infer.output.kept import KEPT
+from infer.output.exchange import broke_off, settle
+from infer.output.journal import JOURNAL, Stored, read_journal, run_of
 from infer.output.lock import Lock, held
-from infer.output.pages import PAGES
-from infer.output.watch import DRIFT
+from infer.output.names import LOG_FILE, MOVED, RECORD, part_of
 
 LOG = logging.getLogger("lympho")
-
-RECORD, LOG_FILE = "run.json", "run.log"
-NAMES = (
-    RECORD,
-    PREDICTIONS,
-    IMAGES,
-    DRIFT,
-    KEPT,
-    LOG_FILE,
-)  # removed in this order: run.json must not outlive the files it describes
-TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES, DRIFT, KEPT)  # an unfinished run's partial files of these are useless
-PARTS = {name: f".{name.lstrip('.')}.part" for name in NAMES}  # temporary names until all are complete
-MOVED = (PAGES, *NAMES, JOURNAL, *PARTS.values())  # everything that a run renames or removes, set aside in this order
 
 
 def unfinished(folder: Path) -> Stored | None:
@@ -52,18 +38,19 @@ def unfinished(folder: Path) -> Stored | None:
 
 
 def unfinished_size(folder: Path) -> int:
-    """Size in bytes of an interrupted run's journal; 0 if there is none.
+    """Size in bytes of an interrupted run's journal; 0 if there is none, or only that of the run that run.json is of.
 
     Raises:
         OutputError: the folder cannot be read.
     """
     with output_errors(folder):
-        if exists(_standing(folder / RECORD)):
-            return 0
+        finished = _finished_run(_standing(folder / RECORD))
+        journal = _standing(folder / JOURNAL)
         try:
-            return _standing(folder / JOURNAL).stat().st_size
+            size = journal.stat().st_size
         except FileNotFoundError:
             return 0
+        return 0 if finished and finished == run_of(journal) else size
 
 
 def check_folder(folder: Path, resumed: Stored | None) -> None:
@@ -82,10 +69,6 @@ def check_folder(folder: Path, resumed: Stored | None) -> None:
         note = sync_note(unsynced)
     if note:
         LOG.warning("%s", note)
-
-
-def part_of(folder: Path, name: str) -> Path:
-    return folder / PARTS[name]
 
 
 @contextlib.contextmanager
@@ -110,6 +93,9 @@ def found_good(folder: Path, resumed: Stored | None, *, leave: bool = False) -> 
         with held(folder, leave=leave) as lock:
             for name in put_back(folder, MOVED):
                 LOG.warning("%s: restored; a killed run had set it aside", folder / name)
+            if broke_off(folder):
+                settle(folder)
+                LOG.warning("%s: a run was killed while its results took their names; set right", folder)
             if resumed and unfinished(folder) != resumed:
                 raise HeldError(f"{folder}: another run has just used it. Start this run again")
             unsynced = probe(folder)
@@ -120,6 +106,15 @@ def found_good(folder: Path, resumed: Stored | None, *, leave: bool = False) -> 
             if not leave:
                 undo.pop_all()
             yield lock, unsynced
+
+
+def _finished_run(record: Path) -> str | None:
+    """The ID of the run that a run.json is of; None if there is none, or it was written before runs had one."""
+    try:
+        run = json.loads(record.read_text(encoding="utf-8")).get("run")
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+    return run if isinstance(run, str) else None
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -1,13 +1,14 @@
 """The journal of a run: every finished patient, safely on disk, so that an interrupted run can be resumed.
 
-One record per line: CRC-32, a space, JSON. The first states what the results depend on; then come starts, downgrades
-and patients. From the first truncated line or wrong checksum on, the rest is ignored and truncated.
+One record per line: CRC-32, a space, JSON. The first has the run's ID and what the results depend on; then come starts,
+downgrades and patients. From the first truncated line or wrong checksum on, the rest is ignored and truncated.
 """
 
 import contextlib
 import json
 import os
 import time
+import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from infer.machine.locks import MODE
 from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"
-FORMAT = 6  # raised whenever an older journal would be misread
+FORMAT = 7  # raised whenever an older journal would be misread
 SYNC_SECONDS = 1.0  # a killed process loses nothing; a power failure loses this much
 
 
@@ -67,6 +68,7 @@ class Stored:
     """The content of an unfinished run's journal."""
 
     header: Header
+    run: str  # ID of the run, which run.json will have too
     starts: tuple[str, ...]
     downgrades: tuple[str, ...]  # of those starts
     places: dict[str, Place]  # patient -> last result
@@ -89,7 +91,7 @@ def read_journal(path: Path) -> Stored | None:
             _, end, first = next(lines)
             if first["format"] != FORMAT:
                 return None
-            header = msgspec.convert(first, Header)
+            header, run = msgspec.convert(first, Header), str(first["run"])
         except (StopIteration, KeyError, TypeError, msgspec.ValidationError):
             return None
         starts: list[str] = []
@@ -103,7 +105,21 @@ def read_journal(path: Path) -> Stored | None:
             else:
                 places[record["patient_id"]] = Place(offset, record["fingerprint"], record["status"])
             end = after
-    return Stored(header, tuple(starts), tuple(downgrades), places, end)
+    return Stored(header, run, tuple(starts), tuple(downgrades), places, end)
+
+
+def run_of(path: Path) -> str | None:
+    """The ID of a journal's run; None if the journal is missing, damaged or of an older program.
+
+    Raises:
+        OSError: it exists but cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            first = record_of(file.readline())
+    except FileNotFoundError:
+        return None
+    return first.get("run") if first else None
 
 
 class Journal:
@@ -119,12 +135,13 @@ class Journal:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if stored else os.O_TRUNC)
         self._file = os.fdopen(os.open(path, flags, MODE), "r+b", buffering=0)
         self._end = stored.end if stored else 0
+        self.run = stored.run if stored else uuid.uuid4().hex
         self._synced = 0.0
         self.unsynced = ""  # the text from `sync` if the file system cannot sync
         try:
             self._file.truncate(self._end)
             if stored is None:
-                self._append(asdict(header))
+                self._append({**asdict(header), "run": self.run})
             self._append({"started": started})
         except BaseException:
             self._file.close()

@@ -15,7 +15,7 @@ from infer.machine.disk import sync
 from infer.machine.locks import MODE
 
 PAGES = "report"
-PART, OLD = ".report.part", ".report.old"  # being written; being removed
+PART, OLD, EARLIER = ".report.part", ".report.old", ".report.earlier"  # written, removed; hidden while tables change
 PAGE = re.compile(r"(index|by-id)(-\d+)?\.html|p\d+\.html")
 FOLDER_MODE = 0o750
 
@@ -83,6 +83,47 @@ def _exchange(out: Path) -> None:
         with contextlib.suppress(OSError):
             (out / OLD).rename(out / PAGES)
         raise
+
+
+def hide_pages(out: Path) -> None:
+    """Hide an earlier run's pages while its tables are replaced; beside a file that is no page they are removed.
+
+    Raises:
+        OSError: they cannot be renamed or removed.
+    """
+    if _listed(out / PAGES) and not _others(out / PAGES):
+        _remove(out / EARLIER)
+        (out / PAGES).rename(out / EARLIER)
+    else:
+        remove_pages(out)
+
+
+def show_pages(out: Path) -> None:
+    """Give hidden pages their place back.
+
+    Raises:
+        OSError: they cannot be renamed.
+    """
+    if hidden_pages(out):
+        (out / EARLIER).rename(out / PAGES)
+
+
+def hidden_pages(out: Path) -> bool:
+    """Whether `hide_pages` has hidden pages there.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return _listed(out / EARLIER) is not None
+
+
+def remove_hidden_pages(out: Path) -> None:
+    """Remove what `hide_pages` has hidden.
+
+    Raises:
+        OSError: they cannot be removed.
+    """
+    _remove(out / EARLIER)
 
 
 def remove_pages(out: Path) -> None:

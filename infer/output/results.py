@@ -1,6 +1,6 @@
 """The output folder of one run: predictions.csv, images.csv, run.json and run.log, which appear only when complete.
 
-The patients' results are kept beside them, from which pages can be written.
+The patients' results are kept beside them, from which pages can be written. An earlier run's files stay until then.
 
 Until then, finished patients are in the journal. An interrupted run is resumed from it, and at the end the two tables
 are written from it, in the table's order.
@@ -18,18 +18,12 @@ from typing import IO, Any
 from infer.cohort.patient import Patient
 from infer.machine.disk import sync, sync_note
 from infer.machine.locks import MODE
-from infer.output.csv import IMAGES, PREDICTIONS, Writer
-from infer.output.folder import (
-    LOG_FILE,
-    NAMES,
-    RECORD,
-    TABLES_AND_RECORD,
-    found_good,
-    output_errors,
-    part_of,
-)
+from infer.output.csv import Writer
+from infer.output.exchange import exchange, remove_earlier, settle
+from infer.output.folder import found_good, output_errors
 from infer.output.journal import JOURNAL, Header, Journal, Stored
-from infer.output.kept import KEPT, KeptWriter
+from infer.output.kept import KeptWriter
+from infer.output.names import LOG_FILE, NAMES, RECORD, TABLES_AND_RECORD, part_of
 from infer.output.pages import remove_pages
 from infer.output.watch import DRIFT
 from infer.scoring.result import PatientResult
@@ -45,18 +39,17 @@ class _LogFile(logging.StreamHandler[IO[str]]):
 
 
 class Results:
-    """The locked output folder. Closing it without `finish` leaves the journal and no result file."""
+    """The locked output folder. Closing it without `finish` leaves the journal, and an earlier run's files."""
 
     def __init__(self, folder: Path, header: Header, started: str, resumed: Stored | None) -> None:
-        """Lock the folder and remove an earlier run's results, which would not belong to this run.
+        """Lock the folder and begin the journal.
 
         Args:
             resumed: the result of `unfinished`, if this run resumes it.
 
         Raises:
             HeldError: another run has locked the folder.
-            OutputError: the folder cannot be created or written, or an earlier run's file cannot be removed. All of
-                its files still exist then.
+            OutputError: the folder cannot be created or written, or an earlier run's file could not be replaced.
         """
         self.folder = folder
         self._header = header
@@ -64,15 +57,11 @@ class Results:
         with contextlib.ExitStack() as stack, output_errors(folder):
             self._lock, self._unsynced = stack.enter_context(found_good(folder, resumed))
             stack.callback(self._remove_parts)
-            log = folder / LOG_FILE
-            if resumed and log.exists():  # it was interrupted while the results were renamed
-                os.replace(log, part_of(folder, LOG_FILE))
-            if not resumed:  # before run.json: a journal next to run.json is ignored
+            if not resumed:
                 (folder / JOURNAL).unlink(missing_ok=True)
                 part_of(folder, LOG_FILE).unlink(missing_ok=True)
-            remove_pages(folder)  # before the tables that they are about
-            for name in NAMES:
-                (folder / name).unlink(missing_ok=True)
+            if not (folder / RECORD).exists():
+                self._remove_unfinished(resumed is not None)
             for name in TABLES_AND_RECORD:  # another user's file can be removed, but not overwritten
                 part_of(folder, name).unlink(missing_ok=True)
             self._journal = stack.enter_context(Journal(folder / JOURNAL, header, started, resumed))
@@ -133,20 +122,21 @@ class Results:
     def finish(
         self, record: dict[str, Any], drift: dict[str, Any], patients: Sequence[Patient], writers: Sequence[Writer]
     ) -> None:
-        """Write all files and rename them to their final names, run.json last: if it exists, the run has finished.
+        """Write all files, and let them take the place of an earlier run's: all, or none.
 
         Args:
-            record: for run.json, to which this adds whether the file system could sync.
+            record: for run.json, to which this adds the run's ID and whether the file system could sync.
             drift: for drift.json.
             patients: all of them, in the table's order.
             writers: of predictions.csv and images.csv.
 
         Raises:
-            OutputError: the disk is full or not available; the journal stays.
+            OutputError: the disk is full or not available, or an earlier file cannot be replaced; the journal stays,
+                and so do the earlier files.
         """
         folder = self.folder
         writers = (*writers, KeptWriter(self._header))
-        with output_errors(folder), self._removing_results():
+        with output_errors(folder):
             self._lock.check()
             with contextlib.ExitStack() as stack:
                 files = [(writer, stack.enter_context(self._open(part_of(folder, writer.name)))) for writer in writers]
@@ -162,17 +152,17 @@ class Results:
                         file.write(writer.rows(result))
                 self._unsynced |= _sync(*(file for _, file in files), self._log)
             note = self._log_unsynced()
-            record = {**record, "synced": not note, "sync_note": note}
+            record = {"run": self._journal.run, **record, "synced": not note, "sync_note": note}
             for name, content in ((DRIFT, drift), (RECORD, record)):
                 with self._open(part_of(folder, name)) as file:
                     file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
                     _sync(file)
-            for name in (PREDICTIONS, IMAGES, DRIFT, KEPT, LOG_FILE, RECORD):
-                os.replace(part_of(folder, name), folder / name)
-            _sync_folder(folder)
-        # Outside the block above: a signal between this removal and the end of the block would remove the results.
-        with contextlib.suppress(OSError):  # next to run.json it is ignored, and the next run replaces it
+            with self._settling():
+                exchange(folder)
+        # Outside the block above: a signal from here on must not take the results away again.
+        with contextlib.suppress(OSError):  # the journal of a finished run is ignored; the next run replaces both
             (folder / JOURNAL).unlink()
+            remove_earlier(folder)
 
     def _log_unsynced(self) -> str:
         """Log once what cannot be synced, at the start or when it is detected. Returns the sentence."""
@@ -183,22 +173,23 @@ class Results:
         return note
 
     @contextlib.contextmanager
-    def _removing_results(self) -> Iterator[None]:
-        """Remove all results if the block fails; the log belongs to the journal and stays with it."""
+    def _settling(self) -> Iterator[None]:
+        """Give an earlier run's files their names back if the block fails before run.json has its own."""
         try:
             yield
         except BaseException:
-            if not self._lock.holds():
-                raise
-            with contextlib.suppress(OSError):
-                (self.folder / RECORD).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                if (self.folder / LOG_FILE).exists():
-                    os.replace(self.folder / LOG_FILE, part_of(self.folder, LOG_FILE))
-            for name in NAMES:
-                with contextlib.suppress(OSError):
-                    (self.folder / name).unlink(missing_ok=True)
+            if self._lock.holds():  # otherwise these files may be another run's
+                settle(self.folder)
             raise
+
+    def _remove_unfinished(self, resumed: bool) -> None:
+        """Remove result files beside no run.json: a first run was killed while they took their names."""
+        log = self.folder / LOG_FILE
+        if resumed and log.exists():
+            os.replace(log, part_of(self.folder, LOG_FILE))
+        remove_pages(self.folder)  # before the tables that they are about
+        for name in NAMES:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _remove_parts(self) -> None:
         if not self._lock.holds():  # the folder or the lock was removed: these files may be another run's
@@ -226,8 +217,3 @@ def _sync(*files: IO[str]) -> set[str]:
         file.flush()
         unsynced.add(sync(file.fileno()))
     return unsynced
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync the new names to disk before the journal is removed. The start has checked whether this is possible."""
-    sync(folder)

@@ -12,9 +12,11 @@ from infer.bundle.manifest import SCHEMA
 from infer.errors import CohortError, UsageError
 from infer.machine.processors import available_processors
 from infer.output.checks import put_back
-from infer.output.folder import MOVED, RECORD, output_errors, unfinished_size
+from infer.output.exchange import broke_off, settle
+from infer.output.folder import output_errors, unfinished_size
 from infer.output.kept import KEPT, read_header
 from infer.output.lock import held
+from infer.output.names import MOVED, RECORD
 from infer.pictures.pool import MOST_WORKERS
 from infer.report.texts import LANGUAGES, Texts
 from infer.report.write import layout, write_report
@@ -40,6 +42,8 @@ def command(patients: Path, out: Path, bundle: Path | None, language: str) -> in
     loaded = load_bundle(bundle or REFERENCE)
     with output_errors(out), held(out):
         put_back(out, MOVED)
+        if broke_off(out):
+            settle(out)
         _check_finished(out)
         loaded = _as_used(out, loaded)
         workers = min(available_processors(), MOST_WORKERS)

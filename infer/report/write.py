@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from infer.bundle.load import Bundle
 from infer.errors import CohortError, OutputError
 from infer.options import picture_scale
-from infer.output.folder import RECORD
 from infer.output.kept import KEPT, read_header, read_results
+from infer.output.names import RECORD
 from infer.output.pages import new_pages
 from infer.output.watch import DRIFT
 from infer.report.about import about_run

@@ -13,6 +13,8 @@ import pytest
 
 from infer.bundle.load import REFERENCE
 from infer.output.journal import JOURNAL, read_journal
+from infer.output.names import LAST_RUN
+from tests.infer.runs import csv_bytes, names
 from tests.soak import write_linked_cohort
 from tests.synthetic import make_patients, write_cohort
 
@@ -72,14 +74,6 @@ def in_the_image(program: str) -> str:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def csv_bytes(out: Path) -> list[bytes]:
-    return [(out / name).read_bytes() for name in ("predictions.csv", "images.csv")]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def new_folder(path: Path) -> Path:
@@ -194,6 +188,9 @@ def test_a_changed_byte_of_a_mounted_bundle_is_5(patients: Path, out: Path, tmp_
     assert done.returncode == 5
     assert "/bundle/moe_head.onnx" in done.stderr
     assert names(out) == []
+    last = json.loads((out / LAST_RUN).read_text())
+    assert (last["exit_code"], last["results_ended"]) == (5, None)
+    assert "/bundle/moe_head.onnx" in last["message"]
 
 
 def test_a_missing_cohort_is_4(out: Path) -> None:

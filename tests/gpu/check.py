@@ -18,6 +18,7 @@ from infer.bundle.load import Bundle, load_bundle
 from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, Device, choose_device
 from tests.float32 import in_float32
+from tests.infer.runs import csv_bytes
 from tests.synthetic import make_patients, write_cohort
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ class Ran:
 
     @property
     def tables(self) -> list[bytes]:
-        return [(self.out / name).read_bytes() for name in TABLES]
+        return list(csv_bytes(self.out).values())
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from infer.errors import OutputError
 from infer.machine.processors import available_processors
 from infer.output.columns import Basis, image_fields, prediction_fields
 from infer.output.csv import DIALECTS, ImagesWriter, PredictionsWriter
-from infer.output.journal import FORMAT, JOURNAL, Header, Identity, read_journal
+from infer.output.journal import FORMAT, JOURNAL, Header, Identity, read_journal, run_of
 from infer.output.lock import LOCK
 from infer.output.results import Results, _LogFile
 from infer.output.summary import Summary
@@ -33,7 +33,7 @@ from tests.infer.manifests import make_manifest
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
 
 MEMBERS = load_members(make_manifest())
-BASIS = Basis("abc", OperatingPoint(0.4, 0.6), "2019-07-01")
+BASIS = Basis("abc", OperatingPoint(0.4, 0.6), "2019-07-01", "2026-11-28")
 WRITERS = (PredictionsWriter(MEMBERS, BASIS), ImagesWriter(MEMBERS))
 PREDICTION_COLUMNS, IMAGE_COLUMNS = (writer.head().rstrip("\n").split(",") for writer in WRITERS)
 SCORES = Scores(
@@ -85,7 +85,7 @@ def test_columns_are_those_of_the_contract() -> None:
     assert predictions == (
         "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
         "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability,"
-        "ood_p,unusual,sex,lymph_count,refer_low,refer_high,reference_date\n"
+        "ood_p,unusual,sex,lymph_count,refer_low,refer_high,reference_date,run_ended\n"
     )
     assert images == (
         "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution,"
@@ -102,7 +102,7 @@ def test_every_column_has_a_name_of_its_own_and_a_meaning() -> None:
 
 def test_a_scored_row_by_value() -> None:
     row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000,1.0000,"
-    row += ",F,5.8,0.400000,0.600000,2019-07-01"
+    row += ",F,5.8,0.400000,0.600000,2019-07-01,2026-11-28"
     assert WRITERS[0].rows(result()) == f"{row}\n"
 
 
@@ -113,19 +113,19 @@ def test_a_spreadsheet_in_french_reads_numbers() -> None:
     )
     assert predictions.head().startswith("\ufeffpatient_id;status;reason;")
     row = "P1;scored;;0,123457;refer;69,00;2;1;0,250000;0,500000;0,100000;0,750000;0,400000;abc;0,300000;1,0000;"
-    assert predictions.rows(result()) == f"{row};F;5,8;0,400000;0,600000;2019-07-01\n"
+    assert predictions.rows(result()) == f"{row};F;5,8;0,400000;0,600000;2019-07-01;2026-11-28\n"
     assert images.rows(result()).startswith("P1;1.jpg;used;;0,500000;14;0,999999;-1,250000;-0,062500\n")
 
 
 def test_what_is_unusual_by_value() -> None:
     of = result(scores=structs.replace(SCORES, ood_p=1 / 131), unusual=("sharpness low", "age_years high"))
-    assert prediction_row(of)[-7:-5] == ["0.0076", "sharpness low, age_years high"]
+    assert prediction_row(of)[-8:-6] == ["0.0076", "sharpness low, age_years high"]
 
 
 @pytest.mark.parametrize("status", ["refused", "failed"])
 def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
     row = prediction_row(without_scores(status))
-    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", *[""] * 8]
+    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", *[""] * 8, "2026-11-28"]
     assert len(row) == len(PREDICTION_COLUMNS)
 
 
@@ -235,6 +235,7 @@ def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
         results.write(3, result("P2"))
         results.write(2, result())
         logging.getLogger("lympho").warning("a line")
+        run = run_of(out / JOURNAL)
         assert not set(RESULT_FILES) & set(names(out))
         results.finish({"exit_code": 0, "name": "é"}, {"sentence": "é"}, [patient(2, "P1"), patient(3, "P2")], WRITERS)
         assert names(out) == [LOCK, *RESULT_FILES]
@@ -242,6 +243,7 @@ def test_files_appear_only_when_all_is_written(tmp_path: Path) -> None:
     assert [row["patient_id"] for row in rows(out / "predictions.csv")] == ["P1", "P2"]
     assert [row["image"] for row in rows(out / "images.csv")] == ["1.jpg", "2.jpg"] * 2
     assert json.loads((out / "run.json").read_text(encoding="utf-8")) == {
+        "run": run,
         "exit_code": 0,
         "name": "é",
         "synced": True,
@@ -263,12 +265,15 @@ def test_finished_patients_alone_are_left_without_finish(tmp_path: Path) -> None
     assert (stored.header, stored.starts, list(stored.places)) == (HEADER, ("now",), ["P1"])
 
 
-def test_an_earlier_runs_files_are_gone_from_the_start_and_others_stay(tmp_path: Path) -> None:
-    for name in (*RESULT_FILES, "notes.txt"):
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_earlier_runs_files_stay_and_those_of_no_finished_run_go(tmp_path: Path, finished: bool) -> None:
+    earlier = [name for name in RESULT_FILES if finished or name != "run.json"]
+    for name in (*earlier, "notes.txt"):
         (tmp_path / name).write_text("earlier")
     with Results(tmp_path, HEADER, "now", None):
-        assert not set(RESULT_FILES) & set(names(tmp_path))
-    assert names(tmp_path) == [*LEFT, "notes.txt"]
+        assert set(RESULT_FILES) & set(names(tmp_path)) == (set(RESULT_FILES) if finished else set())
+    assert names(tmp_path) == sorted([*LEFT, *(RESULT_FILES if finished else ()), "notes.txt"])
+    assert {(tmp_path / name).read_text() for name in (*(earlier if finished else ()), "notes.txt")} == {"earlier"}
 
 
 def test_out_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -370,7 +375,7 @@ def test_neither_run_json_nor_the_log_hold_a_patients_values(
     outcome = score(cohort, tmp_path / "out")
     assert outcome.code == 0
     values = [row[column] for row in rows(cohort / TABLE) for column in ("DOB", "LYMPH_COUNT")]
-    of_the_run = {"bundle", "refer_low", "refer_high", "reference_date"}
+    of_the_run = {"bundle", "refer_low", "refer_high", "reference_date", "run_ended"}
     harmless = {"patient_id", "status", "reason", "decision", "unusual", "sex", *of_the_run}
     values += [row[column] for row in outcome.predictions.values() for column in row if column not in harmless]
     values += [row["image"] for row in outcome.images]  # a file name may reveal more than an ID

@@ -72,7 +72,7 @@ def test_finished_patients_are_kept_and_the_tables_are_the_same_bytes(
     assert sum(pictures[1:]) == expected_pictures(plain, *rest)
     record = outcome.record
     assert (record["kept_from_earlier_starts"], len(record["starts"]), record["started_over"]) == (after, 2, "")
-    different = {"starts", "ended", "kept_from_earlier_starts", "options"}
+    different = {"run", "starts", "ended", "kept_from_earlier_starts", "options"}
     assert {name: record[name] for name in record if name not in different} == {
         name: plain.record[name] for name in record if name not in different
     }
@@ -350,32 +350,15 @@ def test_a_journal_that_cannot_be_read_now_is_not_written_over(
     assert score(pristine, tmp_path).record["kept_from_earlier_starts"] == 3
 
 
-@pytest.mark.parametrize("stale_journal", [False, True])
-def test_killed_while_an_earlier_runs_files_are_removed(
-    plain: Outcome, pristine: Path, tmp_path: Path, stale_journal: bool
-) -> None:
-    """run.json is removed before the tables it describes, and an obsolete journal before run.json."""
-    if stale_journal:
-        cut(pristine, tmp_path, 3)
-        stale = (tmp_path / JOURNAL).read_bytes()
+def test_a_journal_beside_its_own_runs_results_is_ignored(plain: Outcome, pristine: Path, tmp_path: Path) -> None:
+    """As a run leaves it that is killed in its last moment."""
+    cut(pristine, tmp_path, 3)
+    stale = (tmp_path / JOURNAL).read_bytes()
     score(pristine, tmp_path)
-    if stale_journal:
-        (tmp_path / JOURNAL).write_bytes(stale)
-    unlinks = Path.unlink
-
-    def killed(self: Path, missing_ok: bool = False) -> None:
-        unlinks(self, missing_ok=missing_ok)
-        if self.name == "run.json":
-            raise Cut
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "unlink", killed)
-        with pytest.raises(Cut):
-            score(pristine, tmp_path)
-    left = [name for name in names(tmp_path) if not name.startswith(".")]
-    assert left == ["drift.json", "images.csv", "predictions.csv", "run.log"]
+    (tmp_path / JOURNAL).write_bytes(stale)
     outcome = score(pristine, tmp_path)
     assert outcome.record["kept_from_earlier_starts"] == 0
+    assert outcome.record["started_over"] == ""
     assert outcome.csv_bytes == plain.csv_bytes
 
 
@@ -414,9 +397,9 @@ def test_a_cut_while_the_results_get_their_names(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", replaced)
         patch.setattr(
-            "infer.output.results._sync_folder", lambda _: replaced(tmp_path, tmp_path) if renames == 6 else None
+            "infer.output.exchange.sync", lambda _: replaced(tmp_path, tmp_path) if count == renames == 6 else None
         )
-        patch.setattr(Results, "_removing_results", lambda _: contextlib.nullcontext())
+        patch.setattr(Results, "_settling", lambda _: contextlib.nullcontext())
         with pytest.raises(Cut):
             score(pristine, tmp_path)
     assert sum(name in names(tmp_path) for name in RESULT_FILES) == renames

@@ -12,8 +12,8 @@ import pytest
 
 from infer.bundle.load import load_bundle
 from infer.errors import OutputError, UsageError
-from infer.output.folder import RECORD
 from infer.output.kept import KEPT, read_results
+from infer.output.names import RECORD
 from infer.output.watch import DRIFT
 from infer.pictures.look import look
 from infer.scoring.result import PatientResult

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import shutil
@@ -18,9 +19,10 @@ import pytest
 from infer.errors import HeldError, LymphoError, OutputError
 from infer.machine.disk import sync, sync_note
 from infer.output.checks import PROBE, aside
-from infer.output.folder import MOVED, check_folder, unfinished, unfinished_size
-from infer.output.journal import FORMAT, JOURNAL, Header, Identity
+from infer.output.folder import check_folder, unfinished, unfinished_size
+from infer.output.journal import FORMAT, JOURNAL, Header, Identity, line_of
 from infer.output.lock import LOCK
+from infer.output.names import LAST_RUN, MOVED
 from infer.output.pages import PAGES
 from infer.output.results import Results
 from tests.infer import runs
@@ -39,7 +41,7 @@ def score(cohort: Path, out: Path, **options: Any) -> Outcome:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
 def error_of(*arguments: Any, **options: Any) -> LymphoError:
@@ -356,8 +358,8 @@ def kill_after(folder: Path, renames: int) -> None:
 def test_killed_while_files_are_set_aside(
     old: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, renames: int
 ) -> None:
-    """run.json never exists without its tables, a stale journal is ignored, and the next run restores everything."""
-    (old / JOURNAL).write_bytes(b"stale")
+    """run.json never exists without its tables, its run's journal is ignored, and the next run restores everything."""
+    (old / JOURNAL).write_bytes(line_of({"run": json.loads((old / "run.json").read_text())["run"]}))
     before = content(old)
     kill_after(old, renames)
     left = names(old)
@@ -385,7 +387,7 @@ def test_killed_before_a_run_that_starts_over(pristine: Path, tmp_path: Path) ->
     assert names(tmp_path) == RESULT_FILES
 
 
-@pytest.mark.parametrize("renames", range(1, 13))
+@pytest.mark.parametrize("renames", range(1, 15))
 @pytest.mark.parametrize("end", [SystemExit(143), OSError(errno.EBUSY, "Device or resource busy")])
 def test_a_signal_or_a_passing_error_leaves_every_name(
     old: Path, monkeypatch: pytest.MonkeyPatch, renames: int, end: BaseException
@@ -407,8 +409,8 @@ def test_a_signal_or_a_passing_error_leaves_every_name(
     before = content(old)
     monkeypatch.setattr("infer.output.checks.PAUSE", 0)
     monkeypatch.setattr(os, "rename", rename)
-    # Six files are set aside and six restored; after an error, restoring is retried.
-    ends = isinstance(end, SystemExit) or renames <= 6
+    # Seven files are set aside and seven restored; after an error, restoring is retried.
+    ends = isinstance(end, SystemExit) or renames <= 7
     with pytest.raises((SystemExit, OutputError)) if ends else contextlib.nullcontext():
         check_folder(old, None)
     assert content(old) == before
@@ -448,7 +450,7 @@ def test_a_file_set_aside_is_not_written_over(pristine: Path, old: Path) -> None
 
 def test_everything_that_a_run_removes_is_tried() -> None:
     parts = [f".{name.lstrip('.')}.part" for name in RESULT_FILES]
-    assert sorted(MOVED) == sorted([JOURNAL, PAGES, *RESULT_FILES, *parts])
+    assert sorted(MOVED) == sorted([JOURNAL, PAGES, *RESULT_FILES, *parts, LAST_RUN])
 
 
 # The folder itself

@@ -1,0 +1,82 @@
+"""The moment at which a run's results take the place of an earlier run's: all of them, or none.
+
+The earlier files get hidden names, run.json first; then the new ones get theirs, run.json last. So whoever finds
+run.json finds the tables that it describes. If something fails in between, or the next start finds that a run was
+killed in between, the earlier files get their names back.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+from infer.machine.disk import sync
+from infer.output.checks import exists
+from infer.output.names import NAMES, RECORD, earlier_of, part_of
+from infer.output.pages import hidden_pages, hide_pages, remove_hidden_pages, remove_pages, show_pages
+
+TABLES = tuple(name for name in NAMES if name != RECORD)  # and the log: all that run.json vouches for
+
+
+def exchange(folder: Path) -> None:
+    """Give all new files their names. Each is whole and synced under its temporary name.
+
+    Raises:
+        OSError: an earlier file cannot be replaced, or the disk is not available. `settle` has to follow.
+    """
+    if exists(folder / RECORD):
+        hide_pages(folder)
+    else:
+        remove_pages(folder)  # of no finished run
+    for name in NAMES:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).rename(earlier_of(folder, name))
+    for name in TABLES:
+        os.replace(part_of(folder, name), folder / name)
+    sync(folder)  # otherwise a power failure might keep run.json and lose one of these
+    os.replace(part_of(folder, RECORD), folder / RECORD)
+    sync(folder)
+
+
+def broke_off(folder: Path) -> bool:
+    """Whether a run was killed during an exchange, and earlier files still have hidden names."""
+    return hidden_pages(folder) or any(exists(earlier_of(folder, name)) for name in NAMES)
+
+
+def settle(folder: Path) -> None:
+    """End an exchange: keep the new files if all have their names, else give the earlier ones theirs back.
+
+    May itself be cut off anywhere, and called again.
+
+    Raises:
+        OSError: a file cannot be renamed or removed.
+    """
+    if not exists(folder / RECORD):
+        _undo(folder)
+    elif exists(earlier_of(folder, RECORD)):  # removed last
+        remove_earlier(folder)
+    if exists(folder / RECORD):
+        show_pages(folder)
+    else:
+        remove_hidden_pages(folder)
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove the earlier files after a whole exchange, run.json last: until then it says that the exchange was whole.
+
+    Raises:
+        OSError: one cannot be removed. The next start tries again.
+    """
+    remove_hidden_pages(folder)
+    for name in (*TABLES, RECORD):
+        earlier_of(folder, name).unlink(missing_ok=True)
+
+
+def _undo(folder: Path) -> None:
+    """Give the new files their temporary names back, and the earlier ones theirs, run.json last."""
+    for name in TABLES:
+        if not exists(part_of(folder, name)) and exists(folder / name):  # a new one: else its part would be there
+            os.replace(folder / name, part_of(folder, name))
+        with contextlib.suppress(FileNotFoundError):
+            earlier_of(folder, name).rename(folder / name)
+    with contextlib.suppress(FileNotFoundError):
+        earlier_of(folder, RECORD).rename(folder / RECORD)
