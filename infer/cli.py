@@ -70,6 +70,11 @@ PATH = click.Path(path_type=Path, readable=False)
     metavar="SECONDS",
     help="Fail a patient whose folder changed less than SECONDS ago: copying may not be finished.",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Score shard I (0 to N-1) of the patients, one of N; python -m infer.merge makes one run of all.",
+)
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over instead of resuming an interrupted run in OUT.")
 @click.option(

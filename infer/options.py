@@ -10,6 +10,7 @@ from infer.bundle.load import REFERENCE
 from infer.bundle.manifest import Adapted, Magnification
 from infer.cohort.dates import check_date_format
 from infer.cohort.sexes import parse_sex_codes
+from infer.cohort.shard import parse_shard
 from infer.errors import UsageError
 from infer.scoring.unusual import Ood
 
@@ -42,6 +43,7 @@ class Options:
     threads: int | None = None  # CPU cores for networks and decoding; by default all that this process may use
     dry_run: bool = False
     fresh: bool = False  # start over instead of resuming an interrupted run in OUT
+    shard: str | None = None  # I/N: only the patients of this shard
     csv_dialect: str = "plain"  # of the tables: plain, excel-fr
     report: bool = False  # write evidence pages too
     language: str = "en"  # of the pages: en, fr
@@ -63,6 +65,8 @@ def check_options(options: Options) -> None:
         raise UsageError(f"--settle: must be from 0 to {LONGEST_SETTLE:.0f} seconds")
     if not 0 <= options.max_refused <= 1:
         raise UsageError("--max-refused: must be a share from 0 to 1")
+    if options.shard is not None:
+        _check_shard(options)
     if is_inside(options.out, options.patients):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
@@ -70,6 +74,19 @@ def check_options(options: Options) -> None:
             raise UsageError(
                 f"{name} {path}: lies in {options.out}, which this run would overwrite. Choose another output folder"
             )
+
+
+def _check_shard(options: Options) -> None:
+    parse_shard(options.shard or "")
+    if options.reference_date is None:
+        raise UsageError("--shard: needs --reference-date, so that all shards take ages at the same day")
+    for given, name, instead in (
+        (options.report, "--report", "write the pages after the merge, with python -m infer.report"),
+        (options.history is not None, "--history", "give it to python -m infer.merge"),
+        (options.drift == "fail", "--drift fail", "give it to python -m infer.merge"),
+    ):
+        if given:
+            raise UsageError(f"{name}: judges whole runs, and a shard is none: {instead}")
 
 
 def check_prevalence(option: str, share: float | None) -> None:

@@ -12,20 +12,20 @@ from infer.bundle.load import Bundle, load_bundle
 from infer.cohort.patient import Cohort
 from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
+from infer.cohort.shard import parse_shard, shard_of
 from infer.engine.fallback import Engine
 from infer.engine.networks import smallest_graph
 from infer.engine.sessions import CPU, choose_device
-from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES, UsageError, ending_of, tables_are_complete
+from infer.errors import FINISHED_WITH_FAILURES, UsageError, ending_of, tables_are_complete
 from infer.machine.processors import available_processors
 from infer.options import Options, check_adapted, check_options, is_inside, picture_scale
 from infer.output.audit import libraries, program_digest, what_ran
-from infer.output.columns import Basis
-from infer.output.csv import DIALECTS, ImagesWriter, PredictionsWriter
+from infer.output.conclude import Terms, conclude
 from infer.output.folder import check_folder, output_errors
 from infer.output.journal import FORMAT, Header, Identity
 from infer.output.last_run import tell_last_run
 from infer.output.lock import LOCK, check_free
-from infer.output.messages import tell_drift, tell_end, tell_stopped, warn_of_dates, warn_of_patient
+from infer.output.messages import tell_end, tell_stopped, warn_of_dates, warn_of_patient
 from infer.output.names import MOVED
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
@@ -129,6 +129,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         pixel_size=options.pixel_size,
         ood=options.ood,
         prevalence=options.prevalence,
+        shard=options.shard,
         numerics="",
     )
     past = find_past(options.out, asked, fresh=options.fresh)
@@ -153,7 +154,7 @@ def _dry_run(options: Options, ready: _Ready) -> int:
     summary = Summary()
     for _ in _scored(ready.cohort, None, ready, options, summary):
         pass
-    reasons = summary.failures(options.max_refused)
+    reasons = summary.failures(options.max_refused) if options.shard is None else []
     code = FINISHED_WITH_FAILURES if reasons else 0
     tell_end(summary, code, reasons, dry=True)
     return code
@@ -171,6 +172,8 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         )
     if options.prevalence is not None:
         LOG.info("--prevalence %g: probabilities hold where so many patients are malignant", options.prevalence)
+    if options.shard is not None:
+        LOG.info("shard %s; once all are finished, make one run of them with python -m infer.merge", options.shard)
     if past.started_over:
         LOG.warning("starting over: %s", past.started_over)
     if past.stored:
@@ -187,33 +190,22 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         results.write(line, result)
         ready.watch.add(result)
     _note(engine.downgrades[noted:], results)
-    drift = ready.watch.compare(_iso(started))
-    tell_drift(ready.watch.said)
-    reasons = summary.failures(options.max_refused)
-    if ready.watch.changed and options.drift == "fail":
-        reasons.append("drift was found (--drift fail)")
-    code = FINISHED_WITH_FAILURES if reasons else 0
-    tell_end(summary, code, reasons)
-    ended = _now()
     record = {
         **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
         "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
         "kept_from_earlier_starts": len(kept),
         "started_over": past.started_over,
         "downgrades": [*(past.stored.downgrades if past.stored else ()), *engine.downgrades],
-        "ended": _iso(ended),
-        **summary.as_record(),
-        "drift": {"changed": ready.watch.changed, "sentences": [sentence for sentence, _ in ready.watch.said]},
-        "exit_code": code,
-        "exit_meaning": EXIT_MEANING[code],
-        "exit_reasons": reasons,
     }
-    point = ready.bundle.manifest.ensemble.operating_points[options.operating_point]
-    basis = Basis(ready.bundle.short_id, point, ready.date.isoformat(), ended.date().isoformat())
-    dialect = DIALECTS[options.csv_dialect]
-    writers = (PredictionsWriter(engine.members, basis, dialect), ImagesWriter(engine.members, dialect))
-    results.finish(record, drift, cohort.patients, writers)
-    return code, reasons
+    terms = Terms(
+        options.operating_point,
+        ready.date,
+        options.csv_dialect,
+        options.max_refused,
+        options.drift == "fail",
+        judged=options.shard is None,
+    )
+    return conclude(results, cohort.patients, ready.bundle, terms, summary, ready.watch, record, _iso(started))
 
 
 def _pages_writer(options: Options) -> Callable[[_Ready], None]:
@@ -230,7 +222,7 @@ def _pages_writer(options: Options) -> Callable[[_Ready], None]:
 
 
 def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date) -> Cohort:
-    return read_cohort(
+    cohort = read_cohort(
         options.patients,
         bundle.manifest.plausible,
         annotations=options.annotations,
@@ -240,6 +232,7 @@ def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date
         sex_codes=parse_sex_codes(options.sex_codes) if options.sex_codes is not None else None,
         today=today,
     )
+    return shard_of(cohort, parse_shard(options.shard)) if options.shard is not None else cohort
 
 
 def _kept(cohort: Cohort, past: Past, options: Options) -> dict[int, int]:

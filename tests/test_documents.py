@@ -23,6 +23,7 @@ from infer.bundle.manifest import SCHEMA, Manifest, OperatingPoint, load_members
 from infer.cli import command as infer_command
 from infer.errors import EXIT_MEANING
 from infer.members.member import Member
+from infer.merge.command import command as merge_command
 from infer.output.columns import Basis, image_fields, prediction_fields
 from infer.reasons import Reason
 from infer.report.command import command as report_command
@@ -47,7 +48,12 @@ OF_OTHERS = {
     "--rm", "--name", "--network", "--read-only", "--cap-drop", "--security-opt", "--user", "--memory", "--pids-limit",
     "--cpus", "--gpus", "--now", "--entrypoint",
 }  # fmt: skip
-COMMANDS = {"infer": infer_command, "infer.report": report_command, "export": export_command}
+COMMANDS = {
+    "infer": infer_command,
+    "infer.report": report_command,
+    "infer.merge": merge_command,
+    "export": export_command,
+}
 
 Rows = list[list[str]]
 
@@ -205,6 +211,10 @@ def test_the_pages_say_of_a_reason_what_the_manual_says() -> None:
 
     rows = table(OPERATORS, "Reasons")
     assert [Texts("en").reason(row[0])[1] for row in rows] == [shown(row[3]) for row in rows]
+
+
+def test_the_options_of_merging() -> None:
+    assert table(OPERATORS, "More than one machine") == options(merge_command)
 
 
 def test_the_options_of_training() -> None:

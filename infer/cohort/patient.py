@@ -62,3 +62,4 @@ class Cohort:
     readings: Mapping[str, str] = field(default_factory=dict)  # column -> how it was read, for run.json
     unproven: tuple[str, ...] = ()  # columns with dates that could also be read in the other order
     folders_without_row: tuple[str, ...] = ()  # in the cohort's folder, but without a row; sorted
+    patients_in_table: int = 0  # more than `patients` in a shard

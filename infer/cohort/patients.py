@@ -72,16 +72,18 @@ def read_cohort(
     of_sexes, sex_reading = sexes(genders, lines, "GENDER", str(path), sex_codes)
     times = Counter(row.cells["ID"] for row in rows)
     without_row = folders_without_row_of(folder, times)
+    patients = _patients(rows, ages, of_sexes, times, without_row, plausible)
     return Cohort(
         folder=folder,
         table=path,
         table_sha256=hashlib.sha256(data).hexdigest(),
-        patients=_patients(rows, ages, of_sexes, times, without_row, plausible),
+        patients=patients,
         has_sample_dates="SAMPLE_DATE" in table.columns,
         has_labels="LABEL" in table.columns,
         readings={name: column.reading for name, column in columns.items()} | {"GENDER": sex_reading},
         unproven=tuple(name for name, column in columns.items() if column.unproven),
         folders_without_row=without_row,
+        patients_in_table=len(patients),
     )
 
 

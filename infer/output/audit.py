@@ -32,10 +32,13 @@ def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: En
         "libraries": libraries(),
         "options": asked | {"reference_date": date.isoformat()},
         "reference_date_asked_for": str(options["reference_date"]) if options["reference_date"] else None,
+        "machine": platform.node(),
+        "shards": [],
         "cohort": {
             "table": str(cohort.table),
             "table_sha256": cohort.table_sha256,
             "patients": len(cohort.patients),
+            "patients_in_table": cohort.patients_in_table,
             "read_as": dict(cohort.readings),
             "folders_without_row": list(cohort.folders_without_row),
         },

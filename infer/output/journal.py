@@ -43,6 +43,7 @@ class Identity:
     pixel_size: float | None = None  # micrometres, as given on the command line
     ood: str = "refer"
     prevalence: float | None = None  # as given on the command line
+    shard: str | None = None  # as given on the command line
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The results that a finished run keeps in OUT, so that pages can be written from them later: `.results`.
 
-A journal without its history: the header, then one record per patient, in the table's order.
+A journal without its history: the header, then one record per patient with the line in the table, in the table's order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,16 +21,17 @@ class KeptWriter:
 
     name = KEPT
 
-    def __init__(self, header: Header) -> None:
-        self._header = header
+    def __init__(self, header: Header, lines: Iterable[int]) -> None:
+        """Write for patients in these lines of the table, which come in this order."""
+        self._header, self._lines = header, iter(lines)
 
     def head(self) -> str:
         """The header's line."""
         return line_of(asdict(self._header)).decode("ascii")
 
     def rows(self, result: PatientResult) -> str:
-        """The patient's line, the same as in the journal."""
-        return line_of(msgspec.to_builtins(result)).decode("ascii")
+        """The patient's record, with the line in the table, by which shards are merged."""
+        return line_of({"line": next(self._lines), **msgspec.to_builtins(result)}).decode("ascii")
 
 
 def read_header(path: Path) -> Header:
@@ -57,7 +58,12 @@ def read_header(path: Path) -> Header:
 
 
 def read_results(path: Path, patients: int) -> Iterator[PatientResult]:
-    """The kept results, one at a time, in the table's order.
+    """The kept results, one at a time, in the table's order. See `read_rows`."""
+    return (result for _, result in read_rows(path, patients))
+
+
+def read_rows(path: Path, patients: int) -> Iterator[tuple[int, PatientResult]]:
+    """The kept results, one at a time, in the table's order, each with the patient's line in the table.
 
     Args:
         patients: how many there must be.
@@ -74,7 +80,7 @@ def read_results(path: Path, patients: int) -> Iterator[PatientResult]:
             if record is None:
                 raise _damaged(path)
             found += 1
-            yield msgspec.convert(record, PatientResult)
+            yield int(record["line"]), msgspec.convert(record, PatientResult)
     if found != patients:
         raise _damaged(path)
 

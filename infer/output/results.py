@@ -13,9 +13,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from infer.cohort.patient import Patient
 from infer.machine.disk import sync, sync_note
 from infer.machine.locks import MODE
 from infer.output.csv import Writer
@@ -29,6 +28,16 @@ from infer.output.watch import DRIFT
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
+
+
+class Row(Protocol):
+    """What the tables need to know of a patient beside the result."""
+
+    @property
+    def patient_id(self) -> str: ...
+
+    @property
+    def line(self) -> int: ...
 
 
 class _LogFile(logging.StreamHandler[IO[str]]):
@@ -120,7 +129,7 @@ class Results:
             return self._journal.result(offset)
 
     def finish(
-        self, record: dict[str, Any], drift: dict[str, Any], patients: Sequence[Patient], writers: Sequence[Writer]
+        self, record: dict[str, Any], drift: dict[str, Any], patients: Sequence[Row], writers: Sequence[Writer]
     ) -> None:
         """Write all files, and let them take the place of an earlier run's: all, or none.
 
@@ -135,7 +144,7 @@ class Results:
                 and so do the earlier files.
         """
         folder = self.folder
-        writers = (*writers, KeptWriter(self._header))
+        writers = (*writers, KeptWriter(self._header, [patient.line for patient in patients]))
         with output_errors(folder):
             self._lock.check()
             with contextlib.ExitStack() as stack:
