@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from export.card.appearance import cell_classes
 from export.card.few import few_patients
 from export.card.figures import Figures, member_table, nested, operating_points, out_of_fold
 from export.members.member import MemberCard
@@ -71,7 +72,7 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
     contents = {
         "Model details": _details(figures, manifest, words, notes),
         "Intended use": _use(manifest),
-        "Factors": _factors(words),
+        "Factors": [*_factors(words), *cell_classes(manifest)],
         "Metrics": _metrics(of_nested),
         "Evaluation data": _evaluation_data(words),
         "Training data": _training_data(manifest, _rejected(run), about, words),
