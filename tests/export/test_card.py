@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from infer.bundle.reference import Spread
 from infer.cohort.plausible import Plausible, Range
 from tests.bundles import MEMBERS
 from tests.infer.manifests import APPEARANCE, REFERENCE
+from train.evaluation.nested.models import OUTSIDE
 from train.members.training import digest
 
 Figures = dict[str, dict[str, float]]
@@ -483,3 +485,26 @@ def test_the_classes_of_cells_are_described_in_words(tmp_path: Path) -> None:
     assert "whose quartiles are: cell 30.0% / 40.0% / 50.0%; nucleus 65.0% / 75.0% / 85.0%; density 1.500" in words
     assert "judged by no expert" in words
     assert "Classes of cells" not in card(tmp_path, good_figures(), manifest())
+
+
+@pytest.mark.parametrize(
+    ("patients", "malignant", "sentence"),
+    [
+        (64, 24, "All 66 of these patients above it are malignant."),
+        (60, 22, "Of these patients, 2 of 70 above it are reactive: here it is a subgroup like any other."),
+        (130, 90, "None of these patients lies above it: here the zone is everybody."),
+    ],
+)
+def test_what_the_grey_zone_is_worth_is_told_from_these_patients(
+    tmp_path: Path, patients: int, malignant: int, sentence: str
+) -> None:
+    """Another hospital's card once said that above it every patient of the public cohort is malignant."""
+    figures = good_figures()
+    figures["ensemble"] |= {"grey_zone_patients": patients, "grey_zone_malignant": malignant}
+    found = nested_figures()
+    found["facts"]["chosen outside"] = OUTSIDE  # type: ignore[index]
+    write_nested(tmp_path, found)
+    text = " ".join(card(tmp_path, figures, manifest()).split())
+    assert f"it was derived from the labels of the patients that the program was developed on. {sentence}" in text
+    assert OUTSIDE in text
+    assert not re.search("public|Lyon", text, re.IGNORECASE)
