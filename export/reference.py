@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from export.appearance import make_appearance
 from export.members.member import MemberExport
 from export.usual import LIMIT, make_usual, rounded
+from infer.bundle.appearance import Appearance
 from infer.bundle.reference import LABELS, LEVELS, ClinicalAlone, Reference, Spread
 from train.core.arrays import Floats, Labels
 from train.core.threads import on_one_thread
+from train.data.appearance import of_cells
 from train.data.bags import Bags
 from train.data.measures import of_patients, of_pictures
 from train.data.seen import packed
@@ -29,7 +32,8 @@ def make_reference(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Re
     of_members = {name: values for member in members for name, values in member.measures(run, bags).items()}
     found = {**of_patients(bags), **of_pictures(bags), **of_members, "probability": _out_of_fold(run, bags)}
     seen = packed(bags.crops.numpy(), bags.facts["table_sha256"])
-    return reference_of(found, of_members, bags.labels, fit_clinical(bags), seen)
+    looks = _appearance(run, bags, members)
+    return reference_of(found, of_members, bags.labels, fit_clinical(bags), seen, looks)
 
 
 def reference_of(
@@ -38,6 +42,7 @@ def reference_of(
     labels: Labels,
     clinical: ClinicalAlone,
     seen: str,
+    appearance: Appearance | None,
     limit: float = LIMIT,
 ) -> Reference:
     """The section on some patients.
@@ -48,6 +53,7 @@ def reference_of(
         labels: (P,) 1 malignant, 0 reactive.
         clinical: what sex, age and count alone say.
         seen: digests of the training pictures.
+        appearance: of the classes of cells in the training pictures.
         limit: as for `make_usual`.
     """
     return Reference(
@@ -59,6 +65,7 @@ def reference_of(
         clinical=clinical,
         usual=make_usual(found, limit),
         seen=seen,
+        appearance=appearance,
     )
 
 
@@ -69,6 +76,15 @@ def fit_clinical(bags: Bags) -> ClinicalAlone:
     weights, intercept = affine(plain_logistic().fit(features, bags.labels), features.shape[1])
     female, log_count, age = weights.tolist()
     return ClinicalAlone(female, log_count, age / 10, intercept - 2 * log_count - 6 * age)
+
+
+def _appearance(run: Path, bags: Bags, members: Sequence[MemberExport]) -> Appearance | None:
+    """Of the classes of the member that has some."""
+    for member in members:
+        classes = member.picture_classes(run)
+        if classes is not None:
+            return make_appearance(of_cells(bags), classes, bags.patient_of_image())
+    return None
 
 
 def _out_of_fold(run: Path, bags: Bags) -> Floats:

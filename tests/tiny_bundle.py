@@ -23,6 +23,7 @@ from infer.engine.networks import Networks
 from infer.engine.self_test import self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device
 from infer.members.backbone import FEATURES as FEATURES_INPUT
+from tests.infer.manifests import APPEARANCE
 
 OPSET = 20
 (FEATURES,) = FEATURES_INPUT[1]
@@ -182,7 +183,7 @@ def bundle_files() -> dict[str, bytes]:
         manifest,
         graphs=dict(zip(digests[1::2], digests[::2], strict=True)),
         opset=OPSET,
-        reference=msgspec.structs.replace(manifest.reference, usual=USUAL, seen=""),
+        reference=msgspec.structs.replace(manifest.reference, usual=USUAL, seen="", appearance=APPEARANCE),
         provenance=msgspec.convert(provenance, type(manifest.provenance)),
         self_test=msgspec.structs.replace(test, expected=expected),
         int8=None,

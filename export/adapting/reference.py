@@ -26,7 +26,7 @@ def local_reference(manifest: Manifest, local: Local, probability: Floats, clini
     found = {name: local.measures[name] for name in known.measures if name in local.measures}
     of_members = {name: found[name] for name in known.by_label[LABELS[0]] if name in found}
     found["probability"] = probability
-    return reference_of(found, of_members, local.labels, clinical, known.seen, known.usual.limit)
+    return reference_of(found, of_members, local.labels, clinical, known.seen, known.appearance, known.usual.limit)
 
 
 def recalibrated_clinical(manifest: Manifest, local: Local, what: str) -> ClinicalAlone:

@@ -100,15 +100,23 @@ def _weights(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def above_grey_zone(figures: Figures, manifest: Manifest) -> tuple[int, int]:
+    """Patients with a larger count than the grey zone's, and how many of them are malignant."""
+    grey, data = figures["ensemble"], manifest.provenance.data_summary
+    return (
+        data["patients"] - round(grey["grey_zone_patients"]),
+        data["malignant"] - round(grey["grey_zone_malignant"]),
+    )
+
+
 def out_of_fold(figures: Figures, manifest: Manifest, pictures_only: str) -> list[str]:
     """The section on out-of-fold results: of models trained with the same hyperparameters on four of five folds.
 
     Args:
         pictures_only: what gives each member's probability without sex, count and age.
     """
-    grey, data = figures["ensemble"], manifest.provenance.data_summary
-    above = data["patients"] - grey["grey_zone_patients"]
-    malignant_above = data["malignant"] - grey["grey_zone_malignant"]
+    grey = figures["ensemble"]
+    above, malignant_above = above_grey_zone(figures, manifest)
     listed = "\n".join(
         f"- {'holds' if holds else '**FAILS**'}: {claim}" for claim, holds in claims(figures, manifest).items()
     )
@@ -116,7 +124,7 @@ def out_of_fold(figures: Figures, manifest: Manifest, pictures_only: str) -> lis
         "### Out of fold",
         "5 stratified folds, the same for all members; threshold .5 for balanced accuracy; bootstrap with seed 0. Grey "
         f"zone: {grey['grey_zone_patients']:.0f} patients, {grey['grey_zone_malignant']:.0f} of them malignant; above "
-        f"it {malignant_above:.0f} of {above:.0f} are malignant. The ensemble's row is cross-fitted: calibration and "
+        f"it {malignant_above} of {above} are malignant. The ensemble's row is cross-fitted: calibration and "
         "weights come from the other folds. These estimates are not nested.",
         _table(figures),
         f"`pictures only`: {pictures_only}.",

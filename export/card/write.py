@@ -15,13 +15,14 @@ from typing import Any
 
 import pandas as pd
 
+from export.card.appearance import cell_classes
 from export.card.few import few_patients
-from export.card.figures import Figures, member_table, nested, operating_points, out_of_fold
+from export.card.figures import Figures, above_grey_zone, member_table, nested, operating_points, out_of_fold
 from export.members.member import MemberCard
 from infer.bundle.manifest import Manifest, Reduced
 from infer.members import registry
 from infer.members.member import Precision
-from train.core.metrics import GREY_ZONE_COUNT
+from train.core.metrics import about_grey_zone
 from train.ensemble.fit import FOLDER as ENSEMBLE
 from train.evaluation.nested.evaluate import FOLDER
 from train.members.absent import read_notes
@@ -71,8 +72,8 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
     contents = {
         "Model details": _details(figures, manifest, words, notes),
         "Intended use": _use(manifest),
-        "Factors": _factors(words),
-        "Metrics": _metrics(of_nested),
+        "Factors": [*_factors(words), *cell_classes(manifest)],
+        "Metrics": _metrics(figures, manifest, of_nested),
         "Evaluation data": _evaluation_data(words),
         "Training data": _training_data(manifest, _rejected(run), about, words),
         "Quantitative analyses": [
@@ -193,16 +194,15 @@ def _factors(words: CardWords) -> list[str]:
     ]
 
 
-def _metrics(of_nested: dict[str, Any] | None) -> list[str]:
+def _metrics(figures: Figures, manifest: Manifest, of_nested: dict[str, Any] | None) -> list[str]:
     nested_only = (
         " The nested evaluation adds average precision, predictive values, Brier score, calibration slope and "
         "intercept, and subgroups by sex, age, count and number of pictures."
     )
     return [
         "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is the positive "
-        "class. 95% intervals by bootstrap over patients, 2,000 resamples. The grey zone, count <= "
-        f"{GREY_ZONE_COUNT} x 10^9/L, is reported separately. The limit is that of the public cohort of Lyon Sud "
-        "(Sahasrabudhe et al. 2021), where every patient above it is malignant; elsewhere it need not mean that."
+        "class. 95% intervals by bootstrap over patients, 2,000 resamples. The grey zone is reported separately. "
+        + about_grey_zone(*above_grey_zone(figures, manifest))
         + (nested_only if of_nested else ""),
         "Operating points: between two thresholds the decision is `refer`. `balanced`: the narrowest band around the "
         "threshold with the best balanced accuracy outside which balanced accuracy is at least .95, or else the widest "

@@ -18,7 +18,7 @@ from export.members.member import Inputs, MemberCard, MemberExport
 from infer.members.backbone import BACKBONE
 from infer.members.naive_bayes import NaiveBayes
 from infer.members.scan import CLUSTERS, GRAPH, share_of
-from train.core.arrays import Floats
+from train.core.arrays import Classes, Floats
 from train.data.bags import Bags
 from train.members.cells.centroids import with_outputs
 from train.members.cells.clustering import CellClasses
@@ -88,10 +88,13 @@ class CellsExport(MemberExport):
 
     def measures(self, run: Path, bags: Bags) -> dict[str, Floats]:
         """Each patient's share of each class, (P,)."""
-        table = pd.read_csv(run / FOLDER / "classes.csv", dtype={"patient_id": str}, keep_default_na=False)
-        classes = table["cell_class"].to_numpy()
+        classes = self.picture_classes(run)
         shares = np.stack([np.bincount(classes[a:b], minlength=self.classes) / (b - a) for a, b in bags.ranges()])
         return {share_of(number): shares[:, number] for number in range(self.classes)}
+
+    def picture_classes(self, run: Path) -> Classes:
+        table = pd.read_csv(run / FOLDER / "classes.csv", dtype={"patient_id": str}, keep_default_na=False)
+        return np.asarray(table["cell_class"], np.int64)
 
     def numbers(self) -> dict[str, Any]:
         return {self.name: dict(self.fitted_with)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from export.graphs import CROP, GraphPlan
-from train.core.arrays import Floats
+from train.core.arrays import Classes, Floats
 from train.data.bags import Bags
 
 Inputs = dict[str, Tensor]
@@ -80,6 +80,11 @@ class MemberExport(ABC):
         """What it measures on each training patient, (P,) by name; as `Opinion.measures` in scoring."""
         del run, bags
         return {}
+
+    def picture_classes(self, run: Path) -> Classes | None:
+        """The class that it gives each training picture, (N,) in the cache's order; None if it has no classes."""
+        del run
+        return None
 
     def noted(self, inputs: Mapping[str, Inputs]) -> list[str]:
         """Changes made by export, other than rounding errors: sentences for the model card.

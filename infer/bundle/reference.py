@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from infer.bundle.appearance import Appearance
+from infer.bundle.appearance import problems as problems_of_appearance
 from infer.cohort.plausible import Range
 from infer.pictures.measure import JPEG_QUALITY
 
@@ -54,7 +56,7 @@ class Usual(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scores: list[float]  # of the training patients, ascending, each judged by the others
 
 
-class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is usual: the training patients' measures, each for itself."""
 
     patients: int
@@ -63,6 +65,7 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clinical: ClinicalAlone
     usual: Usual
     seen: str = ""  # salted digests of the training pictures (train.data.seen), to know them again; "": not told
+    appearance: Appearance | None = None  # of the classes of cells; None: not told, or no member has classes
 
 
 def problems(reference: Reference, measured: Collection[str]) -> Iterator[str]:
@@ -80,6 +83,11 @@ def problems(reference: Reference, measured: Collection[str]) -> Iterator[str]:
         yield "reference.measures lacks probability"
     if reference.by_label.keys() != set(LABELS):
         yield f"reference.by_label must describe {' and '.join(LABELS)}"
+    if reference.appearance:
+        of_labels = reference.by_label.values()
+        yield from problems_of_appearance(
+            reference.appearance, [name for name in measured if all(name in of_label for of_label in of_labels)]
+        )
     usual = reference.usual
     if not usual.spans or any(not span.low < span.middle < span.high for span in usual.spans.values()):
         yield "reference.usual.spans must be of one measure or more, each with low < middle < high"

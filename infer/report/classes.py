@@ -1,8 +1,9 @@
-"""The patient's mix of cell classes beside the spread of reactive and of malignant training patients."""
+"""The patient's mix of cell classes beside that of reactive and of malignant training patients, and how they look."""
 
 from dataclasses import dataclass
 
 from infer.bundle.reference import LABELS, Reference, Spread
+from infer.report.appearance import Look, look
 from infer.report.charts import share
 from infer.report.texts import Texts
 from infer.scoring.result import PatientResult
@@ -29,6 +30,7 @@ class ClassRow:
     place: str  # the same on the scale
     reactive: Span
     malignant: Span
+    look: Look | None  # None: the bundle does not say
 
 
 def class_rows(result: PatientResult, reference: Reference, texts: Texts) -> tuple[tuple[ClassRow, ...], str]:
@@ -46,7 +48,8 @@ def class_rows(result: PatientResult, reference: Reference, texts: Texts) -> tup
     rows = []
     for number, here in zip(numbers, shares, strict=True):
         reactive, malignant = (_span(spread, most, texts) for spread in spreads[number])
-        rows.append(ClassRow(str(number), texts.percent(here), share(here / most), reactive, malignant))
+        looks = look(reference.appearance, f"{SHARE}{number}", number, texts) if reference.appearance else None
+        rows.append(ClassRow(str(number), texts.percent(here), share(here / most), reactive, malignant, looks))
     return tuple(rows), texts.percent(most)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from infer.reasons import code_of
 from infer.report.about import About
+from infer.report.appearance import Drawing, all_pictures
 from infer.report.cells import ALL, Chosen
 from infer.report.charts import Anchored, Zone, anchored, refer_centre, zones
 from infer.report.classes import ClassRow, class_rows
@@ -50,6 +51,7 @@ class Result:
     all_gone: bool
     classes: tuple[ClassRow, ...]
     most: str  # share at the right end of the classes' scale
+    typical: Drawing | None  # the median cell of all training pictures; None: the bundle does not say
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def _result(
         all_gone=bool(pictures) and not any(picture.uri for picture in pictures),
         classes=classes,
         most=most,
+        typical=all_pictures(about.reference.appearance, texts) if about.reference.appearance else None,
     )
 
 

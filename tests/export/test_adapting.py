@@ -229,6 +229,8 @@ def test_the_reference_is_of_these_patients(hospital: Hospital, adapted: Path) -
     assert after.adapted
     assert after.adapted.seen == local.seen != ""
     assert after.reference.seen == before.reference.seen
+    assert after.reference.appearance is not None  # of the training pictures, as before
+    assert after.reference.appearance == before.reference.appearance
     fitted = recalibrate(local.alone, local.labels, before.prevalence, SLOPE_TOO)
     expected = fitted.of(local.alone)
     alone = after.reference.clinical

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,11 @@ from infer.bundle.manifest import (
     SelfTest,
     encode,
 )
+from infer.bundle.reference import Spread
 from infer.cohort.plausible import Plausible, Range
 from tests.bundles import MEMBERS
-from tests.infer.manifests import REFERENCE
+from tests.infer.manifests import APPEARANCE, REFERENCE
+from train.evaluation.nested.models import OUTSIDE
 from train.members.training import digest
 
 Figures = dict[str, dict[str, float]]
@@ -462,3 +465,46 @@ def test_what_was_left_out_and_what_nobody_said_is_told(tmp_path: Path) -> None:
 
 def test_what_the_exporter_knows_stands_in_it(tmp_path: Path) -> None:
     assert "\n\nOne centre, one stain.\n\n" in card(tmp_path, good_figures(), manifest(), " One centre, one stain.\n")
+
+
+def test_the_classes_of_cells_are_described_in_words(tmp_path: Path) -> None:
+    spreads = {f"share_{number}": Spread(0.0, 0.125, 0.5) for number in range(4)}
+    many = {"reactive": spreads, "malignant": {**spreads, "share_1": Spread(0.1, 0.2, 0.3)}}
+    reference = msgspec.structs.replace(REFERENCE, by_label=many, appearance=APPEARANCE)
+    text = card(tmp_path, good_figures(), msgspec.structs.replace(manifest(), reference=reference))
+    rows = [line for line in text.splitlines() if line.startswith(("| 0 |", "| 1 |", "| 2 |", "| 3 |"))]
+    assert rows == [
+        "| 0 | 20 | 200 | 12% [0%, 50%] | 12% [0%, 50%] | small cell, low nucleus-to-cytoplasm ratio, pale chromatin, "
+        "even chromatin, irregular outline | 20.0% | 60.0% | 1.400 | 0.200 | 0.800 |",
+        "| 1 | 21 | 201 | 12% [0%, 50%] | 20% [10%, 30%] | large cell, high nucleus-to-cytoplasm ratio, dense "
+        "chromatin, uneven chromatin, round outline | 60.0% | 90.0% | 1.800 | 0.500 | 0.990 |",
+        "| 2 | 22 | 202 | 12% [0%, 50%] | 12% [0%, 50%] | like most | 40.0% | 75.0% | 1.600 | 0.350 | 0.950 |",
+        "| 3 |  |  | 12% [0%, 50%] | 12% [0%, 50%] | too rare in the training to be described |  |  |  |  |  |",
+    ]
+    words = " ".join(text.split())
+    assert "whose quartiles are: cell 30.0% / 40.0% / 50.0%; nucleus 65.0% / 75.0% / 85.0%; density 1.500" in words
+    assert "judged by no expert" in words
+    assert "Classes of cells" not in card(tmp_path, good_figures(), manifest())
+
+
+@pytest.mark.parametrize(
+    ("patients", "malignant", "sentence"),
+    [
+        (64, 24, "All 66 of these patients above it are malignant."),
+        (60, 22, "Of these patients, 2 of 70 above it are reactive: here it is a subgroup like any other."),
+        (130, 90, "None of these patients lies above it: here the zone is everybody."),
+    ],
+)
+def test_what_the_grey_zone_is_worth_is_told_from_these_patients(
+    tmp_path: Path, patients: int, malignant: int, sentence: str
+) -> None:
+    """Another hospital's card once said that above it every patient of the public cohort is malignant."""
+    figures = good_figures()
+    figures["ensemble"] |= {"grey_zone_patients": patients, "grey_zone_malignant": malignant}
+    found = nested_figures()
+    found["facts"]["chosen outside"] = OUTSIDE  # type: ignore[index]
+    write_nested(tmp_path, found)
+    text = " ".join(card(tmp_path, figures, manifest()).split())
+    assert f"it was derived from the labels of the patients that the program was developed on. {sentence}" in text
+    assert OUTSIDE in text
+    assert not re.search("public|Lyon", text, re.IGNORECASE)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from infer.bundle.appearance import MEASURED, Appearance, ClassAppearance
 from infer.bundle.manifest import (
     SCHEMA,
     Adapted,
@@ -36,6 +37,22 @@ REFERENCE = Reference(
     by_label={label: {"share_0": Spread(0.25, 0.5, 0.75)} for label in LABELS},
     clinical=ClinicalAlone(female=-0.5, log_count=2.0, age_years=0.05, intercept=-7.0),
     usual=USUAL,
+)
+# A class with small and a class with large values, one like most; the others are too rare.
+APPEARANCE = Appearance(
+    quartiles={
+        "cell_size": [0.3, 0.4, 0.5],
+        "nucleus_share": [0.65, 0.75, 0.85],
+        "chromatin_density": [1.5, 1.6, 1.7],
+        "chromatin_unevenness": [0.3, 0.35, 0.4],
+        "roundness": [0.9, 0.95, 0.98],
+    },
+    classes={
+        f"share_{number}": ClassAppearance(20 + number, 200 + number, dict(zip(MEASURED, medians, strict=True)))
+        for number, medians in enumerate(
+            [(0.2, 0.6, 1.4, 0.2, 0.8), (0.6, 0.9, 1.8, 0.5, 0.99), (0.4, 0.75, 1.6, 0.35, 0.95)]
+        )
+    },
 )
 ADAPTED = Adapted(
     source="1" * 64,

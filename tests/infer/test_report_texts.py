@@ -22,7 +22,7 @@ from infer.report.texts import FOLDER, LANGUAGES, Texts, shown
 from infer.report.write import layout
 from infer.scoring.result import ImageResult, PatientResult
 from infer.scoring.unusual import Ood
-from tests.infer.manifests import ADAPTED, USUAL, make_manifest
+from tests.infer.manifests import ADAPTED, APPEARANCE, USUAL, make_manifest
 from tests.infer.report_pages import CLINICAL, SCORES, about, drift_record, image, rendered, result
 from tests.infer.test_results import HEADER
 
@@ -31,9 +31,10 @@ LOOKED_UP = ("members.", "measures.", "devices.", "reasons.")  # by a code
 REFERENCE = Reference(
     130,
     {},
-    {label: {"share_0": Spread(0.1, 0.2, 0.3)} for label in ("reactive", "malignant")},
+    {label: {f"share_{n}": Spread(0.1, 0.2, 0.3) for n in range(4)} for label in ("reactive", "malignant")},
     CLINICAL,
     USUAL,
+    appearance=APPEARANCE,
 )
 
 
@@ -100,7 +101,7 @@ def every_patient() -> list[PatientResult]:
         unusual_sizes={"9 x 9": 1},
         pictures_below=("slide2",),
         ignored_files=2,
-        measures={"lymph_count": 7.5, "share_0": 0.5, "share_3": 0.5},
+        measures={"lymph_count": 7.5, "share_0": 0.5, "share_1": 0.0, "share_2": 0.0, "share_3": 0.5},
     )
     failed = [
         result((), status=status, reason="folder_missing: x", scores=None, contents=(), age_years=None)

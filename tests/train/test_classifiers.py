@@ -24,9 +24,11 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils import all_estimators
 
 from infer.errors import UsageError
+from train.evaluation.report_protocol import LABEL, STATED
 from train.experiments import classifiers
 from train.experiments.classifiers import Comparison, compare_classifiers, write_comparison
 from train.figures.classifiers import box_plot, draw_classifiers, read_boxes
+from train.figures.table import write_table_2
 from train.members.naive_bayes import FOLDER, evaluate_naive_bayes
 from train.members.recipes import BayesRecipe
 
@@ -194,7 +196,7 @@ def test_order_within_a_folds_class_does_not_matter(protocol: str, monkeypatch: 
 
 
 def stored_run(run: Path, *, baseline: bool) -> Path:
-    """A run folder with four classifiers, and a baseline with balanced accuracies .5, .5 and 1 in its folds."""
+    """A run folder with four classifiers and a baseline member, which the report's protocol has judged or not."""
     folds = {
         "Middle": [0.6, 0.7, 0.8, 0.7, 0.5],
         "Worst": [0.5, 0.5, 0.5, 0.9, 0.5],
@@ -206,12 +208,13 @@ def stored_run(run: Path, *, baseline: bool) -> Path:
     left_out = pd.DataFrame([("Other", "failed", "ValueError: no")], columns=["classifier", "kind", "reason"])
     write_comparison(Comparison(scores, left_out), run / FOLDER)
     if baseline:
-        (run / "baseline").mkdir()
-        table = pd.DataFrame({"patient_id": [f"{index}" for index in range(13)]})
-        table["fold"] = [0] * 5 + [1] * 4 + [2] * 4
-        table["label"] = [0, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
-        table["probability"] = [0.9, 0.9, 0.9, 0.9, 0.5, 0.1, 0.7, 0.6, 0.4, 0.1, 0.2, 0.6, 0.5]
-        table.assign(pictures_only=0.5).to_csv(run / "baseline" / "out_of_fold.csv", index=False)
+        (run / "report").mkdir()
+        figures = {"training": 0.9, "validation": 0.8, "folds": [0.6, 0.65], "folds_mean": 0.625, "folds_spread": 0.025}
+        facts = {"protocol": LABEL, "recipe": "small", "seed": 0, "patients": 13, "stated_in_report": STATED}
+        (run / "report" / "metrics.json").write_text(json.dumps(facts | {"models": {"baseline": figures}}))
+    (run / "baseline").mkdir()  # the member's own folds, which say something else
+    table = pd.DataFrame({"patient_id": ["a", "b", "c", "d"], "fold": [0, 0, 1, 1], "label": [0, 1, 0, 1]})
+    table.assign(probability=0.5, pictures_only=0.5).to_csv(run / "baseline" / "out_of_fold.csv", index=False)
     return run
 
 
@@ -223,7 +226,7 @@ def test_what_is_stored_is_drawn(tmp_path: Path) -> None:
     boxes = read_boxes(stored_run(tmp_path, baseline=True))
     assert boxes.names == ["GaussianNB", "Middle, higher mean", "Middle", "Worst"]
     assert boxes.protocol == "honest"
-    assert boxes.baseline == pytest.approx(2 / 3)  # pooled over all patients it would be .7375
+    assert boxes.baseline == 0.625
     figure = box_plot(boxes)
     drawn = [(np.mean(np.asarray(line.get_ydata())), *np.unique(line.get_xdata())) for line in lines(figure, "median")]
     assert drawn == [(4, pytest.approx(0.85)), (3, pytest.approx(0.7)), (2, pytest.approx(0.7)), (1, 0.5)]
@@ -231,30 +234,31 @@ def test_what_is_stored_is_drawn(tmp_path: Path) -> None:
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert dict(zip(labels, ticks, strict=True)) == dict(zip(boxes.names, [4, 3, 2, 1], strict=True))
     (level,) = lines(figure, "baseline")
-    assert level.get_xdata() == pytest.approx([2 / 3, 2 / 3])
-    assert "0.667" in figure.legends[0].get_texts()[0].get_text()
+    assert level.get_xdata() == [0.625, 0.625]
+    said = "baseline CNN, mean over folds in table 2 (report protocol: optimistic): 0.625"
+    assert figure.legends[0].get_texts()[0].get_text() == said
     assert "honest protocol" in figure.axes[0].get_title()
     colours = [patch.get_facecolor() for patch in figure.axes[0].patches]
     assert colours[0] not in colours[1:]
     assert len(set(colours)) == 2
 
 
-def test_a_run_without_a_baseline_says_so(tmp_path: Path) -> None:
+def test_a_run_without_the_reports_protocol_says_so(tmp_path: Path) -> None:
     boxes = read_boxes(stored_run(tmp_path, baseline=False))
     assert boxes.baseline is None
     figure = box_plot(boxes)
     assert lines(figure, "baseline") == []
-    assert "no baseline in this run" in figure.axes[0].get_title()
+    assert "no baseline under the report's protocol in this run" in figure.axes[0].get_title()
 
 
-def test_without_out_of_fold_predictions_the_report_protocols_baseline_is_drawn(tmp_path: Path) -> None:
-    run = stored_run(tmp_path, baseline=False)
-    (run / "report").mkdir()
-    (run / "report" / "metrics.json").write_text(json.dumps({"models": {"baseline": {"folds_mean": 0.625}}}))
-    boxes = read_boxes(run)
-    assert boxes.baseline == 0.625
-    (legend,) = box_plot(boxes).legends
-    assert legend.get_texts()[0].get_text().endswith("the folds of the report protocol: optimistic: 0.625")
+def test_the_baseline_is_the_same_as_in_table_2(tmp_path: Path) -> None:
+    """Once the figure took the member's own folds and said .500, and the table beside it .533."""
+    run = stored_run(tmp_path, baseline=True)
+    table = write_table_2(run, tmp_path).set_index("model")
+    assert read_boxes(run).baseline == table.loc["baseline", "ours_folds_mean"]
+    (legend,) = box_plot(read_boxes(run)).legends
+    (row,) = [line for line in (tmp_path / "table-2.md").read_text().splitlines() if line.startswith("| baseline ")]
+    assert legend.get_texts()[0].get_text().rpartition(": ")[2] == row.split(" | ")[3]
 
 
 @pytest.mark.parametrize("baseline", [True, False])

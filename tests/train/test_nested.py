@@ -446,6 +446,15 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     return Reported(bags, members, outers, predictor, nested, folder, text)
 
 
+def test_the_report_says_what_the_grey_zone_is_in_these_patients(reported: Reported) -> None:
+    """The limit is another hospital's: here reactive patients lie above it."""
+    higher = [label for label, row in zip(reported.bags.labels, reported.bags.clinical, strict=True) if row[1] > 7.68]
+    reactive = higher.count(0)
+    assert 0 < reactive < len(higher)
+    assert f"Of these patients, {reactive} of {len(higher)} above it are reactive" in reported.text
+    assert "public cohort" not in reported.text
+
+
 def test_each_ensemble_is_stacked_as_a_bundles_is(reported: Reported) -> None:
     """By hand: the inner folds choose the pull, and a lacking member has no part in anything."""
     labels, nested = reported.bags.labels, reported.nested

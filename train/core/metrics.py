@@ -10,6 +10,27 @@ from train.core.performance import Predictions, auc, estimate, resamples
 GREY_ZONE_COUNT = 7.68  # 10^9/L; in the public cohort every patient above it is malignant
 
 
+def about_grey_zone(above: int, malignant_above: int) -> str:
+    """What the grey zone is, and what it is worth in some patients: elsewhere its limit need not mean anything.
+
+    Args:
+        above: how many of them have a larger count.
+        malignant_above: how many of these are malignant.
+    """
+    limit = (
+        f"The grey zone is a count of {GREY_ZONE_COUNT} x 10^9/L or less. The program fixes this limit; it was derived "
+        "from the labels of the patients that the program was developed on. "
+    )
+    if not above:
+        return f"{limit}None of these patients lies above it: here the zone is everybody."
+    if malignant_above == above:
+        return f"{limit}All {above} of these patients above it are malignant."
+    reactive = above - malignant_above
+    return (
+        f"{limit}Of these patients, {reactive} of {above} above it are reactive: here it is a subgroup like any other."
+    )
+
+
 def summary(labels: Labels, probability: Floats, count: npt.NDArray[np.floating], seed: int = 0) -> dict[str, float]:
     """Metrics of one set of predictions. The grey zone's AUC is omitted if the zone contains only one class.
 

@@ -38,19 +38,33 @@ class Segmentation:
 REPORT = Segmentation()
 
 
+@dataclass(frozen=True)
+class Cell:
+    """The central lymphocyte of a crop."""
+
+    whole: Mask  # (H, W) nucleus and cytoplasm
+    nucleus: Mask  # (H, W)
+    light: Floats  # (H, W, 3) share of the light that passes at each pixel, smoothed; 1: bare slide
+
+
 def segment(crop: Pixels, options: Segmentation = REPORT) -> Mask:
     """Mask (H, W) bool of the central lymphocyte, nucleus and cytoplasm, in a crop (H, W, 3) uint8.
 
     If no cell is found, for example in a constant picture, the mask covers the whole crop.
     """
-    everything = np.ones(crop.shape[:2], np.bool_)
+    cell = find_cell(crop, options)
+    return cell.whole if cell else np.ones(crop.shape[:2], np.bool_)
+
+
+def find_cell(crop: Pixels, options: Segmentation = REPORT) -> Cell | None:
+    """The central lymphocyte in a crop (H, W, 3) uint8; None if no cell is found, as in a constant picture."""
     light = _transmitted(crop, options)  # (H, W, 3)
     saturation = 1 - light.min(axis=2) / light.max(axis=2)  # (H, W)
     # Square root, because pale cytoplasm is close to the background and far from the nucleus: without it the nucleus
     # would dominate where the cluster border lies.
     cluster, centres = kmeans(np.sqrt(saturation), options.clusters)
     if centres[-1] - centres[0] < options.least_contrast:
-        return everything
+        return None
     nucleus = cluster == options.clusters - 1
     red_cell = (1 - light[..., 2]) > options.red_cell_blue * (1 - light[..., 1])
     cell = nucleus | ((cluster > 0) & ~red_cell)
@@ -58,7 +72,16 @@ def segment(crop: Pixels, options: Segmentation = REPORT) -> Mask:
     cell = _padded(ndimage.binary_closing, cell, options.closing)
     cell = ndimage.binary_fill_holes(cell)
     cell = _without_small_parts(cell, options.least_area)
-    return _nearest_to_centre(cell) if cell.any() else everything
+    if not cell.any():
+        return None
+    whole = _nearest_to_centre(cell)
+    return Cell(whole, _one_nucleus(nucleus & whole, options), light)
+
+
+def _one_nucleus(dark: Mask, options: Segmentation) -> Mask:
+    """The nucleus without granules and the dark rim that many cells have; all that is dark if nothing else is."""
+    opened = _padded(ndimage.binary_opening, dark, options.opening)
+    return np.asarray(ndimage.binary_fill_holes(_nearest_to_centre(opened))) if opened.any() else dark
 
 
 def keep_cell(crop: Pixels, options: Segmentation = REPORT) -> Pixels:

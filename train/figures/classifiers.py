@@ -1,6 +1,5 @@
 """Box plot of scikit-learn's classifiers compared with the baseline (report, figure 6)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import balanced_accuracy_score
 
 from infer.errors import UsageError
 from train.core.canvas import OPTIMISTIC, save
 from train.experiments.classifiers import SCORES_FILE
+from train.figures.table import FOLDS_MEAN, read_figures
 from train.members.naive_bayes import FOLDER
 
 HIGHLIGHTED = "GaussianNB"  # the report's choice
@@ -26,8 +25,7 @@ class Boxes:
     names: list[str]  # C classifiers
     accuracies: npt.NDArray[np.float64]  # (C, folds) balanced accuracies
     protocol: str
-    baseline: float | None  # mean balanced accuracy over its folds; None if the run has no baseline
-    baseline_is: str  # description of where that comes from
+    baseline: float | None  # table 2's mean over folds; None if the run has no baseline under the report's protocol
 
 
 def draw_classifiers(run: Path, path: Path) -> None:
@@ -52,8 +50,10 @@ def read_boxes(run: Path) -> Boxes:
     wide = scores.pivot(index="classifier", columns="fold", values="balanced_accuracy")
     rank = pd.DataFrame({"median": -wide.median(axis=1), "mean": -wide.mean(axis=1), "name": wide.index})
     wide = wide.loc[rank.sort_values(["median", "mean", "name"]).index]
-    level, source = _baseline_level(run)
-    return Boxes(wide.index.tolist(), wide.to_numpy(), str(scores["protocol"].iloc[0]), level, source)
+    # Not the member's out-of-fold predictions: those are other trainings on other folds, without a picked epoch.
+    models = (read_figures(run) or {"models": {}})["models"]
+    level = float(models["baseline"][FOLDS_MEAN]) if "baseline" in models else None
+    return Boxes(wide.index.tolist(), wide.to_numpy(), str(scores["protocol"].iloc[0]), level)
 
 
 def box_plot(boxes: Boxes) -> Figure:
@@ -79,7 +79,7 @@ def box_plot(boxes: Boxes) -> Figure:
         label.set_fontweight("bold" if label.get_text() == HIGHLIGHTED else "normal")
     if boxes.baseline is not None:
         line = axes.axvline(boxes.baseline, color=BASELINE_COLOUR, linestyle="--", gid="baseline")
-        text = f"baseline CNN, mean over {boxes.baseline_is}: {boxes.baseline:.3f}"
+        text = f"baseline CNN, mean over folds in table 2 ({OPTIMISTIC}): {boxes.baseline:.3f}"
         figure.legend([line], [text], loc="outside lower center", frameon=False)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("balanced accuracy on the held-out fold")
@@ -90,22 +90,9 @@ def box_plot(boxes: Boxes) -> Figure:
 def _title(boxes: Boxes) -> str:
     scaling = {"report": "scaled over all patients, optimistic", "honest": "scaled inside the fold"}
     how = f"{boxes.accuracies.shape[1]}-fold, {boxes.protocol} protocol ({scaling.get(boxes.protocol, 'unknown')})"
-    without = "" if boxes.baseline is not None else "\nno baseline in this run: its line is not drawn"
+    without = (
+        ""
+        if boxes.baseline is not None
+        else "\nno baseline under the report's protocol in this run: its line is not drawn"
+    )
     return f"scikit-learn classifiers on 21 features per patient\n{how}{without}"
-
-
-def _baseline_level(run: Path) -> tuple[float | None, str]:
-    """Mean over folds of the baseline's balanced accuracy at threshold .5, and which folds; None if it is not trained.
-
-    Out-of-fold predictions if there are any, else the results under the report's protocol.
-    """
-    path, reported = run / "baseline" / "out_of_fold.csv", run / "report" / "metrics.json"
-    if path.exists():
-        table = pd.read_csv(path, dtype={"patient_id": str}, keep_default_na=False)
-        parts = [part for _, part in table.groupby("fold")]
-        folds = [balanced_accuracy_score(part["label"], part["probability"] >= 0.5) for part in parts]
-        return float(np.mean(folds)), "its own held-out folds"
-    models = json.loads(reported.read_text())["models"] if reported.exists() else {}
-    if "baseline" in models:
-        return float(models["baseline"]["folds_mean"]), f"the folds of the {OPTIMISTIC}"
-    return None, ""

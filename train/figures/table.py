@@ -2,13 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from infer.errors import UsageError
 from train.core.files import write_table
 
-COLUMNS = ("training", "validation", "folds_mean", "folds_spread")
+FOLDS_MEAN = "folds_mean"
+COLUMNS = ("training", "validation", FOLDS_MEAN, "folds_spread")
+
+
+def read_figures(run: Path) -> dict[str, Any] | None:
+    """What the report's protocol found in this run, as it wrote it; None if it has not been run."""
+    path = run / "report" / "metrics.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 def write_table_2(run: Path, folder: Path) -> pd.DataFrame:
@@ -17,10 +28,9 @@ def write_table_2(run: Path, folder: Path) -> pd.DataFrame:
     Raises:
         UsageError: the report protocol has not been run.
     """
-    path = run / "report" / "metrics.json"
-    if not path.exists():
+    facts = read_figures(run)
+    if facts is None:
         raise UsageError(f"{run}: has no report/metrics.json. Run `python -m train evaluate --protocol report` first")
-    facts = json.loads(path.read_text())
     rows = []
     for model, stated in facts["stated_in_report"].items():
         if model not in facts["models"]:

@@ -48,11 +48,11 @@ TRANSDUCTIVE = (
     "included, never a label. The member's cell classes are inductive"
 )
 OUTSIDE = (
-    "the numbers of the recipe: set beforehand, but those that train/members/recipes.py names were "
-    "changed after figures of the public cohort had been seen; which leads, ensembles and gates are tried; that "
-    "there is an ImageNet member, its magnification, components and penalty, the bend in its count and what it is "
-    "gated with; that naive Bayes' count has a floor; that cell classes and mixture stand on the same frozen network, "
-    "and their numbers"
+    "the numbers of the recipe: set beforehand, but those that train/members/recipes.py names were changed after "
+    "figures of the patients that the program was developed on had been seen; which leads, ensembles and gates are "
+    "tried; that there is an ImageNet member, its magnification, components and penalty, the bend in its count and "
+    "what it is gated with; that naive Bayes' count has a floor; that cell classes and mixture stand on the same "
+    "frozen network, and their numbers"
 )
 INSIDE = (
     "calibration, weights, thresholds, operating points, quantiles and scaling; the pull of ensembles and of "

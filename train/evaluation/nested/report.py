@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Canvas
 
 from train.core.canvas import MALIGNANT, NEUTRAL, REACTIVE, save
 from train.core.files import write_table, write_text
+from train.core.metrics import GREY_ZONE_COUNT, about_grey_zone
 from train.core.performance import net_benefit
 from train.data.bags import Bags
 from train.evaluation.nested.protocol import Nested
@@ -45,8 +46,7 @@ HOW = """\
 held fixed. Metrics of models with several repeats (5x) are means over the repeats; operating points, the decision curve
 and differences that involve a model with one repeat are from the first repeat. Single models are calibrated, ensembles
 are weighted means of calibrated models, a gate mixes two of them per patient; all this and the decision thresholds are
-fitted inside the outer fold. There is no correction for the number of models and subgroups compared. The limit of the
-grey zone was derived from the labels of the public cohort itself."""
+fitted inside the outer fold. There is no correction for the number of models and subgroups compared."""
 BLIND = """\
 Swapped: each held-out patient is judged by another held-out patient's pictures, everything else being unchanged.
 Blank: by one white picture. Lost: the figure by the own pictures minus this one, paired. A model that loses nothing
@@ -90,7 +90,9 @@ def write_report(nested: Nested, bags: Bags, folder: Path, facts: dict[str, Any]
     write_text(folder / "figures.json", json.dumps(figures, indent=1))
     _draw_decision_curve(curve, folder / "decision_curve.png")
     _draw_auc(performance, folder / "auc.png")
-    text = markdown(performance, differences, points, blind, nested, facts) + further
+    higher = bags.labels[bags.clinical[:, 1] > GREY_ZONE_COUNT]
+    grey_zone = about_grey_zone(len(higher), int(higher.sum()))
+    text = markdown(performance, differences, points, blind, nested, facts, grey_zone) + further
     write_text(folder / "nested.md", text)
     return text
 
@@ -114,14 +116,16 @@ def markdown(
     blind: pd.DataFrame,
     nested: Nested,
     facts: dict[str, Any],
+    grey_zone: str,
 ) -> str:
-    """All tables as Markdown, preceded by how they were obtained."""
+    """All tables as Markdown, preceded by how they were obtained and what the grey zone is in these patients."""
     groups = list(performance["group"].unique())
     said = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     parts = [
         "# Nested evaluation",
         said,
         HOW,
+        grey_zone,
         "## All patients",
         wide(performance, groups[0], SHOWN),
         "### Referral to flow cytometry\n\nThresholds with 95% or 98% sensitivity on the inner predictions, applied to "
