@@ -23,10 +23,19 @@ from tests.infer.runs import TINY, tiny_manifest, write_bundle
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 from tests.train.validated import drawn
 from train.cli.commands import cli
-from train.core.performance import Estimate
+from train.core.performance import Estimate, Predictions, resamples
 from train.core.texts import number
 from train.data.seen import packed
-from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, figures_of
+from train.evaluation.validation.figures import (
+    CLINICAL,
+    ENSEMBLE,
+    GAIN,
+    HIGH,
+    LOW,
+    calibration_curve,
+    decision_curve,
+    figures_of,
+)
 from train.evaluation.validation.intervals import at_the_ends, wilson
 from train.evaluation.validation.page import Who, render
 from train.evaluation.validation.said import EXTERNAL, OVERLAP, TRAINING, UNKNOWN, Said, say
@@ -229,6 +238,33 @@ def test_the_calibration_curve_by_hand() -> None:
     curve = calibration_curve(labels, probability)
     assert curve["predicted"].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
     assert curve["malignant"].tolist() == [0, 0.5, 1, 0.5, 1]
+
+
+def test_the_decision_curve_and_its_intervals_patient_by_patient() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.permutation(np.repeat([0, 1], 15))
+    by = {name: np.clip(labels * 0.3 + rng.random(30) * 0.7, 0, 1) for name in (ENSEMBLE, CLINICAL)}
+    weights = resamples(labels, 0, 40, by_class=False)
+    models = {name: [Predictions(labels, of, of >= 0.5)] for name, of in by.items()}
+    curve = decision_curve(models, weights)
+    for row in (0, 34, 60, 98):
+        threshold = curve["threshold"][row]
+
+        def benefit(name: str, times: Any, threshold: float = threshold) -> float:
+            gained = 0.0
+            for label, probability, drawn in zip(labels, by[name], times, strict=True):
+                if probability >= threshold:
+                    gained += drawn if label else -drawn * threshold / (1 - threshold)
+            return float(gained / sum(times))
+
+        once = np.ones(30)
+        drawn = [[benefit(name, times) for times in weights] for name in (ENSEMBLE, CLINICAL)]
+        assert curve[ENSEMBLE][row] == pytest.approx(benefit(ENSEMBLE, once))
+        assert (curve[LOW][row], curve[HIGH][row]) == pytest.approx(tuple(np.percentile(drawn[0], [2.5, 97.5])))
+        assert curve[GAIN][row] == pytest.approx(benefit(ENSEMBLE, once) - benefit(CLINICAL, once))
+        gains = np.percentile(np.subtract(drawn[0], drawn[1]), [2.5, 97.5])
+        assert (curve[f"{GAIN}, low"][row], curve[f"{GAIN}, high"][row]) == pytest.approx(tuple(gains))
+    assert list(decision_curve(models)) == ["threshold", "everybody", "nobody", ENSEMBLE, CLINICAL]
 
 
 def test_patients_needed_shrink_the_interval() -> None:

@@ -204,20 +204,23 @@ def paired_difference(
     return _estimate(lambda drawn: _mean(figure, one, drawn) - _mean(figure, other, drawn), weights)
 
 
-def net_benefit(labels: Labels, probability: Floats, thresholds: Floats) -> Floats:
+def net_benefit(labels: Labels, probability: Floats, thresholds: Floats, weights: Floats | None = None) -> Floats:
     """Decision curve (Vickers & Elkin 2006): TP/n - FP/n x t/(1-t) if patients at or above threshold t are referred.
 
     Args:
         labels: (P,) 1 malignant, 0 reactive.
         probability: (P,) probability of malignant.
         thresholds: (T,) threshold probabilities.
+        weights: (B, P) from `resamples`; None: each patient once.
 
     Returns:
-        (T,) net benefit at each threshold.
+        (T,) net benefit at each threshold; with weights (B, T).
     """
-    positive = probability[None, :] >= thresholds[:, None]  # (T, P)
-    true = (positive & (labels == 1)).mean(axis=1)
-    false = (positive & (labels == 0)).mean(axis=1)
+    each = np.ones(len(labels)) if weights is None else weights
+    positive = probability[:, None] >= thresholds  # (P, T)
+    total = each.sum(axis=-1, keepdims=True)
+    true = each @ (positive & (labels == 1)[:, None]) / total
+    false = each @ (positive & (labels == 0)[:, None]) / total
     return np.asarray(true - false * thresholds / (1 - thresholds))
 
 

@@ -42,6 +42,8 @@ FEWEST_OF_A_CLASS = 5  # for cross-validation, and for a subgroup's figures
 WANTED = 0.05  # half an interval, to plan a larger validation
 BINS = 5  # of the calibration curve
 THRESHOLDS = np.linspace(0.01, 0.99, 99)  # of the decision curve
+LOW, HIGH = f"{ENSEMBLE}, low", f"{ENSEMBLE}, high"  # columns of the decision curve
+GAIN = "ensemble less sex, age and count"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def figures_of(scored: Scored, manifest: Manifest, seed: int = 0, prevalences: S
         _differences(models, groups(scored), weights),
         decided(scored, manifest.ensemble.operating_points, weights, prevalences),
         calibration_curve(scored.labels, scored.probability),
-        decision_curve(models),
+        decision_curve(models, weights),
         _needed(performance, len(scored.labels)),
     )
 
@@ -177,18 +179,36 @@ def calibration_curve(labels: Labels, probability: Floats) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def decision_curve(models: Mapping[str, Sequence[Predictions]]) -> pd.DataFrame:
+def decision_curve(models: Mapping[str, Sequence[Predictions]], weights: Floats | None = None) -> pd.DataFrame:
     """Net benefit by threshold, of each model (its repeats averaged), of sending everybody on, and nobody.
 
     Args:
         models: predictions by name, among them ENSEMBLE's.
+        weights: (B, P) from `resamples`; then there are columns with the ensemble's 95% interval, and with what it
+            gains over sex, age and count alone, paired, with its own.
     """
     labels = models[ENSEMBLE][0].labels
     columns = {"threshold": THRESHOLDS, "everybody": net_benefit(labels, np.ones(len(labels)), THRESHOLDS)}
     columns["nobody"] = np.zeros(len(THRESHOLDS))
     for name, repeats in models.items():
-        columns[name] = np.mean([net_benefit(labels, one.probability, THRESHOLDS) for one in repeats], axis=0)
+        columns[name] = _benefit(labels, repeats)
+    if weights is not None:
+        drawn = _benefit(labels, models[ENSEMBLE], weights)  # (B, T)
+        columns |= dict(zip((LOW, HIGH), _interval(drawn), strict=True))
+        if CLINICAL in models:
+            gains = drawn - _benefit(labels, models[CLINICAL], weights)
+            columns[GAIN] = columns[ENSEMBLE] - columns[CLINICAL]
+            columns |= dict(zip((f"{GAIN}, low", f"{GAIN}, high"), _interval(gains), strict=True))
     return pd.DataFrame(columns)
+
+
+def _benefit(labels: Labels, repeats: Sequence[Predictions], weights: Floats | None = None) -> Floats:
+    return np.asarray(np.mean([net_benefit(labels, one.probability, THRESHOLDS, weights) for one in repeats], axis=0))
+
+
+def _interval(drawn: Floats) -> Floats:
+    """95% by percentiles: (B, T) -> (2, T)."""
+    return np.asarray(np.percentile(drawn, [2.5, 97.5], axis=0))
 
 
 def _needed(performance: pd.DataFrame, patients: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ from train.core.canvas import MALIGNANT, NEUTRAL, REACTIVE
 from train.core.html import as_png, environment
 from train.core.texts import interval
 from train.evaluation.validation.cohort import Rows
-from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, Figures
+from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, HIGH, LOW, Figures
 from train.evaluation.validation.said import Said
 from train.evaluation.validation.tripod import ITEMS
 
@@ -110,6 +110,8 @@ def decision_plot(curve: pd.DataFrame, titles: Mapping[str, str] | None = None) 
         "everybody": (NEUTRAL, "--"),
         "nobody": (NEUTRAL, ":"),
     }
+    if LOW in curve:
+        axes.fill_between(curve["threshold"], curve[LOW], curve[HIGH], color=MALIGNANT, alpha=0.15, linewidth=0)
     for name, (colour, line) in looks.items():
         if name in curve:
             axes.plot(
