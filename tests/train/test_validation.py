@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from train.cli.commands import cli
 from train.core.performance import Estimate, Predictions, resamples
 from train.core.texts import number
 from train.data.seen import packed
+from train.data.whose_pictures import SWAPPED, whose_pictures
 from train.evaluation.validation.figures import (
+    BLIND,
     CLINICAL,
     ENSEMBLE,
     GAIN,
@@ -344,6 +347,45 @@ def test_a_whole_validation(cohort: Path, tmp_path: Path) -> None:
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
     validated(cohort, out)  # again, into the same folder
+
+
+def test_the_blind_twin_is_a_cohort_whose_folders_were_exchanged(cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    line = ["validate", str(TINY), str(cohort), str(out), "--reference-date", REFERENCE_DATE.isoformat(), "--swapped"]
+    runner = CliRunner().invoke(cli, line)
+    assert (runner.exit_code, "By other patients' pictures its AUC is" in runner.output) == (0, True), runner.output
+    table = pd.read_csv(cohort / "clinical_annotation.csv", dtype=str)
+    names = table["ID"].tolist()
+    lenders = whose_pictures(np.arange(len(names)), names)[SWAPPED]
+    exchanged = tmp_path / "exchanged"
+    exchanged.mkdir()
+    (exchanged / "clinical_annotation.csv").write_bytes((cohort / "clinical_annotation.csv").read_bytes())
+    for name, lender in zip(names, lenders, strict=True):
+        shutil.copytree(cohort / names[lender], exchanged / name)
+    of_exchanged = validated(exchanged, tmp_path / "other")
+    assert of_exchanged.kind == UNKNOWN
+    ours, theirs = (json.loads((folder / "validation.json").read_text()) for folder in (out, tmp_path / "other"))
+
+    def figures(record: dict[str, Any], model: str) -> dict[str, Any]:
+        rows = record["performance"]
+        return {row["figure"]: row["value"] for row in rows if row["model"] == model and row["group"] == "all"}
+
+    blind, expected = figures(ours, BLIND), figures(theirs, ENSEMBLE)
+    assert blind == pytest.approx({name: expected[name] for name in blind})
+    assert blind != pytest.approx({name: figures(ours, ENSEMBLE)[name] for name in blind})
+
+
+@pytest.mark.parametrize(
+    ("seen", "sentence"),
+    [(0.9, "So it sees something in these pictures."), (0.0, "That it sees anything here is not shown.")],
+)
+def test_what_is_said_of_the_blind_twin(seen: float, sentence: str) -> None:
+    scored = drawn()
+    noise = np.random.default_rng(1).random(len(scored.labels))
+    swapped = scored.probability * (1 - seen) + noise * seen
+    said = say(scored, figures_of(scored, make_manifest(), swapped=swapped))
+    assert said.sentences[1].startswith("By other patients' pictures its AUC is ")
+    assert said.sentences[1].endswith(sentence)
 
 
 def test_whose_pictures_they_are(cohort: Path, tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ from train.evaluation.validation.validate import PAGE, validate
     multiple=True,
     help="Also give predictive values where such a share is malignant; repeatable.",
 )
+@click.option(
+    "--swapped",
+    is_flag=True,
+    help="Also score everybody by another patient's pictures: what that costs is what the bundle sees. Twice the time.",
+)
 @DEVICE
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed of intervals and folds.")
 def validate_command(
@@ -39,6 +44,7 @@ def validate_command(
     patients: Path,
     out: Path,
     prevalences: tuple[float, ...],
+    swapped: bool,
     seed: int,
     reference_date: dt.datetime | None,
     **options: Any,
@@ -48,5 +54,5 @@ def validate_command(
     date = reference_date.date() if reference_date else None
     asked = Options(patients, out, bundle=bundle, reference_date=date, **options)
     check_options(asked)
-    said = validate(load_bundle(bundle), asked, seed, prevalences)
+    said = validate(load_bundle(bundle), asked, seed, prevalences, swap=swapped)
     click.echo("\n".join([said.kind, said.whose, *said.sentences, str(out / PAGE)]))

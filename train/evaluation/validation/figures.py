@@ -32,6 +32,7 @@ from train.evaluation.validation.scored import Scored
 from train.members.linear import plain_logistic
 
 ENSEMBLE, CLINICAL, COUNT = "ensemble", "sex, age and count, fitted here", "count alone, fitted here"
+BLIND = "ensemble, by other patients' pictures"
 RANKING = ("auc", "average_precision", "brier_score")
 CALIBRATION = ("calibration_slope", "calibration_intercept")
 CALLS = (
@@ -58,14 +59,23 @@ class Figures:
     needed: dict[str, int]  # figure -> patients for an interval of +- 5 points
 
 
-def figures_of(scored: Scored, manifest: Manifest, seed: int = 0, prevalences: Sequence[float] = ()) -> Figures:
+def figures_of(
+    scored: Scored,
+    manifest: Manifest,
+    seed: int = 0,
+    prevalences: Sequence[float] = (),
+    swapped: Floats | None = None,
+) -> Figures:
     """Everything that is said of a bundle on these patients.
 
     Args:
         prevalences: shares of malignant patients at which predictive values are given, beside the share here.
+        swapped: (P,) probabilities by other patients' pictures, if they were scored so, too.
     """
     weights = resamples(scored.labels, seed, by_class=False)
     models = {ENSEMBLE: [_called(scored.labels, scored.probability, manifest)], **_fitted_here(scored, seed)}
+    if swapped is not None:
+        models[BLIND] = [_called(scored.labels, swapped, manifest)]
     performance = _performance(models, groups(scored), scored.labels, weights)
     return Figures(
         performance,

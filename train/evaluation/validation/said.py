@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from train.core.texts import interval
-from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, Figures
+from train.evaluation.validation.figures import BLIND, CLINICAL, ENSEMBLE, Figures
 from train.evaluation.validation.scored import Scored
 
 EXTERNAL = "External validation"
@@ -28,7 +28,16 @@ def say(scored: Scored, figures: Figures) -> Said:
     """The sentences of a validation."""
     kind, whose = _whose(scored)
     return Said(
-        kind, whose, (_ranking(figures), _calibration(figures), *_held_up(scored), *_lost(scored), _size(figures))
+        kind,
+        whose,
+        (
+            _ranking(figures),
+            *_blind(figures),
+            _calibration(figures),
+            *_held_up(scored),
+            *_lost(scored),
+            _size(figures),
+        ),
     )
 
 
@@ -58,6 +67,16 @@ def _whose(scored: Scored) -> tuple[str, str]:
             "their LABEL to -1. With them all figures flatter.",
         )
     return EXTERNAL, f"None of the {patients} patients has a picture that the bundle was {scored.made_on}."
+
+
+def _blind(figures: Figures) -> list[str]:
+    """What the bundle loses by other patients' pictures, if that was measured."""
+    blind = _found(figures.performance, model=BLIND, group="all", figure="auc")
+    lost = _found(figures.differences, against=BLIND, group="all", figure="auc")
+    if blind is None or lost is None:
+        return []
+    sees = "So it sees something in these pictures" if lost["low"] > 0 else "That it sees anything here is not shown"
+    return [f"By other patients' pictures its AUC is {interval(blind)}; it loses {interval(lost)}. {sees}."]
 
 
 def _ranking(figures: Figures) -> str:

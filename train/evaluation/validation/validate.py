@@ -22,17 +22,21 @@ from train.evaluation.validation.figures import Figures, figures_of
 from train.evaluation.validation.page import Who, render
 from train.evaluation.validation.said import Said, say
 from train.evaluation.validation.scored import SCORED, Scored, score_labelled
+from train.evaluation.validation.swapped import score_swapped
 
 PAGE, RECORD, PATIENTS = "validation.html", "validation.json", "patients.csv"
 
 
-def validate(bundle: Bundle, options: Options, seed: int = 0, prevalences: Sequence[float] = ()) -> Said:
+def validate(
+    bundle: Bundle, options: Options, seed: int = 0, prevalences: Sequence[float] = (), *, swap: bool = False
+) -> Said:
     """Score, judge, write.
 
     Args:
         bundle: at options.bundle.
         options: of the run; `out` gets everything.
         prevalences: as for `figures_of`.
+        swap: also score everybody by another patient's pictures.
 
     Raises:
         UsageError: OUT holds something else than an earlier validation.
@@ -42,7 +46,8 @@ def validate(bundle: Bundle, options: Options, seed: int = 0, prevalences: Seque
     for name in (PAGE, RECORD):  # of an earlier validation, which this one replaces: they must not stand beside its run
         (options.out / name).unlink(missing_ok=True)
     scored = score_labelled(bundle, options)
-    figures = figures_of(scored, bundle.manifest, seed, prevalences)
+    swapped = score_swapped(options, scored) if swap else None
+    figures = figures_of(scored, bundle.manifest, seed, prevalences, swapped)
     said = say(scored, figures)
     facts = _facts(bundle, options, scored, seed)
     tables = {
