@@ -23,6 +23,7 @@ from infer.engine.networks import Networks
 from infer.engine.self_test import self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device
 from infer.members.backbone import FEATURES as FEATURES_INPUT
+from infer.members.gated import OUTPUTS
 
 OPSET = 20
 (FEATURES,) = FEATURES_INPUT[1]
@@ -103,7 +104,7 @@ def graphs() -> dict[str, bytes]:
                 helper.make_node("Mul", ["probability", "half"], ["gate"]),
             ],
             [*SEEN, *CLINICAL],
-            [(name, ["batch"]) for name in ("probability", "image_probability", "clinical_probability", "gate")],
+            [(name, ["batch"]) for name in OUTPUTS],
         ),
         "imagenet_pictures.onnx": (
             [
@@ -121,9 +122,13 @@ def graphs() -> dict[str, bytes]:
                 helper.make_node("Add", ["mean", "contribution"], ["logit"]),
                 helper.make_node("Cast", ["logit"], ["double"], to=TensorProto.DOUBLE),
                 helper.make_node("Sigmoid", ["double"], ["probability"]),
+                helper.make_node("Cast", ["contribution"], ["of pictures"], to=TensorProto.DOUBLE),
+                helper.make_node("Sigmoid", ["of pictures"], ["image_probability"]),
+                *sigmoid_of("k", "clinical_probability"),
+                helper.make_node("Mul", ["clinical_probability", "half"], ["gate"]),
             ],
             [("contribution", TensorProto.FLOAT, ["batch"]), *CLINICAL],
-            [("probability", ["batch"])],
+            [(name, ["batch"]) for name in OUTPUTS],
         ),
         "imagenet_distance.onnx": (
             [

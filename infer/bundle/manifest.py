@@ -16,7 +16,7 @@ from infer.members import registry
 from infer.members.member import Member, Precision
 from infer.pictures.measure import JPEG_QUALITY, MEASURES
 
-SCHEMA = 9  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 10  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 LARGEST_CHANGE = 0.01  # of a patient's probability, caused by a reduced precision
 LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in a reduced precision

@@ -118,6 +118,7 @@ def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[Pati
             Column("reference_date", "Date at which ages are taken for patients without a sample date"),
             lambda result: basis.date if result.scores else None,
         ),
+        *(PatientField(column, _patient_value(column.name)) for member in members for column in member.columns_at_end),
         *last,
     ]
 

@@ -45,6 +45,7 @@ class Result:
     clinical: str  # what sex, age and count alone say; may be empty
     rows: tuple[Row, ...]
     disagreement: str
+    gate: str  # what the share from pictures means; empty if no model has one
     groups: tuple[Group, ...]
     fewer: str
     all_gone: bool
@@ -128,6 +129,7 @@ def _result(
     said = decide(scores.probability, about.point)
     held_up = "" if said == scores.decision else texts("result.held_up", decision=texts(f"decisions.{said}"))
     classes, most = class_rows(result, about.reference, texts)
+    rows = _rows(result, about, texts)
     fewer = chosen.used < ALL
     return Result(
         sentence=texts(f"result.{said}", **numbers),
@@ -139,8 +141,9 @@ def _result(
         zones=zones(about.point),
         refer_centre=refer_centre(about.point),
         clinical=_clinical(scores.clinical, scores.probability, texts),
-        rows=_rows(result, about, texts),
+        rows=rows,
         disagreement=texts("members.disagreement", disagreement=texts.probability(scores.disagreement)),
+        gate=texts("members.gate_note") if any(row.gate for row in rows) else "",
         groups=groups(chosen, pictures, texts),
         fewer=texts("cells.fewer", all=ALL, shown=len(chosen.all), used=chosen.used) if fewer else "",
         all_gone=bool(pictures) and not any(picture.uri for picture in pictures),

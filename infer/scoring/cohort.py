@@ -184,7 +184,7 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Sc
         further={
             column.name: opinions[member.name].further[column.name]
             for member in engine.members
-            for column in member.patient_columns
+            for column in member.further_columns()
         },
         clinical=_alone(bag.clinical, manifest),
     )

@@ -199,7 +199,7 @@ def torch_scores(trained: TrainedRun, manifest: Manifest, patient: SyntheticPati
         features = load_backbone(MAGNIFICATION)(images)
         shares = load_cells(trained.run / "cells/full.safetensors")(features)[0].double().numpy()
         member = load_imagenet(trained.run / "imagenet/full.safetensors")
-        imagenet = member.head(member.pictures(features).mean()[None], clinical)
+        imagenet = member.head(member.pictures(features).mean()[None], clinical).probability
         moe = [one(features.mean(0, keepdim=True), clinical) for one in load_experts(trained.run).each]
     assert len(moe) == 2
     fusion = scan_section(manifest).class_fusion

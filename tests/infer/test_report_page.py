@@ -113,12 +113,24 @@ def test_what_each_model_says() -> None:
         ["Mixture of experts", "0.900", "", "0%", "38%"],
     ]
     assert "They lie up to 0.650 apart." in page.text
+    assert "Share from pictures: for each patient" in page.text
     said = (
         "Logistic regression on sex, age and count alone says 0.400; all models together, which also see the pictures, "
     )
     assert f"{said}say 0.700. Not all of the difference comes from the pictures" in page.text
     nothing = page_of(result(scores=structs.replace(SCORES, clinical=None)))
     assert "Logistic regression" not in nothing.text
+
+
+def test_the_gate_of_each_member_that_has_one_is_explained() -> None:
+    both = {"moe_image_gate": 0.375, "imagenet_image_gate": 0.0625}
+    page = page_of(result(scores=structs.replace(SCORES, further=both)))
+    assert [row[-1] for row in page.rows("members")] == ["", "", "6%", "", "38%"]
+    assert "Where it is small, a high probability, 0.95 say, over cells that speak for reactive rests on" in page.text
+    french = parsed(rendered(result(scores=structs.replace(SCORES, further=both)), texts=Texts("fr")))
+    assert "Quand il est faible, une probabilité élevée, 0,95 par exemple, malgré des cellules" in french.text
+    none = page_of(result(scores=structs.replace(SCORES, further={})))
+    assert "Where it is small" not in none.text
 
 
 def test_the_right_cells_in_the_right_order() -> None:
