@@ -193,8 +193,9 @@ def _score_and_write(results: Results, options: Options, ready: _Ready, started:
         "exit_meaning": EXIT_MEANING[code],
         "exit_reasons": reasons,
     }
-    point = ready.bundle.manifest.ensemble.operating_points[options.operating_point]
-    basis, dialect = Basis(ready.bundle.short_id, point, ready.date.isoformat()), DIALECTS[options.csv_dialect]
+    ensemble, dialect = ready.bundle.manifest.ensemble, DIALECTS[options.csv_dialect]
+    point = ensemble.operating_points[options.operating_point]
+    basis = Basis(ready.bundle.short_id, point, ready.date.isoformat(), ensemble.disagreement)
     writers = (PredictionsWriter(engine.members, basis, dialect), ImagesWriter(engine.members, dialect))
     results.finish(record, drift, cohort.patients, writers)
     return code

@@ -43,6 +43,7 @@ class Basis:
     bundle: str  # short ID
     point: OperatingPoint
     date: str  # ISO: at which ages were taken for patients without a sample date
+    disagreement: float | None = None  # above which nobody is decided; None: no bound
 
 
 def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[PatientField]:
@@ -119,6 +120,14 @@ def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[Pati
             lambda result: basis.date if result.scores else None,
         ),
         *(PatientField(column, _patient_value(column.name)) for member in members for column in member.columns_at_end),
+        PatientField(
+            Column("refer_disagreement", "Above this disagreement nobody is decided", "", ".6f"),
+            lambda result: basis.disagreement if result.scores else None,
+        ),
+        PatientField(
+            Column("disagreement_as_trained", "Disagreement before --prevalence and adaptation", "", ".6f"),
+            lambda result: result.scores and result.scores.disagreement_as_trained,
+        ),
         *last,
     ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infer.bundle.manifest import AGREEING
 from infer.reasons import code_of
 from infer.report.about import About
 from infer.report.cells import ALL, Chosen
@@ -12,7 +13,7 @@ from infer.report.crops import Shown
 from infer.report.groups import Group, groups
 from infer.report.quality import Quality, quality
 from infer.report.texts import Texts, shown
-from infer.scoring.ensemble import decide
+from infer.scoring.ensemble import REFER, decide
 from infer.scoring.result import PatientResult
 
 MOST_REJECTED = 200  # rows; images.csv has all
@@ -127,13 +128,12 @@ def _result(
         "high": texts.probability(about.point.refer_high),
     }
     said = decide(scores.probability, about.point)
-    held_up = "" if said == scores.decision else texts("result.held_up", decision=texts(f"decisions.{said}"))
     classes, most = class_rows(result, about.reference, texts)
     rows = _rows(result, about, texts)
     fewer = chosen.used < ALL
     return Result(
         sentence=texts(f"result.{said}", **numbers),
-        advice=held_up or texts(f"result.do_{said}"),
+        advice=_advice(result, said, about, texts),
         mark=anchored(scores.probability, numbers["probability"]),
         scale=texts("result.scale", **numbers),
         low=numbers["low"],
@@ -150,6 +150,20 @@ def _result(
         classes=classes,
         most=most,
     )
+
+
+def _advice(result: PatientResult, said: str, about: About, texts: Texts) -> str:
+    """What to do, and why a patient whom the probability alone would decide is not decided."""
+    scores = result.scores
+    share = texts.percent(AGREEING)
+    disagree = scores is not None and scores.disagree
+    if said == REFER:
+        return texts("result.do_refer_disagree", share=share) if disagree else texts("result.do_refer")
+    if scores is None or said == scores.decision:
+        return texts(f"result.do_{said}")
+    unlike = bool(result.unusual) and about.ood == REFER
+    why = ("both" if unlike else "disagree") if disagree else "unlike"
+    return texts("result.held_up", decision=texts(f"decisions.{said}"), why=texts(f"result.why_{why}", share=share))
 
 
 def _clinical(alone: float | None, together: float, texts: Texts) -> str:

@@ -50,8 +50,35 @@ def _sigmoid(logit: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-logit)))
 
 
+def disagreement(members: Mapping[str, Floats]) -> Floats:
+    """Largest minus smallest of the members' probabilities, all of the same shape."""
+    values = np.stack(list(members.values()))
+    return np.asarray(values.max(axis=0) - values.min(axis=0))
+
+
+def disagree(apart: float, ensemble: Ensemble) -> bool:
+    """Whether a patient's members disagree too much for anybody to be decided by them.
+
+    Args:
+        apart: `disagreement` of the members' calibrated probabilities before any recalibration. The bound was fitted on
+            these, so neither another prevalence nor an adaptation changes who is referred for it.
+    """
+    return ensemble.disagreement is not None and apart > ensemble.disagreement
+
+
+def decide_patient(probability: float, apart: float, ensemble: Ensemble, point: str) -> str:
+    """The decision on a patient like the training patients: `refer` if the members disagree, else by the probability.
+
+    Args:
+        probability: of the ensemble, recalibrated if the bundle is.
+        apart: as for `disagree`.
+        point: operating point, a key of the ensemble's.
+    """
+    return REFER if disagree(apart, ensemble) else decide(probability, ensemble.operating_points[point])
+
+
 def decide(probability: float, point: OperatingPoint) -> str:
-    """`malignant` from refer_high on, `reactive` below refer_low, `refer` in between."""
+    """By the probability alone: `malignant` from refer_high on, `reactive` below refer_low, `refer` in between."""
     if probability >= point.refer_high:
         return "malignant"
     return "reactive" if probability < point.refer_low else REFER

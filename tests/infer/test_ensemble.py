@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infer.bundle.manifest import Calibration, Ensemble, OperatingPoint
-from infer.scoring.ensemble import calibrated, decide, weighted
+from infer.scoring.ensemble import calibrated, decide, decide_patient, disagree, disagreement, weighted
 
 
 def mapped(probability: float, slope: float, intercept: float, clip: float = 1e-6) -> float:
@@ -62,6 +62,24 @@ def test_the_weighted_mean_by_hand() -> None:
 )
 def test_decisions_at_the_edges_of_the_band(probability: float, decision: str) -> None:
     assert decide(probability, OperatingPoint(refer_low=0.4, refer_high=0.6)) == decision
+
+
+def test_the_disagreement_by_hand() -> None:
+    members = {"moe": np.array([1.0, 0.3]), "scan": np.array([0.5, 0.1]), "baseline": np.array([0.25, 0.2])}
+    np.testing.assert_allclose(disagreement(members), [0.75, 0.2], rtol=1e-15)
+    assert disagreement({"moe": np.array(0.5)}) == 0.0
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_above_the_bound_nobody_is_decided(probability: float) -> None:
+    point = OperatingPoint(refer_low=0.4, refer_high=0.6)
+    bound = Ensemble(calibration={}, weights={}, operating_points={"balanced": point}, disagreement=0.75)
+    none = Ensemble(calibration={}, weights={}, operating_points={"balanced": point})
+    by_probability, above = decide(probability, point), math.nextafter(0.75, 1)
+    assert [decide_patient(probability, apart, bound, "balanced") for apart in (0.0, 0.75)] == [by_probability] * 2
+    assert decide_patient(probability, above, bound, "balanced") == "refer"
+    assert decide_patient(probability, 1.0, none, "balanced") == by_probability
+    assert [disagree(above, of) for of in (bound, none)] == [True, False]
 
 
 def test_a_band_without_width_never_refers() -> None:

@@ -73,6 +73,50 @@ def test_the_other_decisions(decision: str, probability: float, decided: str, se
     assert sentence in page.one("p", class_="sentence")
 
 
+@pytest.mark.parametrize(
+    ("probability", "unusual", "ood", "said"),
+    [
+        (0.7, (), "refer", "But the models disagree more than they did on 95% of the training patients, so lympho"),
+        (0.7, ("sharpness low",), "warn", "But the models disagree more than they did on 95% of the training patients"),
+        (
+            0.1,
+            ("sharpness low",),
+            "refer",
+            "By this number alone: Reactive. But this patient is unlike the training patients, and the models disagree "
+            "more than they did on 95% of those, so lympho leaves the decision to you",
+        ),
+        (0.4, (), "refer", "The models disagree, too, more than they did on 95% of the training patients. Decide as"),
+    ],
+)
+def test_where_the_models_disagree_the_result_says_so(
+    probability: float, unusual: tuple[str, ...], ood: str, said: str
+) -> None:
+    scores = structs.replace(SCORES, probability=probability, decision="refer", disagree=True)
+    page = page_of(result(scores=scores, unusual=unusual), about(ood=ood))
+    assert page.one("p", class_="decision") == "Undecided"
+    assert said in page.one("p", class_="sentence")
+    french = parsed(rendered(result(scores=scores), texts=Texts("fr"))).one("p", class_="sentence")
+    assert "les modèles divergent plus que pour" in french
+    agreed = structs.replace(scores, disagree=False)
+    assert "disagree" not in page_of(result(scores=agreed, unusual=("sharpness low",))).one("p", class_="sentence")
+
+
+def test_the_index_counts_whom_the_models_disagree_on() -> None:
+    view = patient_page(result(), None, (), about(), Texts("en"))
+    entries = [entry_of("p1.html", result(), view)]
+
+    def said(disagreeing: int) -> list[str]:
+        (first, *_) = index_pages(entries, about(disagreeing=disagreeing), None, Texts("en"))
+        text = layout(Texts("en")).index.render(page=first, about=about())
+        return [" ".join(one.text.split()) for one in parsed(text).all("p", class_="flags")]
+
+    assert said(0) == []
+    assert said(3) == [
+        "Patients on whom the models disagree more than they did on 95% of the training patients, left undecided for "
+        "that: 3."
+    ]
+
+
 def test_thresholds_and_patient_stand_where_they_belong_on_the_scale() -> None:
     page = page_of(result())
     (scale,) = [element for element in page.all("svg") if element.attributes.get("role") == "img"]

@@ -33,7 +33,7 @@ from tests.infer.manifests import make_manifest
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
 
 MEMBERS = load_members(make_manifest())
-BASIS = Basis("abc", OperatingPoint(0.4, 0.6), "2019-07-01")
+BASIS = Basis("abc", OperatingPoint(0.4, 0.6), "2019-07-01", 0.75)
 WRITERS = (PredictionsWriter(MEMBERS, BASIS), ImagesWriter(MEMBERS))
 PREDICTION_COLUMNS, IMAGE_COLUMNS = (writer.head().rstrip("\n").split(",") for writer in WRITERS)
 SCORES = Scores(
@@ -41,6 +41,7 @@ SCORES = Scores(
     decision="refer",
     members={"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3},
     further={"moe_image_gate": 0.75, "imagenet_image_gate": 0.125},
+    disagreement_as_trained=0.5,
 )
 IMAGE = ImageResult(
     "1.jpg",
@@ -85,7 +86,8 @@ def test_columns_are_those_of_the_contract() -> None:
     assert predictions == (
         "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
         "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability,"
-        "ood_p,unusual,sex,lymph_count,refer_low,refer_high,reference_date,imagenet_image_gate\n"
+        "ood_p,unusual,sex,lymph_count,refer_low,refer_high,reference_date,imagenet_image_gate,"
+        "refer_disagreement,disagreement_as_trained\n"
     )
     assert images == (
         "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution,"
@@ -102,7 +104,7 @@ def test_every_column_has_a_name_of_its_own_and_a_meaning() -> None:
 
 def test_a_scored_row_by_value() -> None:
     row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000,1.0000,"
-    row += ",F,5.8,0.400000,0.600000,2019-07-01,0.125000"
+    row += ",F,5.8,0.400000,0.600000,2019-07-01,0.125000,0.750000,0.500000"
     assert WRITERS[0].rows(result()) == f"{row}\n"
 
 
@@ -113,7 +115,7 @@ def test_a_spreadsheet_in_french_reads_numbers() -> None:
     )
     assert predictions.head().startswith("\ufeffpatient_id;status;reason;")
     row = "P1;scored;;0,123457;refer;69,00;2;1;0,250000;0,500000;0,100000;0,750000;0,400000;abc;0,300000;1,0000;"
-    assert predictions.rows(result()) == f"{row};F;5,8;0,400000;0,600000;2019-07-01;0,125000\n"
+    assert predictions.rows(result()) == f"{row};F;5,8;0,400000;0,600000;2019-07-01;0,125000;0,750000;0,500000\n"
     assert images.rows(result()).startswith("P1;1.jpg;used;;0,500000;14;0,999999;-1,250000;-0,062500\n")
 
 
@@ -125,7 +127,7 @@ def test_what_is_unusual_by_value() -> None:
 @pytest.mark.parametrize("status", ["refused", "failed"])
 def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
     row = prediction_row(without_scores(status))
-    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", *[""] * 9]
+    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", *[""] * 11]
     assert len(row) == len(PREDICTION_COLUMNS)
 
 
@@ -195,6 +197,7 @@ def test_the_summary_by_value() -> None:
     for one in (
         result(
             ignored_files=2,
+            scores=structs.replace(SCORES, disagree=True),
             unusual=("sharpness low", "age_years high", "red high"),
             unusual_sizes={"168 x 168": 2, "9 x 9": 1},
             pictures_below=("slide2",),
@@ -209,6 +212,7 @@ def test_the_summary_by_value() -> None:
         "patients": {"scored": 1, "refused": 1, "failed": 2},
         "patient_reasons": {"count_missing": 1, "folder_missing": 2},
         "decisions": {"malignant": 0, "reactive": 0, "refer": 1},
+        "patients_disagreeing": 1,
         "images": {"used": 1, "rejected": 1},
         "image_reasons": {"empty": 1},
         "ignored_files": 2,
@@ -331,7 +335,11 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
         "schema": SCHEMA,
         "weights": bundle.manifest.ensemble.weights,
         "weak": None,
-        "thresholds": {"refer_low": point.refer_low, "refer_high": point.refer_high},
+        "thresholds": {
+            "refer_low": point.refer_low,
+            "refer_high": point.refer_high,
+            "refer_disagreement": bundle.manifest.ensemble.disagreement,
+        },
         "prevalence": 90 / 130,
         "adapted_from": None,
     }

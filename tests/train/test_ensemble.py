@@ -15,7 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 from infer.bundle.manifest import Ensemble
 from infer.errors import UsageError
 from infer.members import registry as infer_registry
-from infer.scoring.ensemble import calibrated, decide
+from infer.scoring.ensemble import calibrated, decide, disagree
 from tests.train.bags import make_bags
 from train.core.calibration import fit_calibration
 from train.data.bags import Bags
@@ -27,6 +27,7 @@ from train.ensemble.fit import (
     best_threshold,
     choose_pull,
     combine,
+    decide_all,
     fit_ensemble,
     fit_operating_points,
     fit_weights,
@@ -324,7 +325,7 @@ def test_the_ensemble_that_ships_is_fitted_on_everybody(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "ensemble/metrics.json").read_text()) == figures
     named = {name for member in names() for name in (member, f"{member}, pictures only")}
     named |= {f"operating point {name}" for name in stored.operating_points}
-    named |= {"ensemble", "clinical GaussianNB", "moe gate", "influence", "pull of the weights"}
+    named |= {"ensemble", "clinical GaussianNB", "moe gate", "disagreement", "influence", "pull of the weights"}
     assert set(figures) == named
 
 
@@ -360,7 +361,7 @@ def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
     bags = stub_run(tmp_path)
     figures = train_ensemble(bags, assigned, tmp_path)
     members = out_of_fold(tmp_path)
-    decided = np.empty(PATIENTS, dtype=object)
+    decided, apart = np.empty(PATIENTS, dtype=object), 0
     for fold in range(5):
         seen = assigned != fold
         pull, _ = choose_pull(members[:, seen], bags.labels[seen], assigned[seen], names())
@@ -372,6 +373,9 @@ def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
             }
             mixed = sum(fitted.weights[name] * float(smooth[name]) for name in names())
             decided[patient] = decide(mixed, fitted.operating_points["sensitivity-95"])
+            lie = [float(value) for value in smooth.values()]
+            if fitted.disagreement is not None and max(lie) - min(lie) > fitted.disagreement:
+                decided[patient], apart = "refer", apart + 1
     found = figures["operating point sensitivity-95"]
     for label, word in ((1, "malignant"), (0, "reactive")):
         for decision in ("malignant", "reactive"):
@@ -379,6 +383,38 @@ def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
             assert found[f"{word}_called_{decision}"] == pytest.approx(share)
     assert found["referred"] == pytest.approx(np.mean(decided == "refer"))
     assert found["malignant_called_reactive"] < found["malignant_called_malignant"]
+    assert apart > 0
+    assert figures["disagreement"]["referred"] == pytest.approx(apart / PATIENTS)
+    shipped = msgspec.json.decode((tmp_path / "ensemble/ensemble.json").read_bytes(), type=Ensemble)
+    assert figures["disagreement"]["bound"] == shipped.disagreement
+
+
+def test_the_bound_on_disagreement_is_what_one_in_twenty_exceeds() -> None:
+    """In probabilities calibrated by hand, of patients like those it was fitted on; among the others it is the same."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 4000)
+    members = expit(rng.normal(1.5 * (2 * labels - 1), [[0.7], [1.0], [2.0]], (3, 4000)))
+    names = ("a", "b", "c")
+    fitted = fit_ensemble(members[:, :2000], labels[:2000], names, 0.05)
+    smooth = np.stack([calibrated(row, fitted.calibration[name]) for name, row in zip(names, members, strict=True)])
+    lie = smooth.max(axis=0) - smooth.min(axis=0)
+    assert fitted.disagreement == pytest.approx(np.sort(lie[:2000])[1899:1901].mean(), abs=1e-3)
+    assert np.mean(lie[:2000] > fitted.disagreement) == pytest.approx(0.05)
+    assert 0.03 < np.mean(lie[2000:] > fitted.disagreement) < 0.07
+    decided = decide_all(members, fitted)
+    assert list(decided) == list(fitted.operating_points)
+    for name, point in fitted.operating_points.items():
+        by_probability = np.array([decide(float(value), point) for value in combine(members, fitted)])
+        expected = np.where(lie > fitted.disagreement, "refer", by_probability)
+        assert decided[name].tolist() == expected.tolist()
+        assert (expected != by_probability).any()
+
+
+def test_one_member_alone_has_nobody_to_disagree_with() -> None:
+    probability, labels = simulated(60, 1.5)
+    fitted = fit_ensemble(probability[None], labels, ("a",), 0.0)
+    assert fitted.disagreement is None
+    assert not disagree(1.0, fitted)
 
 
 @pytest.mark.usefixtures("no_figures")
