@@ -22,6 +22,7 @@ OF_THE_ENSEMBLE = {
     "probability_malignant",
     "decision",
     "disagreement",
+    "disagreement_as_trained",
     "bundle",
     "influence",
 }  # columns of all members together
