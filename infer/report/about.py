@@ -34,6 +34,7 @@ class About:
     reference: Reference
     unlike: int = 0  # patients unlike the training patients
     ood: str = "refer"  # what became of them
+    disagreeing: int = 0  # patients left undecided because the models disagree
     same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
 
 
@@ -72,6 +73,7 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
         reference=manifest.reference,
         unlike=record["patients_unlike_training"],
         ood=identity.ood,
+        disagreeing=record["patients_disagreeing"],
         same=_same(record["same_pictures"]),
     )
 
