@@ -18,6 +18,7 @@ import click
 import pytest
 
 from export.cli import adapt_command, export_command
+from export.supply.base import command as pin_command
 from infer.bundle.load import REFERENCE, load_bundle
 from infer.bundle.manifest import SCHEMA, Manifest, OperatingPoint, load_members
 from infer.cli import command as infer_command
@@ -34,14 +35,16 @@ from train.cli.commands import cli
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("infer", "train", "export", "tests")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob(".github/*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))]
+)
 OPERATORS, HAEMATOLOGISTS = ROOT / "infer/README.md", ROOT / "infer/INTERPRETING.md"
 TRAINERS, EXPORTERS = ROOT / "train/README.md", ROOT / "export/README.md"
 MOST_LINES = 120  # of README.md
 # Absolute paths of the container and of the examples. Any other is of somebody's own machine.
 ABSOLUTE = (
     "/data/patients", "/out", "/bundle", "/hospital/", "/usr/local/bin/lympho-night", "/usr/bin/", "/etc/", "/bin/sh",
-    "/opt/lympho/",
+    "/opt/lympho/", "/app/",
 )  # fmt: skip
 # Options of Docker and systemctl in the examples.
 OF_OTHERS = {
@@ -53,6 +56,7 @@ COMMANDS = {
     "infer.report": report_command,
     "infer.merge": merge_command,
     "export": export_command,
+    "export.supply.base": pin_command,
 }
 
 Rows = list[list[str]]

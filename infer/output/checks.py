@@ -18,6 +18,7 @@ from pathlib import Path
 from infer.errors import OutputError
 from infer.machine.disk import sync
 from infer.machine.locks import MODE
+from infer.output.names import RECORD
 from infer.output.pages import PAGES
 
 LOG = logging.getLogger("lympho")
@@ -111,6 +112,8 @@ def check_removable(folder: Path, names: Sequence[str]) -> None:
     try:
         for name in names:
             _set_aside(folder / name)
+            if name == RECORD:  # a power failure could hide a table that it vouches for, and not itself
+                sync(folder)
     finally:
         try:
             put_back(folder, names)
@@ -143,6 +146,8 @@ def put_back(folder: Path, names: Sequence[str]) -> list[str]:
                 "Remove one of them, or choose another folder"
             )
         try:
+            if name == RECORD:
+                sync(folder)
             hidden.rename(path)
         except OSError as error:
             raise OutputError(
