@@ -35,6 +35,7 @@ class About:
     unlike: int = 0  # patients unlike the training patients
     ood: str = "refer"  # what became of them
     same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
+    linked: bool = True  # to the index
 
 
 def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, texts: Texts) -> About:
