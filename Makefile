@@ -111,7 +111,7 @@ lock: $(UV)  ## resolve the dependencies anew into the requirements files, with 
 	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml -o infer/requirements.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra cuda pyproject.toml -o infer/requirements-cuda.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra test pyproject.toml -o tests/requirements-runtime.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra train --extra test --extra browser --extra dev pyproject.toml -o tests/requirements.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra train --extra test --extra browser --extra formats --extra dev pyproject.toml -o tests/requirements.txt
 
 clean:  ## remove everything that was built, the environments included
 	rm -rf $(BUILD)

@@ -28,7 +28,7 @@ from infer.output.lock import LOCK, check_free
 from infer.output.messages import tell_drift, tell_end, tell_stopped, warn_of_dates, warn_of_patient
 from infer.output.metrics import Metrics
 from infer.output.names import MOVED
-from infer.output.pages import FHIR, check_pages
+from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
 from infer.output.resume import Past, find_past, unchanged
@@ -242,22 +242,14 @@ def _pages_writer(options: Options) -> Callable[[_Ready], None]:
 
 
 def _documents_writer(options: Options) -> Callable[[_Ready], None]:
-    """The same for --fhir, whose other options are checked."""
+    """The same for --fhir."""
     if options.fhir is None or options.fhir_identifier_system is None:
         return lambda _: None
-    from infer.fhir.codes import check_system, read_codes
-    from infer.fhir.site import Site
-    from infer.fhir.write import Attached, write_fhir
-    from infer.report.texts import Texts
-    from infer.report.write import layout
+    from infer.fhir.asked import documents_writer
 
-    check_system(options.fhir_identifier_system)
-    site = Site(options.fhir, options.fhir_identifier_system, read_codes(options.codes), Texts(options.language))
     workers = min(_processors(options), MOST_WORKERS)
-    attached = Attached(options.patients, layout(site.texts), workers) if options.report else None
-    with output_errors(options.out):
-        check_pages(options.out, FHIR)
-    return lambda ready: write_fhir(options.out, ready.bundle, site, attached)
+    write = documents_writer(options, options.fhir_identifier_system, options.fhir, workers)
+    return lambda ready: write(options.out, ready.bundle)
 
 
 def _check_metrics(options: Options, metrics: Metrics) -> None:

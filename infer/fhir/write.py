@@ -17,8 +17,9 @@ from infer.fhir.said import of_one, unnamed, without_others
 from infer.fhir.site import Model, Site
 from infer.options import picture_scale
 from infer.output.kept import KEPT, read_header, read_results
+from infer.output.kinds import FHIR
 from infer.output.names import RECORD
-from infer.output.pages import FHIR, Pages, new_pages
+from infer.output.pages import Pages, new_pages
 from infer.report.about import about_run
 from infer.report.cells import choose
 from infer.report.crops import Pictured, Shown, with_pictures

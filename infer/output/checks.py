@@ -18,7 +18,7 @@ from pathlib import Path
 from infer.errors import OutputError
 from infer.machine.disk import sync
 from infer.machine.locks import MODE
-from infer.output.pages import FOLDERS
+from infer.output.kinds import FOLDERS
 
 LOG = logging.getLogger("lympho")
 PROBE = ".probe"

@@ -5,7 +5,7 @@ from pathlib import Path
 from infer.output.csv import IMAGES, PREDICTIONS
 from infer.output.journal import JOURNAL
 from infer.output.kept import KEPT
-from infer.output.pages import FOLDERS
+from infer.output.kinds import FOLDERS
 from infer.output.watch import DRIFT
 
 RECORD, LOG_FILE, LAST_RUN = "run.json", "run.log", "last_run.json"

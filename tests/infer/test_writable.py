@@ -21,9 +21,9 @@ from infer.machine.disk import sync, sync_note
 from infer.output.checks import PROBE, aside
 from infer.output.folder import check_folder, unfinished, unfinished_size
 from infer.output.journal import FORMAT, JOURNAL, Header, Identity, line_of
+from infer.output.kinds import FOLDERS
 from infer.output.lock import LOCK
 from infer.output.names import LAST_RUN, MOVED
-from infer.output.pages import FOLDERS
 from infer.output.results import Results
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, cut, names
