@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from msgspec import structs
 from infer.fhir.names import CARD
 from infer.fhir.said import conclusion
 from infer.fhir.site import Site
-from infer.output.kinds import FHIR
+from infer.output.kinds import FHIR, LIST
 from infer.report.texts import FOLDER, Texts
 from infer.scoring.result import ImageResult, PatientResult
 from tests.infer.fhir_documents import (
@@ -31,7 +32,7 @@ from tests.infer.fhir_documents import (
     write_finished,
 )
 from tests.infer.report_pages import SCORES, image, result
-from tests.infer.runs import RESULT_FILES, TINY, Outcome, csv_bytes, names, score, set_count
+from tests.infer.runs import RESULT_FILES, TABLE, TINY, Outcome, csv_bytes, names, score, set_count
 
 GOLDEN = Path(__file__).parent / "golden"
 LOINC = "http://loinc.org"
@@ -83,29 +84,31 @@ def test_a_run_writes_them_and_they_say_what_predictions_csv_says(cohort: Path, 
 
 
 def test_a_second_night_changes_nothing(pristine: Path, cohort: Path, tmp_path: Path) -> None:
-    """Nor do pictures with other names, rows in another order, or a patient more: only the new one's file is new."""
+    """Nor does another order of the table with a patient more: only the new one's file is new, pages included."""
     before = bytes_of(run_with_documents(pristine, tmp_path / "first", report=True).out)
     assert bytes_of(run_with_documents(pristine, tmp_path / "second", report=True).out) == before
-    for number, path in enumerate(sorted((cohort / "S002").iterdir())):
-        path.rename(path.with_name(f"{999 - number:06}.jpg"))
-    table = cohort / "clinical_annotation.csv"
+    table = cohort / TABLE
     header, *lines = table.read_text().splitlines()
     more = [line.replace("S001", "S009") for line in lines if "S001" in line]
-    (cohort / "S009").mkdir()
-    for path in (cohort / "S003").iterdir():
-        (cohort / "S009" / path.name).write_bytes(path.read_bytes())
     table.write_text("\n".join([header, *more, *reversed(lines)]) + "\n")
-    after = bytes_of(run_with_documents(cohort, tmp_path / "third").out)
-    plain = bytes_of(run_with_documents(pristine, tmp_path / "fourth").out)
-    same = plain.keys() - {".files", "S003.json"}
-    assert {name: after[name] for name in same} == {name: plain[name] for name in same}
-    assert after.keys() - plain.keys() == {"S009.json"}
+    shutil.copytree(cohort / "S003", cohort / "S009")
+    after = bytes_of(run_with_documents(cohort, tmp_path / "third", report=True).out)
+    assert after.keys() - before.keys() == {"S009.json"}
+    same = before.keys() - {LIST, "S003.json"}
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
     # S003's pictures are now S009's, too: that is said, and nobody is named.
-    ids = [[one["id"] for one in resources(json.loads(of["S003.json"]))] for of in (after, plain)]
+    ids = [[one["id"] for one in resources(json.loads(of["S003.json"]))] for of in (after, before)]
     assert ids[0] == ids[1]
     text = after["S003.json"].decode()
     assert "also those of another patient" in text
     assert "S009" not in text
+
+
+def test_nor_do_pictures_with_other_names(pristine: Path, cohort: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted((cohort / "S002").iterdir())):
+        path.rename(path.with_name(f"{999 - number:06}.jpg"))
+    before = bytes_of(run_with_documents(pristine, tmp_path / "first").out)
+    assert bytes_of(run_with_documents(cohort, tmp_path / "second").out) == before
 
 
 def test_the_tables_are_the_same_without_them(pristine: Path, tmp_path: Path) -> None:
@@ -117,6 +120,7 @@ def test_the_tables_are_the_same_without_them(pristine: Path, tmp_path: Path) ->
 def test_pages_are_attached_without_what_is_others(cohort: Path, tmp_path: Path) -> None:
     for number, name in enumerate(("000000.jpg", "000001.jpg")):
         (cohort / "S002" / f"shared{number}.jpg").write_bytes((cohort / "S003" / name).read_bytes())
+    set_count(cohort, "S004", "-1")
     (cohort / "S002" / "DUPONT.jpg").write_bytes(b"no picture")
     (cohort / "S002" / "DUPONT").mkdir()
     (cohort / "S002" / "DUPONT" / "000000.jpg").write_bytes((cohort / "S001" / "000000.jpg").read_bytes())
@@ -131,6 +135,10 @@ def test_pages_are_attached_without_what_is_others(cohort: Path, tmp_path: Path)
         assert [word for word in ("S001", "S003", "DUPONT", "000000.jpg", "index.html") if word in text] == []
     assert "another patient" in html
     assert "picture 1" in html
+    (refused,) = of_kind(documents(out)["S004.json"], "DiagnosticReport")
+    html = base64.b64decode(refused["presentedForm"][0]["data"]).decode()
+    assert "The lymphocyte count is not plausible" in html
+    assert "in line" not in html  # of the table
     assert "S003" in (out / "report" / "p00002.html").read_text()  # the page in OUT says who it is
 
 
