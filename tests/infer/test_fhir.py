@@ -135,6 +135,7 @@ def test_pages_are_attached_without_what_is_others(cohort: Path, tmp_path: Path)
         assert [word for word in ("S001", "S003", "DUPONT", "000000.jpg", "index.html") if word in text] == []
     assert "another patient" in html
     assert "picture 1" in html
+    assert ("Export it as JPEG" in html, "the content is not JPEG" in html) == (True, False)
     (refused,) = of_kind(documents(out)["S004.json"], "DiagnosticReport")
     html = base64.b64decode(refused["presentedForm"][0]["data"]).decode()
     assert "The lymphocyte count is not plausible" in html
@@ -243,7 +244,7 @@ def test_french() -> None:
     assert {one["language"] for one in resources(document)} == {"fr"}
     (report,) = of_kind(document, "DiagnosticReport")
     assert "0,700" in report["conclusion"]
-    assert "ni diagnostic ni dispositif médical" in report["conclusion"]
+    assert "ni un diagnostic, ni un dispositif médical" in report["conclusion"]
 
 
 def test_every_text_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
