@@ -116,7 +116,7 @@ audit:  ## known vulnerabilities of the packages that ship (needs the internet)
 # The largest first; the others under it as a constraint: a package has one version, and the same hashes, in all four.
 COMPILE := $(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml
 lock: $(UV)  ## resolve the dependencies anew into the requirements files, with hashes
-	$(COMPILE) --extra cuda --extra train --extra test --extra browser --extra standards --extra dev -o tests/requirements.txt
+	$(COMPILE) --extra cuda --extra train --extra test --extra browser --extra formats --extra dev -o tests/requirements.txt
 	$(COMPILE) -c tests/requirements.txt --extra test -o tests/requirements-runtime.txt
 	$(COMPILE) -c tests/requirements.txt --extra cuda -o infer/requirements-cuda.txt
 	$(COMPILE) -c tests/requirements.txt -o infer/requirements.txt

@@ -18,8 +18,8 @@ from pathlib import Path
 from infer.errors import OutputError
 from infer.machine.disk import sync
 from infer.machine.locks import MODE
+from infer.output.kinds import FOLDERS
 from infer.output.names import RECORD
-from infer.output.pages import PAGES
 
 LOG = logging.getLogger("lympho")
 PROBE = ".probe"
@@ -178,7 +178,9 @@ def exists(path: Path) -> bool:
 
 def _set_aside(path: Path) -> None:
     try:
-        if stat.S_ISDIR(path.lstat().st_mode) and path.name != PAGES:  # can be renamed, but not removed like a file
+        if (
+            stat.S_ISDIR(path.lstat().st_mode) and path.name not in FOLDERS
+        ):  # can be renamed, but not removed like a file
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.rename(aside(path))
     except FileNotFoundError:

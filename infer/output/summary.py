@@ -76,14 +76,23 @@ class Summary:
         """What is unusual about the pictures, and of how many patients, most first."""
         return dict(sorted(self.unusual.items(), key=lambda one: (-one[1], one[0])))
 
-    def as_record(self) -> dict[str, Any]:
-        """The counts for run.json."""
+    def as_counts(self) -> dict[str, dict[str, int]]:
+        """Patients by status and by decision, and pictures by status: each there, also where it is 0."""
         return {
             "patients": {status: self.patients[status] for status in ("scored", "refused", "failed")},
-            "patient_reasons": dict(sorted(self.reasons.items())),
             "decisions": {decision: self.decisions[decision] for decision in ("malignant", "reactive", "refer")},
-            "patients_disagreeing": self.disagreeing,
             "images": {status: self.images[status] for status in ("used", "rejected")},
+        }
+
+    def as_record(self) -> dict[str, Any]:
+        """The counts for run.json."""
+        counts = self.as_counts()
+        return {
+            "patients": counts["patients"],
+            "patient_reasons": dict(sorted(self.reasons.items())),
+            "decisions": counts["decisions"],
+            "patients_disagreeing": self.disagreeing,
+            "images": counts["images"],
             "image_reasons": dict(sorted(self.image_reasons.items())),
             "ignored_files": self.ignored_files,
             "patients_unlike_training": self.unlike,

@@ -36,6 +36,7 @@ class About:
     ood: str = "refer"  # what became of them
     disagreeing: int = 0  # patients left undecided because the models disagree
     same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
+    linked: bool = True  # to the index
 
 
 def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, texts: Texts) -> About:
