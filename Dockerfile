@@ -19,7 +19,8 @@ COPY export /tmp/build/export
 ARG BASE_IMAGE
 ARG SOURCE_DATE_EPOCH=0
 # The SBOM of what is there by now; a damaged bundle must not get into an image, and ends it here. Then .pyc that are
-# never compared with their source, and one time and one mode for every file.
+# never compared with their source, and one time and one mode for every file. Packages have the same time in every
+# commit: a builder's cache may take their layer from another one, without a look at times.
 RUN PYTHONPATH=/app:/tmp/build PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 /opt/lympho/bin/python -m export.supply.sbom \
     /app/sbom.cdx.json --report /tmp/installed.json --bundle /app/infer/reference --base "$BASE_IMAGE" \
     --epoch "$SOURCE_DATE_EPOCH" \
@@ -30,7 +31,8 @@ RUN PYTHONPATH=/app:/tmp/build PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 /opt/l
  && mv /opt/lympho /packages/opt/lympho \
  && mv /app /program/app \
  && chmod -R u=rwX,go=rX /packages /program \
- && find /packages /program -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+ && find /packages -exec touch --no-dereference --date=1980-01-01T00:00:00Z {} + \
+ && find /program -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
