@@ -27,7 +27,7 @@ from infer.output.last_run import tell_last_run
 from infer.output.lock import LOCK, check_free
 from infer.output.messages import tell_end, tell_stopped, warn_of_dates, warn_of_patient
 from infer.output.metrics import Metrics
-from infer.output.names import MOVED
+from infer.output.names import OWN
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
@@ -81,7 +81,7 @@ def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
         try:
             code, reasons = _score_and_write(results, options, ready, started, metrics)
         except BaseException:  # a signal, too
-            tell_stopped(results.kept, len(ready.cohort.patients))
+            tell_stopped(results.kept, len(ready.cohort.patients), finished=results.finished)
             raise
         try:
             with tables_are_complete("write the pages with python -m infer.report"):
@@ -124,7 +124,7 @@ def _prepare(options: Options, started: dt.datetime) -> _Ready:
         raise UsageError(
             f"--operating-point {options.operating_point}: not in this bundle. Choose from {', '.join(sorted(points))}"
         )
-    own = tuple(options.out / name for name in (*MOVED, LOCK))
+    own = tuple(options.out / name for name in (*OWN, LOCK))
     watch = Watch(bundle, points[options.operating_point], options.history, options.patients, own)
     asked = Identity(
         code=f"{__version__} {program_digest()}",
@@ -248,7 +248,7 @@ def _documents_writer(options: Options) -> Callable[[_Ready], None]:
 def _check_metrics(options: Options, metrics: Metrics) -> None:
     """The file of --metrics lies where it harms nothing."""
     given = (options.history, options.annotations, options.codes)
-    own = tuple(options.out / name for name in (*MOVED, LOCK))
+    own = tuple(options.out / name for name in (*OWN, LOCK))
     metrics.check(options.patients, options.bundle, (*own, *(path for path in given if path is not None)))
 
 

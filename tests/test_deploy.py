@@ -25,6 +25,8 @@ from tests.synthetic import make_patients, write_cohort
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "infer/deploy"
 MANIFESTS = sorted(DEPLOY.glob("*.yaml"))
+POLICY = DEPLOY / "no-network.yaml"
+JOBS = [path for path in MANIFESTS if path != POLICY]
 OLDEST, NEWEST = "1.33", "1.37"  # since 1.33 backoffLimitPerIndex is stable
 NIGHT = "2026-11-28"
 ACT = {2, 4, 5, 6}  # a person has to act; infer/README.md says so
@@ -92,7 +94,7 @@ def test_the_program_takes_its_arguments(name: str) -> None:
         command.make_context("infer", [*args, "--shards=1"])
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
 def test_it_runs_with_as_few_rights_as_by_hand(path: Path) -> None:
     pod, one = job(path)["template"]["spec"], container(path)
     assert (pod["automountServiceAccountToken"], pod["securityContext"]["runAsUser"]) == (False, 10001)
@@ -101,6 +103,7 @@ def test_it_runs_with_as_few_rights_as_by_hand(path: Path) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+    assert job(path)["template"]["metadata"]["labels"] == manifest(POLICY)["spec"]["podSelector"]["matchLabels"]
     assert all(mount.get("readOnly") for mount in one["volumeMounts"] if mount["mountPath"] == "/data/patients")
     assert one["resources"]["limits"]["memory"] == one["resources"]["requests"]["memory"]
 
@@ -115,13 +118,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def task(cohort: Path, out: Path, index: int, of: int = 2, program: str = sys.executable) -> subprocess.Popen[bytes]:
+def task(
+    cohort: Path, out: Path, index: int, of: int = 2, program: str = sys.executable, pause: str = "0", shards: str = ""
+) -> subprocess.Popen[bytes]:
     told = {
         "COHORT": str(cohort),
         "OUT": str(out),
         "NIGHT": DATE,
         "PYTHON": program,
-        "PAUSE": "0",
+        "PAUSE": pause,
+        "SHARDS": shards,
         "SLURM_ARRAY_TASK_ID": str(index),
         "SLURM_ARRAY_TASK_COUNT": str(of),
         "SLURM_CPUS_PER_TASK": "1",
@@ -146,6 +152,25 @@ def test_what_may_pass_is_tried_three_times(tmp_path: Path, code: int, times: in
     program.chmod(0o755)
     assert task(tmp_path, tmp_path, 0, program=str(program)).wait() == code
     assert (tmp_path / "log").read_text().count("tried") == times
+
+
+def test_a_signal_while_it_waits_ends_it(tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\necho tried >> {tmp_path}/log\nexit 7\n")
+    program.chmod(0o755)
+    with task(tmp_path, tmp_path, 0, program=str(program), pause="600") as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (tmp_path / "log").exists():
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 7
+    assert (tmp_path / "log").read_text().count("tried") == 1
+
+
+def test_some_shards_of_all(cohort: Path, tmp_path: Path) -> None:
+    assert task(cohort, tmp_path, 3, of=1, shards="5").wait() == 0
+    assert Outcome(0, tmp_path / "shard-3").record["options"]["shard"] == "3/5"
 
 
 def test_a_task_that_slurm_stops_keeps_its_patients(cohort: Path, tmp_path: Path) -> None:

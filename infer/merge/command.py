@@ -11,21 +11,23 @@ import click
 
 from infer import __version__
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
+from infer.drift.history import check_place
 from infer.errors import UsageError, ending_of, tables_are_complete
-from infer.merge.shards import Finished, read_shards, rows_of
+from infer.merge.shards import Finished, is_shard, read_shards, rows_of
 from infer.options import is_inside
 from infer.output.conclude import Terms, conclude
-from infer.output.folder import output_errors
+from infer.output.folder import output_errors, unfinished
 from infer.output.journal import FORMAT, Header
 from infer.output.last_run import tell_last_run
 from infer.output.lock import LOCK, check_free
-from infer.output.names import MOVED
+from infer.output.names import OWN
 from infer.output.results import Results
 from infer.output.summary import Summary
 from infer.output.watch import Watch
 from infer.scoring.prevalence import at_prevalence
 
 LOG = logging.getLogger("lympho")
+MERGED = "merged"  # in place of a shard, in the journal and the kept results: no run resumes from them
 PATH = click.Path(path_type=Path, readable=False)
 
 
@@ -69,26 +71,34 @@ def merge(options: Merge) -> int:
     """Merge shards and return the exit code, 0 or 3, by the shards' --max-refused.
 
     Raises:
-        LymphoError: with the matching exit code; OUT stays as it was, but for last_run.json.
+        LymphoError: with the matching exit code; an earlier run's results in OUT stay.
     """
+    _check_places(options)
     started = _now()
     try:
-        code, reasons = _merge(options, started)
+        return _merge(options, started)
     except BaseException as error:  # a signal, too
         tell_last_run(options.out, started, _now(), *ending_of(error))
         raise
-    tell_last_run(options.out, started, _now(), code, "; ".join(reasons))
-    return code
 
 
-def _merge(options: Merge, started: str) -> tuple[int, list[str]]:
+def _check_places(options: Merge) -> None:
+    """OUT and the history may be no shard's, and lie in none: what is given is only read."""
     for folder in options.shards:
         if is_inside(options.out, folder) or is_inside(folder, options.out):
             raise UsageError(f"{options.out}: lies in a shard, or a shard in it. Choose another output folder")
+        if options.history is not None:
+            check_place(options.history, folder)
+    if is_shard(options.out):
+        raise UsageError(f"{options.out}: holds a shard, which the merge would replace. Name OUT behind the shards")
+
+
+def _merge(options: Merge, started: str) -> int:
     check_free(options.out)
-    with output_errors(options.out):
-        shards = read_shards(options.shards)
+    shards = read_shards(options.shards)
     first = shards[0]
+    if is_inside(options.out, Path(first.option["patients"])):
+        raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     bundle = _as_used(load_bundle(options.bundle), first)
     terms = Terms(
         first.header.identity.operating_point,
@@ -98,9 +108,11 @@ def _merge(options: Merge, started: str) -> tuple[int, list[str]]:
         options.drift == "fail",
     )
     point = bundle.manifest.ensemble.operating_points[terms.operating_point]
-    own = tuple(options.out / name for name in (*MOVED, LOCK))
+    own = tuple(options.out / name for name in (*OWN, LOCK))
     watch = Watch(bundle, point, options.history, Path(first.option["patients"]), own)
+    _check_unfinished(options.out)
     with Results(options.out, _header(shards), started, None) as results:
+        tell_last_run(options.out, started, None, None, "")
         LOG.info("merging %d shards with %d patients", len(shards), first.cohort["patients_in_table"])
         _tell_rounding(shards)
         summary, rows = Summary(), []
@@ -110,10 +122,23 @@ def _merge(options: Merge, started: str) -> tuple[int, list[str]]:
                 summary.add(result, line)
                 watch.add(result)
                 rows.append(_Row(result.patient_id, line))
-        ended = conclude(results, rows, bundle, terms, summary, watch, _record(options, shards, started), started)
+        record = _record(options, shards, started)
+        code, reasons = conclude(results, rows, bundle, terms, summary, watch, record, started)
         with tables_are_complete("only this run's line in the history is missing"):
             watch.remember()
-    return ended
+        tell_last_run(options.out, started, _now(), code, "; ".join(reasons))
+    return code
+
+
+def _check_unfinished(out: Path) -> None:
+    """An unfinished run in OUT must not be lost; an unfinished merge is nothing but a copy.
+
+    Raises:
+        UsageError: there is one.
+    """
+    stored = unfinished(out)
+    if stored and stored.header.identity.shard != MERGED:
+        raise UsageError(f"{out}: holds an unfinished run. Let it finish, or choose another output folder")
 
 
 def _as_used(bundle: Bundle, shard: Finished) -> Bundle:
@@ -136,7 +161,7 @@ def _header(shards: Sequence[Finished]) -> Header:
     """The header of a whole run; its rounding is that of the shards if they agree."""
     numerics = {one.header.identity.numerics for one in shards}
     identity = shards[0].header.identity
-    together = replace(identity, shard=None, numerics=numerics.pop() if len(numerics) == 1 else "several")
+    together = replace(identity, shard=MERGED, numerics=numerics.pop() if len(numerics) == 1 else "several")
     return Header(FORMAT, together, shards[0].header.date)
 
 

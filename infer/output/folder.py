@@ -44,13 +44,22 @@ def unfinished_size(folder: Path) -> int:
         OutputError: the folder cannot be read.
     """
     with output_errors(folder):
-        finished = _finished_run(_standing(folder / RECORD))
         journal = _standing(folder / JOURNAL)
         try:
             size = journal.stat().st_size
         except FileNotFoundError:
             return 0
+        finished = finished_run(folder)
         return 0 if finished and finished == run_of(journal) else size
+
+
+def finished_run(folder: Path) -> str | None:
+    """The ID of the run that a folder's run.json is of; None if there is none that can be read, or it has no ID."""
+    try:
+        run = json.loads(_standing(folder / RECORD).read_text(encoding="utf-8")).get("run")
+    except (OSError, ValueError, AttributeError):  # another user's, perhaps, which can be replaced all the same
+        return None
+    return run if isinstance(run, str) else None
 
 
 def check_folder(folder: Path, resumed: Stored | None) -> None:
@@ -106,15 +115,6 @@ def found_good(folder: Path, resumed: Stored | None, *, leave: bool = False) -> 
             if not leave:
                 undo.pop_all()
             yield lock, unsynced
-
-
-def _finished_run(record: Path) -> str | None:
-    """The ID of the run that a run.json is of; None if there is none, or it was written before runs had one."""
-    try:
-        run = json.loads(record.read_text(encoding="utf-8")).get("run")
-    except (FileNotFoundError, ValueError, AttributeError):
-        return None
-    return run if isinstance(run, str) else None
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

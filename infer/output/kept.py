@@ -21,13 +21,17 @@ class KeptWriter:
 
     name = KEPT
 
-    def __init__(self, header: Header, lines: Iterable[int]) -> None:
-        """Write for patients in these lines of the table, which come in this order."""
-        self._header, self._lines = header, iter(lines)
+    def __init__(self, header: Header, run: str, lines: Iterable[int]) -> None:
+        """Write for patients in these lines of the table, which come in this order.
+
+        Args:
+            run: ID of the run, by which they are known to belong to the run.json beside them.
+        """
+        self._first, self._lines = {**asdict(header), "run": run}, iter(lines)
 
     def head(self) -> str:
         """The header's line."""
-        return line_of(asdict(self._header)).decode("ascii")
+        return line_of(self._first).decode("ascii")
 
     def rows(self, result: PatientResult) -> str:
         """The patient's record, with the line in the table, by which shards are merged."""

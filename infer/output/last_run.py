@@ -55,16 +55,31 @@ def tell_last_run(out: Path, started: str, ended: str | None, code: int | None, 
     try:
         part.unlink(missing_ok=True)  # another user's can be removed, but not overwritten
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        # A path in a message need not be UTF-8.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             file.flush()
             sync(file.fileno())
         part.rename(out / LAST_RUN)
         sync(out)
     except OSError as error:
-        LOG.warning("%s: cannot be written (%s)", out / LAST_RUN, error.strerror)
+        if code != OutputError.exit_code:  # else the error itself says it
+            LOG.warning("%s: cannot be written (%s)", out / LAST_RUN, error.strerror)
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def last_code(out: Path) -> int | None:
+    """The exit code of the last run in OUT; None if it has not ended, or left no word.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    try:
+        code = json.loads((out / LAST_RUN).read_text(encoding="utf-8"))["exit_code"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return code if isinstance(code, int) else None
 
 
 def _is_output_folder(out: Path) -> bool:

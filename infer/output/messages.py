@@ -94,8 +94,18 @@ def tell_end(summary: Summary, code: int, reasons: Sequence[str] = (), *, dry: b
         LOG.info("%s; once all is written, exit code %d: %s", counts, code, why)
 
 
-def tell_stopped(kept: int, patients: int) -> None:
-    """Log that the run ends before its end, and that nothing is lost."""
+def tell_stopped(kept: int, patients: int, *, finished: bool = False) -> None:
+    """Log that the run ends before its end, and that nothing is lost.
+
+    Args:
+        finished: the tables are in place; what comes after them is missing.
+    """
+    if finished:
+        LOG.warning(
+            "stopped after the tables were complete: use them. Pages and documents can be written with python -m "
+            "infer.report and infer.fhir; a line in the history may be missing"
+        )
+        return
     LOG.warning(
         "stopped before the end; %d of %d patients are kept in OUT. The same command goes on from there", kept, patients
     )

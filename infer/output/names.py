@@ -12,8 +12,9 @@ RECORD, LOG_FILE, LAST_RUN = "run.json", "run.log", "last_run.json"
 NAMES = (RECORD, PREDICTIONS, IMAGES, DRIFT, KEPT, LOG_FILE)  # of a finished run
 TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES, DRIFT, KEPT)  # an unfinished run's partial files of these are useless
 PARTS = {name: f".{name.lstrip('.')}.part" for name in NAMES}  # temporary names until all are complete
-# Everything that a run renames or removes, set aside in this order: run.json must not outlive its tables.
-MOVED = (*FOLDERS, *NAMES, JOURNAL, *PARTS.values(), LAST_RUN)
+# What a run replaces is set aside in this order, to see that it can be: run.json must not outlive its tables.
+MOVED = (*FOLDERS, *NAMES, JOURNAL, *PARTS.values())
+OWN = (*MOVED, LAST_RUN)  # everything that a run writes, renames or removes
 
 
 def part_of(folder: Path, name: str) -> Path:

@@ -97,18 +97,22 @@ def _exchange(out: Path, kind: Kind) -> None:
 
 
 def hide_pages(out: Path) -> None:
-    """Hide an earlier run's folders while its tables are replaced; beside somebody's file their files are removed.
+    """Hide an earlier run's folders while its tables are replaced; where somebody's file lies, their own files alone.
 
     Raises:
         OSError: they cannot be renamed or removed.
     """
     for kind in KINDS:
-        path = out / kind.folder
-        if _listed(path) and not _others(path, kind):
-            _remove(out / kind.earlier, kind)
-            path.rename(out / kind.earlier)
-        else:
-            _remove_kind(out, kind)
+        path, hidden, others = out / kind.folder, out / kind.earlier, _others(out / kind.folder, kind)
+        own = [name for name in _listed(path) or () if name not in others]
+        if own:
+            _remove(hidden, kind)
+        if own and not others:
+            path.rename(hidden)
+        elif own:
+            hidden.mkdir(FOLDER_MODE)
+            for name in own:
+                (path / name).rename(hidden / name)
 
 
 def show_pages(out: Path) -> None:
@@ -118,8 +122,16 @@ def show_pages(out: Path) -> None:
         OSError: they cannot be renamed.
     """
     for kind in KINDS:
-        if _listed(out / kind.earlier) is not None:
-            (out / kind.earlier).rename(out / kind.folder)
+        path, hidden = out / kind.folder, out / kind.earlier
+        names = _listed(hidden)
+        if names is None:
+            continue
+        if _listed(path) is None:
+            hidden.rename(path)
+            continue
+        for name in names:
+            (hidden / name).rename(path / name)
+        hidden.rmdir()
 
 
 def hidden_pages(out: Path) -> bool:

@@ -18,8 +18,8 @@ from typing import IO, Any, Protocol
 from infer.machine.disk import sync, sync_note
 from infer.machine.locks import MODE
 from infer.output.csv import Writer
-from infer.output.exchange import exchange, remove_earlier, settle
-from infer.output.folder import found_good, output_errors
+from infer.output.exchange import broke_off, exchange, remove_earlier, settle
+from infer.output.folder import finished_run, found_good, output_errors
 from infer.output.journal import JOURNAL, Header, Journal, Stored
 from infer.output.kept import KeptWriter
 from infer.output.names import LOG_FILE, NAMES, RECORD, TABLES_AND_RECORD, part_of
@@ -61,6 +61,7 @@ class Results:
             OutputError: the folder cannot be created or written, or an earlier run's file could not be replaced.
         """
         self.folder = folder
+        self.finished = False  # whether run.json has its name: then the results are there, whatever fails afterwards
         self._header = header
         self._places: dict[int, int] = {}  # line of the patient in the table -> offset of its entry in the journal
         with contextlib.ExitStack() as stack, output_errors(folder):
@@ -144,7 +145,7 @@ class Results:
                 and so do the earlier files.
         """
         folder = self.folder
-        writers = (*writers, KeptWriter(self._header, [patient.line for patient in patients]))
+        writers = (*writers, KeptWriter(self._header, self._journal.run, [patient.line for patient in patients]))
         with output_errors(folder):
             self._lock.check()
             with contextlib.ExitStack() as stack:
@@ -168,6 +169,7 @@ class Results:
                     _sync(file)
             with self._settling():
                 exchange(folder)
+            self.finished = True
         # Outside the block above: a signal from here on must not take the results away again.
         with contextlib.suppress(OSError):  # the journal of a finished run is ignored; the next run replaces both
             (folder / JOURNAL).unlink()
@@ -189,6 +191,7 @@ class Results:
         except BaseException:
             if self._lock.holds():  # otherwise these files may be another run's
                 settle(self.folder)
+                self.finished = finished_run(self.folder) == self._journal.run
             raise
 
     def _remove_unfinished(self, resumed: bool) -> None:
@@ -203,6 +206,8 @@ class Results:
     def _remove_parts(self) -> None:
         if not self._lock.holds():  # the folder or the lock was removed: these files may be another run's
             return
+        if _broke_off(self.folder):  # the next start settles it, and tells old from new by these
+            return
         for name in TABLES_AND_RECORD:
             with contextlib.suppress(OSError):
                 part_of(self.folder, name).unlink(missing_ok=True)
@@ -213,6 +218,13 @@ class Results:
 
         # File names need not be UTF-8; a name that is not must not cost the other patients their results.
         return open(path, mode, encoding="utf-8", errors="backslashreplace", newline="", opener=opener)
+
+
+def _broke_off(folder: Path) -> bool:
+    try:
+        return broke_off(folder)
+    except OSError:  # it cannot be told
+        return True
 
 
 def _close(file: IO[str]) -> None:

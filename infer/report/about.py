@@ -45,7 +45,7 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
     Args:
         record: run.json.
     """
-    device, identity = record["device"], header.identity
+    identity = header.identity
     version, bundle = str(record["program"]["version"]), identity.bundle[:12]
     summary = manifest.provenance.data_summary
     trained = texts(
@@ -56,7 +56,7 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
         "version": f"lympho {version}",
         "point": identity.operating_point,
         "date": header.date,
-        "device": f"{texts.name('devices', device['provider'])}, {device['precision']}",
+        "device": _devices(record, texts),
         "patients": texts.number(record["cohort"]["patients"]),
         "trained": trained,
         **_adapted(manifest, texts),
@@ -77,6 +77,13 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
         disagreeing=record["patients_disagreeing"],
         same=_same(record["same_pictures"]),
     )
+
+
+def _devices(record: Mapping[str, Any], texts: Texts) -> str:
+    """What computed; of a merged run all different ones of its shards."""
+    devices = [record["device"]] if record["device"] else [one["device"] for one in record["shards"]]
+    found = (f"{texts.name('devices', one['provider'])}, {one['precision']}" for one in devices)
+    return "; ".join(dict.fromkeys(found))
 
 
 def _adapted(manifest: Manifest, texts: Texts) -> dict[str, str]:

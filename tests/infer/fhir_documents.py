@@ -120,7 +120,7 @@ def drawn_patients(number: int, seed: int = 0) -> list[PatientResult]:
 def write_finished(out: Path, patients: Sequence[PatientResult], header: Header = HEADER, **record: Any) -> Path:
     """What a finished run leaves for documents."""
     out.mkdir(exist_ok=True)
-    writer = KeptWriter(header, range(2, len(patients) + 2))
+    writer = KeptWriter(header, "a-run", range(2, len(patients) + 2))
     text = writer.head() + "".join(writer.rows(one) for one in patients)
     (out / KEPT).write_text(text, encoding="ascii")
     content = RECORD_OF_A_RUN | {"cohort": {"patients": len(patients)}} | record

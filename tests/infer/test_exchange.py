@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from infer.errors import OutputError
+from infer.machine.disk import sync
 from infer.output.exchange import broke_off, exchange, remove_earlier, settle
 from infer.output.names import NAMES, RECORD, part_of
 from infer.output.pages import PAGES
-from tests.infer.runs import Cut, Outcome, names, score, set_count
+from infer.output.results import Results
+from tests.infer.runs import TINY, Cut, Outcome, cut, names, score, set_count
 
 PAGE = f"{PAGES}/index.html"
 
@@ -165,8 +167,6 @@ def test_a_table_opened_during_the_night_leaves_yesterdays_and_the_journal(
         opened = True
         return finishes(results, *arguments)
 
-    from infer.output.results import Results
-
     finishes = Results.finish
     with monkeypatch.context() as patch:
         patch.setattr(Results, "finish", open_it)
@@ -189,8 +189,6 @@ def test_results_stay_while_the_next_night_scores(
     first = score(pristine, out)
     run = first.record["run"]
     set_count(cohort, "S001", "33")
-    from infer.output.results import Results
-
     writes, seen = Results.write, []
 
     def cut(results: Results, line: int, result: Any) -> None:
@@ -210,3 +208,89 @@ def test_results_stay_while_the_next_night_scores(
     assert second.record["run"] != run
     assert second.csv_bytes != plain.csv_bytes
     assert score(cohort, out).record["kept_from_earlier_starts"] == 0
+
+
+def test_a_share_that_is_away_for_a_moment_costs_nothing(pristine: Path, cohort: Path, tmp_path: Path) -> None:
+    """The exchange fails, and so does taking it back: the next start tells old from new by the temporary names."""
+    out = tmp_path / "out"
+    yesterday = score(pristine, out).csv_bytes
+    set_count(cohort, "S001", "33")
+    works, away = os.rename, 0
+
+    def rename(source: Any, target: Any, **named: Any) -> None:
+        nonlocal away
+        if Path(target).name == ".images.csv.earlier" or away == 1:
+            away += 1
+            raise OSError(errno.EIO, "Input/output error", str(source))
+        works(source, target, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(OutputError):
+            score(cohort, out)
+    assert away == 2
+    assert score(pristine, out, dry_run=True).code == 0
+    assert Outcome(0, out).csv_bytes == yesterday
+    assert score(cohort, out).record["kept_from_earlier_starts"] == 6
+
+
+@pytest.mark.parametrize("end", [SystemExit(143), OSError(errno.EIO, "Input/output error")])
+def test_what_fails_after_the_exchange_does_not_call_it_unfinished(
+    pristine: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    end: BaseException,
+) -> None:
+    works = sync
+
+    def fails(path: Any) -> str:
+        if (tmp_path / RECORD).exists():
+            raise end
+        return works(path)
+
+    monkeypatch.setattr("infer.output.exchange.sync", fails)
+    with pytest.raises((SystemExit, OutputError)):
+        score(pristine, tmp_path)
+    assert "stopped after the tables were complete: use them" in caplog.text
+    assert "The same command goes on" not in caplog.text
+    assert len(Outcome(0, tmp_path).predictions) == 6
+
+
+def test_somebodys_file_among_the_pages_costs_no_page(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (out / PAGES / "notes.txt").write_text("mine")
+    with pytest.raises(Cut):
+        steps(out, monkeypatch, 10, Cut)
+    assert sorted(os.listdir(out / PAGES)) == ["notes.txt"]
+    settle(out)
+    assert files(out) == shown("yesterday's") | {f"{PAGES}/notes.txt": "mine"}
+    exchange(out)
+    remove_earlier(out)
+    assert files(out) == shown("today's") | {f"{PAGES}/notes.txt": "mine"}
+
+
+@pytest.mark.parametrize("broken", ["unreadable", "a folder", "no JSON"])
+def test_a_run_json_that_cannot_be_read_can_be_replaced(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Another user's, mode 640: its folder is ours."""
+    cut(pristine, tmp_path, 2)
+    (tmp_path / RECORD).write_text("{")
+    reads = Path.read_text
+
+    def read(self: Path, **named: Any) -> str:
+        if self.name == RECORD and broken == "unreadable":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return reads(self, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", read)
+        if broken == "a folder":
+            (tmp_path / RECORD).unlink()
+            (tmp_path / RECORD).mkdir()
+            with pytest.raises(OutputError, match="Is a directory"):
+                score(pristine, tmp_path, bundle=TINY)
+            (tmp_path / RECORD).rmdir()
+        code = score(pristine, tmp_path, bundle=TINY).code
+    assert code == 0
+    assert Outcome(0, tmp_path).record["kept_from_earlier_starts"] == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infer.errors import HeldError, LymphoError, OutputError
+from infer.errors import CohortError, HeldError, LymphoError, OutputError
 from infer.output.journal import FORMAT, Header, Identity
 from infer.output.last_run import tell_last_run
 from infer.output.names import LAST_RUN
@@ -125,6 +125,19 @@ def test_a_mistyped_path_costs_nobody_a_file(pristine: Path, tmp_path: Path) -> 
             score(patients, out)
     assert {folder: sorted(os.listdir(folder)) for folder in before} == before
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_path_that_is_not_utf8_is_still_4(pristine: Path, tmp_path: Path) -> None:
+    score(pristine, tmp_path / "out")
+    with pytest.raises(CohortError) as caught:
+        score(Path(os.fsdecode(b"/nowhere/caf\xe9")), tmp_path / "out")
+    assert last_run(tmp_path / "out")["exit_code"] == caught.value.exit_code == 4
+
+
+def test_one_that_was_set_aside_by_an_older_program_stops_nobody(pristine: Path, tmp_path: Path) -> None:
+    score(pristine, tmp_path)
+    (tmp_path / f".{LAST_RUN}.aside").write_text("{}")
+    assert score(pristine, tmp_path).code == 0
 
 
 def test_a_new_volume_and_a_dry_run(pristine: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Shards of a cohort, and what merging them makes: one run, to the byte."""
 
 import json
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infer.cohort.shard import Shard, parse_shard
-from infer.errors import UsageError
+from infer.errors import HeldError, UsageError
+from infer.fhir.command import command as fhir_command
 from infer.merge.command import Merge, command, merge
-from infer.output.journal import line_of, record_of
+from infer.output.journal import line_of, record_of, run_of
 from infer.output.kept import KEPT, read_results
+from infer.output.lock import held
 from infer.output.names import LAST_RUN, RECORD
+from infer.report.command import command as report_command
 from tests.fuzz import fuzz
 from tests.infer.runs import RESULT_FILES, TABLE, TINY, Outcome, cut, names, rows, score, set_count
 
@@ -221,6 +227,7 @@ def test_results_of_another_shard_under_its_name_are_found(shards: tuple[Path, .
     for folder, count in zip(folders, counts, strict=True):
         record = json.loads((folder / RECORD).read_text())
         record["cohort"] |= {"patients": count, "patients_in_table": sum(counts)}
+        record["run"] = run_of(folder / KEPT)
         (folder / RECORD).write_text(json.dumps(record))
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="who is not of shard 0/3"):
@@ -262,6 +269,117 @@ def test_a_merge_that_breaks_leaves_what_was_there(
         merged(shards, tmp_path / "out")
     assert out.csv_bytes == before
     assert json.loads((tmp_path / "out" / LAST_RUN).read_text())["exit_code"] == 1
+
+
+def test_pages_and_documents_are_written_after_the_merge(
+    shards: tuple[Path, ...], all_kinds: Path, whole: Outcome, tmp_path: Path
+) -> None:
+    outcome = merged(shards, tmp_path / "out")
+    line = [str(all_kinds), str(outcome.out), "--bundle", str(TINY)]
+    assert CliRunner().invoke(report_command, line, standalone_mode=False).exception is None
+    pages = {path.name: path.read_text() for path in (outcome.out / "report").iterdir()}
+    assert len(pages) == 7
+    assert "Processor (CPU)" in pages["index.html"] or "CPU" in pages["index.html"]
+    site = ["--fhir", "r4", "--fhir-identifier-system", "urn:x"]
+    assert CliRunner().invoke(fhir_command, [*line, *site], standalone_mode=False).exception is None
+    assert len(list((outcome.out / "fhir").glob("*.json"))) > 3
+
+
+def ended_with(folder: Path, code: int) -> None:
+    (folder / LAST_RUN).write_text(json.dumps({"exit_code": code}))
+
+
+@pytest.mark.parametrize("code", [1, 2, 5, 7, 143])
+def test_a_shard_whose_last_run_failed_is_2(shards: tuple[Path, ...], tmp_path: Path, code: int) -> None:
+    folders = copied(shards, tmp_path)
+    ended_with(folders[1], code)
+    with pytest.raises(UsageError, match=f"shard-1: its last run ended with {code} "):
+        merged(folders, tmp_path / "out")
+    ended_with(folders[1], 0)
+    (folders[2] / LAST_RUN).unlink()
+    assert merged(folders, tmp_path / "out").code == 3
+
+
+def test_a_shard_that_is_being_scored_anew_is_not_merged(
+    shards: tuple[Path, ...], all_kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = copied(shards, tmp_path)
+    (full,) = [folder for folder in folders if len(Outcome(0, folder).predictions) > 1][:1]
+    index = folders.index(full)
+    monkeypatch.setattr("infer.output.lock.PATIENCE", 0)
+    with held(full), pytest.raises(HeldError):
+        merged(folders, tmp_path / "out")
+    cut(all_kinds, full, 1, shard=f"{index}/3")
+    with pytest.raises(UsageError, match="its last run has not finished"):
+        merged(folders, tmp_path / "out")
+    score(all_kinds, full, bundle=TINY, shard=f"{index}/3")
+    assert merged(folders, tmp_path / "out").code == 3
+
+
+def test_kept_results_of_another_run_of_the_shard_are_2(
+    shards: tuple[Path, ...], all_kinds: Path, tmp_path: Path
+) -> None:
+    folders = copied(shards, tmp_path)
+    again = score(all_kinds, tmp_path / "again", bundle=TINY, shard="0/3").out
+    (folders[0] / KEPT).write_bytes((again / KEPT).read_bytes())
+    with pytest.raises(UsageError, match=r"\.results and run.json are of two runs"):
+        merged(folders, tmp_path / "out")
+
+
+@pytest.mark.parametrize("key", ["cohort", "machine", "downgrades", "patients", "run", "bundle", "options"])
+@pytest.mark.parametrize("value", [5, None])
+def test_an_edited_record_is_2(shards: tuple[Path, ...], tmp_path: Path, key: str, value: object) -> None:
+    folders = copied(shards, tmp_path)
+    record = json.loads((folders[0] / RECORD).read_text())
+    (folders[0] / RECORD).write_text(json.dumps(record | {key: value}))
+    with pytest.raises(UsageError, match=r"is not the record of a shard|is a whole run"):
+        merged(folders, tmp_path / "out")
+
+
+def test_more_shards_than_files_may_be_open_is_2(shards: tuple[Path, ...], tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    line = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (66, 66)); from pathlib import Path; "
+    line += "from infer.merge.shards import read_shards; read_shards([Path(one) for one in sys.argv[1:]])"
+    done = subprocess.run([sys.executable, "-c", line, *map(str, shards)], capture_output=True, text=True, check=False)
+    assert "3 shards: more than the 66 files that may be open here" in done.stderr
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
+
+
+def test_an_unfinished_run_in_out_is_not_lost_and_an_unfinished_merge_is(
+    shards: tuple[Path, ...], pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(pristine, tmp_path / "out", 2)
+    with pytest.raises(UsageError, match="holds an unfinished run"):
+        merged(shards, tmp_path / "out")
+    assert score(pristine, tmp_path / "out", bundle=TINY).record["kept_from_earlier_starts"] == 2
+
+    def breaks(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infer.merge.command.conclude", breaks)
+        with pytest.raises(MemoryError):
+            merged(shards, tmp_path / "out")
+    assert score(pristine, tmp_path / "out", bundle=TINY).record["kept_from_earlier_starts"] == 0
+    assert merged(shards, tmp_path / "out").code == 3
+
+
+def test_out_is_no_place_of_the_cohort_and_the_history_of_no_shard(
+    shards: tuple[Path, ...], all_kinds: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="never written to"):
+        merged(shards, all_kinds / "merged")
+    assert not (all_kinds / "merged").exists()
+    with pytest.raises(UsageError, match="--history"):
+        merged(shards, tmp_path / "out", history=shards[0] / "history")
+
+
+def test_a_forgotten_out_is_2_and_costs_no_shard(shards: tuple[Path, ...], tmp_path: Path) -> None:
+    folders = copied(shards, tmp_path)
+    before = (folders[2] / LAST_RUN).read_bytes()
+    with pytest.raises(UsageError, match="holds a shard, which the merge would replace"):
+        merged(folders[:2], folders[2])
+    assert (folders[2] / LAST_RUN).read_bytes() == before
 
 
 def test_out_may_not_be_a_shard(shards: tuple[Path, ...]) -> None:

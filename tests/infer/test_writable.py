@@ -23,7 +23,7 @@ from infer.output.folder import check_folder, unfinished, unfinished_size
 from infer.output.journal import FORMAT, JOURNAL, Header, Identity, line_of
 from infer.output.kinds import FOLDERS
 from infer.output.lock import LOCK
-from infer.output.names import LAST_RUN, MOVED
+from infer.output.names import MOVED
 from infer.output.results import Results
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, cut, names
@@ -387,7 +387,7 @@ def test_killed_before_a_run_that_starts_over(pristine: Path, tmp_path: Path) ->
     assert names(tmp_path) == RESULT_FILES
 
 
-@pytest.mark.parametrize("renames", range(1, 15))
+@pytest.mark.parametrize("renames", range(1, 13))
 @pytest.mark.parametrize("end", [SystemExit(143), OSError(errno.EBUSY, "Device or resource busy")])
 def test_a_signal_or_a_passing_error_leaves_every_name(
     old: Path, monkeypatch: pytest.MonkeyPatch, renames: int, end: BaseException
@@ -409,8 +409,8 @@ def test_a_signal_or_a_passing_error_leaves_every_name(
     before = content(old)
     monkeypatch.setattr("infer.output.checks.PAUSE", 0)
     monkeypatch.setattr(os, "rename", rename)
-    # Seven files are set aside and seven restored; after an error, restoring is retried.
-    ends = isinstance(end, SystemExit) or renames <= 7
+    # Six files are set aside and six restored; after an error, restoring is retried.
+    ends = isinstance(end, SystemExit) or renames <= 6
     with pytest.raises((SystemExit, OutputError)) if ends else contextlib.nullcontext():
         check_folder(old, None)
     assert content(old) == before
@@ -450,7 +450,7 @@ def test_a_file_set_aside_is_not_written_over(pristine: Path, old: Path) -> None
 
 def test_everything_that_a_run_removes_is_tried() -> None:
     parts = [f".{name.lstrip('.')}.part" for name in RESULT_FILES]
-    assert sorted(MOVED) == sorted([JOURNAL, *FOLDERS, *RESULT_FILES, *parts, LAST_RUN])
+    assert sorted(MOVED) == sorted([JOURNAL, *FOLDERS, *RESULT_FILES, *parts])
 
 
 # The folder itself
