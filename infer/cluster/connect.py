@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,10 +14,14 @@ from typing import Any
 from infer.errors import UsageError
 from infer.machine.processors import available_processors
 
+LOG = logging.getLogger("lympho")
 LOCAL = "local"
 AUTO = "auto"
-LOOPBACK = "127.0.0.1"  # with it as a node's address, Ray listens to this machine alone
 PATIENCE = 10.0  # seconds for the cluster's head to answer; Ray itself would try for minutes
+AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+NO_REPORT = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray's statistics of use: no data may leave a hospital
+# Ray listens to the loopback device alone where this is 0, on Linux as elsewhere; an address of 127.0.0.1 would not do.
+NOT_BEYOND_THIS_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def check_ray(address: str) -> None:
@@ -44,22 +49,24 @@ def joined(address: str) -> Iterator[Any]:
     Raises:
         UsageError: there is no cluster at this address.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no data may leave a hospital
-    import ray
-
     how: dict[str, Any] = {"address": address}
+    settings = NO_REPORT
     if address == LOCAL:
-        # The dashboard is not installed either: it comes with ray[default].
-        how |= {"include_dashboard": False, "_node_ip_address": LOOPBACK, "num_cpus": available_processors()}
+        # A token that only this process and those it starts know. No dashboard: that is a part of ray[default], too.
+        settings = {**NO_REPORT, **NOT_BEYOND_THIS_MACHINE, AUTH_MODE: "token", AUTH_TOKEN: secrets.token_hex(32)}
+        how |= {"include_dashboard": False, "num_cpus": available_processors()}
     elif address != AUTO:
         _check_answers(address)
+    os.environ.update(settings)  # before the import, which reads them
+    import ray
+    import ray.util.scheduling_strategies
+
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
-        # Nothing that actors print comes here: logs of ours are written by the driver alone.
+        # Nothing that actors print comes here: the log is written by the driver alone.
         ray.init(**how, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        with contextlib.suppress(Exception):
-            ray.shutdown()
+    except (OSError, RuntimeError, ValueError) as error:
+        ray.shutdown()
         first = str(error).partition("\n")[0].rstrip(".")
         raise UsageError(
             f"--ray {address}: no cluster can be joined: {first}. See `ray start` and `ray status`"
@@ -68,6 +75,11 @@ def joined(address: str) -> Iterator[Any]:
         for one, handler in handlers.items():  # Ray's own handler would end the run with another exit code
             with contextlib.suppress(ValueError):  # not in the main thread, where Ray sets none either
                 signal.signal(one, handler)
+    if os.environ.get(AUTH_MODE) != "token":  # Ray has set it if it found a token
+        LOG.warning(
+            "this cluster asks for no token: whoever reaches its ports can run programs on it. Set %s=token",
+            AUTH_MODE,
+        )
     try:
         yield ray
     finally:

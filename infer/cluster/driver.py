@@ -114,16 +114,15 @@ class Driver:
             )
 
     def _start(self, seat: Seat) -> None:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         place = seat.place
+        there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.node, soft=False)
         remote = self._ray.remote(
             num_cpus=place.processors,
             num_gpus=place.gpus,
             max_concurrency=MOST_HELD + 2,
             max_restarts=0,  # the driver starts the next one, and knows whose patient it was
             max_task_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+            scheduling_strategy=there,
         )(ACTOR)
         seat.actor = remote.remote(self._work.text(), place.processors)
         seat.greeting = seat.actor.hello.remote()
@@ -191,7 +190,7 @@ class Driver:
             self._lose(seat, answer.broken)
             return
         patient = seat.held.pop(reference)
-        seat.alone, seat.falls = seat.alone and bool(seat.held), 0
+        seat.alone, seat.falls, seat.finished = False, 0, seat.finished + 1
         if seat.hello:
             self._of_nodes[seat.place.node, seat.hello.numerics]["patients"] += 1
         yield patient, answer.result
@@ -213,7 +212,8 @@ class Driver:
         for patient in held:
             if not self._suspects.add(patient, seat.place.node):
                 self._failed.append(patient)
-        if seat.falls >= MOST_FALLS and (not held or len({one.node for one in self._seats}) > 1):
+        # A place that has never finished a patient is to blame itself; otherwise it may be the patients.
+        if seat.falls >= MOST_FALLS and (not seat.finished or len({one.node for one in self._seats}) > 1):
             self._give_up(seat, Refusal(f"{MOST_FALLS} actors were lost one after the other: {why}"))
 
     def _give_up(self, seat: Seat, refusal: Refusal) -> None:
