@@ -52,8 +52,9 @@ def joined(address: str) -> Iterator[Any]:
     how: dict[str, Any] = {"address": address}
     settings = NO_REPORT
     if address == LOCAL:
-        # A token that only this process and those it starts know. No dashboard: that is a part of ray[default], too.
-        settings = {**NO_REPORT, **NOT_BEYOND_THIS_MACHINE, AUTH_MODE: "token", AUTH_TOKEN: secrets.token_hex(32)}
+        # A token that only this process and those it starts know. No dashboard: it is a part of ray[default] besides.
+        token = os.environ.get(AUTH_TOKEN) or secrets.token_hex(32)  # Ray reads it once in a process
+        settings = {**NO_REPORT, **NOT_BEYOND_THIS_MACHINE, AUTH_MODE: "token", AUTH_TOKEN: token}
         how |= {"include_dashboard": False, "num_cpus": available_processors()}
     elif address != AUTO:
         _check_answers(address)

@@ -90,7 +90,10 @@ def answer_text(answer: Answer | Hello | Refusal) -> str:
 
 def answer_of(text: str) -> Answer:
     """What an actor says of a patient."""
-    return msgspec.convert(_value(text), Answer)
+    try:
+        return msgspec.json.decode(text, type=Answer)  # six times as fast
+    except msgspec.DecodeError:  # it knows no file names that are not UTF-8
+        return msgspec.convert(_value(text), Answer)
 
 
 def hello_of(text: str) -> Hello | Refusal:

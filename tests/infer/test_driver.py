@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from infer.bundle.load import load_bundle
@@ -175,6 +176,20 @@ def test_on_one_node_alone_too() -> None:
     assert {name for name, status in found.items() if status == "failed"} == {f"P{one:03}" for one in range(8, 100, 10)}
 
 
+def test_a_row_of_such_patients_does_not_cost_the_only_node() -> None:
+    poison = {f"P{one:03}" for one in range(40, 40 + 2 * driver.MOST_FALLS)}
+    played = Played({"a": 1}, lambda node, patient: patient.patient_id in poison)
+    found = scored(played, 64)
+    assert {name for name, status in found.items() if status == "failed"} == poison
+
+
+def test_deaths_between_finished_patients_do_not_add_up() -> None:
+    played = Played({"a": 1, "b": 1}, lambda node, patient: patient.line % 20 == 0)
+    found = scored(played, 300)
+    assert sum(status == "failed" for status in found.values()) == 15
+    assert played.deaths > 2 * driver.MOST_FALLS
+
+
 def test_a_suspect_goes_to_another_node() -> None:
     """A node whose actors die at every patient costs nobody a result."""
     played = Played({"a": 1, "bad": 1, "c": 1}, lambda node, patient: node == "bad")
@@ -217,8 +232,8 @@ def test_where_all_refuse_the_run_ends_with_their_code() -> None:
 
 def test_without_a_place_the_run_waits_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(driver.time, "monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(driver.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(WorkerError, match=r"no node of the cluster has 2 processors, after 120 seconds"):
         list(driver_of(Played({"a": 1}), threads=2).score(patients(2)))
 
@@ -264,7 +279,8 @@ def test_what_goes_to_an_actor_comes_back_unchanged() -> None:
     assert work_of(WORK.text()) == WORK
     image = ImageResult("\udcff.jpg", values={"a": 1 / 3, "b": 2}, influence=-1e-300)
     whole = PatientResult("\udcff", "scored", "", 0.1 + 0.2, None, (image,), contents=("aa",), measures={"m": 1e-17})
-    assert answer_of(answer_text(Answer(whole, ("d",)))) == Answer(whole, ("d",))
+    for one in (whole, msgspec.structs.replace(whole, patient_id="é", images=())):
+        assert answer_of(answer_text(Answer(one, ("d",)))) == Answer(one, ("d",))
     for said in (HELLO, Refusal("why", 5)):
         assert hello_of(answer_text(said)) == said
     assert all(json.loads(text) for text in (patient_text(odd), WORK.text()))
