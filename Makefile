@@ -7,7 +7,9 @@ RUNTIME := $(BUILD)/runtime/bin/python
 LEAN := $(BUILD)/lean/bin/python
 FULL := $(BUILD)/full/bin/python
 BUNDLE ?= infer/reference
-BASE_IMAGE ?= python:3.11-slim-bookworm
+BASE_IMAGE ?= $(shell sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
+# The time of everything in the image: the last commit's.
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 CUDA ?= 0
 RAY ?= 0
 IMAGE ?= lympho-infer$(if $(filter 1,$(CUDA)),:cuda$(if $(filter 1,$(RAY)),-ray),$(if $(filter 1,$(RAY)),:ray))
@@ -20,9 +22,11 @@ PROCESSES ?= auto
 BENCH_OPTIONS ?=
 GPU_OPTIONS ?=
 RAY_OPTIONS ?=
+IMAGE_OPTIONS ?=
+PIN_OPTIONS ?=
 
 .PHONY: help demo test test-fast test-slow test-browser test-container test-ray check format train reproduce reproduce-report export image bench bench-train bench-ray \
-	gpu-check fuzz soak audit lock clean
+	gpu-check fuzz soak audit lock soup pin-base clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -85,11 +89,13 @@ export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [REDUCED=] [ACCEPT_WEAK=1]
 	$(FULL) -m export "$(RUN)" "$(BUNDLE)" $(EXPORT_OPTIONS)
 
 image:  ## [BUNDLE=] [CUDA=1] [RAY=1] [IMAGE=] [BASE_IMAGE=]: build the container, tagged lympho-infer, with CUDA=1 lympho-infer:cuda, with RAY=1 lympho-infer:ray
-	rm -rf $(BUILD)/image && mkdir -p $(BUILD)/image
+	rm -rf $(BUILD)/image && mkdir -p $(BUILD)/image/export
 	cp -r Dockerfile .dockerignore infer $(BUILD)/image/
+	cp -r export/__init__.py export/supply $(BUILD)/image/export/
 	rm -rf $(BUILD)/image/infer/reference && cp -rL "$(BUNDLE)" $(BUILD)/image/infer/reference
 	chmod -R a+rX $(BUILD)/image
-	docker build --network host --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg CUDA=$(CUDA) --build-arg RAY=$(RAY) -t $(IMAGE) $(BUILD)/image
+	docker build --network host --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg CUDA=$(CUDA) --build-arg RAY=$(RAY) \
+		--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(IMAGE_OPTIONS) -t $(IMAGE) $(BUILD)/image
 
 bench: $(BUILD)/full/ready  ## pictures a second: files to CSV, the plain way in PyTorch, networks and decoding alone
 	$(FULL) -m tests.bench $(BUILD)/bench $(BENCH_OPTIONS)
@@ -115,14 +121,22 @@ audit:  ## known vulnerabilities of the packages that ship (needs the internet)
 	for lock in infer/requirements.txt infer/requirements-cuda.txt infer/requirements-ray.txt; do \
 		$(BUILD)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
+# The largest first; the others under it as a constraint: a package has one version, and the same hashes, in all.
+COMPILE := $(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml
 lock: $(UV)  ## resolve the dependencies anew into the requirements files, with hashes
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml -o infer/requirements.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra cuda pyproject.toml -o infer/requirements-cuda.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra test pyproject.toml -o tests/requirements-runtime.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra train --extra test --extra browser --extra standards --extra dev pyproject.toml -o tests/requirements.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -c tests/requirements.txt --extra ray pyproject.toml -o infer/requirements-ray.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -c tests/requirements.txt --extra cuda --extra ray pyproject.toml -o infer/requirements-cuda-ray.txt
-	$(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 -c tests/requirements.txt --extra ray --extra test pyproject.toml -o tests/requirements-ray.txt
+	$(COMPILE) --extra cuda --extra train --extra test --extra browser --extra formats --extra dev -o tests/requirements.txt
+	$(COMPILE) -c tests/requirements.txt --extra test -o tests/requirements-runtime.txt
+	$(COMPILE) -c tests/requirements.txt --extra cuda -o infer/requirements-cuda.txt
+	$(COMPILE) -c tests/requirements.txt -o infer/requirements.txt
+	$(COMPILE) -c tests/requirements.txt --extra ray -o infer/requirements-ray.txt
+	$(COMPILE) -c tests/requirements.txt --extra cuda --extra ray -o infer/requirements-cuda-ray.txt
+	$(COMPILE) -c tests/requirements.txt --extra ray --extra test -o tests/requirements-ray.txt
+
+soup: $(BUILD)/runtime/ready  ## write export/SOUP.md from the locks and export/supply/soup.toml
+	$(RUNTIME) -m export.supply.soup
+
+pin-base: $(BUILD)/runtime/ready  ## [PIN_OPTIONS=--check]: write the digest that the base image's tag has into the Dockerfile (asks its registry)
+	$(RUNTIME) -m export.supply.base $(PIN_OPTIONS)
 
 clean:  ## remove everything that was built, the environments included
 	rm -rf $(BUILD)

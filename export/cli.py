@@ -33,12 +33,25 @@ REPLACE = "Replace {} if it is not empty."
     "and no probability by more than .01.",
 )
 @click.option(
+    "--nested-of",
+    "earlier",
+    type=FOLDER,
+    metavar="EARLIER",
+    help="An earlier bundle of the same training: its card's nested results stand in this one's, if RUN has none.",
+)
+@click.option(
     "--accept-weak",
     is_flag=True,
     help="Export an ensemble that ranks no better than sex, age and count alone; bundle and runs say so.",
 )
 def export_command(
-    run: Path, bundle: Path, replace: bool, about: TextIO | None, reduced: Path | None, accept_weak: bool
+    run: Path,
+    bundle: Path,
+    replace: bool,
+    about: TextIO | None,
+    reduced: Path | None,
+    earlier: Path | None,
+    accept_weak: bool,
 ) -> None:
     """Export the finished training in RUN to a verified bundle in folder BUNDLE."""
     from export.pipeline import check_finished, export_bundle  # slow imports, so only when needed
@@ -52,7 +65,7 @@ def export_command(
             "same"
         )
     words = about.read() if about else ""
-    made = export_bundle(run, bundle, replace=replace, about=words, patients=reduced, weak=found.weak)
+    made = export_bundle(run, bundle, replace=replace, about=words, patients=reduced, weak=found.weak, earlier=earlier)
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
     size = sum(len(data) for data in made.graphs.values()) / 1e6

@@ -39,7 +39,14 @@ from train.members.training import NUMBERS, MemberTraining, digest
 
 
 def export_bundle(
-    run: Path, folder: Path, *, replace: bool, about: str = "", patients: Path | None = None, weak: str = ""
+    run: Path,
+    folder: Path,
+    *,
+    replace: bool,
+    about: str = "",
+    patients: Path | None = None,
+    weak: str = "",
+    earlier: Path | None = None,
 ) -> Bundle:
     """Export a finished run.
 
@@ -48,6 +55,7 @@ def export_bundle(
         patients: a cohort. If none of its patients gets another decision in int8, and hardly another probability,
             the bundle has that too.
         weak: why it should not have been exported, if it should not.
+        earlier: a bundle of the same training, from whose card nested results are taken if the run has none.
 
     Raises:
         UsageError: the run is not finished, its pictures were segmented, or the folder is not empty and may not be
@@ -86,7 +94,7 @@ def export_bundle(
         graphs |= {other: quantize(backbone(), crops) for other in stand_ins(shipped, "int8").values()}
         manifest = with_reduced(manifest, graphs, cohort, "int8")
     data = encode(manifest)
-    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, words, about).encode()}
+    files = {**graphs, MANIFEST: data, CARD: write_card(run, manifest, data, words, about, earlier).encode()}
     return publish({**files, CHECKSUMS: checksums(files)}, folder)
 
 

@@ -11,13 +11,16 @@ from infer.engine.networks import Networks
 from infer.engine.self_test import self_test
 from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
-from infer.machine.disk import sync
+from infer.machine.disk import make_folder, sync
 from infer.machine.processors import available_processors
 from infer.members.member import Precision
 
 
 def publish(files: Mapping[str, bytes], folder: Path) -> Bundle:
     """Write a bundle, put it to its self-test in each precision it has, and replace what is in the folder.
+
+    When this returns, the bundle is on the disk under its name. A bundle that it replaces has no name while the two
+    change places; if the export ends just then, the next one gives it its name back first.
 
     Args:
         files: all of them, the checksums among them.
@@ -26,9 +29,11 @@ def publish(files: Mapping[str, bytes], folder: Path) -> Bundle:
     Raises:
         BundleError: it does not pass. The folder is as it was.
     """
-    part = folder.with_name(f".{folder.name}.part")
+    part, old = (folder.with_name(f".{folder.name}.{state}") for state in ("part", "old"))
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    make_folder(part)
     for name, content in files.items():
         with (part / name).open("wb") as file:
             file.write(content)
@@ -41,13 +46,11 @@ def publish(files: Mapping[str, bytes], folder: Path) -> Bundle:
         networks = Networks(bundle, Device(CPU, "export"), SELF_TEST_IMAGES, available_processors(), precision)
         self_test(networks, bundle)
     if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # left by an export that was interrupted
         os.replace(folder, old)
-        os.replace(part, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(part, folder)
+    os.replace(part, folder)
+    sync(folder.parent)  # before the earlier bundle goes: else a power failure could leave neither
+    shutil.rmtree(old, ignore_errors=True)
     return load_bundle(folder)
 
 

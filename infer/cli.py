@@ -89,11 +89,15 @@ PATH = click.Path(path_type=Path, readable=False)
     help="excel-fr: semicolons and decimal commas, for spreadsheets in French.",
 )
 @click.option("--report", is_flag=True, help="Write evidence pages too: OUT/report/index.html and a page a patient.")
-@click.option("--language", type=click.Choice(["en", "fr"]), default="en", help="Language of the pages.")
+@click.option("--language", type=click.Choice(["en", "fr"]), default="en", help="Language of pages and FHIR documents.")
 @click.option("--history", type=PATH, help="File that gets a line for each run, to look for drift over all nights.")
 @click.option(
     "--drift", type=click.Choice(["tell", "fail"]), default="tell", help="fail: exit with code 3 if drift is found."
 )
+@click.option("--fhir", type=click.Choice(["r4", "r5"]), help="Write FHIR documents too: OUT/fhir, a Bundle a patient.")
+@click.option("--fhir-identifier-system", metavar="URI", help="System of the patient IDs, for --fhir.")
+@click.option("--codes", type=PATH, help="File of the codes that your site uses in FHIR documents.")
+@click.option("--metrics", type=PATH, help="File that says how the run ended, for Prometheus' node exporter.")
 @click.version_option(__version__, prog_name="lympho")
 def command(reference_date: dt.datetime | None, bundle: Path | None, **options: Any) -> int:
     """Score the patients in folder PATIENTS and write tables, drift.json, run.json and run.log to OUT.

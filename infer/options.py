@@ -50,6 +50,10 @@ class Options:
     language: str = "en"  # of the pages: en, fr
     history: Path | None = None  # file with a line for each run, for drift over nights
     drift: str = "tell"  # tell, fail: whether drift alone makes the exit code 3
+    fhir: str | None = None  # r4, r5: write FHIR documents of this version, too
+    fhir_identifier_system: str | None = None  # URI of the patient IDs' system
+    codes: Path | None = None  # file of the codes that a site chooses
+    metrics: Path | None = None  # file for a monitor, about this run
 
 
 def check_options(options: Options) -> None:
@@ -70,9 +74,19 @@ def check_options(options: Options) -> None:
         _check_shard(options)
     if options.ray is not None and options.dry_run:
         raise UsageError("--ray: a dry run scores nothing, so it needs no cluster. Leave one of the two out")
+    if (options.fhir is None) != (options.fhir_identifier_system is None):
+        raise UsageError(
+            "--fhir and --fhir-identifier-system: give both or none. An ID alone does not say whose patient it is"
+        )
+    if options.codes is not None and options.fhir is None:
+        raise UsageError("--codes: is for FHIR documents, and needs --fhir")
     if is_inside(options.out, options.patients):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
-    for name, path in (("--bundle", options.bundle), ("--annotations", options.annotations)):
+    for name, path in (
+        ("--bundle", options.bundle),
+        ("--annotations", options.annotations),
+        ("--codes", options.codes),
+    ):
         if path is not None and is_inside(path, options.out):
             raise UsageError(
                 f"{name} {path}: lies in {options.out}, which this run would overwrite. Choose another output folder"
@@ -85,6 +99,7 @@ def _check_shard(options: Options) -> None:
         raise UsageError("--shard: needs --reference-date, so that all shards take ages at the same day")
     for given, name, instead in (
         (options.report, "--report", "write the pages after the merge, with python -m infer.report"),
+        (options.fhir is not None, "--fhir", "write the documents after the merge, with python -m infer.fhir"),
         (options.history is not None, "--history", "give it to python -m infer.merge"),
         (options.drift == "fail", "--drift fail", "give it to python -m infer.merge"),
     ):

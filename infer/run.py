@@ -27,6 +27,7 @@ from infer.output.journal import FORMAT, Header, Identity
 from infer.output.last_run import tell_last_run
 from infer.output.lock import LOCK, check_free
 from infer.output.messages import tell_end, tell_stopped, warn_of_dates, warn_of_patient
+from infer.output.metrics import Metrics
 from infer.output.names import MOVED
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
@@ -56,33 +57,41 @@ def run(options: Options) -> int:
             journal.
     """
     started = _now()
+    metrics = Metrics(None if options.dry_run else options.metrics, started)
     try:
-        return _run(options, started)
+        code = _run(options, started, metrics)
     except BaseException as error:  # a signal, too
         if not options.dry_run and not is_inside(options.out, options.patients):
             tell_last_run(options.out, _iso(started), _iso(_now()), *ending_of(error))
+        metrics.write(_now(), ending_of(error)[0])
         raise
+    metrics.write(_now(), code)
+    return code
 
 
-def _run(options: Options, started: dt.datetime) -> int:
-    write_pages = _pages_writer(options)
+def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
+    _check_metrics(options, metrics)
+    write_pages, write_documents = _pages_writer(options), _documents_writer(options)
     cluster = _cluster(options)
     ready = _prepare(options, started)
     if ready.past.problem:
         raise ready.past.problem
+    metrics.bundle = ready.bundle.bundle_id
     if options.dry_run:
         return _dry_run(options, ready)
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
     with cluster(ready) as driver, Results(options.out, header, _iso(started), ready.past.stored) as results:
         tell_last_run(options.out, _iso(started), None, None, "")
         try:
-            code, reasons = _score_and_write(results, options, ready, driver, started)
+            code, reasons = _score_and_write(results, options, ready, driver, started, metrics)
         except BaseException:  # a signal, too
             tell_stopped(results.kept, len(ready.cohort.patients))
             raise
         try:
             with tables_are_complete("write the pages with python -m infer.report"):
                 write_pages(ready)
+            with tables_are_complete("write the documents with python -m infer.fhir"):
+                write_documents(ready)
         finally:
             with tables_are_complete("only this run's line in the history is missing"):
                 ready.watch.remember()
@@ -165,7 +174,12 @@ def _dry_run(options: Options, ready: _Ready) -> int:
 
 
 def _score_and_write(
-    results: Results, options: Options, ready: _Ready, driver: "Driver | None", started: dt.datetime
+    results: Results,
+    options: Options,
+    ready: _Ready,
+    driver: "Driver | None",
+    started: dt.datetime,
+    metrics: Metrics,
 ) -> tuple[int, list[str]]:
     """Score the remaining patients and write all results. Returns the exit code, and why it is 3."""
     cohort, engine, past, kept = ready.cohort, ready.engine, ready.past, ready.kept
@@ -184,7 +198,7 @@ def _score_and_write(
         LOG.warning("starting over: %s", past.started_over)
     if past.stored:
         LOG.info("resuming: %d finished patients kept, ages are taken at %s", len(kept), ready.date)
-    summary = Summary()
+    summary, metrics.scoring = metrics.summary, True
     for line, offset in kept.items():
         result = results.keep(line, offset)
         summary.add(result, line)
@@ -213,7 +227,9 @@ def _score_and_write(
         options.drift == "fail",
         judged=options.shard is None,
     )
-    return conclude(results, cohort.patients, ready.bundle, terms, summary, ready.watch, record, _iso(started))
+    ended = conclude(results, cohort.patients, ready.bundle, terms, summary, ready.watch, record, _iso(started))
+    metrics.drift = ready.watch.changed
+    return ended
 
 
 def _pages_writer(options: Options) -> Callable[[_Ready], None]:
@@ -227,6 +243,24 @@ def _pages_writer(options: Options) -> Callable[[_Ready], None]:
     with output_errors(options.out):
         check_pages(options.out)
     return lambda ready: write_report(options.out, options.patients, ready.bundle, made, workers)
+
+
+def _documents_writer(options: Options) -> Callable[[_Ready], None]:
+    """The same for --fhir."""
+    if options.fhir is None or options.fhir_identifier_system is None:
+        return lambda _: None
+    from infer.fhir.asked import documents_writer
+
+    workers = min(_processors(options), MOST_WORKERS)
+    write = documents_writer(options, options.fhir_identifier_system, options.fhir, workers)
+    return lambda ready: write(options.out, ready.bundle)
+
+
+def _check_metrics(options: Options, metrics: Metrics) -> None:
+    """The file of --metrics lies where it harms nothing."""
+    given = (options.history, options.annotations, options.codes)
+    own = tuple(options.out / name for name in (*MOVED, LOCK))
+    metrics.check(options.patients, options.bundle, (*own, *(path for path in given if path is not None)))
 
 
 def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date) -> Cohort:

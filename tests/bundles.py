@@ -18,6 +18,8 @@ INT8_OUTPUTS = (
     "moe_gate",
     "imagenet_contribution",
     "imagenet",
+    "imagenet_image",
+    "imagenet_gate",
     "imagenet_distance",
 )
 

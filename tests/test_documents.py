@@ -4,6 +4,7 @@ A table is found by the heading before it. Its first columns have to be what the
 after those is for the reader alone.
 """
 
+import datetime as dt
 import importlib.util
 import re
 import subprocess
@@ -18,13 +19,17 @@ import click
 import pytest
 
 from export.cli import adapt_command, export_command
+from export.supply.base import command as pin_command
 from infer.bundle.load import REFERENCE, load_bundle
 from infer.bundle.manifest import SCHEMA, Manifest, OperatingPoint, load_members
 from infer.cli import command as infer_command
 from infer.errors import EXIT_MEANING
+from infer.fhir.codes import Codes
+from infer.fhir.command import command as fhir_command
 from infer.members.member import Member
 from infer.merge.command import command as merge_command
 from infer.output.columns import Basis, image_fields, prediction_fields
+from infer.output.metrics import Metrics
 from infer.reasons import Reason
 from infer.report.command import command as report_command
 from infer.report.texts import Texts
@@ -34,14 +39,16 @@ from train.cli.commands import cli
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("infer", "train", "export", "tests")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob(".github/*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))]
+)
 OPERATORS, HAEMATOLOGISTS = ROOT / "infer/README.md", ROOT / "infer/INTERPRETING.md"
 TRAINERS, EXPORTERS = ROOT / "train/README.md", ROOT / "export/README.md"
 MOST_LINES = 120  # of README.md
 # Absolute paths of the container and of the examples. Any other is of somebody's own machine.
 ABSOLUTE = (
     "/data/patients", "/out", "/bundle", "/hospital/", "/usr/local/bin/lympho-night", "/usr/bin/", "/etc/", "/bin/sh",
-    "/opt/lympho/", "/tmp/ray", "/dev/shm", "/tmp",
+    "/opt/lympho/", "/app/", "/tmp/ray", "/dev/shm", "/tmp",
 )  # fmt: skip
 # Options of Docker, systemctl and Ray in the examples.
 OF_OTHERS = {
@@ -50,9 +57,11 @@ OF_OTHERS = {
 }  # fmt: skip
 COMMANDS = {
     "infer": infer_command,
+    "infer.fhir": fhir_command,
     "infer.report": report_command,
     "infer.merge": merge_command,
     "export": export_command,
+    "export.supply.base": pin_command,
 }
 
 Rows = list[list[str]]
@@ -203,6 +212,21 @@ def test_the_options_of_scoring() -> None:
 
 def test_the_options_of_writing_pages_later() -> None:
     assert table(OPERATORS, "Evidence pages") == options(report_command)
+
+
+def test_the_options_of_writing_documents_later() -> None:
+    assert table(OPERATORS, "FHIR documents", 1) == options(fhir_command)
+
+
+def test_the_names_of_codes() -> None:
+    after = read(OPERATORS).partition("It may hold `")[2].partition(".")[0]
+    assert re.findall(r"(\w+)`", after) == list(Codes.__struct_fields__)
+
+
+def test_the_metrics() -> None:
+    metrics = Metrics(None, dt.datetime.now(dt.UTC), scoring=True, drift=False)
+    names = [family.name for family in metrics.families(dt.datetime.now(dt.UTC), 0)]
+    assert first(1, table(OPERATORS, "Metrics")) == [[name] for name in names]
 
 
 def test_the_pages_say_of_a_reason_what_the_manual_says() -> None:

@@ -23,6 +23,7 @@ from infer.engine.networks import Networks
 from infer.engine.self_test import self_test_images, self_test_outputs
 from infer.engine.sessions import CPU, Device
 from infer.members.backbone import FEATURES as FEATURES_INPUT
+from infer.members.gated import OUTPUTS
 from tests.infer.manifests import APPEARANCE
 
 OPSET = 20
@@ -104,7 +105,7 @@ def graphs() -> dict[str, bytes]:
                 helper.make_node("Mul", ["probability", "half"], ["gate"]),
             ],
             [*SEEN, *CLINICAL],
-            [(name, ["batch"]) for name in ("probability", "image_probability", "clinical_probability", "gate")],
+            [(name, ["batch"]) for name in OUTPUTS],
         ),
         "imagenet_pictures.onnx": (
             [
@@ -122,9 +123,13 @@ def graphs() -> dict[str, bytes]:
                 helper.make_node("Add", ["mean", "contribution"], ["logit"]),
                 helper.make_node("Cast", ["logit"], ["double"], to=TensorProto.DOUBLE),
                 helper.make_node("Sigmoid", ["double"], ["probability"]),
+                helper.make_node("Cast", ["contribution"], ["of pictures"], to=TensorProto.DOUBLE),
+                helper.make_node("Sigmoid", ["of pictures"], ["image_probability"]),
+                *sigmoid_of("k", "clinical_probability"),
+                helper.make_node("Mul", ["clinical_probability", "half"], ["gate"]),
             ],
             [("contribution", TensorProto.FLOAT, ["batch"]), *CLINICAL],
-            [("probability", ["batch"])],
+            [(name, ["batch"]) for name in OUTPUTS],
         ),
         "imagenet_distance.onnx": (
             [
@@ -183,6 +188,7 @@ def bundle_files() -> dict[str, bytes]:
         manifest,
         graphs=dict(zip(digests[1::2], digests[::2], strict=True)),
         opset=OPSET,
+        ensemble=msgspec.structs.replace(manifest.ensemble, disagreement=None),  # its members have nothing to agree on
         reference=msgspec.structs.replace(manifest.reference, usual=USUAL, seen="", appearance=APPEARANCE),
         provenance=msgspec.convert(provenance, type(manifest.provenance)),
         self_test=msgspec.structs.replace(test, expected=expected),

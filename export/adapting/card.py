@@ -12,6 +12,7 @@ from export.adapting.recalibration import FEWEST, FEWEST_FOR_SLOPE, FEWEST_OF_A_
 from export.card.write import wrapped
 from infer.bundle.load import CARD, Bundle
 from infer.bundle.manifest import Adapted, Manifest
+from infer.scoring.ensemble import SMALLEST_SAY
 from train.core.performance import Estimate
 from train.core.texts import number
 from train.evaluation.validation.intervals import wilson
@@ -96,8 +97,8 @@ def _tables(manifest: Manifest, local: Local, found: Effect) -> list[str]:
     return [
         f"Before: the bundle as it was, on these patients. After: cross-fitted, {REPEATS} times {FOLDS} folds, so each "
         "patient is judged by a fit without that patient. 95% intervals by bootstrap over patients. Patients left "
-        "undecided for their pictures count as referred. Calibration and Brier score hold at these patients' "
-        f"{local.prevalence:.0%}.",
+        "undecided for their pictures, or because the members disagree, count as referred. Calibration and Brier score "
+        f"hold at these patients' {local.prevalence:.0%}.",
         "\n".join(rows),
         "\n".join(points),
     ]
@@ -117,6 +118,13 @@ def _limits(manifest: Manifest, made: Adapted, local: Local, sensitivities: Mapp
         )
     else:
         said.append("`ood_p`, `unusual` and drift compare with the training patients, as before.")
+    if manifest.ensemble.disagreement is not None:
+        said.append(
+            f"A patient on whom the members of weight {SMALLEST_SAY} or more lie more than "
+            f"{manifest.ensemble.disagreement:.3g} apart is left "
+            "undecided, as before: their probabilities are compared before they are recalibrated "
+            "(`disagreement_of_weighted`)."
+        )
     if made.pixel_size is not None:
         said.append(f"Score with `--pixel-size {made.pixel_size:g}`, as these patients were; another one is refused.")
     if manifest.int8:

@@ -63,7 +63,7 @@ def effect(
     before, after = local.probability[None], crossed.probability
 
     def after_of(name: str) -> Decisions | None:
-        return np.where(held_up, REFER, crossed.decisions[name]) if name in crossed.decisions else None
+        return np.where(held_up | local.disagree, REFER, crossed.decisions[name]) if name in crossed.decisions else None
 
     return Effect(
         {
@@ -79,7 +79,7 @@ def _as_before(local: Local, point: OperatingPoint | None) -> Decisions | None:
     if point is None:
         return None
     decisions = np.array([[decide(float(one), point) for one in local.probability]])
-    return np.where(local.held_up, REFER, decisions)
+    return np.where(local.held_up | local.disagree, REFER, decisions)
 
 
 def _of(figure: Figure, local: Local, probability: Floats, weights: Floats) -> Estimate:

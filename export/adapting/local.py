@@ -32,6 +32,7 @@ class Local:
     probability: Floats  # of malignant, by the bundle
     alone: Floats  # by sex, age and count alone, by the bundle
     held_up: Booleans  # whose pictures are unlike those of the patients that the bundle compares with
+    disagree: Booleans  # whose members disagree above the bundle's bound, before and after: adapting does not change it
     measures: dict[str, Floats]  # by name, those that all patients have
     sizes: tuple[tuple[int, int], ...]  # width and height of pictures that the bundle's training did not have
     left_out: int  # patients whom the bundle was trained on
@@ -126,6 +127,7 @@ def _read(folder: Path, record: dict[str, Any], bundle: Bundle) -> Local:
         probability=np.array([one.probability for one in scores]),
         alone=np.array([_alone(one) for one in scores]),
         held_up=np.array([bool(one.unusual_pictures) for one in of_kept]),
+        disagree=np.array([one.disagree for one in scores], np.bool_),
         measures=_measures(of_kept),
         sizes=_sizes(of_kept),
         left_out=int(known.sum()),

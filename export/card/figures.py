@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from infer.bundle.manifest import Manifest
+from infer.bundle.manifest import AGREEING, Manifest
+from infer.scoring.ensemble import SMALLEST_SAY
 from train.evaluation.nested import report
 from train.evaluation.nested.stacking import SHIPPED, without
 from train.evaluation.nested.tables import CLINICAL_ONLY
@@ -179,6 +180,21 @@ def operating_points(figures: Figures, manifest: Manifest) -> list[str]:
         "### Operating points",
         "\n".join(rows),
         "The shares are cross-fitted: the thresholds applied to a patient were fitted on the other folds.",
+        *_disagreement(figures, manifest),
+    ]
+
+
+def _disagreement(figures: Figures, manifest: Manifest) -> list[str]:
+    """Who is referred whatever the probability; empty for a bundle without a bound."""
+    bound = manifest.ensemble.disagreement
+    if bound is None:
+        return []
+    return [
+        f"A patient on whom the members of weight {SMALLEST_SAY} or more lie more than {bound:.4f} apart is referred "
+        "at every operating point, whatever "
+        f"the probability: on {AGREEING:.0%} of the training patients, out of fold, they lie no further apart. "
+        f"Cross-fitted, {figures['disagreement']['referred']:.1%} of the patients are referred for it; the shares "
+        "above count them."
     ]
 
 

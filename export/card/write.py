@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from export.card.appearance import cell_classes
+from export.card.earlier import nested_of
 from export.card.few import few_patients
 from export.card.figures import Figures, above_grey_zone, member_table, nested, operating_points, out_of_fold
 from export.members.member import MemberCard
@@ -53,7 +54,14 @@ class CardWords:
     nested_is_current: Callable[[Mapping[str, Any]], bool]  # whether nested results with these facts still hold
 
 
-def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: CardWords, about: str) -> str:
+def write_card(
+    run: Path,
+    manifest: Manifest,
+    manifest_bytes: bytes,
+    words: CardWords,
+    about: str,
+    earlier: Path | None = None,
+) -> str:
     """The model card as Markdown.
 
     Args:
@@ -62,22 +70,27 @@ def write_card(run: Path, manifest: Manifest, manifest_bytes: bytes, words: Card
         manifest_bytes: the manifest as written to the bundle, whose SHA-256 is the bundle ID.
         words: text from the members and the parity check.
         about: text about the data, added by the exporter.
+        earlier: a bundle of the same training, from whose card nested results are taken if the run has none.
+
+    Raises:
+        UsageError: the earlier bundle is of another training.
     """
     figures: Figures = json.loads((run / ENSEMBLE / "metrics.json").read_text())
     of_nested = _figures_in(run / FOLDER)
     if of_nested and not words.nested_is_current(of_nested["facts"]):
         of_nested = None
+    section = nested_of(earlier, manifest) if earlier and not of_nested else nested(of_nested)
     bundle_id = hashlib.sha256(manifest_bytes).hexdigest()
     notes = read_notes(run / ENSEMBLE)
     contents = {
         "Model details": _details(figures, manifest, words, notes),
         "Intended use": _use(manifest),
         "Factors": [*_factors(words), *cell_classes(manifest)],
-        "Metrics": _metrics(figures, manifest, of_nested),
+        "Metrics": _metrics(figures, manifest, of_nested is not None or earlier is not None),
         "Evaluation data": _evaluation_data(words),
         "Training data": _training_data(manifest, _rejected(run), about, words),
         "Quantitative analyses": [
-            *nested(of_nested),
+            *section,
             *out_of_fold(figures, manifest, _pictures_only(words)),
             *operating_points(figures, manifest),
         ],
@@ -194,7 +207,7 @@ def _factors(words: CardWords) -> list[str]:
     ]
 
 
-def _metrics(figures: Figures, manifest: Manifest, of_nested: dict[str, Any] | None) -> list[str]:
+def _metrics(figures: Figures, manifest: Manifest, has_nested: bool) -> list[str]:
     nested_only = (
         " The nested evaluation adds average precision, predictive values, Brier score, calibration slope and "
         "intercept, and subgroups by sex, age, count and number of pictures."
@@ -203,7 +216,7 @@ def _metrics(figures: Figures, manifest: Manifest, of_nested: dict[str, Any] | N
         "Balanced accuracy (mean of sensitivity and specificity), AUC, share referred; malignant is the positive "
         "class. 95% intervals by bootstrap over patients, 2,000 resamples. The grey zone is reported separately. "
         + about_grey_zone(*above_grey_zone(figures, manifest))
-        + (nested_only if of_nested else ""),
+        + (nested_only if has_nested else ""),
         "Operating points: between two thresholds the decision is `refer`. `balanced`: the narrowest band around the "
         "threshold with the best balanced accuracy outside which balanced accuracy is at least .95, or else the widest "
         "band that refers at most a quarter of the patients. `sensitivity-N`: nobody at or above the threshold with a "

@@ -5,26 +5,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from export.graphs import GraphPlan
 from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
+from export.members.gated import HeadGraph
 from export.members.member import Inputs, MemberCard, MemberExport, example_clinical
 from infer.members.backbone import BACKBONE
-from infer.members.mixture import HEAD, HEAD_OUTPUTS
+from infer.members.gated import OUTPUTS
+from infer.members.mixture import HEAD
 from train.members.experts import FOLDER, Committee, load_experts
-
-
-class HeadGraph(nn.Module):
-    """Mean features and clinical values -> probability, image probability, clinical probability, gate, each (P,)."""
-
-    def __init__(self, committee: Committee) -> None:
-        super().__init__()
-        self.committee = committee
-
-    def forward(self, features: Tensor, clinical: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        output = self.committee(features, clinical)
-        return output.probability, output.image, output.clinical, output.gate
 
 
 class ExpertsExport(MemberExport):
@@ -43,7 +33,7 @@ class ExpertsExport(MemberExport):
     @property
     def plans(self) -> list[GraphPlan]:
         patients = {"features": torch.zeros(2, self.committee.dimensions.features), "clinical": example_clinical()}
-        return [backbone_plan(), GraphPlan(HEAD, HeadGraph(self.committee), patients, HEAD_OUTPUTS)]
+        return [backbone_plan(), GraphPlan(HEAD, HeadGraph(self.committee), patients, OUTPUTS)]
 
     def inputs(self, images: Tensor, clinical: Tensor, features: Tensor) -> dict[str, Inputs]:
         return {BACKBONE: {"images": images}, HEAD: {"features": features, "clinical": clinical}}

@@ -10,8 +10,10 @@ from torch import Tensor
 from export.graphs import GraphPlan
 from export.members.backbone import UNBOUNDED, backbone_plan, fitted_with
 from export.members.distance import fit_distance, held_out_distances
+from export.members.gated import HeadGraph
 from export.members.member import Inputs, MemberCard, MemberExport, example_clinical
 from infer.members.backbone import BACKBONE
+from infer.members.gated import OUTPUTS
 from infer.members.imagenet import DISTANCE, HEAD, OUTSIDE, PICTURES, WITHIN
 from train.core.arrays import Floats
 from train.data.bags import Bags, load_crops
@@ -45,7 +47,7 @@ class ImageNetExport(MemberExport):
         return [
             backbone_plan(),
             GraphPlan(PICTURES, self.network.pictures, {"features": torch.zeros(2, FEATURES)}, ("contribution",)),
-            GraphPlan(HEAD, self.network.head, patients, ("probability",)),
+            GraphPlan(HEAD, HeadGraph(self.network.head), patients, OUTPUTS),
             GraphPlan(DISTANCE, self.distance, {"features": torch.zeros(2, FEATURES)}, ("within", "outside")),
         ]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from export.parity import ParityError
 from infer.bundle.load import Bundle
-from infer.bundle.manifest import LARGEST_CHANGE
+from infer.bundle.manifest import LARGEST_CHANGE, Ensemble
 from infer.cohort.patient import Cohort
 from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device
@@ -16,8 +16,8 @@ from infer.errors import UsageError
 from infer.machine.processors import available_processors
 from infer.members.member import Precision
 from infer.scoring.cohort import score_cohort
-from infer.scoring.ensemble import decide
-from infer.scoring.result import PatientResult
+from infer.scoring.ensemble import decide_patient
+from infer.scoring.result import PatientResult, Scores
 from train.data.bags import Bags
 
 CALIBRATION_CROPS = 384  # calibration takes 4 GB with 512
@@ -75,7 +75,7 @@ def compare(bundle: Bundle, cohort: Cohort, precision: Precision) -> Change:
     Raises:
         ParityError: this CPU cannot compute in this precision.
     """
-    points = list(bundle.manifest.ensemble.operating_points.values())
+    ensemble = bundle.manifest.ensemble
     patients, largest, changed = 0, 0.0, 0
     for a, b in zip(_scores(bundle, cohort, "float32"), _scores(bundle, cohort, precision), strict=True):
         if a.scores is None or b.scores is None:
@@ -83,9 +83,16 @@ def compare(bundle: Bundle, cohort: Cohort, precision: Precision) -> Change:
             continue
         patients += 1
         largest = max(largest, abs(a.scores.probability - b.scores.probability))
-        changed += sum(decide(a.scores.probability, point) != decide(b.scores.probability, point) for point in points)
+        changed += sum(
+            _decided(a.scores, ensemble, point) != _decided(b.scores, ensemble, point)
+            for point in ensemble.operating_points
+        )
         changed += bool(a.unusual) != bool(b.unusual)  # held up in one precision alone
     return Change(patients, largest, changed)
+
+
+def _decided(scores: Scores, ensemble: Ensemble, point: str) -> str:
+    return decide_patient(scores.probability, scores.disagreement_of_weighted, ensemble, point)
 
 
 def _scores(bundle: Bundle, cohort: Cohort, precision: Precision) -> list[PatientResult]:

@@ -23,6 +23,7 @@ class Bundle:
     bundle_id: str  # SHA-256 of the manifest
     manifest: Manifest
     graphs: dict[str, bytes]
+    card: str = ""  # the model card, Markdown
 
     @property
     def short_id(self) -> str:
@@ -50,7 +51,8 @@ def load_bundle(folder: Path) -> Bundle:
             raise BundleError(f"{folder / name}: is missing. Export the bundle again")
         if _sha256(files[name]) != digest:
             raise BundleError(f"{folder / name}: is not the graph that {MANIFEST} describes. Export the bundle again")
-    return Bundle(folder, _sha256(files[MANIFEST]), manifest, {name: files[name] for name in manifest.graphs})
+    graphs, card = {name: files[name] for name in manifest.graphs}, files[CARD].decode("utf-8", errors="replace")
+    return Bundle(folder, _sha256(files[MANIFEST]), manifest, graphs, card)
 
 
 def checksums(files: dict[str, bytes]) -> bytes:

@@ -16,11 +16,12 @@ from infer.members import registry
 from infer.members.member import Member, Precision
 from infer.pictures.measure import JPEG_QUALITY, MEASURES
 
-SCHEMA = 9  # raised whenever a reader of the previous schema would misread the bundle
+SCHEMA = 10  # raised whenever a reader of the previous schema would misread the bundle
 MANIFEST = "manifest.json"
 LARGEST_CHANGE = 0.01  # of a patient's probability, caused by a reduced precision
 LARGEST_TOLERANCE = 0.01  # of the self-test's outputs that are probabilities, in a reduced precision
 REDUCED: tuple[Precision, ...] = ("int8",)
+AGREEING = 0.95  # share of the training patients whose members lie no further apart than Ensemble.disagreement
 
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -61,6 +62,9 @@ class Ensemble(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     weights: dict[str, Probability]
     operating_points: dict[str, OperatingPoint]
     recalibration: Calibration | None = None  # of the weighted mean, to a hospital's patients; None: it stays
+    # Members whose calibrated probabilities, before any recalibration, lie further apart than this: nobody is decided.
+    # None: they are decided all the same.
+    disagreement: Probability | None = None
 
 
 class Adapted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -43,22 +43,23 @@ def tonights_line(when: str, bundle: str, run: str, patients: int, sums: Sums, s
     return Line(FORMAT, when, bundle, run, patients, rounded, seen)
 
 
-def check_place(path: Path, cohort: Path, others: tuple[Path, ...] = ()) -> None:
-    """Make sure that the history may lie there.
+def check_place(path: Path, cohort: Path, others: tuple[Path, ...] = (), option: str = "--history") -> None:
+    """Make sure that a file that outlives the run may lie there.
 
     Args:
-        path: --history.
-        cohort: the patients' folder, which is never written to.
+        path: the file.
+        cohort: the patients' folder, or another that is never written to.
         others: files that the run writes or removes.
+        option: by which the file is given.
 
     Raises:
         UsageError: it lies in the cohort, or is one of the others.
     """
     real = Path(os.path.realpath(path))
     if real.is_relative_to(os.path.realpath(cohort)):
-        raise UsageError(f"--history {path}: lies inside the cohort, which is never written to. Choose another file")
+        raise UsageError(f"{option} {path}: lies inside the cohort, which is never written to. Choose another file")
     if real in {Path(os.path.realpath(other)) for other in others}:
-        raise UsageError(f"--history {path}: is a file that every run replaces. Choose another file")
+        raise UsageError(f"{option} {path}: is a file that every run replaces. Choose another file")
 
 
 def read_history(path: Path, bundle: str) -> tuple[Line, ...]:

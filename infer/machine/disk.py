@@ -35,6 +35,20 @@ def sync(file: int | Path) -> str:
     return ""
 
 
+def make_folder(folder: Path) -> set[str]:
+    """Make a folder, and those above it, if there is none; their names are on the disk then.
+
+    Returns:
+        What `sync` returned.
+
+    Raises:
+        OSError: it cannot be made, or is a file.
+    """
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    folder.mkdir(parents=True, exist_ok=True)
+    return {sync(path.parent) for path in new}
+
+
 def sync_note(unsynced: Iterable[str]) -> str:
     """A sentence about everything that `sync` returned, for run.log and run.json; empty if all was synced."""
     what = sorted({one for one in unsynced if one})

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from infer.column import Column
+from infer.members import gated
 from infer.members.backbone import BACKBONE, FEATURES, STAND_INS, form
 from infer.members.member import CLINICAL, ONE_NUMBER, Floats, GraphForm, Mean, Member, Opinion, RunGraph
 
@@ -32,7 +33,10 @@ class ImageNet(Member[Sums]):
     title = "ImageNet member"
     place_of_columns = "behind bundle"
     stand_ins = STAND_INS
-    reduced_outputs = dict.fromkeys(STAND_INS, ("imagenet_contribution", "imagenet", "imagenet_distance"))
+    reduced_outputs = dict.fromkeys(
+        STAND_INS,
+        ("imagenet_contribution", "imagenet", "imagenet_image", "imagenet_gate", "imagenet_distance"),
+    )
     unbounded_outputs = {"imagenet_contribution": 1.0, "imagenet_distance": 1.0}
     picture_columns = (
         Column(
@@ -42,6 +46,7 @@ class ImageNet(Member[Sums]):
             ".6f",
         ),
     )
+    columns_at_end = (gated.gate_column(name),)
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
@@ -49,7 +54,7 @@ class ImageNet(Member[Sums]):
         return {
             BACKBONE: form(self.pictures),
             PICTURES: GraphForm({"features": FEATURES}, ("contribution",)),
-            HEAD: GraphForm({"contribution": ONE_NUMBER, "clinical": CLINICAL}, ("probability",)),
+            HEAD: GraphForm({"contribution": ONE_NUMBER, "clinical": CLINICAL}, gated.OUTPUTS),
             DISTANCE: GraphForm({"features": FEATURES}, ("within", "outside")),
         }
 
@@ -72,16 +77,18 @@ class ImageNet(Member[Sums]):
         return {"imagenet_contribution": contribution}
 
     def conclude(self, sums: Sums, run: RunGraph, clinical: Floats) -> Opinion:
-        def head(contribution: Floats) -> Floats:
+        def head(contribution: Floats) -> dict[str, Floats]:
             same = np.tile(clinical.astype(np.float32), (len(contribution), 1))
-            return run(HEAD, contribution=contribution.astype(np.float32), clinical=same)["probability"]
+            return run(HEAD, contribution=contribution.astype(np.float32), clinical=same)
 
+        found = {name: float(of[0]) for name, of in head(np.array([sums.contribution.value])).items()}
         without = sums.contribution.without_each()
         features = sums.features / len(sums.contribution.values)
         distance = run(DISTANCE, features=features[None].astype(np.float32))
         return Opinion(
-            float(head(np.array([sums.contribution.value]))[0]),
-            tuple(head(without).tolist()) if len(without) else (),
+            found["probability"],
+            tuple(head(without)["probability"].tolist()) if len(without) else (),
+            gated.further(self.name, found),
             measures={WITHIN: float(distance["within"][0]), OUTSIDE: float(distance["outside"][0])},
         )
 
@@ -89,6 +96,7 @@ class ImageNet(Member[Sums]):
         return {
             "imagenet_contribution": seen["contribution"],
             "imagenet": np.array([opinion.probability for opinion in opinions]),
+            **gated.tested(self.name, opinions),
             # The logarithm: generated pictures are far from any cell.
             "imagenet_distance": np.log(
                 [opinion.measures[name] for opinion in opinions for name in self.measure_names]

@@ -73,6 +73,8 @@ class Member(ABC, Generic[Sums]):
     # Position of its columns in predictions.csv: the first three members have theirs in the middle, the fourth behind
     # what was at the end when it came, and so will every later one, so that existing columns do not move.
     place_of_columns: ClassVar[Literal["middle", "behind bundle", "last"]] = "last"
+    # Columns of predictions.csv that it got later than those: at the end, so that no column moves.
+    columns_at_end: ClassVar[tuple[Column, ...]] = ()
 
     def __init__(self, section: Any, crop_size: int) -> None:
         self.section = section
@@ -108,6 +110,11 @@ class Member(ABC, Generic[Sums]):
         """The column of its probability in predictions.csv."""
         meaning = f"Probability of malignancy from the {cls.title} alone, calibrated"
         return Column(f"{cls.name}_probability", meaning, "", ".6f")
+
+    @classmethod
+    def further_columns(cls) -> tuple[Column, ...]:
+        """All its columns in predictions.csv beside its probability's, wherever they stand."""
+        return (*cls.patient_columns, *cls.columns_at_end)
 
     @property
     def measure_names(self) -> tuple[str, ...]:

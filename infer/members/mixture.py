@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from infer.column import Column
+from infer.members import gated
 from infer.members.backbone import BACKBONE, FEATURES, STAND_INS, form
 from infer.members.member import CLINICAL, Floats, GraphForm, Mean, Member, Opinion, RunGraph
 
 HEAD = "moe_head.onnx"
-HEAD_OUTPUTS = ("probability", "image_probability", "clinical_probability", "gate")
 
 
 class Mixture(Member[Mean]):
@@ -22,21 +21,14 @@ class Mixture(Member[Mean]):
     stand_ins = STAND_INS
     reduced_outputs = dict.fromkeys(STAND_INS, ("moe", "moe_features", "moe_image", "moe_gate"))
     unbounded_outputs = {"moe_features": 1.0}
-    patient_columns = (
-        Column(
-            "moe_image_gate",
-            "Gate weight of the image expert, 0 to 1; the rest goes to the clinical expert",
-            "",
-            ".6f",
-        ),
-    )
+    patient_columns = (gated.gate_column(name),)
 
     @property
     def graphs(self) -> dict[str, GraphForm]:
         """The backbone takes pictures, the head patients."""
         return {
             BACKBONE: form(self.pictures),
-            HEAD: GraphForm({"features": FEATURES, "clinical": CLINICAL}, HEAD_OUTPUTS),
+            HEAD: GraphForm({"features": FEATURES, "clinical": CLINICAL}, gated.OUTPUTS),
         }
 
     def see(self, run: RunGraph, pictures: Any, clinical: Floats) -> dict[str, Floats]:
@@ -60,11 +52,7 @@ class Mixture(Member[Mean]):
         return Opinion(
             found["probability"],
             tuple(head(without)["probability"].tolist()) if len(without) else (),
-            {
-                "moe_image_gate": found["gate"],
-                "image_probability": found["image_probability"],
-                "clinical_probability": found["clinical_probability"],
-            },
+            gated.further(self.name, found),
         )
 
     def tested(self, seen: Mapping[str, Floats], opinions: list[Opinion]) -> dict[str, Floats]:
@@ -72,7 +60,5 @@ class Mixture(Member[Mean]):
             "moe": np.array([opinion.probability for opinion in opinions]),
             # The image experts may saturate on every generated picture; this reveals a wrong backbone even then.
             "moe_features": seen["features"].mean(axis=1),
-            "moe_image": np.array([opinion.further["image_probability"] for opinion in opinions]),
-            "moe_clinical": np.array([opinion.further["clinical_probability"] for opinion in opinions]),
-            "moe_gate": np.array([opinion.further["moe_image_gate"] for opinion in opinions]),
+            **gated.tested(self.name, opinions),
         }

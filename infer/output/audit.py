@@ -66,10 +66,11 @@ def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: En
     }
 
 
-def thresholds(bundle: Bundle, point: str) -> dict[str, float]:
-    """Below which probability the decision is reactive, and from which malignant."""
-    of = bundle.manifest.ensemble.operating_points[point]
-    return {"refer_low": of.refer_low, "refer_high": of.refer_high}
+def thresholds(bundle: Bundle, point: str) -> dict[str, float | None]:
+    """Below which probability the decision is reactive, from which malignant; above which disagreement neither."""
+    ensemble = bundle.manifest.ensemble
+    of = ensemble.operating_points[point]
+    return {"refer_low": of.refer_low, "refer_high": of.refer_high, "refer_disagreement": ensemble.disagreement}
 
 
 def libraries() -> dict[str, str]:

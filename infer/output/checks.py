@@ -18,7 +18,8 @@ from pathlib import Path
 from infer.errors import OutputError
 from infer.machine.disk import sync
 from infer.machine.locks import MODE
-from infer.output.pages import PAGES
+from infer.output.kinds import FOLDERS
+from infer.output.names import RECORD
 
 LOG = logging.getLogger("lympho")
 PROBE = ".probe"
@@ -111,6 +112,8 @@ def check_removable(folder: Path, names: Sequence[str]) -> None:
     try:
         for name in names:
             _set_aside(folder / name)
+            if name == RECORD:  # a power failure could hide a table that it vouches for, and not itself
+                sync(folder)
     finally:
         try:
             put_back(folder, names)
@@ -143,6 +146,8 @@ def put_back(folder: Path, names: Sequence[str]) -> list[str]:
                 "Remove one of them, or choose another folder"
             )
         try:
+            if name == RECORD:
+                sync(folder)
             hidden.rename(path)
         except OSError as error:
             raise OutputError(
@@ -173,7 +178,9 @@ def exists(path: Path) -> bool:
 
 def _set_aside(path: Path) -> None:
     try:
-        if stat.S_ISDIR(path.lstat().st_mode) and path.name != PAGES:  # can be renamed, but not removed like a file
+        if (
+            stat.S_ISDIR(path.lstat().st_mode) and path.name not in FOLDERS
+        ):  # can be renamed, but not removed like a file
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.rename(aside(path))
     except FileNotFoundError:

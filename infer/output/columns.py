@@ -44,6 +44,7 @@ class Basis:
     point: OperatingPoint
     date: str  # ISO: at which ages were taken for patients without a sample date
     ended: str  # ISO date, UTC: when the run ended
+    disagreement: float | None = None  # above which nobody is decided; None: no bound
 
 
 def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[PatientField]:
@@ -118,6 +119,20 @@ def prediction_fields(members: Sequence[Member[Any]], basis: Basis) -> list[Pati
         PatientField(
             Column("reference_date", "Date at which ages are taken for patients without a sample date"),
             lambda result: basis.date if result.scores else None,
+        ),
+        *(PatientField(column, _patient_value(column.name)) for member in members for column in member.columns_at_end),
+        PatientField(
+            Column("refer_disagreement", "Above this disagreement_of_weighted nobody is decided", "", ".6f"),
+            lambda result: basis.disagreement if result.scores else None,
+        ),
+        PatientField(
+            Column(
+                "disagreement_of_weighted",
+                "Disagreement among members of weight .05 or more, before --prevalence and adaptation",
+                "",
+                ".6f",
+            ),
+            lambda result: result.scores and result.scores.disagreement_of_weighted,
         ),
         PatientField(Column("run_ended", "Day on which the run ended (UTC)"), lambda result: basis.ended),
         *last,

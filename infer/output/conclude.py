@@ -65,8 +65,10 @@ def conclude(
         "exit_meaning": EXIT_MEANING[code],
         "exit_reasons": reasons,
     }
-    point = bundle.manifest.ensemble.operating_points[terms.operating_point]
-    basis = Basis(bundle.short_id, point, terms.date.isoformat(), ended.date().isoformat())
+    ensemble = bundle.manifest.ensemble
+    point = ensemble.operating_points[terms.operating_point]
+    day = ended.date().isoformat()
+    basis = Basis(bundle.short_id, point, terms.date.isoformat(), day, ensemble.disagreement)
     members, dialect = load_members(bundle.manifest), DIALECTS[terms.csv_dialect]
     writers = (PredictionsWriter(members, basis, dialect), ImagesWriter(members, dialect))
     results.finish(record, drift, patients, writers)

@@ -3,6 +3,9 @@
 The earlier files get hidden names, run.json first; then the new ones get theirs, run.json last. So whoever finds
 run.json finds the tables that it describes. If something fails in between, or the next start finds that a run was
 killed in between, the earlier files get their names back.
+
+Between these steps the folder is synced. Without that a power failure may keep any of the renamings and lose any other:
+run.json of one run beside a table of another, or a table under no name at all.
 """
 
 import contextlib
@@ -23,16 +26,19 @@ def exchange(folder: Path) -> None:
     Raises:
         OSError: an earlier file cannot be replaced, or the disk is not available. `settle` has to follow.
     """
+    sync(folder)  # the new files have their temporary names
     if exists(folder / RECORD):
         hide_pages(folder)
     else:
         remove_pages(folder)  # of no finished run
-    for name in NAMES:
-        with contextlib.suppress(FileNotFoundError):
-            (folder / name).rename(earlier_of(folder, name))
+    _rename_if_there(folder / RECORD, earlier_of(folder, RECORD))
+    sync(folder)
+    for name in TABLES:
+        _rename_if_there(folder / name, earlier_of(folder, name))
+    sync(folder)
     for name in TABLES:
         os.replace(part_of(folder, name), folder / name)
-    sync(folder)  # otherwise a power failure might keep run.json and lose one of these
+    sync(folder)
     os.replace(part_of(folder, RECORD), folder / RECORD)
     sync(folder)
 
@@ -67,8 +73,10 @@ def remove_earlier(folder: Path) -> None:
         OSError: one cannot be removed. The next start tries again.
     """
     remove_hidden_pages(folder)
-    for name in (*TABLES, RECORD):
+    for name in TABLES:
         earlier_of(folder, name).unlink(missing_ok=True)
+    sync(folder)
+    earlier_of(folder, RECORD).unlink(missing_ok=True)
 
 
 def _undo(folder: Path) -> None:
@@ -76,7 +84,14 @@ def _undo(folder: Path) -> None:
     for name in TABLES:
         if not exists(part_of(folder, name)) and exists(folder / name):  # a new one: else its part would be there
             os.replace(folder / name, part_of(folder, name))
-        with contextlib.suppress(FileNotFoundError):
-            earlier_of(folder, name).rename(folder / name)
+    sync(folder)
+    for name in TABLES:
+        _rename_if_there(earlier_of(folder, name), folder / name)
+    sync(folder)
+    _rename_if_there(earlier_of(folder, RECORD), folder / RECORD)
+    sync(folder)
+
+
+def _rename_if_there(path: Path, target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        earlier_of(folder, RECORD).rename(folder / RECORD)
+        path.rename(target)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infer.errors import HeldError, OutputError
-from infer.machine.disk import sync_note
+from infer.machine.disk import make_folder, sync_note
 from infer.output.advice import advice
 from infer.output.checks import (
     aside,
@@ -88,7 +88,7 @@ def found_good(folder: Path, resumed: Stored | None, *, leave: bool = False) -> 
     with contextlib.ExitStack() as undo:
         # Innermost folder first, the order in which they must be removed again.
         undo.callback(_remove_empty, [path for path in (folder, *folder.parents) if not os.path.lexists(path)])
-        folder.mkdir(parents=True, exist_ok=True)
+        unsynced = make_folder(folder)
         check_not_append_only(folder)
         with held(folder, leave=leave) as lock:
             for name in put_back(folder, MOVED):
@@ -98,7 +98,7 @@ def found_good(folder: Path, resumed: Stored | None, *, leave: bool = False) -> 
                 LOG.warning("%s: a run was killed while its results took their names; set right", folder)
             if resumed and unfinished(folder) != resumed:
                 raise HeldError(f"{folder}: another run has just used it. Start this run again")
-            unsynced = probe(folder)
+            unsynced |= probe(folder)
             if resumed:
                 check_writing(folder / JOURNAL)  # never set aside: it contains all finished patients
                 check_writing(part_of(folder, LOG_FILE))

@@ -144,6 +144,7 @@ class Journal:
             if stored is None:
                 self._append({**asdict(header), "run": self.run})
             self._append({"started": started})
+            sync(path.parent)  # else the file could be on the disk, and its name not
         except BaseException:
             self._file.close()
             raise

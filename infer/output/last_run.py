@@ -13,6 +13,7 @@ from typing import Any
 
 from infer import __version__
 from infer.errors import EXIT_MEANING, OutputError
+from infer.machine.disk import sync
 from infer.machine.locks import MODE
 from infer.output.checks import check_not_append_only
 from infer.output.journal import JOURNAL
@@ -56,7 +57,10 @@ def tell_last_run(out: Path, started: str, ended: str | None, code: int | None, 
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            file.flush()
+            sync(file.fileno())
         part.rename(out / LAST_RUN)
+        sync(out)
     except OSError as error:
         LOG.warning("%s: cannot be written (%s)", out / LAST_RUN, error.strerror)
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infer.errors import HeldError
+from infer.machine.disk import make_folder
 from infer.machine.locks import MODE, locked_within
 
 LOCK = ".lock"
@@ -88,9 +89,7 @@ def _held(folder: Path) -> HeldError:
 def _locked(path: Path) -> tuple[int, bool]:
     """The lock file, opened and locked, and whether it existed before."""
     while True:
-        path.parent.mkdir(
-            parents=True, exist_ok=True
-        )  # in the loop: a dry run that created the folder may have removed it
+        make_folder(path.parent)  # in the loop: a dry run that created the folder may have removed it
         was_there = os.path.lexists(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
         try:

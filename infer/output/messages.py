@@ -82,6 +82,8 @@ def tell_end(summary: Summary, code: int, reasons: Sequence[str] = (), *, dry: b
             summary.unlike,
             f" ({found})" if found else "",
         )
+    if summary.disagreeing:
+        LOG.info("patients decided refer because their members disagree too much: %d", summary.disagreeing)
     counts = ", ".join(f"{summary.patients[status]} {status}" for status in ("scored", "refused", "failed"))
     why = "; ".join(reasons) or EXIT_MEANING[code]
     if dry:

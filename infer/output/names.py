@@ -5,7 +5,7 @@ from pathlib import Path
 from infer.output.csv import IMAGES, PREDICTIONS
 from infer.output.journal import JOURNAL
 from infer.output.kept import KEPT
-from infer.output.pages import PAGES
+from infer.output.kinds import FOLDERS
 from infer.output.watch import DRIFT
 
 RECORD, LOG_FILE, LAST_RUN = "run.json", "run.log", "last_run.json"
@@ -13,7 +13,7 @@ NAMES = (RECORD, PREDICTIONS, IMAGES, DRIFT, KEPT, LOG_FILE)  # of a finished ru
 TABLES_AND_RECORD = (RECORD, PREDICTIONS, IMAGES, DRIFT, KEPT)  # an unfinished run's partial files of these are useless
 PARTS = {name: f".{name.lstrip('.')}.part" for name in NAMES}  # temporary names until all are complete
 # Everything that a run renames or removes, set aside in this order: run.json must not outlive its tables.
-MOVED = (PAGES, *NAMES, JOURNAL, *PARTS.values(), LAST_RUN)
+MOVED = (*FOLDERS, *NAMES, JOURNAL, *PARTS.values(), LAST_RUN)
 
 
 def part_of(folder: Path, name: str) -> Path:

@@ -1,120 +1,134 @@
-"""The folder of evidence pages in OUT, `report`: it appears whole or not at all, and never beside another run's tables.
+"""The folders in OUT: each appears whole or not at all, and never beside another run's tables.
 
-Pages are written to a hidden folder that gets its name once all are safely on the disk. Only files that have a page's
-name are ever removed.
+Files are written to a hidden folder that gets its name once all are safely on the disk. Only files that have a page's
+name, or that a folder lists as its own, are ever removed.
 """
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from infer.errors import OutputError
 from infer.machine.disk import sync
 from infer.machine.locks import MODE
+from infer.output.kinds import KINDS, LIST, REPORT, Kind
 
-PAGES = "report"
-PART, OLD, EARLIER = ".report.part", ".report.old", ".report.earlier"  # written, removed; hidden while tables change
-PAGE = re.compile(r"(index|by-id)(-\d+)?\.html|p\d+\.html")
 FOLDER_MODE = 0o750
+PAGES, PART, OLD = REPORT.folder, REPORT.part, REPORT.old
 
 
 class Pages:
-    """The hidden folder that pages are written to."""
+    """The hidden folder that files are written to."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kind: Kind = REPORT) -> None:
+        self._folder, self._kind = folder, kind
+        self._names: list[str] = []
 
     def write(self, name: str, text: str) -> None:
-        """Write a page.
+        """Write a file.
 
         Args:
-            name: of the file, one that PAGE knows.
+            name: of the file, one that the kind knows.
 
         Raises:
             OSError: the disk is full or not available.
         """
-        if not PAGE.fullmatch(name):
-            raise ValueError(f"{name}: is no page's name")
+        if not self._kind.name.fullmatch(name):
+            raise ValueError(f"{name}: is no {self._kind.one}'s name")
         descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
+        self._names.append(name)
+
+    def write_list(self) -> None:
+        """Write LIST, if the folder has one.
+
+        Raises:
+            OSError: the disk is full or not available.
+        """
+        if self._kind.listed:
+            self.write(LIST, "".join(f"{name}\n" for name in sorted(self._names)))
 
 
 @contextlib.contextmanager
-def new_pages(out: Path) -> Iterator[Pages]:
-    """Write all pages: they get their place when the block ends, and are removed if it fails.
+def new_pages(out: Path, kind: Kind = REPORT) -> Iterator[Pages]:
+    """Write all files of a folder: they get their place when the block ends, and are removed if it fails.
 
     Args:
         out: locked by the caller.
 
     Raises:
-        OutputError: a file that is no page is in the way.
+        OutputError: a file that is none of these is in the way.
         OSError: the disk is full or not available.
     """
-    check_pages(out)
-    part = out / PART
-    for left in (part, out / OLD):  # by a run that was killed
-        _remove(left)
+    check_pages(out, kind)
+    part = out / kind.part
+    for left in (part, out / kind.old):  # by a run that was killed
+        _remove(left, kind)
     part.mkdir(FOLDER_MODE)
     try:
-        yield Pages(part)
+        pages = Pages(part, kind)
+        yield pages
+        pages.write_list()
         # Late: by now the system has written most of them, and a sync of each on its own would wait for the disk.
         for path in sorted(part.iterdir()):
             _sync_file(path)
         sync(part)
-        _exchange(out)
+        _exchange(out, kind)
         sync(out)
     finally:
         with contextlib.suppress(OSError):
-            _remove(part)
+            _remove(part, kind)
     with contextlib.suppress(OSError):  # hidden, and the next start removes it
-        _remove(out / OLD)
+        _remove(out / kind.old, kind)
 
 
-def _exchange(out: Path) -> None:
-    """Give the new pages their place; the earlier ones keep it if that fails."""
+def _exchange(out: Path, kind: Kind) -> None:
+    """Give the new files their place; the earlier ones keep it if that fails."""
     with contextlib.suppress(FileNotFoundError):
-        (out / PAGES).rename(out / OLD)
+        (out / kind.folder).rename(out / kind.old)
     try:
-        (out / PART).rename(out / PAGES)
+        (out / kind.part).rename(out / kind.folder)
     except BaseException:
         with contextlib.suppress(OSError):
-            (out / OLD).rename(out / PAGES)
+            (out / kind.old).rename(out / kind.folder)
         raise
 
 
 def hide_pages(out: Path) -> None:
-    """Hide an earlier run's pages while its tables are replaced; beside a file that is no page they are removed.
+    """Hide an earlier run's folders while its tables are replaced; beside somebody's file their files are removed.
 
     Raises:
         OSError: they cannot be renamed or removed.
     """
-    if _listed(out / PAGES) and not _others(out / PAGES):
-        _remove(out / EARLIER)
-        (out / PAGES).rename(out / EARLIER)
-    else:
-        remove_pages(out)
+    for kind in KINDS:
+        path = out / kind.folder
+        if _listed(path) and not _others(path, kind):
+            _remove(out / kind.earlier, kind)
+            path.rename(out / kind.earlier)
+        else:
+            _remove_kind(out, kind)
 
 
 def show_pages(out: Path) -> None:
-    """Give hidden pages their place back.
+    """Give hidden folders their place back.
 
     Raises:
         OSError: they cannot be renamed.
     """
-    if hidden_pages(out):
-        (out / EARLIER).rename(out / PAGES)
+    for kind in KINDS:
+        if _listed(out / kind.earlier) is not None:
+            (out / kind.earlier).rename(out / kind.folder)
 
 
 def hidden_pages(out: Path) -> bool:
-    """Whether `hide_pages` has hidden pages there.
+    """Whether `hide_pages` has hidden a folder there.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    return _listed(out / EARLIER) is not None
+    return any(_listed(out / kind.earlier) is not None for kind in KINDS)
 
 
 def remove_hidden_pages(out: Path) -> None:
@@ -123,37 +137,45 @@ def remove_hidden_pages(out: Path) -> None:
     Raises:
         OSError: they cannot be removed.
     """
-    _remove(out / EARLIER)
+    for kind in KINDS:
+        _remove(out / kind.earlier, kind)
 
 
 def remove_pages(out: Path) -> None:
-    """Remove an earlier run's pages, at once for whoever looks; a file that is no page stays, and so does its folder.
+    """Remove an earlier run's folders, at once for whoever looks; somebody's file stays, and so does its folder.
 
     Raises:
         OSError: they cannot be removed.
     """
-    for name in (PART, OLD):
-        _remove(out / name)
-    if _listed(out / PAGES) and not _others(out / PAGES):
-        (out / PAGES).rename(out / OLD)
-        _remove(out / OLD)
+    for kind in KINDS:
+        _remove_kind(out, kind)
+
+
+def _remove_kind(out: Path, kind: Kind) -> None:
+    for name in (kind.part, kind.old):
+        _remove(out / name, kind)
+    path = out / kind.folder
+    if _listed(path) and not _others(path, kind):
+        path.rename(out / kind.old)
+        _remove(out / kind.old, kind)
     else:
-        _remove(out / PAGES)
+        _remove(path, kind)
 
 
-def check_pages(out: Path) -> None:
-    """Make sure that pages can get their place.
+def check_pages(out: Path, kind: Kind = REPORT) -> None:
+    """Make sure that a folder can get its place.
 
     Raises:
-        OutputError: `report` is a file, or holds a file that is no page.
+        OutputError: it is a file, or holds a file that is not its own.
         OSError: it cannot be read.
     """
-    path = out / PAGES
+    path = out / kind.folder
     if os.path.lexists(path) and _listed(path) is None:
-        raise OutputError(f"{path}: is no folder, and the pages go there. Remove it, or choose another folder")
-    if others := _others(path):
+        raise OutputError(f"{path}: is no folder, and the {kind.all} go there. Remove it, or choose another folder")
+    if others := _others(path, kind):
         raise OutputError(
-            f"{path / others[0]}: is no page, and lies where the pages go. Move it elsewhere, or choose another folder"
+            f"{path / others[0]}: is no {kind.one}, and lies where the {kind.all} go. Move it elsewhere, or choose "
+            "another folder"
         )
 
 
@@ -167,18 +189,31 @@ def _listed(folder: Path) -> list[str] | None:
         return None
 
 
-def _others(folder: Path) -> list[str]:
-    return [name for name in _listed(folder) or () if not PAGE.fullmatch(name)]
+def _others(folder: Path, kind: Kind) -> list[str]:
+    """The files that the program has not written."""
+    own = _own(folder, kind)
+    return [name for name in _listed(folder) or () if not (kind.name.fullmatch(name) and (own is None or name in own))]
 
 
-def _remove(folder: Path) -> None:
+def _own(folder: Path, kind: Kind) -> set[str] | None:
+    """The names that a folder lists as its own; None if a name alone tells: nobody else writes to a hidden folder."""
+    if not kind.listed or folder.name != kind.folder:
+        return None
+    try:
+        return {LIST, *(folder / LIST).read_text(encoding="utf-8").splitlines()}
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return set()
+
+
+def _remove(folder: Path, kind: Kind) -> None:
     names = _listed(folder)
     if names is None:
         return
-    for name in names:
-        if PAGE.fullmatch(name):
+    others = set(_others(folder, kind))
+    for name in sorted(names, key=lambda name: name == LIST):  # last: until then it says whose the others are
+        if name not in others:
             (folder / name).unlink(missing_ok=True)
-    if not _others(folder):
+    if not others:
         folder.rmdir()
 
 

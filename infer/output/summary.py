@@ -19,6 +19,7 @@ class Summary:
     images: Counter[str] = field(default_factory=Counter)  # used, rejected
     image_reasons: Counter[str] = field(default_factory=Counter)
     ignored_files: int = 0
+    disagreeing: int = 0  # patients whose members disagree above the bundle's bound
     unlike: int = 0  # patients unlike the training patients
     unlike_in_pictures: list[tuple[int, str]] = field(default_factory=list)  # line, patient: those by their pictures
     unusual: Counter[str] = field(default_factory=Counter)  # what is unusual about the pictures -> patients
@@ -41,6 +42,7 @@ class Summary:
             self.not_scored.append((line, result.patient_id, result.status, result.code))
         if result.scores:
             self.decisions[result.scores.decision] += 1
+            self.disagreeing += result.scores.disagree
         self.images["rejected"] += result.rejected
         self.images["used"] += result.used
         self.image_reasons.update(result.image_reasons)
@@ -74,13 +76,23 @@ class Summary:
         """What is unusual about the pictures, and of how many patients, most first."""
         return dict(sorted(self.unusual.items(), key=lambda one: (-one[1], one[0])))
 
-    def as_record(self) -> dict[str, Any]:
-        """The counts for run.json."""
+    def as_counts(self) -> dict[str, dict[str, int]]:
+        """Patients by status and by decision, and pictures by status: each there, also where it is 0."""
         return {
             "patients": {status: self.patients[status] for status in ("scored", "refused", "failed")},
-            "patient_reasons": dict(sorted(self.reasons.items())),
             "decisions": {decision: self.decisions[decision] for decision in ("malignant", "reactive", "refer")},
             "images": {status: self.images[status] for status in ("used", "rejected")},
+        }
+
+    def as_record(self) -> dict[str, Any]:
+        """The counts for run.json."""
+        counts = self.as_counts()
+        return {
+            "patients": counts["patients"],
+            "patient_reasons": dict(sorted(self.reasons.items())),
+            "decisions": counts["decisions"],
+            "patients_disagreeing": self.disagreeing,
+            "images": counts["images"],
             "image_reasons": dict(sorted(self.image_reasons.items())),
             "ignored_files": self.ignored_files,
             "patients_unlike_training": self.unlike,

@@ -34,7 +34,9 @@ class About:
     reference: Reference
     unlike: int = 0  # patients unlike the training patients
     ood: str = "refer"  # what became of them
+    disagreeing: int = 0  # patients left undecided because the models disagree
     same: Mapping[str, tuple[Same, ...]] = field(default_factory=dict)  # by patient
+    linked: bool = True  # to the index
 
 
 def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, texts: Texts) -> About:
@@ -72,6 +74,7 @@ def about_run(record: Mapping[str, Any], header: Header, manifest: Manifest, tex
         reference=manifest.reference,
         unlike=record["patients_unlike_training"],
         ood=identity.ood,
+        disagreeing=record["patients_disagreeing"],
         same=_same(record["same_pictures"]),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infer.bundle.manifest import AGREEING
 from infer.drift.measures import DECISIONS as DECIDED
 from infer.report.about import About
 from infer.report.charts import BINS, Histogram, Zone, bin_of, histogram, share, zones
@@ -29,6 +30,7 @@ class Overview:
 
     counts: tuple[tuple[str, str, str], ...]  # decision, in words, patients
     unlike: str  # how many are unlike the training patients; empty if nobody is
+    disagreeing: str  # of how many the models disagree too much; empty if of nobody
     histogram: Histogram | None
     histogram_alt: str
     bars: tuple[str, ...]  # each bar in words
@@ -56,6 +58,7 @@ def overview_of(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] 
     return Overview(
         counts=tuple((name, texts(f"decisions.{name}"), counts[name]) for name in DECISIONS),
         unlike=texts(f"index.unlike_{about.ood}", patients=texts.number(about.unlike)) if about.unlike else "",
+        disagreeing=_disagreeing(about, texts),
         histogram=histogram(bins) if scored else None,
         histogram_alt=texts("index.histogram_alt", low=low, high=high, **alt),
         bars=tuple(bars),
@@ -65,6 +68,12 @@ def overview_of(scored: Sequence[Entry], about: About, drift: Mapping[str, Any] 
         drift=_drift(drift, texts) if drift else None,
         facts=about.facts,
     )
+
+
+def _disagreeing(about: About, texts: Texts) -> str:
+    if not about.disagreeing:
+        return ""
+    return texts("index.disagreeing", patients=texts.number(about.disagreeing), share=texts.percent(AGREEING))
 
 
 def _drift(drift: Mapping[str, Any], texts: Texts) -> DriftTable:

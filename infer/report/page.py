@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infer.bundle.manifest import AGREEING
 from infer.reasons import code_of
 from infer.report.about import About
 from infer.report.appearance import Drawing, all_pictures
@@ -13,7 +14,7 @@ from infer.report.crops import Shown
 from infer.report.groups import Group, groups
 from infer.report.quality import Quality, quality
 from infer.report.texts import Texts, shown
-from infer.scoring.ensemble import decide
+from infer.scoring.ensemble import REFER, decide
 from infer.scoring.result import PatientResult
 
 MOST_REJECTED = 200  # rows; images.csv has all
@@ -46,6 +47,7 @@ class Result:
     clinical: str  # what sex, age and count alone say; may be empty
     rows: tuple[Row, ...]
     disagreement: str
+    gate: str  # what the share from pictures means; empty if no model has one
     groups: tuple[Group, ...]
     fewer: str
     all_gone: bool
@@ -128,12 +130,12 @@ def _result(
         "high": texts.probability(about.point.refer_high),
     }
     said = decide(scores.probability, about.point)
-    held_up = "" if said == scores.decision else texts("result.held_up", decision=texts(f"decisions.{said}"))
     classes, most = class_rows(result, about.reference, texts)
+    rows = _rows(result, about, texts)
     fewer = chosen.used < ALL
     return Result(
         sentence=texts(f"result.{said}", **numbers),
-        advice=held_up or texts(f"result.do_{said}"),
+        advice=_advice(result, said, about, texts),
         mark=anchored(scores.probability, numbers["probability"]),
         scale=texts("result.scale", **numbers),
         low=numbers["low"],
@@ -141,8 +143,9 @@ def _result(
         zones=zones(about.point),
         refer_centre=refer_centre(about.point),
         clinical=_clinical(scores.clinical, scores.probability, texts),
-        rows=_rows(result, about, texts),
+        rows=rows,
         disagreement=texts("members.disagreement", disagreement=texts.probability(scores.disagreement)),
+        gate=texts("members.gate_note") if any(row.gate for row in rows) else "",
         groups=groups(chosen, pictures, texts),
         fewer=texts("cells.fewer", all=ALL, shown=len(chosen.all), used=chosen.used) if fewer else "",
         all_gone=bool(pictures) and not any(picture.uri for picture in pictures),
@@ -150,6 +153,20 @@ def _result(
         most=most,
         typical=all_pictures(about.reference.appearance, texts) if about.reference.appearance else None,
     )
+
+
+def _advice(result: PatientResult, said: str, about: About, texts: Texts) -> str:
+    """What to do, and why a patient whom the probability alone would decide is not decided."""
+    scores = result.scores
+    share = texts.percent(AGREEING)
+    disagree = scores is not None and scores.disagree
+    if said == REFER:
+        return texts("result.do_refer_disagree", share=share) if disagree else texts("result.do_refer")
+    if scores is None or said == scores.decision:
+        return texts(f"result.do_{said}")
+    unlike = bool(result.unusual) and about.ood == REFER
+    why = ("both" if unlike else "disagree") if disagree else "unlike"
+    return texts("result.held_up", decision=texts(f"decisions.{said}"), why=texts(f"result.why_{why}", share=share))
 
 
 def _clinical(alone: float | None, together: float, texts: Texts) -> str:

@@ -25,7 +25,15 @@ from infer.pictures.pool import DecodingPool
 from infer.reasons import REFUSED, Reason, code_of
 from infer.scoring.bag import Bag, open_bag
 from infer.scoring.batches import Batches
-from infer.scoring.ensemble import REFER, calibrated, decide, recalibrated, weighted
+from infer.scoring.ensemble import (
+    REFER,
+    calibrated,
+    decide_patient,
+    disagree,
+    disagreement,
+    recalibrated,
+    weighted,
+)
 from infer.scoring.influence import Influences, influences
 from infer.scoring.result import SCORED, ImageResult, PatientResult, Scores
 from infer.scoring.stream import Mark, decoded
@@ -213,17 +221,22 @@ def _score(bag: Bag, engine: Engine, manifest: Manifest, point: str) -> tuple[Sc
         for name, opinion in opinions.items()
     }
     _set_influences(bag, influences(opinions, ensemble, bag.used))
-    probability = float(recalibrated(weighted(members, ensemble), ensemble))
+    probability, apart = (
+        float(recalibrated(weighted(members, ensemble), ensemble)),
+        float(disagreement(members, ensemble)),
+    )
     scores = Scores(
         probability=probability,
-        decision=decide(probability, ensemble.operating_points[point]),
+        decision=decide_patient(probability, apart, ensemble, point),
         members={name: float(recalibrated(value, ensemble)) for name, value in members.items()},
         further={
             column.name: opinions[member.name].further[column.name]
             for member in engine.members
-            for column in member.patient_columns
+            for column in member.further_columns()
         },
         clinical=_alone(bag.clinical, manifest),
+        disagreement_of_weighted=apart,
+        disagree=disagree(apart, ensemble),
     )
     return scores, _measures(bag, opinions)
 

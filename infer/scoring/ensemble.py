@@ -8,6 +8,7 @@ import numpy.typing as npt
 from infer.bundle.manifest import Calibration, Ensemble, OperatingPoint
 
 Floats = npt.NDArray[np.float64]
+SMALLEST_SAY = 0.05  # weight of a member that has a say in whether a patient is decided
 REFER = "refer"  # the decision that leaves a patient to other tests
 
 
@@ -50,8 +51,48 @@ def _sigmoid(logit: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-logit)))
 
 
+def with_a_say(ensemble: Ensemble) -> tuple[str, ...]:
+    """The members that have a say in the probability, and so in whether to trust it.
+
+    One that is worth nothing says about the same of everybody, and so disagrees with the others on whomever they are
+    sure of. It must not be able to hold those up.
+    """
+    return tuple(name for name, weight in ensemble.weights.items() if weight >= SMALLEST_SAY)
+
+
+def disagreement(members: Mapping[str, Floats], ensemble: Ensemble) -> Floats:
+    """Largest minus smallest probability of the members with a say, any shape; 0 if there is only one.
+
+    Args:
+        members: the calibrated probabilities of all members, of the same shape.
+    """
+    values = np.stack([members[name] for name in with_a_say(ensemble)])
+    return np.asarray(values.max(axis=0) - values.min(axis=0))
+
+
+def disagree(apart: float, ensemble: Ensemble) -> bool:
+    """Whether a patient's members disagree too much for anybody to be decided by them.
+
+    Args:
+        apart: `disagreement` of the members' calibrated probabilities before any recalibration. The bound was fitted on
+            these, so neither another prevalence nor an adaptation changes who is referred for it.
+    """
+    return ensemble.disagreement is not None and apart > ensemble.disagreement
+
+
+def decide_patient(probability: float, apart: float, ensemble: Ensemble, point: str) -> str:
+    """The decision on a patient like the training patients: `refer` if the members disagree, else by the probability.
+
+    Args:
+        probability: of the ensemble, recalibrated if the bundle is.
+        apart: as for `disagree`.
+        point: operating point, a key of the ensemble's.
+    """
+    return REFER if disagree(apart, ensemble) else decide(probability, ensemble.operating_points[point])
+
+
 def decide(probability: float, point: OperatingPoint) -> str:
-    """`malignant` from refer_high on, `reactive` below refer_low, `refer` in between."""
+    """By the probability alone: `malignant` from refer_high on, `reactive` below refer_low, `refer` in between."""
     if probability >= point.refer_high:
         return "malignant"
     return "reactive" if probability < point.refer_low else REFER

@@ -37,6 +37,8 @@ class Scores(msgspec.Struct, frozen=True):
     further: dict[str, float | int]  # by column of predictions.csv, from the members
     clinical: float | None = None  # what sex, age and count alone would say
     ood_p: float = 1.0  # conformal p that the patient is like the training patients
+    disagreement_of_weighted: float = 0.0  # among members with a say, before any recalibration
+    disagree: bool = False  # whether that is above the bundle's bound: then the decision is `refer`
 
     @property
     def finite(self) -> bool:

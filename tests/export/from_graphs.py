@@ -42,9 +42,9 @@ def rebuild(bundle: Bundle) -> Rebuilt:
     imagenet = ImageNetNetwork(ImageNetDimensions())
     _fill(baseline, models["baseline.onnx"], prefix="network.")
     _fill(cells, models["scan.onnx"], prefix="")
-    _fill(experts, models["moe_head.onnx"], prefix="committee.")
+    _fill(experts, models["moe_head.onnx"], prefix="head.")
     _fill(imagenet.pictures, models["imagenet_pictures.onnx"], prefix="")
-    _fill(imagenet.head, models["imagenet_head.onnx"], prefix="")
+    _fill(imagenet.head, models["imagenet_head.onnx"], prefix="head.")
     backbone = load_backbone(MAGNIFICATION)
     return Rebuilt(baseline.eval(), backbone.eval(), cells.eval(), experts.eval(), imagenet.eval())
 

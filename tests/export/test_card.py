@@ -261,6 +261,16 @@ def test_weights_gate_and_operating_points_stand_in_it(tmp_path: Path) -> None:
     assert "0.200 / 0.300 / 0.400 / 0.500 / 0.600" in " ".join(text.split())
 
 
+def test_the_bound_on_disagreement_stands_in_it(tmp_path: Path) -> None:
+    figures = good_figures() | {"disagreement": {"bound": 0.75, "referred": 0.0625}}
+    plain = manifest()
+    bounded = msgspec.structs.replace(plain, ensemble=msgspec.structs.replace(plain.ensemble, disagreement=0.7125))
+    text = " ".join(card(tmp_path, figures, bounded).split())
+    assert "on whom the members lie more than 0.7125 apart is referred at every operating point" in text
+    assert "on 95% of the training patients, out of fold, they lie no further apart. Cross-fitted, 6.2%" in text
+    assert "apart is referred" not in card(tmp_path, figures, plain)
+
+
 def test_all_claims_hold_for_good_figures(tmp_path: Path) -> None:
     text = card(tmp_path, good_figures(), manifest())
     assert text.count("- holds: ") == len(claims(good_figures(), manifest())) == 6

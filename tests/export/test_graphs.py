@@ -126,13 +126,16 @@ INPUTS: dict[str, dict[str, tuple[int, ...]]] = {
     "imagenet_distance.onnx": {"features": (1280,)},
 }
 HEADS = ("moe_head.onnx", "imagenet_head.onnx")
+GATED: dict[str, tuple[int, ...]] = dict.fromkeys(
+    ("probability", "image_probability", "clinical_probability", "gate"), ()
+)
 OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {
     "baseline.onnx": {"probability": ()},
     "backbone.onnx": {"features": (1280,)},
     "scan.onnx": {"probabilities": (20,), "embedding": (50,)},
-    "moe_head.onnx": {"probability": (), "image_probability": (), "clinical_probability": (), "gate": ()},
+    "moe_head.onnx": GATED,
     "imagenet_pictures.onnx": {"contribution": ()},
-    "imagenet_head.onnx": {"probability": ()},
+    "imagenet_head.onnx": GATED,
     "imagenet_distance.onnx": {"within": (), "outside": ()},
 }
 
@@ -212,12 +215,12 @@ def altered(exported: Exported, name: str, parameter: str, by: float) -> list[Gr
         ("backbone.onnx", "embedding.blocks.14.layers.1.norm.running_mean", ["features"]),
         ("scan.onnx", "projection.bias", ["probabilities", "embedding"]),
         ("scan.onnx", "head.bias", ["probabilities"]),
-        ("moe_head.onnx", "committee.each.1.clinical_expert.2.bias", ["probability", "clinical_probability"]),
-        ("moe_head.onnx", "committee.each.1.image_map.bias", ["probability", "image_probability"]),
-        ("moe_head.onnx", "committee.each.1.gate.1.bias", ["probability", "gate"]),
+        ("moe_head.onnx", "head.each.1.clinical_expert.2.bias", ["probability", "clinical_probability"]),
+        ("moe_head.onnx", "head.each.1.image_map.bias", ["probability", "image_probability"]),
+        ("moe_head.onnx", "head.each.1.gate.1.bias", ["probability", "gate"]),
         ("imagenet_pictures.onnx", "linear.bias", ["contribution"]),
-        ("imagenet_head.onnx", "gate", ["probability"]),
-        ("imagenet_head.onnx", "log_prior", ["probability"]),
+        ("imagenet_head.onnx", "head.gate", ["probability", "gate"]),
+        ("imagenet_head.onnx", "head.log_prior", ["probability", "clinical_probability", "gate"]),
     ],
 )
 @pytest.mark.parametrize("by", [1e-3, float("nan")])
@@ -252,7 +255,7 @@ def test_all_failures_are_told_at_once(exported: Exported) -> None:
     plans = altered(exported, "baseline.onnx", "network.classifier.4.bias", 1e-3)
     (head,) = [
         plan
-        for plan in altered(exported, "moe_head.onnx", "committee.each.0.gate.1.bias", 1e-1)
+        for plan in altered(exported, "moe_head.onnx", "head.each.0.gate.1.bias", 1e-1)
         if plan.name == "moe_head.onnx"
     ]
     plans = [head if plan.name == "moe_head.onnx" else plan for plan in plans if plan.name in SMALL]

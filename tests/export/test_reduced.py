@@ -11,12 +11,12 @@ from export.parity import ParityError
 from export.precision import proof as reduced
 from export.precision.proof import Change, check
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
-from infer.bundle.manifest import LARGEST_CHANGE, OperatingPoint
+from infer.bundle.manifest import LARGEST_CHANGE, Ensemble, OperatingPoint
 from infer.cohort.patient import Cohort
 from infer.cohort.patients import read_cohort
 from infer.errors import UsageError
 from infer.members.member import Precision
-from infer.scoring.ensemble import decide
+from infer.scoring.ensemble import decide_patient
 from infer.scoring.result import PatientResult
 from tests.bundles import INT8
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
@@ -57,11 +57,11 @@ def test_decisions_are_compared_at_every_operating_point(drawn: Cohort, monkeypa
     bundle = load_bundle(REFERENCE)
     ways = []
 
-    def seen(probability: float, point: OperatingPoint) -> str:
-        ways.append((probability, point))
-        return decide(probability, point)
+    def seen(probability: float, apart: float, ensemble: Ensemble, point: str) -> str:
+        ways.append((probability, apart))
+        return decide_patient(probability, apart, ensemble, point)
 
-    monkeypatch.setattr(reduced, "decide", seen)
+    monkeypatch.setattr(reduced, "decide_patient", seen)
     assert check(bundle, drawn, "int8").decisions == 0
     assert len(ways) == 2 * 3 * len(bundle.manifest.ensemble.operating_points)
     first, second = ways[0][0], ways[1][0]
@@ -72,6 +72,14 @@ def test_decisions_are_compared_at_every_operating_point(drawn: Cohort, monkeypa
     altered = msgspec.structs.replace(ensemble, operating_points=points)
     manifest = msgspec.structs.replace(bundle.manifest, ensemble=altered)
     with pytest.raises(ParityError, match="int8 changes 1 decisions of 3 patients"):
+        check(replace(bundle, manifest=manifest), drawn, "int8")
+    # The bound on disagreement between the patient's two: both decisions change where the patient would be decided.
+    assert ways[0][1] != ways[1][1]
+    bound = (ways[0][1] + ways[1][1]) / 2
+    sure = dict.fromkeys(("balanced", "sensitivity-95"), OperatingPoint(0.0, 0.0))
+    altered = msgspec.structs.replace(ensemble, operating_points=sure, disagreement=bound)
+    manifest = msgspec.structs.replace(bundle.manifest, ensemble=altered)
+    with pytest.raises(ParityError, match="int8 changes 2 decisions of 3 patients"):
         check(replace(bundle, manifest=manifest), drawn, "int8")
 
 

@@ -100,11 +100,12 @@ def _score(patient: Patient, folder: Path, bundle: Bundle, networks: Rebuilt) ->
     classes = [fusion[first] for first in networks.cells(features)[0].argmax(1).tolist()]
     mixture = networks.experts(features.mean(0, keepdim=True), clinical)
     contribution = networks.imagenet.pictures(features).mean()[None]
+    imagenet = networks.imagenet.head(contribution, clinical)
     raw = {
         "baseline": float(per_image.mean()),
         "scan": _naive_bayes(classes, clinical[0].tolist(), bundle),
         "moe": float(mixture.probability),
-        "imagenet": float(networks.imagenet.head(contribution, clinical)),
+        "imagenet": float(imagenet.probability),
     }
     ensemble = manifest.ensemble
     members = {}
@@ -115,6 +116,7 @@ def _score(patient: Patient, folder: Path, bundle: Bundle, networks: Rebuilt) ->
         "probability_malignant": sum(ensemble.weights[name] * members[name] for name in members),
         **{f"{name}_probability": value for name, value in members.items()},
         "moe_image_gate": float(mixture.gate),
+        "imagenet_image_gate": float(imagenet.gate),
     }
 
 

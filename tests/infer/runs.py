@@ -30,7 +30,6 @@ TINY = Path(__file__).parent / "tiny"  # a bundle of a few kilobytes, made by te
 TABLE = "clinical_annotation.csv"
 RESULT_FILES = [".results", "drift.json", "images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
 LEFT = [".journal", ".run.log.part"]  # files in the output folder after a run that did not finish
-RUN_ENDED = re.compile(rb"[,;]\d{4}-\d\d-\d\d\n")  # the last column of predictions.csv
 MANY_PATIENTS = 250  # enough for a process to be caught while it works
 CSV_FILES = ("predictions.csv", "images.csv")
 
@@ -72,7 +71,8 @@ class Outcome:
 
 def csv_bytes(out: Path) -> dict[str, bytes]:
     """The two tables by name, without the day on which the run ended: tests run at midnight, too."""
-    return {name: RUN_ENDED.sub(b"\n", (out / name).read_bytes()) for name in CSV_FILES}
+    ended = Outcome(0, out).record["ended"].partition("T")[0].encode()
+    return {name: re.sub(rb"(?<=[,;])" + ended, b"", (out / name).read_bytes()) for name in CSV_FILES}
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ OF_THE_ENSEMBLE = {
     "probability_malignant",
     "decision",
     "disagreement",
+    "disagreement_of_weighted",
     "bundle",
     "influence",
 }  # columns of all members together
@@ -183,7 +184,7 @@ def test_a_member_alone_is_the_ensemble(plain: Outcome, pristine: Path, tmp_path
     outcome = score(pristine, tmp_path / "out", bundle=write_bundle(tmp_path / "bundle", of_some(name)))
     assert outcome.code == 0
     others = {f"{other}_probability" for other in names() if other != name}
-    others |= set() if name == "moe" else {"moe_image_gate"}
+    others |= {f"{other}_image_gate" for other in ("moe", "imagenet") if other != name}
     assert numbers(outcome) == numbers(plain, *others)
     for row in outcome.predictions.values():
         assert row["status"] == "scored"
@@ -199,7 +200,7 @@ def test_a_member_alone_is_the_ensemble(plain: Outcome, pristine: Path, tmp_path
 def test_members_have_names_and_columns_of_their_own() -> None:
     assert len(set(names())) == len(names())
     for columns in (
-        [column.name for kind in MEMBERS for column in (kind.probability_column(), *kind.patient_columns)],
+        [column.name for kind in MEMBERS for column in (kind.probability_column(), *kind.further_columns())],
         [column.name for kind in MEMBERS for column in kind.picture_columns],
     ):
         assert len(set(columns)) == len(columns)

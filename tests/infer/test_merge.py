@@ -280,6 +280,7 @@ def test_out_may_not_be_a_shard(shards: tuple[Path, ...]) -> None:
         ({"shard": "0/100001"}, "must be I/N"),
         ({"shard": "0/3", "reference_date": None}, "--shard: needs --reference-date"),
         ({"shard": "0/3", "report": True}, "--report: judges whole runs"),
+        ({"shard": "0/3", "fhir": "r5", "fhir_identifier_system": "urn:x"}, "--fhir: judges whole runs"),
         ({"shard": "0/3", "history": Path("h")}, "--history: judges whole runs"),
         ({"shard": "0/3", "drift": "fail"}, "--drift fail: judges whole runs"),
     ],

@@ -32,6 +32,9 @@ OUTPUTS = (
     "moe_gate",
     "imagenet_contribution",
     "imagenet",
+    "imagenet_image",
+    "imagenet_clinical",
+    "imagenet_gate",
 )
 Crops = npt.NDArray[np.uint8]
 
@@ -71,6 +74,12 @@ def test_shapes_and_ranges(networks: Networks, crops: Crops) -> None:
     opinions = networks.score_patient(sums_of(networks.members, seen), CLINICAL[0])
     assert list(opinions) == ["baseline", "scan", "moe", "imagenet"]
     assert set(opinions["moe"].further) == {"image_probability", "clinical_probability", "moe_image_gate"}
+    found = opinions["imagenet"]
+    assert set(found.further) == {"image_probability", "clinical_probability", "imagenet_image_gate"}
+    gate = found.further["imagenet_image_gate"]
+    mixed = gate * found.further["image_probability"] + (1 - gate) * found.further["clinical_probability"]
+    assert found.probability == pytest.approx(mixed, rel=1e-12)
+    assert 0 < gate < 1
     for opinion in opinions.values():
         assert all(0 <= value <= 1 for value in (opinion.probability, *opinion.further.values()))
 

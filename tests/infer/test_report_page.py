@@ -73,6 +73,50 @@ def test_the_other_decisions(decision: str, probability: float, decided: str, se
     assert sentence in page.one("p", class_="sentence")
 
 
+@pytest.mark.parametrize(
+    ("probability", "unusual", "ood", "said"),
+    [
+        (0.7, (), "refer", "But the models disagree more than they did on 95% of the training patients, so lympho"),
+        (0.7, ("sharpness low",), "warn", "But the models disagree more than they did on 95% of the training patients"),
+        (
+            0.1,
+            ("sharpness low",),
+            "refer",
+            "By this number alone: Reactive. But this patient is unlike the training patients, and the models disagree "
+            "more than they did on 95% of those, so lympho leaves the decision to you",
+        ),
+        (0.4, (), "refer", "The models disagree, too, more than they did on 95% of the training patients. Decide as"),
+    ],
+)
+def test_where_the_models_disagree_the_result_says_so(
+    probability: float, unusual: tuple[str, ...], ood: str, said: str
+) -> None:
+    scores = structs.replace(SCORES, probability=probability, decision="refer", disagree=True)
+    page = page_of(result(scores=scores, unusual=unusual), about(ood=ood))
+    assert page.one("p", class_="decision") == "Undecided"
+    assert said in page.one("p", class_="sentence")
+    french = parsed(rendered(result(scores=scores), texts=Texts("fr"))).one("p", class_="sentence")
+    assert "les modèles divergent plus que pour" in french
+    agreed = structs.replace(scores, disagree=False)
+    assert "disagree" not in page_of(result(scores=agreed, unusual=("sharpness low",))).one("p", class_="sentence")
+
+
+def test_the_index_counts_whom_the_models_disagree_on() -> None:
+    view = patient_page(result(), None, (), about(), Texts("en"))
+    entries = [entry_of("p1.html", result(), view)]
+
+    def said(disagreeing: int) -> list[str]:
+        (first, *_) = index_pages(entries, about(disagreeing=disagreeing), None, Texts("en"))
+        text = layout(Texts("en")).index.render(page=first, about=about())
+        return [" ".join(one.text.split()) for one in parsed(text).all("p", class_="flags")]
+
+    assert said(0) == []
+    assert said(3) == [
+        "Patients on whom the models disagree more than they did on 95% of the training patients, left undecided for "
+        "that: 3."
+    ]
+
+
 def test_thresholds_and_patient_stand_where_they_belong_on_the_scale() -> None:
     page = page_of(result())
     (scale,) = [element for element in page.all("svg") if element.attributes.get("role") == "img"]
@@ -113,12 +157,24 @@ def test_what_each_model_says() -> None:
         ["Mixture of experts", "0.900", "", "0%", "38%"],
     ]
     assert "They lie up to 0.650 apart." in page.text
+    assert "Share from pictures: for each patient" in page.text
     said = (
         "Logistic regression on sex, age and count alone says 0.400; all models together, which also see the pictures, "
     )
     assert f"{said}say 0.700. Not all of the difference comes from the pictures" in page.text
     nothing = page_of(result(scores=structs.replace(SCORES, clinical=None)))
     assert "Logistic regression" not in nothing.text
+
+
+def test_the_gate_of_each_member_that_has_one_is_explained() -> None:
+    both = {"moe_image_gate": 0.375, "imagenet_image_gate": 0.0625}
+    page = page_of(result(scores=structs.replace(SCORES, further=both)))
+    assert [row[-1] for row in page.rows("members")] == ["", "", "6%", "", "38%"]
+    assert "Where it is small, a high probability, 0.95 say, over cells that speak for reactive rests on" in page.text
+    french = parsed(rendered(result(scores=structs.replace(SCORES, further=both)), texts=Texts("fr")))
+    assert "Quand il est faible, une probabilité élevée, 0,95 par exemple, malgré des cellules" in french.text
+    none = page_of(result(scores=structs.replace(SCORES, further={})))
+    assert "Where it is small" not in none.text
 
 
 def test_the_right_cells_in_the_right_order() -> None:

@@ -28,6 +28,7 @@ from tests.infer.test_results import HEADER
 
 NBSP, NARROW = "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"
 LOOKED_UP = ("members.", "measures.", "devices.", "reasons.")  # by a code
+OF_DOCUMENTS = ("fhir.",)  # test_fhir.py looks at these
 REFERENCE = Reference(
     130,
     {},
@@ -103,13 +104,19 @@ def every_patient() -> list[PatientResult]:
         ignored_files=2,
         measures={"lymph_count": 7.5, "share_0": 0.5, "share_1": 0.0, "share_2": 0.0, "share_3": 0.5},
     )
+    apart = [
+        result(
+            scores=structs.replace(SCORES, probability=probability, decision="refer", disagree=True), unusual=unusual
+        )
+        for probability, unusual in ((0.7, ()), (0.5, ()), (0.1, ("sharpness low",)))
+    ]
     failed = [
         result((), status=status, reason="folder_missing: x", scores=None, contents=(), age_years=None)
         for status in ("failed", "failed", "refused")
     ]
     many = result([*(image(number) for number in range(40)), *(ImageResult(f"{n}.x", "empty: x") for n in range(201))])
     nobody = structs.replace(failed[0], patient_id="")
-    return [*scored, odd, *failed, many, nobody]
+    return [*scored, odd, *failed, many, nobody, *apart]
 
 
 RECORD = {
@@ -121,6 +128,7 @@ RECORD = {
     "decisions": {},
     "same_pictures": [],
     "patients_unlike_training": 0,
+    "patients_disagreeing": 0,
 }
 DRIFTS = (
     drift_record({"red": 0.9}),
@@ -150,9 +158,9 @@ def test_no_text_is_unused(language: str, monkeypatch: pytest.MonkeyPatch) -> No
         for page in index_pages(some, run, drift, texts):
             template.render(page=page, about=run)
     for ood in get_args(Ood):
-        list(index_pages(entries, about(unlike=2, ood=ood), None, texts))
+        list(index_pages(entries, about(unlike=2, disagreeing=1, ood=ood), None, texts))
     unused = set(read(language)) - texts.used
-    assert sorted(key for key in unused if not key.startswith(LOOKED_UP)) == []
+    assert sorted(key for key in unused if not key.startswith(LOOKED_UP + OF_DOCUMENTS)) == []
 
 
 @pytest.mark.parametrize(

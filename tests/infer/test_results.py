@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from infer.bundle.load import REFERENCE, Bundle
-from infer.bundle.manifest import OperatingPoint, load_members
+from infer.bundle.manifest import SCHEMA, OperatingPoint, load_members
 from infer.cohort.patient import Patient
 from infer.engine.networks import Networks, Seen
 from infer.errors import OutputError
@@ -33,14 +33,15 @@ from tests.infer.manifests import make_manifest
 from tests.infer.runs import LEFT, RESULT_FILES, TABLE, Cut, Outcome, keep_patients, names, rows, score, set_count
 
 MEMBERS = load_members(make_manifest())
-BASIS = Basis("abc", OperatingPoint(0.4, 0.6), "2019-07-01", "2026-11-28")
+BASIS = Basis("abc", OperatingPoint(0.4, 0.6), "2019-07-01", "2026-11-28", 0.75)
 WRITERS = (PredictionsWriter(MEMBERS, BASIS), ImagesWriter(MEMBERS))
 PREDICTION_COLUMNS, IMAGE_COLUMNS = (writer.head().rstrip("\n").split(",") for writer in WRITERS)
 SCORES = Scores(
     probability=0.1234567,
     decision="refer",
     members={"baseline": 0.25, "scan": 0.5, "moe": 0.1000004, "imagenet": 0.3},
-    further={"moe_image_gate": 0.75},
+    further={"moe_image_gate": 0.75, "imagenet_image_gate": 0.125},
+    disagreement_of_weighted=0.5,
 )
 IMAGE = ImageResult(
     "1.jpg",
@@ -85,7 +86,8 @@ def test_columns_are_those_of_the_contract() -> None:
     assert predictions == (
         "patient_id,status,reason,probability_malignant,decision,age_years,images,images_rejected,"
         "baseline_probability,scan_probability,moe_probability,moe_image_gate,disagreement,bundle,imagenet_probability,"
-        "ood_p,unusual,sex,lymph_count,refer_low,refer_high,reference_date,run_ended\n"
+        "ood_p,unusual,sex,lymph_count,refer_low,refer_high,reference_date,imagenet_image_gate,"
+        "refer_disagreement,disagreement_of_weighted,run_ended\n"
     )
     assert images == (
         "patient_id,image,status,reason,baseline_probability,cell_class,cell_class_confidence,imagenet_contribution,"
@@ -102,7 +104,7 @@ def test_every_column_has_a_name_of_its_own_and_a_meaning() -> None:
 
 def test_a_scored_row_by_value() -> None:
     row = "P1,scored,,0.123457,refer,69.00,2,1,0.250000,0.500000,0.100000,0.750000,0.400000,abc,0.300000,1.0000,"
-    row += ",F,5.8,0.400000,0.600000,2019-07-01,2026-11-28"
+    row += ",F,5.8,0.400000,0.600000,2019-07-01,0.125000,0.750000,0.500000,2026-11-28"
     assert WRITERS[0].rows(result()) == f"{row}\n"
 
 
@@ -113,19 +115,22 @@ def test_a_spreadsheet_in_french_reads_numbers() -> None:
     )
     assert predictions.head().startswith("\ufeffpatient_id;status;reason;")
     row = "P1;scored;;0,123457;refer;69,00;2;1;0,250000;0,500000;0,100000;0,750000;0,400000;abc;0,300000;1,0000;"
-    assert predictions.rows(result()) == f"{row};F;5,8;0,400000;0,600000;2019-07-01;2026-11-28\n"
+    assert (
+        predictions.rows(result())
+        == f"{row};F;5,8;0,400000;0,600000;2019-07-01;0,125000;0,750000;0,500000;2026-11-28\n"
+    )
     assert images.rows(result()).startswith("P1;1.jpg;used;;0,500000;14;0,999999;-1,250000;-0,062500\n")
 
 
 def test_what_is_unusual_by_value() -> None:
     of = result(scores=structs.replace(SCORES, ood_p=1 / 131), unusual=("sharpness low", "age_years high"))
-    assert prediction_row(of)[-8:-6] == ["0.0076", "sharpness low, age_years high"]
+    assert prediction_row(of)[15:17] == ["0.0076", "sharpness low, age_years high"]
 
 
 @pytest.mark.parametrize("status", ["refused", "failed"])
 def test_a_row_without_a_probability_has_no_number_at_all(status: str) -> None:
     row = prediction_row(without_scores(status))
-    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", *[""] * 8, "2026-11-28"]
+    assert row == ["P1", status, "count_missing: x", *[""] * 10, "abc", *[""] * 11, "2026-11-28"]
     assert len(row) == len(PREDICTION_COLUMNS)
 
 
@@ -195,6 +200,7 @@ def test_the_summary_by_value() -> None:
     for one in (
         result(
             ignored_files=2,
+            scores=structs.replace(SCORES, disagree=True),
             unusual=("sharpness low", "age_years high", "red high"),
             unusual_sizes={"168 x 168": 2, "9 x 9": 1},
             pictures_below=("slide2",),
@@ -209,6 +215,7 @@ def test_the_summary_by_value() -> None:
         "patients": {"scored": 1, "refused": 1, "failed": 2},
         "patient_reasons": {"count_missing": 1, "folder_missing": 2},
         "decisions": {"malignant": 0, "reactive": 0, "refer": 1},
+        "patients_disagreeing": 1,
         "images": {"used": 1, "rejected": 1},
         "image_reasons": {"empty": 1},
         "ignored_files": 2,
@@ -317,7 +324,12 @@ def test_the_files_of_a_run(plain: Outcome, bundle: Bundle, pristine: Path) -> N
     six_digits = re.compile(r"[01]\.\d{6}")
     for row in plain.predictions.values():
         numbers = [row[column] for column in PREDICTION_COLUMNS if column.endswith("probability")]
-        numbers += [row["probability_malignant"], row["moe_image_gate"], row["disagreement"]]
+        numbers += [
+            row["probability_malignant"],
+            row["moe_image_gate"],
+            row["disagreement"],
+            row["imagenet_image_gate"],
+        ]
         assert all(six_digits.fullmatch(number) for number in numbers)
         assert row["decision"] in ("malignant", "reactive", "refer")
         assert row["bundle"] == bundle.bundle_id[:12]
@@ -328,10 +340,14 @@ def test_run_json(plain: Outcome, bundle: Bundle, pristine: Path) -> None:
     assert record["bundle"] == {
         "id": bundle.bundle_id,
         "folder": str(REFERENCE),
-        "schema": 9,
+        "schema": SCHEMA,
         "weights": bundle.manifest.ensemble.weights,
         "weak": None,
-        "thresholds": {"refer_low": point.refer_low, "refer_high": point.refer_high},
+        "thresholds": {
+            "refer_low": point.refer_low,
+            "refer_high": point.refer_high,
+            "refer_disagreement": bundle.manifest.ensemble.disagreement,
+        },
         "prevalence": 90 / 130,
         "adapted_from": None,
     }

@@ -21,9 +21,9 @@ from infer.machine.disk import sync, sync_note
 from infer.output.checks import PROBE, aside
 from infer.output.folder import check_folder, unfinished, unfinished_size
 from infer.output.journal import FORMAT, JOURNAL, Header, Identity, line_of
+from infer.output.kinds import FOLDERS
 from infer.output.lock import LOCK
 from infer.output.names import LAST_RUN, MOVED
-from infer.output.pages import PAGES
 from infer.output.results import Results
 from tests.infer import runs
 from tests.infer.runs import LEFT, RESULT_FILES, TINY, Outcome, cut, names
@@ -450,7 +450,7 @@ def test_a_file_set_aside_is_not_written_over(pristine: Path, old: Path) -> None
 
 def test_everything_that_a_run_removes_is_tried() -> None:
     parts = [f".{name.lstrip('.')}.part" for name in RESULT_FILES]
-    assert sorted(MOVED) == sorted([JOURNAL, PAGES, *RESULT_FILES, *parts, LAST_RUN])
+    assert sorted(MOVED) == sorted([JOURNAL, *FOLDERS, *RESULT_FILES, *parts, LAST_RUN])
 
 
 # The folder itself

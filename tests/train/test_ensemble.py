@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 from infer.bundle.manifest import Ensemble
 from infer.errors import UsageError
 from infer.members import registry as infer_registry
-from infer.scoring.ensemble import calibrated, decide
+from infer.scoring.ensemble import calibrated, decide, disagree, with_a_say
 from tests.train.bags import make_bags
 from train.core.calibration import fit_calibration
 from train.data.bags import Bags
@@ -27,12 +28,14 @@ from train.ensemble.fit import (
     best_threshold,
     choose_pull,
     combine,
+    decide_all,
     fit_ensemble,
     fit_operating_points,
     fit_weights,
     input_digests,
     refer_band,
     sensitivity_threshold,
+    spread,
     train_ensemble,
 )
 from train.members import registry
@@ -271,12 +274,15 @@ TRAINED_BESIDE = (
 assigned = np.arange(PATIENTS) // 2 % 5
 
 
-def stub_run(run: Path, seed: int = 0) -> Bags:
-    """A run folder with out-of-fold predictions of four members of different quality."""
+DIFFERENT = (0.5, 1.0, 1.5, 0.75)
+
+
+def stub_run(run: Path, seed: int = 0, strengths: Sequence[float] = DIFFERENT) -> Bags:
+    """A run folder with out-of-fold predictions of four members, of different quality if not told otherwise."""
     bags = make_bags([0, 1] * (PATIENTS // 2), [1] * PATIENTS)
     bags.clinical[:, 1] = np.linspace(4, 12, PATIENTS)  # so that the grey zone has both classes
     rng = np.random.default_rng(seed)
-    for (_, folder), strength in zip(FOLDERS.items(), (0.5, 1.0, 1.5, 0.75), strict=True):
+    for (_, folder), strength in zip(FOLDERS.items(), strengths, strict=True):
         probability = expit(rng.normal(strength * (2 * bags.labels - 1), 1))
         facts = {"patient_id": bags.patient_ids, "fold": assigned, "label": bags.labels, "probability": probability}
         (run / folder).mkdir(parents=True)
@@ -314,7 +320,7 @@ def test_a_patients_cross_fitted_probability_does_not_see_its_label(tmp_path: Pa
 
 @pytest.mark.usefixtures("no_figures")
 def test_the_ensemble_that_ships_is_fitted_on_everybody(tmp_path: Path) -> None:
-    bags = stub_run(tmp_path)
+    bags = stub_run(tmp_path, strengths=[1.0] * 4)  # so that several have a say
     figures = train_ensemble(bags, assigned, tmp_path)
     stored = msgspec.json.decode((tmp_path / "ensemble/ensemble.json").read_bytes(), type=Ensemble)
     members = out_of_fold(tmp_path)
@@ -324,7 +330,7 @@ def test_the_ensemble_that_ships_is_fitted_on_everybody(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "ensemble/metrics.json").read_text()) == figures
     named = {name for member in names() for name in (member, f"{member}, pictures only")}
     named |= {f"operating point {name}" for name in stored.operating_points}
-    named |= {"ensemble", "clinical GaussianNB", "moe gate", "influence", "pull of the weights"}
+    named |= {"ensemble", "clinical GaussianNB", "moe gate", "disagreement", "influence", "pull of the weights"}
     assert set(figures) == named
 
 
@@ -357,10 +363,10 @@ def test_the_pull_that_a_patient_meets_was_chosen_without_the_patients_fold(
 
 @pytest.mark.usefixtures("no_figures")
 def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
-    bags = stub_run(tmp_path)
+    bags = stub_run(tmp_path, seed=1, strengths=[1.0] * 4)  # so that several have a say
     figures = train_ensemble(bags, assigned, tmp_path)
     members = out_of_fold(tmp_path)
-    decided = np.empty(PATIENTS, dtype=object)
+    decided, apart = np.empty(PATIENTS, dtype=object), 0
     for fold in range(5):
         seen = assigned != fold
         pull, _ = choose_pull(members[:, seen], bags.labels[seen], assigned[seen], names())
@@ -372,6 +378,9 @@ def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
             }
             mixed = sum(fitted.weights[name] * float(smooth[name]) for name in names())
             decided[patient] = decide(mixed, fitted.operating_points["sensitivity-95"])
+            lie = [float(value) for name, value in smooth.items() if fitted.weights[name] >= 0.05]
+            if fitted.disagreement is not None and max(lie) - min(lie) > fitted.disagreement:
+                decided[patient], apart = "refer", apart + 1
     found = figures["operating point sensitivity-95"]
     for label, word in ((1, "malignant"), (0, "reactive")):
         for decision in ("malignant", "reactive"):
@@ -379,6 +388,49 @@ def test_decisions_are_cross_fitted_and_counted(tmp_path: Path) -> None:
             assert found[f"{word}_called_{decision}"] == pytest.approx(share)
     assert found["referred"] == pytest.approx(np.mean(decided == "refer"))
     assert found["malignant_called_reactive"] < found["malignant_called_malignant"]
+    assert apart > 0
+    assert figures["disagreement"]["referred"] == pytest.approx(apart / PATIENTS)
+    shipped = msgspec.json.decode((tmp_path / "ensemble/ensemble.json").read_bytes(), type=Ensemble)
+    assert figures["disagreement"]["bound"] == shipped.disagreement
+
+
+def test_the_bound_on_disagreement_is_what_one_in_twenty_exceeds() -> None:
+    """In probabilities calibrated by hand, of patients like those it was fitted on; among the others it is the same."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 4000)
+    members = expit(rng.normal(1.5 * (2 * labels - 1), [[0.7], [1.0], [2.0]], (3, 4000)))
+    names = ("a", "b", "c")
+    fitted = fit_ensemble(members[:, :2000], labels[:2000], names, 5.0)
+    smooth = np.stack([calibrated(row, fitted.calibration[name]) for name, row in zip(names, members, strict=True)])
+    assert set(with_a_say(fitted)) == set(names)
+    lie = smooth.max(axis=0) - smooth.min(axis=0)
+    assert fitted.disagreement == pytest.approx(np.sort(lie[:2000])[1899:1901].mean(), abs=1e-3)
+    assert np.mean(lie[:2000] > fitted.disagreement) == pytest.approx(0.05)
+    assert 0.03 < np.mean(lie[2000:] > fitted.disagreement) < 0.07
+    decided = decide_all(members, fitted)
+    assert list(decided) == list(fitted.operating_points)
+    for name, point in fitted.operating_points.items():
+        by_probability = np.array([decide(float(value), point) for value in combine(members, fitted)])
+        expected = np.where(lie > fitted.disagreement, "refer", by_probability)
+        assert decided[name].tolist() == expected.tolist()
+        assert (expected != by_probability).any()
+
+
+def test_one_member_alone_has_nobody_to_disagree_with() -> None:
+    probability, labels = simulated(60, 1.5)
+    fitted = fit_ensemble(probability[None], labels, ("a",), 0.0)
+    assert fitted.disagreement is None
+    assert not disagree(1.0, fitted)
+
+
+def test_a_member_that_is_worth_nothing_disagrees_with_nobody() -> None:
+    """It gives everybody the share of malignant patients, far from where the other is sure."""
+    probability, labels = simulated(200, 3.0)
+    useless = np.random.default_rng(1).random(200)
+    fitted = fit_ensemble(np.stack([probability, useless]), labels, ("a", "b"), 0.0)
+    assert fitted.weights["b"] < 0.05
+    assert fitted.disagreement is None
+    assert spread(np.stack([probability, useless]), fitted).tolist() == [0.0] * 200
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -36,7 +36,7 @@ from train.members.experts import (
     train_committee,
 )
 from train.members.features import Features
-from train.members.mixture_network import MoeOutput
+from train.members.gated import GatedOutput
 from train.members.recipes import EXPERTS, SMALL, BayesRecipe, ExpertsRecipe, Recipe
 from train.members.training import MemberJob, NestedJob, digest
 
@@ -306,9 +306,9 @@ def test_the_loss_is_the_mixtures_and_each_experts_and_the_gates(telling: tuple[
     batch = Batch(torch.zeros(4, WIDTH), torch.zeros(4, 3), torch.tensor([1, 0, 0, 1]), np.arange(4))
     asked = []
 
-    def network(means: Tensor, clinical: Tensor, dropout: float) -> MoeOutput:
+    def network(means: Tensor, clinical: Tensor, dropout: float) -> GatedOutput:
         asked.append((means, clinical, dropout))
-        return MoeOutput(*(torch.full((4,), value) for value in (0.7, 0.6, 0.8, 0.9)))
+        return GatedOutput(*(torch.full((4,), value) for value in (0.7, 0.6, 0.8, 0.9)))
 
     def entropy(p: float) -> float:
         return float(-(3 * 2 * np.log(p) + 2 * np.log(1 - p)) / (3 * 2 + 2))  # malignant ones weigh threefold

@@ -79,8 +79,8 @@ def test_the_network_gives_what_the_regression_gives(bags: Bags, seen: Features,
     network = load_imagenet(tmp_path / "a.safetensors")
     with torch.inference_mode():
         added = bags.means(network.pictures(torch.from_numpy(seen.pictures))[:, None].numpy())[:, 0]
-        found = network.head(torch.from_numpy(added).float(), torch.from_numpy(bags.clinical)).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        found = network.head(torch.from_numpy(added).float(), torch.from_numpy(bags.clinical))
+    np.testing.assert_allclose(found.probability, expected, atol=1e-5)
     assert np.ptp(expected) > 0.1
     assert np.ptp(added) > 0.1
     assert added[training].mean() == pytest.approx(0, abs=1e-4)
@@ -183,7 +183,11 @@ def test_without_use_the_gate_stays_open(bags: Bags, means: Floats) -> None:
     np.testing.assert_allclose(model.predict(features, blind.clinical), expected, rtol=1e-12)
     with torch.inference_mode():
         added = network.pictures.linear(torch.from_numpy(telling[:PATIENTS]).float()).squeeze(1)
-        np.testing.assert_allclose(network.head(added, torch.from_numpy(blind.clinical)), expected, atol=1e-5)
+        found = network.head(added, torch.from_numpy(blind.clinical))
+    np.testing.assert_allclose(found.probability, expected, atol=1e-5)
+    assert found.gate.tolist() == [1.0] * PATIENTS
+    assert found.probability.tolist() == found.image.tolist()
+    assert not np.allclose(found.image, found.clinical)
 
 
 def test_out_of_fold_nobody_is_judged_by_a_model_that_saw_it(bags: Bags, seen: Features, tmp_path: Path) -> None:
@@ -249,7 +253,7 @@ def test_an_expert_that_is_too_sure_is_held_as_in_fitting(bags: Bags, means: Flo
     assert (np.abs(odds[:, 1] - odds[:, 0]) > LIMIT).any()
     with torch.inference_mode():
         added = network.pictures.linear(torch.from_numpy(means[asked]).float()).squeeze(1)
-        found = network.head(added, torch.from_numpy(far.clinical[asked])).numpy()
+        found = network.head(added, torch.from_numpy(far.clinical[asked])).probability.numpy()
     np.testing.assert_allclose(found, judged(far, means, training, asked), atol=1e-5)
 
 
@@ -263,7 +267,7 @@ def test_below_the_floor_of_the_count_naive_bayes_stands_still(bags: Bags, means
     assert 4 < floor < 6
     with torch.inference_mode():
         added = network.pictures.linear(torch.from_numpy(means[asked]).float()).squeeze(1)
-        found = network.head(added, torch.from_numpy(low.clinical[asked])).numpy()
+        found = network.head(added, torch.from_numpy(low.clinical[asked])).probability.numpy()
         odds = network.head._bayes(torch.from_numpy(low.clinical))
     np.testing.assert_allclose(found, judged(low, means, training, asked), atol=1e-5)
     sex_and_age = low.clinical[:, [0, 2]]

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.members.gated import GatedOutput
 from train.members.mixture import moe_loss, weighted_cross_entropy
-from train.members.mixture_network import Encoder, Head, MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
+from train.members.mixture_network import Encoder, Head, MixtureOfExperts, MoeDimensions, bag_means
 
 Values = npt.NDArray[np.float64]
 CHANNELS = (2, 3, 4, 5, 6, 8)
@@ -45,7 +46,7 @@ def head_and_inputs(patients: int, seed: int = 0) -> tuple[Head, Tensor, Tensor]
 
 def malignant_of_clinical(head: nn.Module, bags: Tensor, clinical: Tensor) -> Tensor:
     output = head(bags, clinical)
-    return output.clinical if isinstance(output, MoeOutput) else output[2].softmax(1)[:, 1]
+    return output.clinical if isinstance(output, GatedOutput) else output[2].softmax(1)[:, 1]
 
 
 def test_the_reports_clinical_expert_cannot_tell_the_classes_apart() -> None:
@@ -175,7 +176,7 @@ def test_loss_stays_finite_where_the_softmax_reached_0() -> None:
 
 def test_experts_own_losses_are_added_by_their_weight() -> None:
     parts = [torch.tensor([0.2, 0.7]), torch.tensor([0.4, 0.6]), torch.tensor([0.1, 0.9])]
-    output, labels = MoeOutput(parts[0], parts[1], parts[2], torch.zeros(2)), torch.tensor([0, 1])
+    output, labels = GatedOutput(parts[0], parts[1], parts[2], torch.zeros(2)), torch.tensor([0, 1])
     mixture, image, clinical = (weighted_cross_entropy(part, labels) for part in parts)
     torch.testing.assert_close(moe_loss(output, labels, 0.0), mixture)
     torch.testing.assert_close(moe_loss(output, labels, 0.5), mixture + 0.5 * (image + clinical))

@@ -32,7 +32,7 @@ from train.core.arrays import Floats, Indices
 from train.core.performance import Predictions
 from train.data.bags import Bags, load_crops
 from train.data.whose_pictures import BLANK, OWN, SWAPPED, whose_pictures
-from train.ensemble.fit import PULLS, best_threshold, choose_pull, combine, fit_ensemble
+from train.ensemble.fit import PULLS, best_threshold, choose_pull, combine, decide_all, fit_ensemble
 from train.evaluation.nested import inductive, leads
 from train.evaluation.nested.inductive import Look, inductive_looks, simclr_member
 from train.evaluation.nested.models import (
@@ -474,7 +474,10 @@ def test_each_ensemble_is_stacked_as_a_bundles_is(reported: Reported) -> None:
             fitted = fit_ensemble(known, labels[some], stack.members, pull)
             found = nested.predictions[title][0].probability[outer.held_out]
             np.testing.assert_allclose(found, combine(held_out[rows], fitted))
+            for point, decided in decide_all(held_out[rows], fitted).items():
+                assert nested.decisions[title][point][outer.held_out].tolist() == decided.tolist()
             facts = chosen[title, outer.number]
+            assert facts["disagreement"] == fitted.disagreement
             assert (facts["pull"], facts["inner_log_loss"]) == (pull, pytest.approx(loss))
             weights = facts["weights"]
             assert isinstance(weights, dict)

@@ -20,13 +20,12 @@ from sklearn.metrics import roc_auc_score
 
 from infer.bundle.manifest import OperatingPoint
 from infer.errors import UsageError
-from infer.scoring.ensemble import decide
 from tests.train.drawn_run import draw_run, history
 from tests.train_fixtures import TrainedRun, train
 from train.core.performance import Estimate
 from train.core.texts import number
 from train.data.bags import load_crops
-from train.ensemble.fit import choose_pull, combine, fit_ensemble
+from train.ensemble.fit import choose_pull, decide_all, fit_ensemble
 from train.members import registry
 from train.page import histories
 from train.page.finished_run import FinishedRun, read_run
@@ -160,8 +159,7 @@ def test_decisions_are_those_of_thresholds_fitted_on_other_folds(page: Tables, r
         rest, asked = folds != fold, folds == fold
         pull = choose_pull(members[:, rest], bags.labels[rest], folds[rest], names)[0]
         fitted = fit_ensemble(members[:, rest], bags.labels[rest], names, pull)
-        point = fitted.operating_points["sensitivity-95"]
-        decisions[asked] = [decide(float(value), point) for value in combine(members[:, asked], fitted)]
+        decisions[asked] = decide_all(members[:, asked], fitted)["sensitivity-95"]
     _, *rows = page.found["Decisions at sensitivity-95"]
     for label, row in zip((0, 1), rows, strict=True):
         mine = decisions[bags.labels == label]
@@ -233,7 +231,7 @@ def by_chance(found: FinishedRun) -> FinishedRun:
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        (changed_point, "Operating point balanced: both thresholds are equal, so it refers nobody."),
+        (changed_point, "Operating point balanced: both thresholds are equal, so it refers nobody by probability."),
         (without_weight, "The ImageNet member has weight 0: the ensemble would say the same without it."),
         (by_chance, "The SCAN member is not shown to rank better than chance."),
         (

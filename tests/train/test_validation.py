@@ -126,6 +126,13 @@ def test_who_is_held_up_is_referred_and_still_ranked() -> None:
     assert "200 of 200 patients are unlike the training patients" in " ".join(said_of(held).sentences)
 
 
+def test_a_validation_says_on_how_many_the_members_disagree() -> None:
+    apart = dataclasses.replace(drawn(), disagree=np.arange(200) < 7)
+    said = "On 7 of 200 patients the members disagree more than they did on 95% of the training patients."
+    assert said in " ".join(said_of(apart).sentences)
+    assert "members disagree" not in " ".join(said_of(drawn()).sentences)
+
+
 def test_the_models_of_sex_age_and_count_have_not_seen_whom_they_judge() -> None:
     """With labels that nothing tells, a model that had would rank above chance."""
     aucs = []

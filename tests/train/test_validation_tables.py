@@ -41,6 +41,18 @@ def test_at_the_share_here_they_are_those_here() -> None:
         assert stated == pytest.approx(of[f"called {who} who are"])
 
 
+def test_whoever_the_members_disagree_on_is_referred() -> None:
+    scored = drawn()
+    apart = np.arange(200) % 4 == 0
+    decided_all = decided(dataclasses.replace(scored, disagree=apart), POINTS, ONCE)
+    of = dict(zip(decided_all["figure"], decided_all["value"], strict=True))
+    sure = (scored.probability >= 0.6) | (scored.probability < 0.4)
+    assert of["referred"] == pytest.approx(np.mean(apart | ~sure))
+    ill = scored.labels == 1
+    found_ill = ill & ~apart & (scored.probability >= 0.6)
+    assert of["malignant called malignant"] == pytest.approx(found_ill.sum() / ill.sum())
+
+
 def test_nobody_is_lost_between_the_table_and_the_figures() -> None:
     lost = (NotScored("A", 1, "refused", "count_missing"), NotScored("B", 0, "failed", "still_changing"))
     scored = dataclasses.replace(drawn(), not_scored=lost, without_label=7)

@@ -17,6 +17,7 @@ def drawn(patients: int = 200, skill: float = 2.0, seed: int = 0, clinical_skill
         labels=labels,
         probability=1 / (1 + np.exp(-logit)),
         held_up=np.zeros(patients, np.bool_),
+        disagree=np.zeros(patients, np.bool_),
         clinical=clinical,
         pictures=np.full(patients, 30.0),
         not_scored=(),

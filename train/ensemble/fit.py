@@ -15,9 +15,9 @@ from scipy.special import expit, logit
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.naive_bayes import GaussianNB
 
-from infer.bundle.manifest import Ensemble, OperatingPoint
+from infer.bundle.manifest import AGREEING, Ensemble, OperatingPoint
 from infer.errors import UsageError
-from infer.scoring.ensemble import calibrated, decide, weighted
+from infer.scoring.ensemble import calibrated, decide_patient, disagree, disagreement, weighted, with_a_say
 from train.core.arrays import Floats, Labels
 from train.core.calibration import fit_calibration
 from train.core.files import write_table, write_text
@@ -73,15 +73,16 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     members = np.stack([tables[name]["probability"].to_numpy(np.float64) for name in names])  # (M, P)
     pull, _ = choose_pull(members, bags.labels, folds, names)
     ensemble = fit_ensemble(members, bags.labels, names, pull)
-    crossed = np.empty(len(bags))
+    crossed, apart = np.empty(len(bags)), np.zeros(len(bags), np.bool_)
     decisions = {name: np.empty(len(bags), dtype=object) for name in ensemble.operating_points}
     for fold in np.unique(folds):
         held_out = folds == fold
         known, labels = members[:, ~held_out], bags.labels[~held_out]
         fitted = fit_ensemble(known, labels, names, choose_pull(known, labels, folds[~held_out], names)[0])
         crossed[held_out] = combine(members[:, held_out], fitted)
-        for name, point in fitted.operating_points.items():
-            decisions[name][held_out] = [decide(float(value), point) for value in crossed[held_out]]
+        apart[held_out] = [disagree(float(value), fitted) for value in spread(members[:, held_out], fitted)]
+        for name, decided in decide_all(members[:, held_out], fitted).items():
+            decisions[name][held_out] = decided
     count = bags.clinical[:, 1]
     scores = {name: tables[name]["probability"].to_numpy() for name in names}
     scores |= {f"{name}, pictures only": tables[name]["pictures_only"].to_numpy() for name in names}
@@ -89,6 +90,8 @@ def train_ensemble(bags: Bags, folds: Labels, run: Path) -> dict[str, dict[str, 
     figures = {name: summary(bags.labels, score, count) for name, score in scores.items()}
     for name, decided in decisions.items():
         figures[f"operating point {name}"] = decision_figures(decided, bags.labels)
+    if ensemble.disagreement is not None:
+        figures["disagreement"] = {"bound": ensemble.disagreement, "referred": float(apart.mean())}
     figures["pull of the weights"] = {"towards equal ones": pull}
     figures["influence"] = {name: _influence(row, ensemble, name) for name, row in zip(names, members, strict=True)}
     for member in present:
@@ -177,6 +180,9 @@ def choose_pull(
 def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], pull: float) -> Ensemble:
     """Fit everything that turns the members' probabilities into a decision.
 
+    The bound on the disagreement of the members with a say is the AGREEING quantile over these patients: about one in
+    twenty like them will be referred for it. Where one member alone has a say there is none.
+
     Args:
         members: (M, P) out-of-fold probabilities.
         labels: (P,) 1 malignant, 0 reactive.
@@ -185,7 +191,9 @@ def fit_ensemble(members: Floats, labels: Labels, names: Sequence[str], pull: fl
     """
     ensemble = fit_calibration_and_weights(members, labels, names, pull)
     points = fit_operating_points(combine(members, ensemble), labels)
-    return msgspec.structs.replace(ensemble, operating_points=points)
+    several = len(with_a_say(ensemble)) > 1
+    bound = float(np.quantile(spread(members, ensemble), AGREEING)) if several else None
+    return msgspec.structs.replace(ensemble, operating_points=points, disagreement=bound)
 
 
 @on_one_thread
@@ -199,9 +207,26 @@ def fit_calibration_and_weights(members: Floats, labels: Labels, names: Sequence
 
 def combine(members: Floats, ensemble: Ensemble) -> Floats:
     """The ensemble's probability for each patient: (M, P) -> (P,). Members must be in the order of its weights."""
-    names = ensemble.weights
-    smooth = {name: calibrated(row, ensemble.calibration[name]) for name, row in zip(names, members, strict=True)}
-    return weighted(smooth, ensemble)
+    return weighted(_smooth(members, ensemble), ensemble)
+
+
+def spread(members: Floats, ensemble: Ensemble) -> Floats:
+    """How far each patient's calibrated members with a say lie apart: (M, P) -> (P,). Members as for `combine`."""
+    return disagreement(_smooth(members, ensemble), ensemble)
+
+
+def decide_all(members: Floats, ensemble: Ensemble) -> dict[str, npt.NDArray[np.object_]]:
+    """The decision on each patient at each operating point: (M, P) -> (P,) each. Members as for `combine`."""
+    patients = list(zip(combine(members, ensemble).tolist(), spread(members, ensemble).tolist(), strict=True))
+    return {
+        name: np.array([decide_patient(probability, apart, ensemble, name) for probability, apart in patients], object)
+        for name in ensemble.operating_points
+    }
+
+
+def _smooth(members: Floats, ensemble: Ensemble) -> dict[str, Floats]:
+    rows = zip(ensemble.weights, members, strict=True)
+    return {name: calibrated(row, ensemble.calibration[name]) for name, row in rows}
 
 
 def fit_weights(members: Floats, labels: Labels, pull: float) -> Floats:

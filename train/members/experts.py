@@ -6,7 +6,7 @@ which are the maps' means; so both of the head's convolutions are linear layers 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,9 @@ from train.data.whose_pictures import COLUMNS, by_pictures
 from train.members.candidate import Candidate
 from train.members.embedding import FEATURES, weights_digest
 from train.members.features import Features, embed_pictures
+from train.members.gated import GatedOutput
 from train.members.imagenet import MAGNIFICATION
 from train.members.mixture import gate_loss, moe_loss, weighted_cross_entropy
-from train.members.mixture_network import MoeOutput
 from train.members.out_of_fold import ALL_OF_FOLD, batches_of
 from train.members.recipes import ExpertsRecipe, Recipe
 from train.members.training import NUMBERS, MemberJob, MemberTraining, NestedJob, as_text
@@ -60,7 +60,7 @@ class Batch:
 
 
 class Experts(nn.Module):
-    """One mixture: mean features (P, 1280), raw clinical values (P, 3) -> MoeOutput, in float64 once it is trained."""
+    """One mixture: mean features (P, 1280), raw clinical values (P, 3) -> GatedOutput, in float64 once trained."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Experts(nn.Module):
         self.centre.copy_(means.mean(dim=0))
         self.width.copy_((means - self.centre).square().mean().sqrt().clamp_min(1e-6))
 
-    def forward(self, means: Tensor, clinical: Tensor, dropout: float = 0.0) -> MoeOutput:
+    def forward(self, means: Tensor, clinical: Tensor, dropout: float = 0.0) -> GatedOutput:
         scaled = self.scale(clinical)  # (P, 3)
         seen = functional.dropout((means - self.centre) / self.width, dropout, self.training)
         # In single precision, a probability near 1 holds too few digits of its odds to tell what a picture changes.
@@ -93,7 +93,7 @@ class Experts(nn.Module):
         clinic = self.clinical_expert(scaled).softmax(1, precision)  # (P, 2)
         gate = self.gate(torch.cat([self.gate_map(seen).tanh(), scaled], dim=1)).softmax(1, precision)  # (P, 2)
         mixed = gate[:, :1] * image + gate[:, 1:] * clinic  # (P, 2)
-        return MoeOutput(mixed[:, 1], image[:, 1], clinic[:, 1], gate[:, 0])
+        return GatedOutput(mixed[:, 1], image[:, 1], clinic[:, 1], gate[:, 0])
 
 
 class Committee(nn.Module):
@@ -104,9 +104,9 @@ class Committee(nn.Module):
         self.dimensions = dimensions
         self.each = nn.ModuleList(Experts(dimensions.features) for _ in range(dimensions.mixtures))
 
-    def forward(self, means: Tensor, clinical: Tensor) -> MoeOutput:
+    def forward(self, means: Tensor, clinical: Tensor) -> GatedOutput:
         outputs = [mixture(means, clinical) for mixture in self.each]
-        return MoeOutput(*(torch.stack([getattr(one, of.name) for one in outputs]).mean(0) for of in fields(MoeOutput)))
+        return GatedOutput(*(torch.stack(of).mean(0) for of in zip(*outputs, strict=True)))
 
 
 @on_one_thread
@@ -181,7 +181,7 @@ def _fit_clinical_side(network: Experts, batch: Batch, recipe: ExpertsRecipe, ma
         return weighted_cross_entropy(network(batch.means, batch.clinical).clinical, batch.labels, malignant)
 
     def mixture_loss() -> Tensor:
-        output: MoeOutput = network(batch.means, batch.clinical)
+        output: GatedOutput = network(batch.means, batch.clinical)
         mixture = weighted_cross_entropy(output.probability, batch.labels, malignant)
         return mixture + gate_loss(output.gate, recipe.gate_pull)
 
@@ -196,7 +196,7 @@ def _fit_clinical_side(network: Experts, batch: Batch, recipe: ExpertsRecipe, ma
 def judge(committee: Committee | Experts, means: Floats, clinical: npt.NDArray[np.float32]) -> dict[str, Floats]:
     """OUTPUTS, each (P,), from mean features (P, 1280) and raw clinical values (P, 3)."""
     with torch.inference_mode():
-        output: MoeOutput = committee(torch.from_numpy(means.astype(np.float32)), torch.from_numpy(clinical))
+        output: GatedOutput = committee(torch.from_numpy(means.astype(np.float32)), torch.from_numpy(clinical))
     return {name: getattr(output, name).double().numpy() for name in OUTPUTS}
 
 

@@ -32,6 +32,7 @@ from train.members.candidate import Candidate
 from train.members.count_floor import FlooredBayes
 from train.members.embedding import FEATURES, Magnification, weights_digest
 from train.members.features import embed_pictures
+from train.members.gated import GatedOutput
 from train.members.gating import GATE_PULLS, Gate, choose_gate, no_gate
 from train.members.linear import affine, fit_fixed, fixed_numbers
 from train.members.out_of_fold import ALL_OF_FOLD
@@ -87,10 +88,10 @@ class PictureExpert(nn.Module):
 
 
 class ImageNetHead(nn.Module):
-    """Mean contribution of a patient's pictures (P,), raw clinical values (P, 3) -> probability (P,) in float64.
+    """Mean contribution of a patient's pictures (P,), raw clinical values (P, 3) -> GatedOutput, in float64.
 
     From the logits on in double precision: in single precision, a probability near 1 holds too few digits of its odds
-    to tell by how much a picture changes them.
+    to tell by how much a picture changes them. Where the picture expert stands alone, the gate is exactly 1.
     """
 
     def __init__(self) -> None:
@@ -114,14 +115,14 @@ class ImageNetHead(nn.Module):
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(np.asarray(value)))
 
-    def forward(self, contribution: Tensor, clinical: Tensor) -> Tensor:
+    def forward(self, contribution: Tensor, clinical: Tensor) -> GatedOutput:
         logits = torch.stack([self.clinical(clinical) + contribution, self._bayes(clinical)], dim=1)  # (P, 2)
         logits = self._of("slope") * logits.clamp(-LIMIT, LIMIT) + self._of("intercept")
         constant = torch.ones_like(logits[:, :1])
         seen = torch.cat([constant, bent_features(clinical)[:, :GATE_FEATURES], logits], dim=1)  # (P, 6)
         share = (seen @ self._of("gate")).double().sigmoid()
-        experts = logits.double().sigmoid()
-        return share * experts[:, 0] + (1 - share) * experts[:, 1]
+        pictures, bayes = logits.double().sigmoid().unbind(1)
+        return GatedOutput(share * pictures + (1 - share) * bayes, pictures, bayes, share)
 
     def _bayes(self, clinical: Tensor) -> Tensor:
         """Log odds of malignant by Gaussian naive Bayes, with a floor on the count: (P,)."""

@@ -22,7 +22,8 @@ from train.data.augment import turn_and_flip, turned_bags
 from train.data.bags import Bags, in_batches
 from train.data.whose_pictures import COLUMNS, NOBODY, by_pictures
 from train.members.candidate import Candidate
-from train.members.mixture_network import MixtureOfExperts, MoeDimensions, MoeOutput, bag_means
+from train.members.gated import GatedOutput
+from train.members.mixture_network import MixtureOfExperts, MoeDimensions, bag_means
 from train.members.out_of_fold import batches_of
 from train.members.recipes import MoeRecipe
 
@@ -117,7 +118,7 @@ def load_moe(path: Path) -> MixtureOfExperts:
     return network
 
 
-def moe_loss(output: MoeOutput, labels: Tensor, expert_loss: float, malignant: float = MALIGNANT_WEIGHT) -> Tensor:
+def moe_loss(output: GatedOutput, labels: Tensor, expert_loss: float, malignant: float = MALIGNANT_WEIGHT) -> Tensor:
     """Cross-entropy of the mixture, plus `expert_loss` times the cross-entropy of each expert alone.
 
     Args:
@@ -178,7 +179,7 @@ def fit_clinical_side(
         return weighted_cross_entropy(head(means, clinical).clinical, labels, malignant)
 
     def mixture_loss() -> Tensor:
-        output: MoeOutput = head(means, clinical)
+        output: GatedOutput = head(means, clinical)
         mixture = weighted_cross_entropy(output.probability, labels, malignant)
         return mixture + gate_loss(output.gate, recipe.gate_pull)
 
@@ -271,7 +272,7 @@ def bag_batches(
         )
 
 
-def _forward(network: MixtureOfExperts, batch: MoeBatch, device: torch.device) -> MoeOutput:
+def _forward(network: MixtureOfExperts, batch: MoeBatch, device: torch.device) -> GatedOutput:
     with mixed_precision(device):
         maps = network.encoder(batch.images)
     return network.head(bag_means(maps.float(), batch.patient, len(batch.labels)), batch.clinical)  # type: ignore[no-any-return]

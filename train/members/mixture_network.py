@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from train.data.inputs import Normalise, ScaleClinical
+from train.members.gated import GatedOutput
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,6 @@ class MoeDimensions:
 
     channels: tuple[int, ...] = (8, 16, 32, 64, 128, 256)  # of each block, with 2 x 2 max-pool between: 112 -> 3 px
     log_count: bool = False
-
-
-@dataclass(frozen=True)
-class MoeOutput:
-    """Probabilities of malignant, and the gate's weight of the image expert, each (P,)."""
-
-    probability: Tensor
-    image: Tensor
-    clinical: Tensor
-    gate: Tensor
 
 
 class Encoder(nn.Module):
@@ -50,7 +41,7 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    """Bag means (P, 256, 3, 3) and raw clinical values (P, 3) -> MoeOutput."""
+    """Bag means (P, 256, 3, 3) and raw clinical values (P, 3) -> GatedOutput."""
 
     def __init__(self, channels: int, log_count: bool) -> None:
         super().__init__()
@@ -61,14 +52,14 @@ class Head(nn.Module):
         self.gate_map = nn.Conv2d(channels, 1, 1)
         self.gate = nn.Sequential(nn.Dropout(0.1), nn.Linear(9 + 3, 2))
 
-    def forward(self, bags: Tensor, clinical: Tensor) -> MoeOutput:
+    def forward(self, bags: Tensor, clinical: Tensor) -> GatedOutput:
         scaled = self.scale(clinical)  # (P, 3)
         image = self.image_expert(self.image_map(bags).flatten(1)).softmax(1)  # (P, 2)
         clinic = self.clinical_expert(scaled).softmax(1)  # (P, 2)
         seen = torch.cat([self.gate_map(bags).tanh().flatten(1), scaled], dim=1)  # (P, 12)
         gate = self.gate(seen).softmax(1)  # (P, 2): weights of the image expert and the clinical expert
         mixed = gate[:, :1] * image + gate[:, 1:] * clinic  # (P, 2)
-        return MoeOutput(mixed[:, 1], image[:, 1], clinic[:, 1], gate[:, 0])
+        return GatedOutput(mixed[:, 1], image[:, 1], clinic[:, 1], gate[:, 0])
 
 
 class MixtureOfExperts(nn.Module):
@@ -80,7 +71,7 @@ class MixtureOfExperts(nn.Module):
         self.encoder = Encoder(dimensions.channels)
         self.head = Head(dimensions.channels[-1], dimensions.log_count)
 
-    def forward(self, images: Tensor, patient: Tensor, clinical: Tensor) -> MoeOutput:
+    def forward(self, images: Tensor, patient: Tensor, clinical: Tensor) -> GatedOutput:
         """Score patients.
 
         Args:

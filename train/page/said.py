@@ -110,7 +110,7 @@ def _of_models(found: FinishedRun, judged: Judged) -> list[str]:
 def _of_points(found: FinishedRun) -> list[str]:
     points = found.ensemble.operating_points
     said = [
-        f"Operating point {name}: both thresholds are equal, so it refers nobody."
+        f"Operating point {name}: both thresholds are equal, so it refers nobody by probability."
         for name, point in points.items()
         if point.refer_low == point.refer_high
     ]

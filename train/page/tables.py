@@ -93,7 +93,7 @@ def thresholds(one: Confusion) -> str:
     """The bundle's thresholds, in words."""
     low, high = number(one.point.refer_low), number(one.point.refer_high)
     if low == high:
-        return f"reactive below {low}, malignant from there on; nobody is referred"
+        return f"reactive below {low}, malignant from there on; nobody is referred by probability"
     return f"reactive below {low}, malignant from {high} on, refer between"
 
 

@@ -8,7 +8,7 @@ from train.core.files import write_text
 from train.core.html import as_png, environment
 from train.core.performance import Predictions
 from train.core.provenance import code_note
-from train.core.texts import interval
+from train.core.texts import interval, number
 from train.evaluation.validation.figures import CLINICAL, ENSEMBLE, calibration_curve, decision_curve
 from train.evaluation.validation.page import calibration_plot, decision_plot
 from train.page import histories, tables
@@ -53,6 +53,7 @@ def render(found: FinishedRun) -> str:
             models=tables.models(found, judged),
             pull=found.metrics.get("pull of the weights", {}).get("towards equal ones"),
             folds=tables.folds(found, judged),
+            disagreement=number(found.ensemble.disagreement) if found.ensemble.disagreement is not None else "",
             points=[(one.name, tables.thresholds(one), tables.confusion(one)) for one in judged.confusion],
             calibration=as_png(calibration_plot(calibration_curve(labels, found.probability))),
             calibrated=_calibrated(judged),

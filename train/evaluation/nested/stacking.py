@@ -6,11 +6,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from infer.scoring.ensemble import calibrated, decide
+from infer.scoring.ensemble import calibrated
 from train.core.arrays import Floats, Indices
 from train.core.calibration import fit_calibration
 from train.core.threads import on_one_thread
-from train.ensemble.fit import PULLS, best_threshold, choose_pull, combine, fit_ensemble, sensitivity_threshold
+from train.ensemble.fit import (
+    PULLS,
+    best_threshold,
+    choose_pull,
+    combine,
+    decide_all,
+    fit_ensemble,
+    sensitivity_threshold,
+)
 from train.members.gating import choose_gate
 
 PERCENTS = (95, 98)  # sensitivities at which patients are referred to flow cytometry
@@ -93,15 +101,17 @@ def score_ensemble(
     probability = combine(held_out, ensemble)
     mixed = combine(inner, ensemble)
     threshold = best_threshold(mixed, labels)
-    decisions = {
-        name: np.array([decide(float(value), point) for value in probability], dtype=object)
-        for name, point in ensemble.operating_points.items()
+    chosen = {
+        "pull": pull,
+        "threshold": threshold,
+        "weights": dict(ensemble.weights),
+        "disagreement": ensemble.disagreement,
+        "inner_log_loss": loss,
     }
-    chosen = {"pull": pull, "threshold": threshold, "weights": dict(ensemble.weights), "inner_log_loss": loss}
     others = _judged(blind, lambda values: combine(values, ensemble), threshold)
-    return Scored(
-        probability, probability >= threshold, _sent_on(mixed, labels, probability), decisions, chosen, others
-    )
+    sent_on = _sent_on(mixed, labels, probability)
+    decisions = decide_all(held_out, ensemble)
+    return Scored(probability, probability >= threshold, sent_on, decisions, chosen, others)
 
 
 @on_one_thread

@@ -19,7 +19,7 @@ def decided(
 ) -> pd.DataFrame:
     """Shares of patients by decision, with 95% intervals: operating_point, figure, value, low, high.
 
-    Patients unlike the training patients are referred, as by default.
+    Patients unlike the training patients are referred, as by default, and those whose members disagree too much.
 
     Args:
         weights: (B, P) how often each patient is drawn in each resample.
@@ -28,9 +28,10 @@ def decided(
     rows = []
     everybody = np.ones(len(scored.labels), np.bool_)
     ill, well = scored.labels == 1, scored.labels == 0
+    decidable = ~(scored.held_up | scored.disagree)
     for name, point in points.items():
-        malignant = (scored.probability >= point.refer_high) & ~scored.held_up
-        reactive = (scored.probability < point.refer_low) & ~scored.held_up
+        malignant = (scored.probability >= point.refer_high) & decidable
+        reactive = (scored.probability < point.refer_low) & decidable
         parts = {
             "malignant called malignant": (malignant, ill),
             "malignant called reactive": (reactive, ill),

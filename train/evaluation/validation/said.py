@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from infer.bundle.manifest import AGREEING
 from train.core.texts import interval
 from train.evaluation.validation.figures import BLIND, CLINICAL, ENSEMBLE, Figures
 from train.evaluation.validation.scored import Scored
@@ -35,6 +36,7 @@ def say(scored: Scored, figures: Figures) -> Said:
             *_blind(figures),
             _calibration(figures),
             *_held_up(scored),
+            *_disagree(scored),
             *_lost(scored),
             _size(figures),
         ),
@@ -121,6 +123,16 @@ def _held_up(scored: Scored) -> list[str]:
     return [
         f"{held} of {len(scored.labels)} patients are unlike the training patients, and would be left undecided "
         "(--ood refer). In the tables of operating points they are referred; the other figures are of their numbers."
+    ]
+
+
+def _disagree(scored: Scored) -> list[str]:
+    number = int(scored.disagree.sum())
+    if not number:
+        return []
+    return [
+        f"On {number} of {len(scored.labels)} patients the members disagree more than they did on {AGREEING:.0%} of "
+        "the training patients. They are left undecided: in the tables of operating points they are referred."
     ]
 
 

@@ -45,6 +45,7 @@ class Scored:
     labels: Labels  # 1 malignant, 0 reactive
     probability: Floats  # of malignant
     held_up: Booleans  # unlike the training patients
+    disagree: Booleans  # members disagree above the bundle's bound
     clinical: Floats  # (P, 3) sex (F = 1), count in 10^9/L, age in years
     pictures: Floats  # used
     not_scored: tuple[NotScored, ...]
@@ -89,6 +90,7 @@ def score_labelled(bundle: Bundle, options: Options) -> Scored:
         labels=np.array([label for *_, label in good]),
         probability=np.array([result.scores.probability for _, result, _ in good if result.scores]),
         held_up=np.array([bool(result.unusual) for _, result, _ in good if result.scores]),
+        disagree=np.array([result.scores.disagree for _, result, _ in good if result.scores], np.bool_),
         clinical=np.array([patient.clinical.vector() for patient, *_ in good if patient.clinical], np.float64),
         pictures=np.array([float(result.used) for _, result, _ in good]),
         not_scored=tuple(

@@ -91,6 +91,7 @@ def _patients(scored: Scored) -> pd.DataFrame:
         "label": scored.labels,
         "probability": scored.probability,
         "held_up": scored.held_up.astype(np.int64),
+        "disagree": scored.disagree.astype(np.int64),
         "trained_on": _told(scored.known, len(scored.labels)),
     }
     lost = [{"patient_id": one.patient_id, "label": one.label, "reason": one.code} for one in scored.not_scored]
@@ -116,6 +117,7 @@ def _record(
         "malignant": int(scored.labels.sum()),
         "patients_trained_on": known,
         "unlike_training": int(scored.held_up.sum()),
+        "disagreeing": int(scored.disagree.sum()),
         "not_scored": [one.code for one in scored.not_scored],
         "without_label": scored.without_label,
         "patients_needed": figures.needed,

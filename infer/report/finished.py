@@ -1,0 +1,83 @@
+"""A finished run in OUT, for what is written from it later."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infer.bundle.load import Bundle, load_bundle
+from infer.bundle.manifest import SCHEMA
+from infer.errors import CohortError, UsageError
+from infer.output.checks import put_back
+from infer.output.exchange import broke_off, settle
+from infer.output.folder import output_errors, unfinished_size
+from infer.output.kept import KEPT, read_header
+from infer.output.lock import held
+from infer.output.names import MOVED, RECORD
+from infer.scoring.prevalence import at_prevalence
+
+
+@contextlib.contextmanager
+def finished(patients: Path, out: Path, bundle: Path, then: str) -> Iterator[Bundle]:
+    """Hold OUT, in which a finished run must lie.
+
+    Args:
+        patients: the folder that the run scored.
+        bundle: the folder of the bundle that the run used.
+        then: what is done with a finished run, for the message.
+
+    Yields:
+        The bundle as the run used it.
+
+    Raises:
+        UsageError: there is no finished run, or this program, or this bundle, cannot read what it left.
+        CohortError: there is no folder of patients.
+        BundleError: the bundle is damaged.
+        HeldError, OutputError: another run has locked OUT, or it cannot be written.
+    """
+    if not out.is_dir():
+        raise UsageError(f"{out}: is no folder with the results of a run")
+    if not patients.is_dir():
+        raise CohortError(f"{patients}: is no folder. Give the folder of patients that the run scored")
+    loaded = load_bundle(bundle)
+    with output_errors(out), held(out):
+        put_back(out, MOVED)
+        if broke_off(out):
+            settle(out)
+        _check_finished(out, then)
+        yield _as_used(out, loaded)
+
+
+def _check_finished(out: Path, then: str) -> None:
+    if (out / RECORD).exists():
+        return
+    if unfinished_size(out):
+        raise UsageError(f"{out}: its run is not finished. Start it again: it resumes; then {then}")
+    raise UsageError(f"{out}: holds no finished run ({RECORD} is missing)")
+
+
+def _as_used(out: Path, bundle: Bundle) -> Bundle:
+    """The bundle as the run used it.
+
+    Raises:
+        UsageError: this program, or this bundle, cannot read what the run left.
+    """
+    try:
+        used: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))["bundle"]
+        schema, bundle_id = used["schema"], used["id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{out / RECORD}: is not the record of a run. Score the patients again") from error
+    if schema != SCHEMA:
+        raise UsageError(
+            f"{out}: was scored with a bundle of schema {schema}, this program reads schema {SCHEMA}. Use the version "
+            "that scored it, or score the patients again"
+        )
+    header = read_header(out / KEPT)
+    if {bundle_id, header.identity.bundle} != {bundle.bundle_id}:
+        raise UsageError(
+            f"--bundle {bundle.folder}: is {bundle.short_id}, but {out} was scored with {bundle_id[:12]}. Give that one"
+        )
+    share = header.identity.prevalence
+    return bundle if share is None else dataclasses.replace(bundle, manifest=at_prevalence(bundle.manifest, share))
