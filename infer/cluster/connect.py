@@ -18,6 +18,7 @@ LOG = logging.getLogger("lympho")
 LOCAL = "local"
 AUTO = "auto"
 PATIENCE = 10.0  # seconds for the cluster's head to answer; Ray itself would try for minutes
+STORE = 256 << 20  # bytes, for results on their way; Ray would take 30% of the memory
 AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 NO_REPORT = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray's statistics of use: no data may leave a hospital
 # Ray listens to the loopback device alone where this is 0, on Linux as elsewhere; an address of 127.0.0.1 would not do.
@@ -55,7 +56,7 @@ def joined(address: str) -> Iterator[Any]:
         # A token that only this process and those it starts know. No dashboard: it is a part of ray[default] besides.
         token = os.environ.get(AUTH_TOKEN) or secrets.token_hex(32)  # Ray reads it once in a process
         settings = {**NO_REPORT, **NOT_BEYOND_THIS_MACHINE, AUTH_MODE: "token", AUTH_TOKEN: token}
-        how |= {"include_dashboard": False, "num_cpus": available_processors()}
+        how |= {"include_dashboard": False, "num_cpus": available_processors(), "object_store_memory": STORE}
     elif address != AUTO:
         _check_answers(address)
     os.environ.update(settings)  # before the import, which reads them
