@@ -53,7 +53,8 @@ ABSOLUTE = (
 # Options of Docker, systemctl and Ray in the examples.
 OF_OTHERS = {
     "--rm", "--name", "--network", "--read-only", "--cap-drop", "--security-opt", "--user", "--memory", "--pids-limit",
-    "--cpus", "--gpus", "--now", "--entrypoint", "--shm-size", "--tmpfs", "--head", "--block", "--include-dashboard", "--address",
+    "--cpus", "--gpus", "--now", "--entrypoint", "--shm-size", "--tmpfs", "--head", "--block",
+    "--include-dashboard", "--address",
 }  # fmt: skip
 COMMANDS = {
     "infer": infer_command,
