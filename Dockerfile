@@ -1,18 +1,20 @@
 # The nightly job: only infer/ and the runtime's locked dependencies. No torch, no scikit-learn.
 #   docker build -t lympho-infer .                      CPU
 #   docker build --build-arg CUDA=1 -t lympho-infer .   with the CUDA 13 libraries (driver >= 580)
+#   docker build --build-arg RAY=1 -t lympho-infer .    with Ray, for --ray; together with CUDA=1, too
 # BASE_IMAGE is any image with Python 3.11 and its venv module; `make pin-base` adds the digest that its tag has.
 # Two builds of the same files with one SOURCE_DATE_EPOCH on one base give the same layers.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 ARG CUDA=0
-COPY infer/requirements.txt infer/requirements-cuda.txt /tmp/
+ARG RAY=0
+COPY infer/requirements*.txt /tmp/
 # No .pyc here: they would hold the time of the installation.
 RUN python3 -m venv /opt/lympho \
- && if [ "$CUDA" = 1 ]; then lock=requirements-cuda.txt; else lock=requirements.txt; fi \
+ && lock=requirements && if [ "$CUDA" = 1 ]; then lock=$lock-cuda; fi && if [ "$RAY" = 1 ]; then lock=$lock-ray; fi \
  && /opt/lympho/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile --require-hashes \
-    --report /tmp/installed.json -r /tmp/$lock \
+    --report /tmp/installed.json -r /tmp/$lock.txt \
  && /opt/lympho/bin/python -m pip uninstall --quiet --yes setuptools pip
 COPY infer /app/infer
 COPY export /tmp/build/export

@@ -11,7 +11,8 @@ BASE_IMAGE ?= $(shell sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
 # The time of everything in the image: the last commit's.
 SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 CUDA ?= 0
-IMAGE ?= lympho-infer$(if $(filter 1,$(CUDA)),:cuda)
+RAY ?= 0
+IMAGE ?= lympho-infer$(if $(filter 1,$(CUDA)),:cuda$(if $(filter 1,$(RAY)),-ray),$(if $(filter 1,$(RAY)),:ray))
 TRAIN_OPTIONS ?= --recipe small
 EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(REDUCED),--reduced "$(REDUCED)") $(if $(ACCEPT_WEAK),--accept-weak)
 UV := $(BUILD)/uv/bin/uv
@@ -20,10 +21,11 @@ FUZZ ?= 20000
 PROCESSES ?= auto
 BENCH_OPTIONS ?=
 GPU_OPTIONS ?=
+RAY_OPTIONS ?=
 IMAGE_OPTIONS ?=
 PIN_OPTIONS ?=
 
-.PHONY: help demo test test-fast test-slow test-browser test-container check format train reproduce reproduce-report export image bench bench-train \
+.PHONY: help demo test test-fast test-slow test-browser test-container test-ray check format train reproduce reproduce-report export image bench bench-train bench-ray \
 	gpu-check fuzz soak audit lock soup pin-base clean
 
 help:  ## list the verbs
@@ -34,10 +36,10 @@ demo: $(BUILD)/runtime/ready  ## score six drawn patients with the bundle that s
 
 test: $(BUILD)/lean/ready $(BUILD)/full/ready  ## [PROCESSES=auto]: all tests but the container's: the runtime's without torch, then the rest
 	$(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer
-	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer -m "not slow"
+	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer --ignore tests/cluster -m "not slow"
 
 test-slow: $(BUILD)/lean/ready $(BUILD)/full/ready  ## what `make test` leaves out: experiments, benchmarks, benchmark, [FUZZ=20000] fuzz examples
-	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer -m slow
+	$(FULL) -m pytest -n $(PROCESSES) --dist loadfile tests --ignore tests/infer --ignore tests/cluster -m slow
 	LYMPHO_FUZZ=$(FUZZ) $(LEAN) -m pytest -n $(PROCESSES) --dist worksteal tests/infer -m fuzz
 	$(FULL) -m tests.bench $(BUILD)/bench $(BENCH_OPTIONS)
 
@@ -49,6 +51,9 @@ test-browser: $(BUILD)/full/ready  ## the evidence pages in Chromium, headless (
 
 test-container: image $(BUILD)/lean/ready  ## build the image and test it as a hospital runs it (needs a Docker engine)
 	LYMPHO_IMAGE=$(IMAGE) $(LEAN) -m pytest tests/container
+
+test-ray: $(BUILD)/ray/ready  ## --ray on a real cluster of three nodes on this machine (two minutes)
+	$(BUILD)/ray/bin/python -m pytest tests/cluster
 
 check: $(BUILD)/full/ready  ## format, lint, types, import contracts
 	$(FULL) -m ruff format --check .
@@ -83,13 +88,13 @@ export: $(BUILD)/full/ready  ## RUN= BUNDLE= [ABOUT=] [REDUCED=] [ACCEPT_WEAK=1]
 	@test -n "$(RUN)" && test "$(BUNDLE)" != infer/reference || { echo "usage: make export RUN=folder BUNDLE=folder" >&2; exit 2; }
 	$(FULL) -m export "$(RUN)" "$(BUNDLE)" $(EXPORT_OPTIONS)
 
-image:  ## [BUNDLE=] [CUDA=1] [IMAGE=] [BASE_IMAGE=]: build the container, tagged lympho-infer, with CUDA=1 lympho-infer:cuda
+image:  ## [BUNDLE=] [CUDA=1] [RAY=1] [IMAGE=] [BASE_IMAGE=]: build the container, tagged lympho-infer, with CUDA=1 lympho-infer:cuda, with RAY=1 lympho-infer:ray
 	rm -rf $(BUILD)/image && mkdir -p $(BUILD)/image/export
 	cp -r Dockerfile .dockerignore infer $(BUILD)/image/
 	cp -r export/__init__.py export/supply $(BUILD)/image/export/
 	rm -rf $(BUILD)/image/infer/reference && cp -rL "$(BUNDLE)" $(BUILD)/image/infer/reference
 	chmod -R a+rX $(BUILD)/image
-	docker build --network host --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg CUDA=$(CUDA) \
+	docker build --network host --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg CUDA=$(CUDA) --build-arg RAY=$(RAY) \
 		--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(IMAGE_OPTIONS) -t $(IMAGE) $(BUILD)/image
 
 bench: $(BUILD)/full/ready  ## pictures a second: files to CSV, the plain way in PyTorch, networks and decoding alone
@@ -97,6 +102,9 @@ bench: $(BUILD)/full/ready  ## pictures a second: files to CSV, the plain way in
 
 bench-train: $(BUILD)/full/ready  ## pictures a second in training: ours against the report's way
 	$(FULL) -m tests.bench_train $(BUILD)/bench-train
+
+bench-ray: $(BUILD)/ray/ready  ## [RAY_OPTIONS=]: two actors against one process, and what a patient costs the driver
+	$(BUILD)/ray/bin/python -m tests.bench_ray $(BUILD)/bench-ray $(RAY_OPTIONS)
 
 gpu-check: $(BUILD)/cuda/ready  ## [GPU_OPTIONS=]: a GPU against the CPU: results, resuming, full memory, speed (ten minutes)
 	$(BUILD)/cuda/bin/python -m tests.gpu_check $(BUILD)/gpu-check $(GPU_OPTIONS)
@@ -110,16 +118,19 @@ soak: $(BUILD)/runtime/ready  ## 20,000 patients: memory, time a patient; 50 kil
 # Strict: a package that cannot be looked up is an error, not one without vulnerabilities.
 audit:  ## known vulnerabilities of the packages that ship (needs the internet)
 	test -x $(BUILD)/audit/bin/pip-audit || { $(PYTHON) -m venv $(BUILD)/audit && $(BUILD)/audit/bin/pip install -q pip-audit; }
-	for lock in infer/requirements.txt infer/requirements-cuda.txt; do \
+	for lock in infer/requirements.txt infer/requirements-cuda.txt infer/requirements-ray.txt; do \
 		$(BUILD)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
-# The largest first; the others under it as a constraint: a package has one version, and the same hashes, in all four.
+# The largest first; the others under it as a constraint: a package has one version, and the same hashes, in all.
 COMPILE := $(UV) pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 pyproject.toml
 lock: $(UV)  ## resolve the dependencies anew into the requirements files, with hashes
 	$(COMPILE) --extra cuda --extra train --extra test --extra browser --extra formats --extra dev -o tests/requirements.txt
 	$(COMPILE) -c tests/requirements.txt --extra test -o tests/requirements-runtime.txt
 	$(COMPILE) -c tests/requirements.txt --extra cuda -o infer/requirements-cuda.txt
 	$(COMPILE) -c tests/requirements.txt -o infer/requirements.txt
+	$(COMPILE) -c tests/requirements.txt --extra ray -o infer/requirements-ray.txt
+	$(COMPILE) -c tests/requirements.txt --extra cuda --extra ray -o infer/requirements-cuda-ray.txt
+	$(COMPILE) -c tests/requirements.txt --extra ray --extra test -o tests/requirements-ray.txt
 
 soup: $(BUILD)/runtime/ready  ## write export/SOUP.md from the locks and export/supply/soup.toml
 	$(RUNTIME) -m export.supply.soup
@@ -130,11 +141,12 @@ pin-base: $(BUILD)/runtime/ready  ## [PIN_OPTIONS=--check]: write the digest tha
 clean:  ## remove everything that was built, the environments included
 	rm -rf $(BUILD)
 
-# An environment each: what ships, the same with CUDA's libraries, the same with pytest, and everything. Made anew when
+# An environment each: what ships, the same with CUDA's libraries, the same with pytest, that with Ray, and everything. Made anew when
 # its lock changes.
 $(BUILD)/runtime/ready: infer/requirements.txt
 $(BUILD)/cuda/ready: infer/requirements-cuda.txt
 $(BUILD)/lean/ready: tests/requirements-runtime.txt
+$(BUILD)/ray/ready: tests/requirements-ray.txt
 $(BUILD)/full/ready: tests/requirements.txt
 
 $(BUILD)/%/ready:

@@ -75,6 +75,11 @@ PATH = click.Path(path_type=Path, readable=False)
     metavar="I/N",
     help="Score shard I (0 to N-1) of the patients, one of N; python -m infer.merge makes one run of all.",
 )
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Score on the nodes of a Ray cluster: HOST:PORT of its head, auto: this machine's, local: a new one here.",
+)
 @click.option("--dry-run", is_flag=True, help="Check bundle, table, pictures, device and OUT; score and write nothing.")
 @click.option("--fresh", is_flag=True, help="Start over instead of resuming an interrupted run in OUT.")
 @click.option(

@@ -44,6 +44,7 @@ class Options:
     dry_run: bool = False
     fresh: bool = False  # start over instead of resuming an interrupted run in OUT
     shard: str | None = None  # I/N: only the patients of this shard
+    ray: str | None = None  # auto, local, HOST:PORT: score on the nodes of a Ray cluster
     csv_dialect: str = "plain"  # of the tables: plain, excel-fr
     report: bool = False  # write evidence pages too
     language: str = "en"  # of the pages: en, fr
@@ -71,6 +72,8 @@ def check_options(options: Options) -> None:
         raise UsageError("--max-refused: must be a share from 0 to 1")
     if options.shard is not None:
         _check_shard(options)
+    if options.ray is not None and options.dry_run:
+        raise UsageError("--ray: a dry run scores nothing, so it needs no cluster. Leave one of the two out")
     if (options.fhir is None) != (options.fhir_identifier_system is None):
         raise UsageError(
             "--fhir and --fhir-identifier-system: give both or none. An ID alone does not say whose patient it is"

@@ -4,18 +4,19 @@ import contextlib
 import datetime as dt
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from infer import __version__
 from infer.bundle.load import Bundle, load_bundle
-from infer.cohort.patient import Cohort
+from infer.cohort.patient import Cohort, Patient
 from infer.cohort.patients import read_cohort
 from infer.cohort.sexes import parse_sex_codes
 from infer.cohort.shard import parse_shard, shard_of
 from infer.engine.fallback import Engine
 from infer.engine.networks import smallest_graph
-from infer.engine.sessions import CPU, choose_device
+from infer.engine.sessions import choose_device
 from infer.errors import FINISHED_WITH_FAILURES, UsageError, ending_of, tables_are_complete
 from infer.machine.processors import available_processors
 from infer.options import Options, check_adapted, check_options, is_inside, picture_scale
@@ -38,10 +39,12 @@ from infer.pictures.pool import MOST_WORKERS
 from infer.scoring.cohort import score_cohort
 from infer.scoring.prevalence import at_prevalence
 from infer.scoring.result import PatientResult
+from infer.scoring.workers import decoding_processes
+
+if TYPE_CHECKING:
+    from infer.cluster.driver import Driver
 
 LOG = logging.getLogger("lympho")
-# On a CPU, the networks take several times as long per picture as decoding, so one decoding process serves this many.
-PROCESSORS_A_WORKER = 4
 
 
 def run(options: Options) -> int:
@@ -69,6 +72,7 @@ def run(options: Options) -> int:
 def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
     _check_metrics(options, metrics)
     write_pages, write_documents = _pages_writer(options), _documents_writer(options)
+    cluster = _cluster(options)
     ready = _prepare(options, started)
     if ready.past.problem:
         raise ready.past.problem
@@ -76,10 +80,10 @@ def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
     if options.dry_run:
         return _dry_run(options, ready)
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
-    with Results(options.out, header, _iso(started), ready.past.stored) as results:
+    with cluster(ready) as driver, Results(options.out, header, _iso(started), ready.past.stored) as results:
         tell_last_run(options.out, _iso(started), None, None, "")
         try:
-            code, reasons = _score_and_write(results, options, ready, started, metrics)
+            code, reasons = _score_and_write(results, options, ready, driver, started, metrics)
         except BaseException:  # a signal, too
             tell_stopped(results.kept, len(ready.cohort.patients), finished=results.finished)
             raise
@@ -170,7 +174,12 @@ def _dry_run(options: Options, ready: _Ready) -> int:
 
 
 def _score_and_write(
-    results: Results, options: Options, ready: _Ready, started: dt.datetime, metrics: Metrics
+    results: Results,
+    options: Options,
+    ready: _Ready,
+    driver: "Driver | None",
+    started: dt.datetime,
+    metrics: Metrics,
 ) -> tuple[int, list[str]]:
     """Score the remaining patients and write all results. Returns the exit code, and why it is 3."""
     cohort, engine, past, kept = ready.cohort, ready.engine, ready.past, ready.kept
@@ -196,17 +205,19 @@ def _score_and_write(
         ready.watch.add(result)
     rest = replace(cohort, patients=tuple(patient for patient in cohort.patients if patient.line not in kept))
     noted = 0  # downgrades already logged and in the journal
-    for line, result in _scored(rest, engine, ready, options, summary):
-        noted += _note(engine.downgrades[noted:], results)
+    downgrades = driver.downgrades if driver else engine.downgrades
+    for line, result in _scored(rest, engine, ready, options, summary, driver):
+        noted += _note(downgrades[noted:], results)
         results.write(line, result)
         ready.watch.add(result)
-    _note(engine.downgrades[noted:], results)
+    _note(downgrades[noted:], results)
     record = {
         **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
+        "nodes": driver.nodes() if driver else [],
         "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
         "kept_from_earlier_starts": len(kept),
         "started_over": past.started_over,
-        "downgrades": [*(past.stored.downgrades if past.stored else ()), *engine.downgrades],
+        "downgrades": [*(past.stored.downgrades if past.stored else ()), *downgrades],
     }
     terms = Terms(
         options.operating_point,
@@ -283,39 +294,60 @@ def _note(downgrades: list[str], results: Results) -> int:
 
 
 def _scored(
-    cohort: Cohort, engine: Engine | None, ready: _Ready, options: Options, summary: Summary
+    cohort: Cohort,
+    engine: Engine | None,
+    ready: _Ready,
+    options: Options,
+    summary: Summary,
+    driver: "Driver | None" = None,
 ) -> Iterator[tuple[int, PatientResult]]:
-    """Score the cohort, count and log: yields each patient's line in the table and its result, in the table's order."""
+    """Score the cohort, count and log: yields each patient's line in the table and its result.
+
+    In the table's order, or with a driver as the cluster finishes them.
+    """
     warn_of_dates(cohort)
     progress = Progress(len(cohort.patients))
-    workers = options.workers or _workers(engine, _processors(options))
     manifest = ready.bundle.manifest
-    scored = score_cohort(
-        cohort,
-        engine,
-        manifest,
-        options.operating_point,
-        workers,
-        options.settle,
-        scale=ready.scale,
-        ood=options.ood,
-    )
+    scored = driver.score(cohort.patients) if driver else _scored_here(cohort, engine, ready, options)
     with contextlib.closing(scored):
-        for patient, result in zip(cohort.patients, scored, strict=True):
+        for patient, result in scored:
             summary.add(result, patient.line)
             warn_of_patient(result, manifest.drift)
             progress.advance(len(result.images))
             yield patient.line, result
 
 
+def _scored_here(
+    cohort: Cohort, engine: Engine | None, ready: _Ready, options: Options
+) -> Generator[tuple[Patient, PatientResult], None, None]:
+    """Score in this process: yields each patient and its result, in the table's order."""
+    scored = score_cohort(
+        cohort,
+        engine,
+        ready.bundle.manifest,
+        options.operating_point,
+        options.workers or decoding_processes(engine.device.provider if engine else None, _processors(options)),
+        options.settle,
+        scale=ready.scale,
+        ood=options.ood,
+    )
+    with contextlib.closing(scored):
+        yield from zip(cohort.patients, scored, strict=True)
+
+
+def _cluster(options: Options) -> Callable[[_Ready], contextlib.AbstractContextManager["Driver | None"]]:
+    """What joins a cluster for --ray once all has been checked: nothing without it, not even an import."""
+    if options.ray is None:
+        return lambda _: contextlib.nullcontext()
+    from infer.cluster.connect import check_ray
+    from infer.cluster.start import driving
+
+    check_ray(options.ray)
+    return lambda ready: driving(options, ready.bundle, ready.cohort, ready.identity, ready.scale)
+
+
 def _processors(options: Options) -> int:
     return options.threads or available_processors()
-
-
-def _workers(engine: Engine | None, processors: int) -> int:
-    """The default number of decoding processes: one per CPU if the networks do not need the CPUs."""
-    busy = engine is not None and engine.device.provider == CPU
-    return min(-(-processors // (PROCESSORS_A_WORKER if busy else 1)), MOST_WORKERS)
 
 
 def _now() -> dt.datetime:

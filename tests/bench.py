@@ -102,7 +102,7 @@ def bench(folder: Path, patients: int, batch_size: int, rounds: int) -> None:
     def decoding_alone() -> None:
         decoders = DecodingPool(root, manifest.crop_size, cpus)
         try:
-            for _ in decoded(cohort, decoders, 0):
+            for _ in decoded(cohort.folder, cohort.patients, decoders, 0):
                 pass
         finally:
             decoders.close()

@@ -48,12 +48,13 @@ MOST_LINES = 120  # of README.md
 # Absolute paths of the container and of the examples. Any other is of somebody's own machine.
 ABSOLUTE = (
     "/data/patients", "/out", "/bundle", "/hospital/", "/usr/local/bin/lympho-night", "/usr/bin/", "/etc/", "/bin/sh",
-    "/opt/lympho/", "/app/",
+    "/opt/lympho/", "/app/", "/tmp/ray", "/dev/shm", "/tmp",
 )  # fmt: skip
-# Options of Docker and systemctl in the examples.
+# Options of Docker, systemctl and Ray in the examples.
 OF_OTHERS = {
     "--rm", "--name", "--network", "--read-only", "--cap-drop", "--security-opt", "--user", "--memory", "--pids-limit",
-    "--cpus", "--gpus", "--now", "--entrypoint",
+    "--cpus", "--gpus", "--now", "--entrypoint", "--shm-size", "--tmpfs", "--head", "--block",
+    "--include-dashboard", "--address",
 }  # fmt: skip
 COMMANDS = {
     "infer": infer_command,

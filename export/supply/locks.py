@@ -1,4 +1,4 @@
-"""The four locks that `make lock` writes: each package's version, and the hashes that its files may have."""
+"""The locks that `make lock` writes: each package's version, and the hashes that its files may have."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,10 @@ from infer.errors import UsageError
 ROOT = Path(__file__).parents[2]
 RUNTIME, CUDA = ROOT / "infer/requirements.txt", ROOT / "infer/requirements-cuda.txt"  # these two ship
 LEAN, FULL = ROOT / "tests/requirements-runtime.txt", ROOT / "tests/requirements.txt"
-LOCKS = (RUNTIME, CUDA, LEAN, FULL)
+# The images with Ray, and the environment that tests it.
+RAY, CUDA_RAY = ROOT / "infer/requirements-ray.txt", ROOT / "infer/requirements-cuda-ray.txt"
+LEAN_RAY = ROOT / "tests/requirements-ray.txt"
+LOCKS = (RUNTIME, CUDA, LEAN, FULL, RAY, CUDA_RAY, LEAN_RAY)
 PACKAGE = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^\s;]+)(?: ; (?P<where>.+))?")
 HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 

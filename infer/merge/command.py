@@ -201,6 +201,7 @@ def _record(options: Merge, shards: Sequence[Finished], started: str) -> dict[st
             }
             for one in shards
         ],
+        "nodes": [],
         "cohort": cohort,
         "bundle": {**first["bundle"], "folder": str(options.bundle)},
         "device": None,

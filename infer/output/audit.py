@@ -34,6 +34,7 @@ def what_ran(options: dict[str, Any], cohort: Cohort, bundle: Bundle, engine: En
         "reference_date_asked_for": str(options["reference_date"]) if options["reference_date"] else None,
         "machine": platform.node(),
         "shards": [],
+        "nodes": [],
         "cohort": {
             "table": str(cohort.table),
             "table_sha256": cohort.table_sha256,

@@ -7,13 +7,14 @@ pictures were split into batches.
 
 import math
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from infer.bundle.manifest import Manifest
-from infer.cohort.patient import Clinical, Cohort, Verdict
+from infer.cohort.patient import Clinical, Cohort, Patient, Verdict
 from infer.engine.fallback import Engine
 from infer.members.member import Opinion
 from infer.pictures.decode import RejectedImage
@@ -22,7 +23,7 @@ from infer.pictures.listing import list_images
 from infer.pictures.look import DecodedPicture
 from infer.pictures.pool import DecodingPool
 from infer.reasons import REFUSED, Reason, code_of
-from infer.scoring.bag import Bag
+from infer.scoring.bag import Bag, open_bag
 from infer.scoring.batches import Batches
 from infer.scoring.ensemble import (
     REFER,
@@ -63,12 +64,41 @@ def score_cohort(
     Raises, during iteration:
         WorkerError: a decoding process cannot be started.
     """
+    yield from score_patients(
+        cohort.folder, cohort.patients, engine, manifest, point, workers, settle, scale=scale, ood=ood
+    )
+
+
+def score_patients(
+    folder: Path,
+    patients: Iterable[Patient | None],
+    engine: Engine | None,
+    manifest: Manifest,
+    point: str,
+    workers: int,
+    settle: float = 0.0,
+    *,
+    scale: float = 1.0,
+    ood: Ood = "refer",
+) -> Generator[PatientResult, None, None]:
+    """Like `score_cohort`, for patients that come one by one; yields one result per patient, in their order.
+
+    Args:
+        folder: of the cohort.
+        patients: None where the next one may take long to come: all before it are finished first.
+    """
     minimum = manifest.plausible.minimum_images
     batches = Batches(engine)
     under_way: deque[Bag] = deque()
-    decoders = DecodingPool(cohort.folder.resolve(), manifest.crop_size, workers, scale)
+    decoders = DecodingPool(folder.resolve(), manifest.crop_size, workers, scale)
     try:
-        for bag, position, looked in decoded(cohort, decoders, (1 + batches.callers) * batches.size, settle):
+        for event in decoded(folder, patients, decoders, (1 + batches.callers) * batches.size, settle):
+            if event is None:
+                batches.flush()
+                while under_way:
+                    yield _result(under_way.popleft(), engine, manifest, point, ood)
+                continue
+            bag, position, looked = event
             if position is Mark.OPENED:
                 under_way.append(bag)
             elif looked is None or isinstance(position, Mark):
@@ -85,6 +115,13 @@ def score_cohort(
         batches.close()
     while under_way:
         yield _result(under_way.popleft(), engine, manifest, point, ood)
+
+
+def given_up(folder: Path, patient: Patient, verdict: Verdict, manifest: Manifest) -> PatientResult:
+    """The result of a patient that cannot be scored here, with the names of its pictures."""
+    bag = open_bag(folder, folder.resolve(), patient, 0.0)
+    bag.verdict = bag.verdict or verdict
+    return _result(bag, None, manifest, "", "warn")
 
 
 def _take(bag: Bag, index: int, looked: DecodedPicture, manifest: Manifest, batches: Batches) -> None:

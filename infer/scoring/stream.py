@@ -1,11 +1,12 @@
 """The cohort as an ordered stream of decoded pictures, some of them decoded ahead."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from enum import Enum
+from pathlib import Path
 
-from infer.cohort.patient import Cohort
+from infer.cohort.patient import Patient
 from infer.pictures.look import DecodedPicture
 from infer.pictures.pool import DecodingPool
 from infer.scoring.bag import Bag, open_bag
@@ -20,14 +21,18 @@ class Mark(Enum):
     CLOSED = "closed"
 
 
-# A mark, or a picture's index in its bag with its result.
-Event = tuple[Bag, int | Mark, DecodedPicture | None]
+# A mark, or a picture's index in its bag with its result. None: no patient is waiting, so finish those under way.
+Event = tuple[Bag, int | Mark, DecodedPicture | None] | None
 
 
-def decoded(cohort: Cohort, decoders: DecodingPool, ahead: int, settle: float = 0.0) -> Iterator[Event]:
-    """The cohort as events, in order.
+def decoded(
+    folder: Path, patients: Iterable[Patient | None], decoders: DecodingPool, ahead: int, settle: float = 0.0
+) -> Iterator[Event]:
+    """Patients as events, in order.
 
     Args:
+        folder: of the cohort.
+        patients: None where the next one may take long to come.
         ahead: number of pictures decoded before they are needed.
         settle: seconds for which a patient's folder must have been unchanged.
     """
@@ -47,8 +52,13 @@ def decoded(cohort: Cohort, decoders: DecodingPool, ahead: int, settle: float = 
         parts.append((bag, positions, future))
         waiting += len(positions)
 
-    for patient in cohort.patients:
-        bag = open_bag(cohort.folder, decoders.root, patient, settle)
+    for patient in patients:
+        if patient is None:
+            while parts:
+                yield from collected()
+            yield None
+            continue
+        bag = open_bag(folder, decoders.root, patient, settle)
         names = [image.image for image in bag.images]
         add(bag, [Mark.OPENED], None)
         for start in range(0, len(names), CHUNK):

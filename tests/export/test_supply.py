@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 from export.supply.installed import licences
-from export.supply.locks import CUDA, FULL, LEAN, LOCKS, ROOT, RUNTIME, Locked, disagreements, read_lock
+from export.supply.locks import (
+    CUDA,
+    CUDA_RAY,
+    FULL,
+    LEAN,
+    LEAN_RAY,
+    LOCKS,
+    RAY,
+    ROOT,
+    RUNTIME,
+    Locked,
+    disagreements,
+    read_lock,
+)
 from export.supply.soup import TABLE, current_table, read_facts, table_of
 from infer.errors import UsageError
 
@@ -30,6 +43,11 @@ def test_the_locks_agree() -> None:
     assert len(runtime) >= 10
     assert runtime.keys() < cuda.keys() < full.keys()
     assert runtime.keys() < lean.keys() < full.keys()
+    ray, cuda_ray, lean_ray = (locks[str(path.relative_to(ROOT))] for path in (RAY, CUDA_RAY, LEAN_RAY))
+    assert ray.keys() - runtime.keys() == cuda_ray.keys() - cuda.keys()
+    assert lean_ray.keys() == lean.keys() | ray.keys()
+    assert {"ray"} <= ray.keys() - runtime.keys()
+    assert {"aiohttp", "grpcio", "pandas", "pyarrow"}.isdisjoint(ray)  # no dashboard, no client port
 
 
 def test_a_disagreement_is_named() -> None:

@@ -1,0 +1,220 @@
+"""Scoring on a real cluster of three raylets, against one process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infer.cluster import driver
+from infer.errors import UsageError, WorkerError
+from infer.output.journal import JOURNAL, read_journal
+from tests.cluster.conftest import NODE
+from tests.cluster.faults import OTHER, POISON, ROUNDS, Disobedient, Poisoned, Rounding
+from tests.infer.runs import MANY_PATIENTS, TINY, Outcome, csv_bytes, score, verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+def on(cluster: Any, cohort: Path, out: Path, **options: Any) -> Outcome:
+    return score(cohort, out, **{"bundle": TINY, "ray": cluster.address, "workers": 1, **options})
+
+
+def finished(out: Path) -> int:
+    stored = read_journal(out / JOURNAL)
+    return len(stored.places) if stored else 0
+
+
+def when_finished(out: Path, patients: int, do: Any) -> threading.Thread:
+    """Do something as soon as so many patients are in the journal."""
+
+    def watch() -> None:
+        until = time.monotonic() + 60
+        while finished(out) < patients and time.monotonic() < until:
+            time.sleep(0.005)
+        do()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_a_cluster_gives_the_bytes_of_one_process(cluster: Any, many: Path, whole: Outcome, tmp_path: Path) -> None:
+    outcome = on(cluster, many, tmp_path)
+    assert outcome.code == 0
+    assert outcome.csv_bytes == whole.csv_bytes
+    assert (tmp_path / "drift.json").read_bytes() == (whole.out / "drift.json").read_bytes()
+    nodes = outcome.record["nodes"]
+    assert len({node["node"] for node in nodes}) == 3
+    assert [node["same_rounding"] for node in nodes] == [True] * 3
+    assert sum(node["patients"] for node in nodes) == MANY_PATIENTS
+    assert min(node["patients"] for node in nodes) > 0
+
+
+def test_a_node_lost_in_mid_run_costs_nothing(cluster: Any, many: Path, whole: Outcome, tmp_path: Path) -> None:
+    lost = cluster.add_node(**NODE)
+    killer = when_finished(tmp_path, 40, lambda: cluster.remove_node(lost, allow_graceful=False))
+    outcome = on(cluster, many, tmp_path)
+    killer.join()
+    assert outcome.csv_bytes == whole.csv_bytes
+    assert outcome.record["kept_from_earlier_starts"] == 0
+    log = (tmp_path / "run.log").read_text()
+    assert re.search(r"an actor is lost, and [1-9]\d* patients are scored elsewhere", log)
+    assert sum(node["patients"] for node in outcome.record["nodes"]) == MANY_PATIENTS
+
+
+def command(cluster: Any, cohort: Path, out: Path) -> list[str]:
+    fixed = ["--device", "cpu", "--bundle", str(TINY), "--reference-date", "2019-07-01"]
+    return [sys.executable, "-m", "infer", str(cohort), str(out), "--ray", cluster.address, *fixed]
+
+
+def decoders() -> set[int]:
+    """Processes that decode."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"infer.pictures.worker" in path.read_bytes():
+                found.add(int(path.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_a_driver_that_is_stopped_goes_on_where_it_was(
+    cluster: Any, many: Path, whole: Outcome, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    before = decoders()
+    process = subprocess.Popen(command(cluster, many, tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL)
+    when_finished(tmp_path, 30, lambda: process.send_signal(sent)).join()
+    assert process.wait(60) == code
+    kept = finished(tmp_path)
+    assert 30 <= kept < MANY_PATIENTS
+    until = time.monotonic() + 30
+    while decoders() - before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert decoders() - before == set()  # no actor works on for a driver that is gone
+    outcome = on(cluster, many, tmp_path)
+    assert outcome.record["kept_from_earlier_starts"] == kept
+    assert outcome.csv_bytes == whole.csv_bytes
+
+
+def test_a_patient_that_kills_its_actor_twice_has_failed_and_nobody_else(
+    cluster: Any, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "ACTOR", Poisoned)
+    plain = score(pristine, tmp_path / "plain", bundle=TINY)
+    outcome = on(cluster, pristine, tmp_path / "out")
+    assert outcome.code == 3
+    rows = outcome.predictions
+    assert list(rows) == list(plain.predictions)
+    assert verdict(rows.pop(POISON)) == ("failed", "reading_broke_off")
+    expected = plain.predictions
+    del expected[POISON]
+    assert rows == expected
+    assert outcome.record["not_scored"] == [{"patient_id": POISON, "status": "failed", "code": "reading_broke_off"}]
+    of_patient = outcome.images_of(POISON)
+    assert of_patient.keys() == plain.images_of(POISON).keys()
+    assert set(of_patient.values()) == {("rejected", "patient_failed")}
+
+
+def test_a_node_that_rounds_otherwise_is_named(
+    cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "ACTOR", Rounding)
+    other = cluster.add_node(**NODE, env_vars={ROUNDS: "1"})
+    try:
+        outcome = on(cluster, many, tmp_path)
+    finally:
+        cluster.remove_node(other)
+    (found,) = [node for node in outcome.record["nodes"] if not node["same_rounding"]]
+    assert (found["node"], found["numerics"]) == (other.node_id, OTHER)
+    assert len(outcome.record["nodes"]) == 4
+    log = (tmp_path / "run.log").read_text()
+    (line,) = [line for line in log.splitlines() if "round differently" in line]
+    assert f"({other.node_id[:12]})" in line
+
+
+def test_where_every_actor_breaks_the_run_ends_and_says_why(
+    cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "ACTOR", Disobedient)
+    with pytest.raises(WorkerError, match=r"no node of the cluster can score: .*out of memory for the test"):
+        on(cluster, many, tmp_path)
+
+
+def test_no_log_of_ray_holds_a_patients_value(cluster: Any, many: Path, tmp_path: Path) -> None:
+    on(cluster, many, tmp_path)
+    import ray
+
+    assert not ray.is_initialized()
+    folder = Path(cluster.head_node.get_logs_dir_path())
+    texts = [path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()]
+    assert len(texts) > 10
+    assert not any("P00010" in text or "lymph_count" in text for text in texts)
+
+
+def test_there_is_no_cluster(pristine: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--ray 127\.0\.0\.1:1: nothing answers there"):
+        score(pristine, tmp_path, bundle=TINY, ray="127.0.0.1:1")
+    assert not (tmp_path / "run.json").exists()
+
+
+LISTENING = """
+import json, os, sys
+from pathlib import Path
+from infer.cluster.connect import joined
+with joined("local") as ray:
+    ray.get(ray.remote(lambda: 1).remote())
+    session = os.getsid(0)
+    inodes = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            if os.environ["RAY_AUTH_TOKEN"].encode() not in environment and process.name != str(os.getpid()):
+                continue
+            for file in (process / "fd").iterdir():
+                inodes[os.readlink(file)] = process.name
+        except OSError:
+            continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
+                found.append(words[1].partition(":")[0])
+    print(json.dumps(found))
+"""
+
+
+def test_a_local_cluster_listens_to_this_machine_alone(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING],
+        cwd=ROOT,
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert len(found) >= 4
+    assert set(found) <= loopback
+    assert list(tmp_path.iterdir()) == []  # no token is left in the home folder
+
+
+def test_local_gives_the_same_bytes(many: Path, whole: Outcome, tmp_path: Path) -> None:
+    class Local:
+        address = "local"
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    subprocess.run(command(Local, many, tmp_path), cwd=ROOT, env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert csv_bytes(tmp_path) == whole.csv_bytes

@@ -1,0 +1,286 @@
+"""The driver of a cluster, with a Ray that is played: who gets which patient, and what becomes of a lost actor's."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from infer.bundle.load import load_bundle
+from infer.cluster import driver
+from infer.cluster.driver import FEWEST_HELD, MOST_HELD, Driver
+from infer.cluster.places import Place, places
+from infer.cluster.work import (
+    Answer,
+    Hello,
+    Refusal,
+    Work,
+    answer_of,
+    answer_text,
+    hello_of,
+    patient_of,
+    patient_text,
+    work_of,
+)
+from infer.cohort.patient import Clinical, Patient, Verdict
+from infer.errors import BundleError, WorkerError
+from infer.scoring.result import ImageResult, PatientResult
+from tests.infer.runs import TINY
+
+HELLO = Hello("here", "usual", "CPUExecutionProvider", "", "int8", 1, ())
+WORK = Work(Path("p"), Path("t"), "", TINY, "", "", "", "cpu", "balanced", None, None, 0, 0.0, "refer", 1.0)
+
+
+class _GoneError(Exception):
+    """An actor's death, as Ray tells it."""
+
+
+@dataclass(eq=False)
+class _Reference:
+    actor: "_Actor"
+    patient: Patient | None = None  # None: of `hello`
+
+
+@dataclass(eq=False)
+class _Actor:
+    node: str
+    dead: bool = False
+    held: list[_Reference] = field(default_factory=list)
+
+    @property
+    def hello(self) -> Any:
+        return SimpleNamespace(remote=lambda: _Reference(self))
+
+    @property
+    def score(self) -> Any:
+        def remote(text: str) -> _Reference:
+            assert not self.dead
+            self.held.append(_Reference(self, patient_of(text)))
+            return self.held[-1]
+
+        return SimpleNamespace(remote=remote)
+
+
+class Played:
+    """Stands for the module `ray`: an actor answers for one patient at a time, the last one first."""
+
+    exceptions = SimpleNamespace(RayError=_GoneError)
+    util = SimpleNamespace(
+        scheduling_strategies=SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
+    )
+
+    def __init__(self, nodes: dict[str, int], kills: Callable[[str, Patient], bool] = lambda node, patient: False):
+        self.alive = dict(nodes)
+        self.kills = kills
+        self.hello: Callable[[str], Hello | Refusal] = lambda node: HELLO
+        self.actors: list[_Actor] = []
+        self.most_held = self.asked = self.deaths = 0
+        self.alone: list[str] = []  # patients who were the only ones of their actor when they were scored
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        assert self.asked < 10_000, "the run does not end"
+        return [
+            {"NodeID": node, "Alive": processors > 0, "Resources": {"CPU": float(processors)}}
+            for node, processors in self.alive.items()
+        ]
+
+    def remote(self, scheduling_strategy: str, **options: Any) -> Any:
+        assert options["max_restarts"] == options["max_task_retries"] == 0
+
+        def made(work: str, processors: int) -> _Actor:
+            assert work_of(work) == WORK
+            self.actors.append(_Actor(scheduling_strategy))
+            return self.actors[-1]
+
+        return lambda actor: SimpleNamespace(remote=made)
+
+    def wait(self, references: list[_Reference], num_returns: int, timeout: float) -> tuple[list[_Reference], None]:
+        self.most_held = max([self.most_held, *(len(actor.held) for actor in self.actors)])
+        ready = [one for one in references if one.patient is None or one.actor.dead or one is one.actor.held[-1]]
+        return ready[:num_returns], None
+
+    def get(self, reference: _Reference) -> str:
+        actor = reference.actor
+        if self.alive[actor.node] == 0 or actor.dead:
+            actor.dead = True
+            raise _GoneError
+        if reference.patient is None:
+            return answer_text(self.hello(actor.node))
+        if len(actor.held) == 1:
+            self.alone.append(reference.patient.patient_id)
+        if self.kills(actor.node, reference.patient):
+            actor.dead, self.deaths = True, self.deaths + 1
+            raise _GoneError
+        actor.held.remove(reference)
+        return answer_text(Answer(result(reference.patient)))
+
+    def kill(self, actor: _Actor, no_restart: bool) -> None:
+        actor.dead = True
+
+
+def result(patient: Patient) -> PatientResult:
+    return PatientResult(patient.patient_id, "scored", "", None, None, ())
+
+
+def patients(number: int) -> tuple[Patient, ...]:
+    return tuple(Patient(f"P{one:03}", one + 2, Clinical(True, 5.5, 60.1), None) for one in range(number))
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "SCAN", 0.0)
+
+
+def driver_of(played: Played, threads: int | None = None) -> Driver:
+    return Driver(played, WORK, load_bundle(TINY).manifest, threads, "usual")
+
+
+def scored(played: Played, number: int) -> dict[str, str]:
+    """Status of each patient, by ID; each comes exactly once."""
+    found = list(driver_of(played).score(patients(number)))
+    assert sorted(patient.line for patient, _ in found) == [one + 2 for one in range(number)]
+    assert all(patient.patient_id == result.patient_id for patient, result in found)
+    assert all(actor.dead for actor in played.actors)  # none is left behind
+    return {result.patient_id: result.status for _, result in found}
+
+
+def test_every_patient_is_scored_once_and_few_are_on_their_way() -> None:
+    played = Played({"a": 1, "b": 1, "c": 1})
+    assert set(scored(played, 500).values()) == {"scored"}
+    assert played.most_held == MOST_HELD
+    assert len(played.actors) == 3
+
+
+def test_near_the_end_no_actor_hoards_patients() -> None:
+    played = Played({"a": 1, "b": 1})
+    scored(played, 6)
+    assert played.most_held == FEWEST_HELD
+
+
+def test_a_patient_that_kills_two_actors_has_failed_and_those_beside_it_have_not() -> None:
+    played = Played({"a": 1, "b": 1}, lambda node, patient: patient.patient_id in ("P007", "P008"))
+    found = scored(played, 300)
+    assert {name for name, status in found.items() if status == "failed"} == {"P007", "P008"}
+    assert {"P007", "P008"} <= set(played.alone)
+    assert played.deaths == 3  # both were in one actor's hand; then each was alone
+
+
+def test_on_one_node_alone_too() -> None:
+    played = Played({"a": 1}, lambda node, patient: patient.line % 10 == 0)
+    found = scored(played, 100)
+    assert {name for name, status in found.items() if status == "failed"} == {f"P{one:03}" for one in range(8, 100, 10)}
+
+
+def test_a_row_of_such_patients_does_not_cost_the_only_node() -> None:
+    poison = {f"P{one:03}" for one in range(40, 40 + 2 * driver.MOST_FALLS)}
+    played = Played({"a": 1}, lambda node, patient: patient.patient_id in poison)
+    found = scored(played, 64)
+    assert {name for name, status in found.items() if status == "failed"} == poison
+
+
+def test_deaths_between_finished_patients_do_not_add_up() -> None:
+    played = Played({"a": 1, "b": 1}, lambda node, patient: patient.line % 20 == 0)
+    found = scored(played, 300)
+    assert sum(status == "failed" for status in found.values()) == 15
+    assert played.deaths > 2 * driver.MOST_FALLS
+
+
+def test_a_suspect_goes_to_another_node() -> None:
+    """A node whose actors die at every patient costs nobody a result."""
+    played = Played({"a": 1, "bad": 1, "c": 1}, lambda node, patient: node == "bad")
+    assert set(scored(played, 300).values()) == {"scored"}
+    assert sum(actor.node == "bad" for actor in played.actors) == driver.MOST_FALLS
+
+
+def test_a_node_that_is_lost_and_one_that_joins() -> None:
+    played = Played({"a": 1, "b": 1})
+    found = []
+    for count, (patient, _) in enumerate(driver_of(played).score(patients(300))):
+        found.append(patient.line)
+        if count == 50:
+            played.alive["b"] = 0
+        if count == 100:
+            played.alive["new"] = 1
+    assert sorted(found) == [one + 2 for one in range(300)]
+    assert {actor.node for actor in played.actors} == {"a", "b", "new"}
+
+
+def test_where_no_actor_ever_finishes_a_patient_the_run_ends() -> None:
+    played = Played({"a": 1, "b": 1}, lambda node, patient: True)
+    with pytest.raises(WorkerError, match=r"no node of the cluster can score: 5 actors were lost one after the other"):
+        scored(played, 300)
+
+
+def test_a_node_that_refuses_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    played = Played({"a": 1, "b": 1})
+    played.hello = lambda node: Refusal("another version of lympho is installed there", 2) if node == "b" else HELLO
+    assert set(scored(played, 20).values()) == {"scored"}
+    assert "node b: takes no part: another version of lympho is installed there" in caplog.text
+
+
+def test_where_all_refuse_the_run_ends_with_their_code() -> None:
+    played = Played({"a": 1, "b": 1})
+    played.hello = lambda node: Refusal("self-test failed", 5)
+    with pytest.raises(BundleError, match=r"^no node of the cluster can score: self-test failed$"):
+        scored(played, 20)
+
+
+def test_without_a_place_the_run_waits_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(WorkerError, match=r"no node of the cluster has 2 processors, after 120 seconds"):
+        list(driver_of(Played({"a": 1}), threads=2).score(patients(2)))
+
+
+def test_the_record_of_the_nodes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    played = Played({"a": 1, "b": 1})
+    played.hello = lambda node: Hello(f"host-{node}", "usual" if node == "a" else "other", "CPU", "", "int8", 1, ("x",))
+    of = driver_of(played)
+    found = list(of.score(patients(40)))
+    nodes = {node["node"]: node for node in of.nodes()}
+    assert {name: node["same_rounding"] for name, node in nodes.items()} == {"a": True, "b": False}
+    assert sum(node["patients"] for node in nodes.values()) == len(found) == 40
+    assert of.downgrades == ["host-a (a): x", "host-b (b): x"]
+    assert [line for line in caplog.messages if "round differently" in line] == [
+        "the networks round differently on host-b (b) than here: last digits may differ from one machine's"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resources", "device", "threads", "expected"),
+    [
+        ({"CPU": 16.0}, "auto", None, [(16, 0)]),
+        ({"CPU": 16.0}, "cpu", 4, [(4, 0)] * 4),
+        ({"CPU": 3.0}, "cpu", 4, []),
+        ({"CPU": 16.0, "GPU": 4.0}, "auto", None, [(4, 1)] * 4),
+        ({"CPU": 16.0, "GPU": 4.0}, "cpu", None, [(16, 0)]),
+        ({"CPU": 16.0, "GPU": 4.0}, "cuda", 8, [(8, 1)] * 2),
+        ({"CPU": 16.0}, "cuda", None, []),
+        ({}, "auto", None, []),  # a head that takes no work
+    ],
+)
+def test_places(resources: dict[str, float], device: str, threads: int | None, expected: list[tuple[int, int]]) -> None:
+    nodes = [{"NodeID": "n", "Alive": True, "Resources": resources}, {"NodeID": "gone", "Alive": False}]
+    found = places(nodes, device, threads)
+    assert [(place.processors, place.gpus) for place in found] == expected
+    assert found == [Place("n", one, *expected[one]) for one in range(len(expected))]
+
+
+def test_what_goes_to_an_actor_comes_back_unchanged() -> None:
+    odd = Patient("\udcff é", 7, Clinical(False, 0.1 + 0.2, 71.3), Verdict("refused", "x: y"), look_alike="é")
+    assert patient_of(patient_text(odd)) == odd
+    assert work_of(WORK.text()) == WORK
+    image = ImageResult("\udcff.jpg", values={"a": 1 / 3, "b": 2}, influence=-1e-300)
+    whole = PatientResult("\udcff", "scored", "", 0.1 + 0.2, None, (image,), contents=("aa",), measures={"m": 1e-17})
+    for one in (whole, msgspec.structs.replace(whole, patient_id="é", images=())):
+        assert answer_of(answer_text(Answer(one, ("d",)))) == Answer(one, ("d",))
+    for said in (HELLO, Refusal("why", 5)):
+        assert hello_of(answer_text(said)) == said
+    assert all(json.loads(text) for text in (patient_text(odd), WORK.text()))

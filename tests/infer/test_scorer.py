@@ -1,0 +1,163 @@
+"""An actor without Ray: a plain object, whose calls wait side by side in threads."""
+
+import hashlib
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from infer import __version__
+from infer.bundle.load import load_bundle
+from infer.cluster.scorer import Scorer
+from infer.cluster.work import Answer, Hello, Refusal, Work, answer_of, hello_of, patient_text
+from infer.cohort.patient import Cohort
+from infer.cohort.patients import read_cohort
+from infer.engine.fallback import Engine
+from infer.engine.sessions import CPU, Device
+from infer.output.audit import libraries, program_digest
+from infer.scoring.cohort import score_cohort
+from infer.scoring.result import PatientResult
+from tests.infer.runs import TABLE, TINY, tiny_manifest, write_bundle
+from tests.synthetic import REFERENCE_DATE
+
+
+@pytest.fixture
+def cohort(pristine: Path) -> Cohort:
+    return read_cohort(pristine, load_bundle(TINY).manifest.plausible, reference_date=REFERENCE_DATE)
+
+
+@pytest.fixture
+def work(pristine: Path) -> Work:
+    return Work(
+        patients=pristine,
+        table=pristine / TABLE,
+        table_sha256=hashlib.sha256((pristine / TABLE).read_bytes()).hexdigest(),
+        bundle=TINY,
+        bundle_id=load_bundle(TINY).bundle_id,
+        code=f"{__version__} {program_digest()}",
+        libraries=json.dumps(libraries()),
+        device="cpu",
+        operating_point="balanced",
+        prevalence=None,
+        batch_size=None,
+        workers=1,
+        settle=0.0,
+        ood="refer",
+        scale=1.0,
+    )
+
+
+def scored_here(cohort: Cohort) -> tuple[list[PatientResult], str]:
+    """The results of one process, and the digest of its rounding."""
+    bundle = load_bundle(TINY)
+    engine = Engine(bundle, Device(CPU, "test"), None, 2)
+    return list(score_cohort(cohort, engine, bundle.manifest, "balanced", 1)), engine.run_self_test()
+
+
+def answers(scorer: Scorer, cohort: Cohort) -> list[Answer]:
+    with ThreadPoolExecutor(len(cohort.patients)) as pool:
+        return [answer_of(text) for text in pool.map(scorer.score, map(patient_text, cohort.patients))]
+
+
+def hello(work: Work) -> Hello | Refusal:
+    return hello_of(Scorer(work.text(), 2).hello())
+
+
+def test_calls_side_by_side_give_the_results_of_one_process(work: Work, cohort: Cohort) -> None:
+    expected, numerics = scored_here(cohort)
+    scorer = Scorer(work.text(), 2)
+    said = hello_of(scorer.hello())
+    assert isinstance(said, Hello)
+    assert (said.numerics, said.provider, said.processors) == (numerics, CPU, 2)
+    for _ in range(2):  # the second time after a pause
+        assert [answer.result for answer in answers(scorer, cohort)] == expected
+
+
+def test_a_prevalence_of_the_run_is_the_actors(work: Work, cohort: Cohort) -> None:
+    scorer = Scorer(replace(work, prevalence=0.01).text(), 2)
+    assert isinstance(hello_of(scorer.hello()), Hello)
+    rarer = [answer.result.scores for answer in answers(scorer, cohort) if answer.result]
+    usual = [result.scores for result in scored_here(cohort)[0]]
+    pairs = list(zip(rarer, usual, strict=True))
+    assert all(one and other and one.probability < other.probability for one, other in pairs)
+
+
+def test_another_table(work: Work, tmp_path: Path) -> None:
+    table = tmp_path / TABLE
+    expected = Refusal(f"{table}: is not there, or is another table. All nodes need it at the same path", 2)
+    assert hello(replace(work, table=table)) == expected
+    table.write_bytes(work.table.read_bytes() + b"\n")
+    assert hello(replace(work, table=table)) == expected
+
+
+def test_no_folder_of_patients(work: Work, tmp_path: Path) -> None:
+    said = hello(replace(work, patients=tmp_path / "none"))
+    assert isinstance(said, Refusal)
+    assert said.exit_code == 2
+
+
+def test_another_program_or_library(work: Work) -> None:
+    assert hello(replace(work, code="0.0.9 abc")) == Refusal("another version of lympho is installed there", 2)
+    assert hello(replace(work, libraries="{}")) == Refusal("other versions of the libraries are installed there", 2)
+
+
+def test_file_names_that_are_not_utf8(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    assert hello(work) == Refusal("file names are not in UTF-8 there: start Ray with PYTHONUTF8=1", 2)
+
+
+def test_another_bundle_and_none(work: Work, tmp_path: Path) -> None:
+    other = load_bundle(write_bundle(tmp_path / "bundle", tiny_manifest()))  # other bytes, so another ID
+    assert other.bundle_id != work.bundle_id
+    said = hello(replace(work, bundle=other.folder))
+    assert said == Refusal(f"--bundle {other.folder}: is another bundle there ({other.short_id})", 2)
+    missing = hello(replace(work, bundle=tmp_path / "none"))
+    assert isinstance(missing, Refusal)
+    assert missing.exit_code == 5
+
+
+def test_a_bundle_that_fails_its_self_test(work: Work, tmp_path: Path) -> None:
+    manifest = tiny_manifest()
+    expected = manifest["self_test"]["expected"]
+    name = next(iter(expected))
+    expected[name] = [value + 1 for value in expected[name]]
+    bad = load_bundle(write_bundle(tmp_path / "bundle", manifest))
+    said = hello(replace(work, bundle=bad.folder, bundle_id=bad.bundle_id))
+    assert isinstance(said, Refusal)
+    assert said.exit_code == 5
+    assert "self-test failed" in said.why
+
+
+def test_networks_that_fail_break_the_actor_and_every_call(
+    work: Work, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer(work.text(), 2)
+    assert isinstance(hello_of(scorer.hello()), Hello)
+
+    def fail(*_: object) -> None:
+        raise ValueError("a patient's value")
+
+    monkeypatch.setattr(Engine, "score_pictures", fail)
+    for _ in range(2):  # those that wait, and those that come later
+        found = answers(scorer, cohort)
+        assert {answer.broken for answer in found} == {"a bug (ValueError): report it with the traceback"}
+        assert all(answer.result is None for answer in found)
+
+
+def test_downgrades_are_told_once(work: Work, cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Engine] = []
+    begin = Engine.__init__
+
+    def remember(self: Engine, *arguments: object) -> None:
+        begin(self, *arguments)  # type: ignore[arg-type]
+        made.append(self)
+
+    monkeypatch.setattr(Engine, "__init__", remember)
+    scorer = Scorer(work.text(), 2)
+    scorer.hello()
+    made[0].downgrades.append("smaller batches")
+    told = [one for answer in answers(scorer, cohort) for one in answer.downgrades]
+    assert told == ["smaller batches"]
