@@ -31,6 +31,7 @@ TABLE = "clinical_annotation.csv"
 RESULT_FILES = [".results", "drift.json", "images.csv", "predictions.csv", "run.json", "run.log"]  # sorted
 LEFT = [".journal", ".run.log.part"]  # files in the output folder after a run that did not finish
 MANY_PATIENTS = 250  # enough for a process to be caught while it works
+OF_EVERYBODY = {"patient_id", "status", "reason", "bundle", "run_ended"}  # columns also of who is not scored
 CSV_FILES = ("predictions.csv", "images.csv")
 
 

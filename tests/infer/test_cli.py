@@ -20,6 +20,7 @@ from infer.bundle.load import CHECKSUMS, REFERENCE
 from infer.cli import command
 from infer.errors import EXIT_MEANING, BundleError, CohortError, LymphoError, OutputError, UsageError
 from infer.output.journal import JOURNAL
+from infer.output.names import LAST_RUN
 from infer.output.progress import Progress
 from tests.infer.runs import (
     RESULT_FILES,
@@ -286,7 +287,7 @@ def test_a_dry_run_has_the_same_exit_code_and_writes_nothing(
     assert score(cohort, out, dry_run=True).code == 3
     assert not out.exists()
     assert score(cohort, out).code == 3
-    before = {name: (out / name).read_bytes() for name in RESULT_FILES}
+    before = {name: (out / name).read_bytes() for name in (*RESULT_FILES, LAST_RUN)}
     assert score(cohort, out, dry_run=True).code == 3
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 

@@ -88,6 +88,8 @@ def of_some(*kept: str) -> dict[str, Any]:
         del manifest["members"][name], ensemble["calibration"][name], ensemble["weights"][name]
         manifest["graphs"] = {file: digest for file, digest in manifest["graphs"].items() if not file.startswith(name)}
         test["expected"] = {output: of for output, of in test["expected"].items() if not output.startswith(name)}
+    if "scan" not in kept:  # whose classes they are
+        del manifest["reference"]["appearance"]
     if not {"scan", "moe", "imagenet"} & set(kept):
         del manifest["graphs"]["backbone.onnx"]
     total = sum(ensemble["weights"].values())

@@ -24,7 +24,19 @@ from infer.members.naive_bayes import NaiveBayes, malignant_probability
 from infer.pictures.listing import Listing, list_images
 from infer.scoring.ensemble import calibrated
 from tests.crops import read_crop
-from tests.infer.runs import TABLE, TINY, Outcome, cell, keep_patients, replace_picture, rows, score, set_count, verdict
+from tests.infer.runs import (
+    OF_EVERYBODY,
+    TABLE,
+    TINY,
+    Outcome,
+    cell,
+    keep_patients,
+    replace_picture,
+    rows,
+    score,
+    set_count,
+    verdict,
+)
 from tests.synthetic import REFERENCE_DATE, draw_cell
 
 MEMBERS = ("baseline", "scan", "moe", "imagenet")
@@ -282,7 +294,7 @@ def test_what_befalls_one_patient_befalls_no_other(
             assert row == plain.predictions[patient_id]
             continue
         assert verdict(row) == (status, changes[patient_id][1])
-        values = [row[column] for column in row if column not in ("patient_id", "status", "reason", "bundle")]
+        values = [row[column] for column in row if column not in OF_EVERYBODY]
         assert set(values) == {""}
         assert row["bundle"] == plain.predictions[patient_id]["bundle"]
     listed = {patient_id for patient_id, (_, code) in changes.items() if code.endswith(("_image", "_images"))}

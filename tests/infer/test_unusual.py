@@ -12,7 +12,7 @@ from infer.bundle.reference import Span, Usual
 from infer.cohort.plausible import Range
 from infer.scoring import cohort as cohort_module
 from infer.scoring.unusual import Likeness, Ood, deviation, likeness, p_value
-from tests.infer.runs import TINY, Outcome, replace_picture, score, tiny_manifest, write_bundle
+from tests.infer.runs import OF_EVERYBODY, TINY, Outcome, replace_picture, score, tiny_manifest, write_bundle
 
 SPANS = {"sharpness": Span(0.5, 1.0, 2.0), "red": Span(100.0, 180.0, 190.0), "jpeg_quality": Span(85.0, 95.0, 195.0)}
 RANGES = {"age_years": Range(20.0, 95.0), "lymph_count": Range(2.0, 300.0)}
@@ -124,7 +124,7 @@ def test_refuse_leaves_the_numbers_out(with_blur: Path, tmp_path: Path) -> None:
         "refused",
         "unlike_training: unlike the training patients: sharpness low; see --ood",
     )
-    assert {row[column] for column in row if column not in ("patient_id", "status", "reason", "bundle")} == {""}
+    assert {row[column] for column in row if column not in OF_EVERYBODY} == {""}
     of_patient = [image for image in outcome.images if image["patient_id"] == "S001"]
     assert {image["reason"].partition(":")[0] for image in of_patient} == {"patient_refused"}
     assert {image["influence"] for image in of_patient} == {""}
