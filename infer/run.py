@@ -2,42 +2,31 @@
 
 import contextlib
 import datetime as dt
-import json
 import logging
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from infer import __version__
-from infer.bundle.load import Bundle, load_bundle
 from infer.cohort.patient import Cohort, Patient
-from infer.cohort.patients import read_cohort
-from infer.cohort.sexes import parse_sex_codes
-from infer.cohort.shard import parse_shard, shard_of
 from infer.engine.fallback import Engine
-from infer.engine.networks import smallest_graph
-from infer.engine.sessions import choose_device
-from infer.errors import FINISHED_WITH_FAILURES, UsageError, ending_of, tables_are_complete
-from infer.machine.processors import available_processors
-from infer.options import Options, check_adapted, check_options, is_inside, picture_scale
-from infer.output.audit import libraries, program_digest, what_ran
+from infer.errors import FINISHED_WITH_FAILURES, ending_of, tables_are_complete
+from infer.options import Options, is_inside
+from infer.output.audit import what_ran
 from infer.output.conclude import Terms, conclude
 from infer.output.folder import check_folder, output_errors
-from infer.output.journal import FORMAT, Header, Identity
+from infer.output.journal import FORMAT, Header
 from infer.output.last_run import tell_last_run
-from infer.output.lock import LOCK, check_free
+from infer.output.lock import LOCK
 from infer.output.messages import tell_end, tell_stopped, warn_of_dates, warn_of_patient
 from infer.output.metrics import Metrics
 from infer.output.names import OWN
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
-from infer.output.resume import Past, find_past, unchanged
 from infer.output.summary import Summary
-from infer.output.watch import Watch
 from infer.pictures.pool import MOST_WORKERS
+from infer.ready import Ready, prepare, processors
 from infer.scoring.cohort import score_cohort
-from infer.scoring.prevalence import at_prevalence
 from infer.scoring.result import PatientResult
 from infer.scoring.workers import decoding_processes
 
@@ -73,7 +62,7 @@ def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
     _check_metrics(options, metrics)
     write_pages, write_documents = _pages_writer(options), _documents_writer(options)
     cluster = _cluster(options)
-    ready = _prepare(options, started)
+    ready = prepare(options, started)
     if ready.past.problem:
         raise ready.past.problem
     metrics.bundle = ready.bundle.bundle_id
@@ -99,69 +88,7 @@ def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
     return code
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """Everything that was loaded and checked before scoring."""
-
-    bundle: Bundle
-    cohort: Cohort
-    engine: Engine
-    identity: Identity
-    date: dt.date  # at which ages are taken
-    scale: float  # by which pictures are rescaled before they are cropped; 1: not at all
-    watch: Watch
-    past: Past
-    kept: dict[int, int]  # patients kept from an earlier start: line in the table -> offset in the journal
-
-
-def _prepare(options: Options, started: dt.datetime) -> _Ready:
-    """Check options, bundle, cohort and device, in this order, and look for an unfinished run to resume."""
-    check_options(options)
-    check_free(options.out)
-    bundle = load_bundle(options.bundle)
-    if options.prevalence is not None:
-        bundle = replace(bundle, manifest=at_prevalence(bundle.manifest, options.prevalence))
-    check_adapted(options.pixel_size, bundle.manifest.adapted)
-    scale = picture_scale(options.pixel_size, bundle.manifest.magnification)
-    points = bundle.manifest.ensemble.operating_points
-    if options.operating_point not in points:
-        raise UsageError(
-            f"--operating-point {options.operating_point}: not in this bundle. Choose from {', '.join(sorted(points))}"
-        )
-    own = tuple(options.out / name for name in (*OWN, LOCK))
-    watch = Watch(bundle, points[options.operating_point], options.history, options.patients, own)
-    asked = Identity(
-        code=f"{__version__} {program_digest()}",
-        libraries=json.dumps(libraries()),
-        bundle=bundle.bundle_id,
-        operating_point=options.operating_point,
-        reference_date=options.reference_date.isoformat() if options.reference_date else None,
-        date_format=options.date_format,
-        sample_date_format=options.sample_date_format,
-        sex_codes=options.sex_codes,
-        pixel_size=options.pixel_size,
-        ood=options.ood,
-        prevalence=options.prevalence,
-        shard=options.shard,
-        numerics="",
-    )
-    past = find_past(options.out, asked, fresh=options.fresh)
-    today = options.reference_date or started.date()
-    date = dt.date.fromisoformat(past.stored.header.date) if past.stored else today
-    cohort = _read_cohort(options, bundle, date, started.date())
-    device = choose_device(options.device, smallest_graph(bundle))
-    engine = Engine(bundle, device, options.batch_size, _processors(options))
-    identity = replace(asked, numerics=engine.run_self_test())
-    past = past.if_same(identity)
-    kept = _kept(cohort, past, options)
-    if past.stored and not kept:
-        past = Past(started_over="no finished patient of the unfinished run is unchanged")
-    if past.stored is None and date != today:  # the first start's date holds only for results that are kept
-        date, cohort = today, _read_cohort(options, bundle, today, started.date())
-    return _Ready(bundle, cohort, engine, identity, date, scale, watch, past, kept)
-
-
-def _dry_run(options: Options, ready: _Ready) -> int:
+def _dry_run(options: Options, ready: Ready) -> int:
     """A dry run: read and check everything, score nothing, and leave the output folder as it was."""
     check_folder(options.out, ready.past.stored)
     summary = Summary()
@@ -176,7 +103,7 @@ def _dry_run(options: Options, ready: _Ready) -> int:
 def _score_and_write(
     results: Results,
     options: Options,
-    ready: _Ready,
+    ready: Ready,
     driver: "Driver | None",
     started: dt.datetime,
     metrics: Metrics,
@@ -232,26 +159,26 @@ def _score_and_write(
     return ended
 
 
-def _pages_writer(options: Options) -> Callable[[_Ready], None]:
+def _pages_writer(options: Options) -> Callable[[Ready], None]:
     """What is done for --report once the tables are complete: nothing without it, not even an import."""
     if not options.report:
         return lambda _: None
     from infer.report.texts import Texts
     from infer.report.write import layout, write_report
 
-    made, workers = layout(Texts(options.language)), min(_processors(options), MOST_WORKERS)
+    made, workers = layout(Texts(options.language)), min(processors(options), MOST_WORKERS)
     with output_errors(options.out):
         check_pages(options.out)
     return lambda ready: write_report(options.out, options.patients, ready.bundle, made, workers)
 
 
-def _documents_writer(options: Options) -> Callable[[_Ready], None]:
+def _documents_writer(options: Options) -> Callable[[Ready], None]:
     """The same for --fhir."""
     if options.fhir is None or options.fhir_identifier_system is None:
         return lambda _: None
     from infer.fhir.asked import documents_writer
 
-    workers = min(_processors(options), MOST_WORKERS)
+    workers = min(processors(options), MOST_WORKERS)
     write = documents_writer(options, options.fhir_identifier_system, options.fhir, workers)
     return lambda ready: write(options.out, ready.bundle)
 
@@ -261,29 +188,6 @@ def _check_metrics(options: Options, metrics: Metrics) -> None:
     given = (options.history, options.annotations, options.codes)
     own = tuple(options.out / name for name in (*OWN, LOCK))
     metrics.check(options.patients, options.bundle, (*own, *(path for path in given if path is not None)))
-
-
-def _read_cohort(options: Options, bundle: Bundle, date: dt.date, today: dt.date) -> Cohort:
-    cohort = read_cohort(
-        options.patients,
-        bundle.manifest.plausible,
-        annotations=options.annotations,
-        reference_date=date,
-        date_format=options.date_format,
-        sample_date_format=options.sample_date_format,
-        sex_codes=parse_sex_codes(options.sex_codes) if options.sex_codes is not None else None,
-        today=today,
-    )
-    return shard_of(cohort, parse_shard(options.shard)) if options.shard is not None else cohort
-
-
-def _kept(cohort: Cohort, past: Past, options: Options) -> dict[int, int]:
-    """Patients finished by an earlier start and unchanged since: line in the table -> offset in the journal."""
-    if past.stored is None:
-        return {}
-    LOG.info("resuming: checking the pictures of %d finished patients for changes", len(past.stored.places))
-    readers = options.workers or min(_processors(options), MOST_WORKERS)
-    return unchanged(cohort, past.stored.places, readers, options.settle)
 
 
 def _note(downgrades: list[str], results: Results) -> int:
@@ -296,7 +200,7 @@ def _note(downgrades: list[str], results: Results) -> int:
 def _scored(
     cohort: Cohort,
     engine: Engine | None,
-    ready: _Ready,
+    ready: Ready,
     options: Options,
     summary: Summary,
     driver: "Driver | None" = None,
@@ -318,7 +222,7 @@ def _scored(
 
 
 def _scored_here(
-    cohort: Cohort, engine: Engine | None, ready: _Ready, options: Options
+    cohort: Cohort, engine: Engine | None, ready: Ready, options: Options
 ) -> Generator[tuple[Patient, PatientResult], None, None]:
     """Score in this process: yields each patient and its result, in the table's order."""
     scored = score_cohort(
@@ -326,7 +230,7 @@ def _scored_here(
         engine,
         ready.bundle.manifest,
         options.operating_point,
-        options.workers or decoding_processes(engine.device.provider if engine else None, _processors(options)),
+        options.workers or decoding_processes(engine.device.provider if engine else None, processors(options)),
         options.settle,
         scale=ready.scale,
         ood=options.ood,
@@ -335,7 +239,7 @@ def _scored_here(
         yield from zip(cohort.patients, scored, strict=True)
 
 
-def _cluster(options: Options) -> Callable[[_Ready], contextlib.AbstractContextManager["Driver | None"]]:
+def _cluster(options: Options) -> Callable[[Ready], contextlib.AbstractContextManager["Driver | None"]]:
     """What joins a cluster for --ray once all has been checked: nothing without it, not even an import."""
     if options.ray is None:
         return lambda _: contextlib.nullcontext()
@@ -344,10 +248,6 @@ def _cluster(options: Options) -> Callable[[_Ready], contextlib.AbstractContextM
 
     check_ray(options.ray)
     return lambda ready: driving(options, ready.bundle, ready.cohort, ready.identity, ready.scale)
-
-
-def _processors(options: Options) -> int:
-    return options.threads or available_processors()
 
 
 def _now() -> dt.datetime:

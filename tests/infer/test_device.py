@@ -289,7 +289,7 @@ def test_a_run_whose_device_gives_up_finishes_on_the_processor_and_says_so(
         return DeviceError("scan.onnx: CUDA failure 999") if scans == 3 else None
 
     breaks(monkeypatch, third_batch)
-    monkeypatch.setattr("infer.run.choose_device", lambda *_: PRETENDED)
+    monkeypatch.setattr("infer.ready.choose_device", lambda *_: PRETENDED)
     outcome = score(pristine, tmp_path / "out", bundle=TINY, device="auto")
     assert (outcome.code, outcome.csv_bytes) == (0, plain.csv_bytes)
     expected = ["moved from CPUExecutionProvider to CPUExecutionProvider: scan.onnx: CUDA failure 999"]
@@ -308,7 +308,7 @@ def test_what_an_earlier_start_did_without_stands_in_the_record(
         raise Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr("infer.run.choose_device", lambda *_: PRETENDED)
+        patch.setattr("infer.ready.choose_device", lambda *_: PRETENDED)
         patch.setattr(Results, "write", write)
         breaks(patch, lambda name, _: DeviceError(f"{name}: gone") if name == "moe_head.onnx" else None)
         with pytest.raises(Cut):

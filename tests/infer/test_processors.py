@@ -208,7 +208,7 @@ def test_on_this_machine_there_is_at_least_one() -> None:
 def test_a_run_uses_what_it_may_and_says_so(
     pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: int
 ) -> None:
-    monkeypatch.setattr("infer.run.available_processors", lambda: found)
+    monkeypatch.setattr("infer.ready.available_processors", lambda: found)
     device = score(pristine, tmp_path / "out", bundle=TINY).record["device"]
     assert (device["processors"], device["batches_side_by_side"]) == (found, min(found, 16))
 
@@ -218,7 +218,7 @@ def test_threads_are_the_processors_that_are_used(
     plain: Outcome, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     """Instead of the number found. Not a byte of the tables depends on it."""
-    monkeypatch.setattr("infer.run.available_processors", lambda: 64)
+    monkeypatch.setattr("infer.ready.available_processors", lambda: 64)
     outcome = score(pristine, tmp_path / "out", threads=threads)
     assert outcome.csv_bytes == plain.csv_bytes
     assert outcome.record["options"]["threads"] == threads

@@ -278,7 +278,7 @@ def test_another_program_bundle_or_rounding_starts_over(
         header = replace(past.stored.header, identity=replace(past.stored.header.identity, **changed))
         return replace(past, stored=replace(past.stored, header=header))
 
-    monkeypatch.setattr("infer.run.find_past", other)
+    monkeypatch.setattr("infer.ready.find_past", other)
     outcome = score(pristine, tmp_path)
     assert outcome.record["started_over"] == f"the unfinished run had another {name}"
     assert outcome.record["kept_from_earlier_starts"] == 0

@@ -145,7 +145,7 @@ def test_processors_change_no_byte(
     plain: Outcome, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int
 ) -> None:
     """For any number of parallel batches and of threads per batch."""
-    monkeypatch.setattr("infer.run.available_processors", lambda: cpus)
+    monkeypatch.setattr("infer.ready.available_processors", lambda: cpus)
     assert score(cohort, tmp_path / "out", batch_size=8).csv_bytes == plain.csv_bytes
 
 
@@ -159,7 +159,7 @@ def test_batches_go_side_by_side(pristine: Path, tmp_path: Path, monkeypatch: py
         return works(self, images, clinical)
 
     monkeypatch.setattr(Networks, "score_pictures", met)
-    monkeypatch.setattr("infer.run.available_processors", lambda: 3)
+    monkeypatch.setattr("infer.ready.available_processors", lambda: 3)
     assert score(pristine, tmp_path / "out", batch_size=16).code == 0
 
 
@@ -439,7 +439,7 @@ def test_what_is_no_number_for_a_picture_fails_its_patient(
         return seen
 
     monkeypatch.setattr(Networks, "score_pictures", no_number)
-    monkeypatch.setattr("infer.run.available_processors", lambda: 1)
+    monkeypatch.setattr("infer.ready.available_processors", lambda: 1)
     outcome = score(keep_patients(cohort, "S003", "S004"), tmp_path / "out", batch_size=16)
     assert verdict(outcome.predictions["S003"]) == ("failed", "not_finite")
     assert outcome.predictions["S004"] == plain.predictions["S004"]
