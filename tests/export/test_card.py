@@ -266,7 +266,10 @@ def test_the_bound_on_disagreement_stands_in_it(tmp_path: Path) -> None:
     plain = manifest()
     bounded = msgspec.structs.replace(plain, ensemble=msgspec.structs.replace(plain.ensemble, disagreement=0.7125))
     text = " ".join(card(tmp_path, figures, bounded).split())
-    assert "on whom the members lie more than 0.7125 apart is referred at every operating point" in text
+    assert (
+        "on whom the members of weight 0.05 or more lie more than 0.7125 apart is referred at every operating point"
+        in text
+    )
     assert "on 95% of the training patients, out of fold, they lie no further apart. Cross-fitted, 6.2%" in text
     assert "apart is referred" not in card(tmp_path, figures, plain)
 

@@ -156,7 +156,7 @@ def test_a_fifth_member_reaches_bundle_card_csv_files_and_run_json(trained_run: 
         rows = list(csv.DictReader(file))
     with (out / "images.csv").open(newline="") as file:
         images = list(csv.DictReader(file))
-    assert list(rows[0])[-2:] == ["reference_date", "blueness_probability"]
+    assert list(rows[0])[-2:] == ["run_ended", "blueness_probability"]
     calibration = bundle.manifest.ensemble.calibration["blueness"]
     for row in rows:
         blue = np.mean([float(image["blue"]) for image in images if image["patient_id"] == row["patient_id"]])

@@ -9,7 +9,7 @@ import pytest
 
 from export.parity import ParityError
 from export.precision import proof as reduced
-from export.precision.proof import Change, check
+from export.precision.proof import Change, check, compare
 from infer.bundle.load import REFERENCE, Bundle, load_bundle
 from infer.bundle.manifest import LARGEST_CHANGE, Ensemble, OperatingPoint
 from infer.cohort.patient import Cohort
@@ -74,10 +74,14 @@ def test_decisions_are_compared_at_every_operating_point(drawn: Cohort, monkeypa
     with pytest.raises(ParityError, match="int8 changes 1 decisions of 3 patients"):
         check(replace(bundle, manifest=manifest), drawn, "int8")
     # The bound on disagreement between the patient's two: both decisions change where the patient would be decided.
+    sure = dict.fromkeys(("balanced", "sensitivity-95"), OperatingPoint(0.0, 0.0))
+    equal = dict.fromkeys(ensemble.weights, 1 / len(ensemble.weights))  # so that several members have a say
+    several = msgspec.structs.replace(ensemble, operating_points=sure, weights=equal)
+    ways.clear()
+    compare(replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, ensemble=several)), drawn, "int8")
     assert ways[0][1] != ways[1][1]
     bound = (ways[0][1] + ways[1][1]) / 2
-    sure = dict.fromkeys(("balanced", "sensitivity-95"), OperatingPoint(0.0, 0.0))
-    altered = msgspec.structs.replace(ensemble, operating_points=sure, disagreement=bound)
+    altered = msgspec.structs.replace(several, disagreement=bound)
     manifest = msgspec.structs.replace(bundle.manifest, ensemble=altered)
     with pytest.raises(ParityError, match="int8 changes 2 decisions of 3 patients"):
         check(replace(bundle, manifest=manifest), drawn, "int8")

@@ -35,7 +35,7 @@ def outputs(network: nn.Module) -> list[Tensor]:
         if isinstance(network, Baseline):
             return [network(IMAGES, CLINICAL)]
         if isinstance(network, MixtureOfExperts):
-            return list(vars(network(IMAGES, torch.arange(3), CLINICAL)).values())
+            return list(network(IMAGES, torch.arange(3), CLINICAL))
         if isinstance(network, ScanNetwork):
             return [*network(IMAGES), network.head_logits(network(IMAGES)[1])]
         return [network(IMAGES)]
