@@ -230,7 +230,7 @@ def test_an_output_of_another_user_is_7(patients: Path, tmp_path: Path) -> None:
     for options in ((), ("--dry-run",)):
         done = docker(*score_line(patients, out, *DATE, *options, group=12345))
         assert done.returncode == 7, done.stderr
-        assert done.stderr.startswith("Error: /out/run.json: cannot be written (Permission denied). This run is user ")
+        assert done.stderr.startswith("Error: /out/.journal: cannot be written (Permission denied). This run is user ")
         assert f"/out belongs to user {os.getuid()}, group {os.getgid()}, mode 700" in done.stderr
 
 
