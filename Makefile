@@ -118,7 +118,7 @@ soak: $(BUILD)/runtime/ready  ## 20,000 patients: memory, time a patient; 50 kil
 # Strict: a package that cannot be looked up is an error, not one without vulnerabilities.
 audit:  ## known vulnerabilities of the packages that ship (needs the internet)
 	test -x $(BUILD)/audit/bin/pip-audit || { $(PYTHON) -m venv $(BUILD)/audit && $(BUILD)/audit/bin/pip install -q pip-audit; }
-	for lock in infer/requirements.txt infer/requirements-cuda.txt infer/requirements-ray.txt; do \
+	for lock in infer/requirements.txt infer/requirements-cuda.txt infer/requirements-ray.txt infer/requirements-cuda-ray.txt; do \
 		$(BUILD)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
 # The largest first; the others under it as a constraint: a package has one version, and the same hashes, in all.

@@ -4,7 +4,9 @@ The codes are a contract with whatever schedules the program; infer/README.md li
 """
 
 import contextlib
+import traceback
 from collections.abc import Iterator
+from pathlib import PurePath
 
 
 class LymphoError(Exception):
@@ -88,7 +90,13 @@ def ending_of(error: BaseException) -> tuple[int, str]:
         return ThreadError.exit_code, str(ThreadError(NO_THREAD))
     if isinstance(error, LymphoError):
         return error.exit_code, str(error)
-    return 1, f"a bug ({type(error).__name__}): report it with the traceback"
+    return 1, f"a bug ({type(error).__name__}{_place(error)}): report it, with the traceback if there is one"
+
+
+def _place(error: BaseException) -> str:
+    """Where a bug showed itself, as `, networks.py line 88`: an actor has no other traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f", {PurePath(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from infer.output.names import OWN
 from infer.output.resume import Past, find_past, unchanged
 from infer.output.watch import Watch
 from infer.pictures.pool import MOST_WORKERS
-from infer.scoring.prevalence import at_prevalence
+from infer.scoring.prevalence import bundle_at
 
 LOG = logging.getLogger("lympho")
 
@@ -48,9 +48,7 @@ def prepare(options: Options, started: dt.datetime) -> Ready:
     """Check options, bundle, cohort and device, in this order, and look for an unfinished run to resume."""
     check_options(options)
     check_free(options.out)
-    bundle = load_bundle(options.bundle)
-    if options.prevalence is not None:
-        bundle = replace(bundle, manifest=at_prevalence(bundle.manifest, options.prevalence))
+    bundle = bundle_at(load_bundle(options.bundle), options.prevalence)
     check_adapted(options.pixel_size, bundle.manifest.adapted)
     scale = picture_scale(options.pixel_size, bundle.manifest.magnification)
     points = bundle.manifest.ensemble.operating_points

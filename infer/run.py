@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from infer.cohort.patient import Cohort, Patient
 from infer.engine.fallback import Engine
 from infer.errors import FINISHED_WITH_FAILURES, ending_of, tables_are_complete
+from infer.machine.times import iso
 from infer.options import Options, is_inside
 from infer.output.audit import what_ran
 from infer.output.conclude import Terms, conclude
@@ -26,7 +27,7 @@ from infer.output.results import Results
 from infer.output.summary import Summary
 from infer.pictures.pool import MOST_WORKERS
 from infer.ready import Ready, prepare, processors
-from infer.scoring.cohort import score_cohort
+from infer.scoring.cohort import score_patients
 from infer.scoring.result import PatientResult
 from infer.scoring.workers import decoding_processes
 
@@ -49,10 +50,11 @@ def run(options: Options) -> int:
     metrics = Metrics(None if options.dry_run else options.metrics, started)
     try:
         code = _run(options, started, metrics)
-    except BaseException as error:  # a signal, too
+    except BaseException as error:  # a signal, too; it goes on
+        code, message = ending_of(error)
         if not options.dry_run and not is_inside(options.out, options.patients):
-            tell_last_run(options.out, _iso(started), _iso(_now()), *ending_of(error))
-        metrics.write(_now(), ending_of(error)[0])
+            tell_last_run(options.out, iso(started), iso(_now()), code, message)
+        metrics.write(_now(), code)
         raise
     metrics.write(_now(), code)
     return code
@@ -69,8 +71,8 @@ def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
     if options.dry_run:
         return _dry_run(options, ready)
     header = Header(FORMAT, ready.identity, ready.date.isoformat())
-    with cluster(ready) as driver, Results(options.out, header, _iso(started), ready.past.stored) as results:
-        tell_last_run(options.out, _iso(started), None, None, "")
+    with cluster(ready) as driver, Results(options.out, header, iso(started), ready.past.stored) as results:
+        tell_last_run(options.out, iso(started), None, None, "")
         try:
             code, reasons = _score_and_write(results, options, ready, driver, started, metrics)
         except BaseException:  # a signal, too
@@ -84,7 +86,7 @@ def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
         finally:
             with tables_are_complete("only this run's line in the history is missing"):
                 ready.watch.remember()
-        tell_last_run(options.out, _iso(started), _iso(_now()), code, "; ".join(reasons))
+        tell_last_run(options.out, iso(started), iso(_now()), code, "; ".join(reasons))
     return code
 
 
@@ -141,7 +143,7 @@ def _score_and_write(
     record = {
         **what_ran(asdict(options), cohort, ready.bundle, engine, ready.date),
         "nodes": driver.nodes() if driver else [],
-        "starts": [*(past.stored.starts if past.stored else ()), _iso(started)],
+        "starts": [*(past.stored.starts if past.stored else ()), iso(started)],
         "kept_from_earlier_starts": len(kept),
         "started_over": past.started_over,
         "downgrades": [*(past.stored.downgrades if past.stored else ()), *downgrades],
@@ -154,7 +156,7 @@ def _score_and_write(
         options.drift == "fail",
         judged=options.shard is None,
     )
-    ended = conclude(results, cohort.patients, ready.bundle, terms, summary, ready.watch, record, _iso(started))
+    ended = conclude(results, cohort.patients, ready.bundle, terms, summary, ready.watch, record, iso(started))
     metrics.drift = ready.watch.changed
     return ended
 
@@ -225,8 +227,9 @@ def _scored_here(
     cohort: Cohort, engine: Engine | None, ready: Ready, options: Options
 ) -> Generator[tuple[Patient, PatientResult], None, None]:
     """Score in this process: yields each patient and its result, in the table's order."""
-    scored = score_cohort(
-        cohort,
+    scored = score_patients(
+        cohort.folder,
+        cohort.patients,
         engine,
         ready.bundle.manifest,
         options.operating_point,
@@ -252,7 +255,3 @@ def _cluster(options: Options) -> Callable[[Ready], contextlib.AbstractContextMa
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
-
-
-def _iso(moment: dt.datetime) -> str:
-    return moment.isoformat(timespec="seconds")

@@ -38,7 +38,7 @@ from infer.members.member import Floats, Member, Opinion
 from infer.options import Options
 from infer.pictures.pool import DecodingPool
 from infer.run import run
-from infer.scoring.cohort import score_cohort
+from infer.scoring.cohort import score_patients
 from infer.scoring.stream import decoded
 from tests.crops import read_crop
 from tests.float32 import in_float32
@@ -204,7 +204,7 @@ def _own_time(cohort: Cohort, manifest: Manifest, cpus: int, nothing: _NoNetwork
     """CPU time of this process for a cohort, in seconds: reading decoded pictures, batching, sums."""
     engine = cast(Engine, nothing)
     start = time.process_time()
-    for _ in score_cohort(cohort, engine, manifest, "balanced", cpus):
+    for _ in score_patients(cohort.folder, cohort.patients, engine, manifest, "balanced", cpus):
         pass
     return time.process_time() - start
 

@@ -6,33 +6,29 @@ patient: the processor time of the driver's process, journal and tables included
 difference is what a patient costs.
 """
 
-import json
 import logging
 import shutil
 import statistics
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import click
 import msgspec
 
-from infer import __version__
-from infer.bundle.load import REFERENCE, Bundle, load_bundle
+from infer.bundle.load import REFERENCE, load_bundle
 from infer.cluster import connect, driver
 from infer.cluster.scorer import Scorer
-from infer.cluster.work import Answer, Hello, Work, answer_text, patient_of
-from infer.cohort.patient import Cohort
+from infer.cluster.work import Answer, Hello, answer_text, patient_of
 from infer.cohort.patients import read_cohort
 from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device
 from infer.options import Options
-from infer.output.audit import libraries, program_digest
 from infer.run import run
-from infer.scoring.cohort import score_cohort
+from infer.scoring.cohort import score_patients
 from infer.scoring.result import PatientResult
+from tests.ray_work import work_of
 from tests.synthetic import REFERENCE_DATE, make_patients, write_cohort
 
 ANSWER = "answer.json"
@@ -72,7 +68,7 @@ def bench(folder: Path, patients: int, rounds: int, many: int, actors: tuple[int
     starts: list[float] = []
     with connect.joined(connect.LOCAL) as ray:
         for _ in range(rounds):
-            one = score_cohort(cohort, engine, bundle.manifest, "balanced", 2)
+            one = score_patients(cohort.folder, cohort.patients, engine, bundle.manifest, "balanced", 2)
             alone, _ = speed(one)
             pool = driver.Driver(ray, work_of(cohort, bundle), bundle.manifest, 1, "usual")
             two, start = speed(result for _, result in pool.score(cohort.patients))
@@ -85,7 +81,7 @@ def bench(folder: Path, patients: int, rounds: int, many: int, actors: tuple[int
     click.echo(
         f"median ratio {statistics.median(ratios):.2f}; until an actor's first patient {max(starts):.1f} s at most"
     )
-    (result,) = score_cohort(replace(cohort, patients=cohort.patients[:1]), engine, bundle.manifest, "balanced", 2)
+    (result,) = score_patients(cohort.folder, cohort.patients[:1], engine, bundle.manifest, "balanced", 2)
     for number in actors:
         tell_cost(folder / f"actors-{number}", result, number, many)
 
@@ -96,26 +92,6 @@ def speed(results: Iterable[PatientResult]) -> tuple[float, float]:
     moments = [(time.monotonic(), len(result.images)) for result in results]
     pictures = sum(number for _, number in moments[1:])
     return pictures / (moments[-1][0] - moments[0][0]), moments[0][0] - begin
-
-
-def work_of(cohort: Cohort, bundle: Bundle) -> Work:
-    return Work(
-        patients=cohort.folder.absolute(),
-        table=cohort.table.absolute(),
-        table_sha256=cohort.table_sha256,
-        bundle=bundle.folder,
-        bundle_id=bundle.bundle_id,
-        code=f"{__version__} {program_digest()}",
-        libraries=json.dumps(libraries()),
-        device="cpu",
-        operating_point="balanced",
-        prevalence=None,
-        batch_size=None,
-        workers=1,
-        settle=0.0,
-        ood="refer",
-        scale=1.0,
-    )
 
 
 def tell_cost(folder: Path, result: PatientResult, actors: int, many: int) -> None:

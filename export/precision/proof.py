@@ -15,7 +15,7 @@ from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
 from infer.machine.processors import available_processors
 from infer.members.member import Precision
-from infer.scoring.cohort import score_cohort
+from infer.scoring.cohort import score_patients
 from infer.scoring.ensemble import decide_patient
 from infer.scoring.result import PatientResult, Scores
 from train.data.bags import Bags
@@ -99,4 +99,6 @@ def _scores(bundle: Bundle, cohort: Cohort, precision: Precision) -> list[Patien
     engine = Engine(bundle, Device(CPU, precision), None, available_processors(), precision)
     if engine.precision != precision:
         raise ParityError(f"{precision} does not run here: {'; '.join(engine.downgrades) or 'the bundle has none'}")
-    return list(score_cohort(cohort, engine, bundle.manifest, "balanced", available_processors()))
+    return list(
+        score_patients(cohort.folder, cohort.patients, engine, bundle.manifest, "balanced", available_processors())
+    )

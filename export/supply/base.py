@@ -118,7 +118,7 @@ def _manifest(image: Reference, which: str) -> tuple[dict[str, Any], str]:
     url = f"{image.registry}/manifests/{which}"
     try:
         data, said = _get(url, {"Accept": ", ".join((*INDEXES, *MANIFESTS))})
-    except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+    except (OSError, ValueError, KeyError) as error:  # urllib's errors are OSErrors; no token in the answer
         raise LymphoError(f"{url}: cannot be fetched ({error}). Is the registry within reach?") from error
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if said not in ("", digest):

@@ -1,4 +1,4 @@
-"""export/SOUP.md: the software of unknown provenance that ships (IEC 62304, 8.1.2), generated from the two locks.
+"""export/SOUP.md: the software of unknown provenance that ships (IEC 62304, 8.1.2), generated from the locks that ship.
 
 Versions come from the locks, licence, purpose and the list of anomalies from soup.toml.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from export.supply.locks import CUDA, FULL, ROOT, RUNTIME, Locked, disagreements, read_lock
+from export.supply.locks import CUDA, FULL, RAY, ROOT, RUNTIME, Locked, disagreements, read_lock
 from infer.errors import UsageError
 
 FACTS = Path(__file__).with_name("soup.toml")
@@ -61,27 +61,30 @@ def read_facts(path: Path = FACTS) -> dict[str, Fact]:
 Lock = Mapping[str, tuple[Locked, ...]]
 
 
-def table_of(runtime: Lock, cuda: Lock, facts: Mapping[str, Fact], others: int) -> str:
+def table_of(runtime: Lock, cuda: Lock, ray: Lock, facts: Mapping[str, Fact], others: int) -> str:
     """The page's text.
 
     Args:
-        runtime, cuda: the two locks that ship.
-        facts: of every package of both, and of no other.
+        runtime, cuda, ray: the locks that ship.
+        facts: of every package of these, and of no other.
         others: number of packages of the largest lock that do not ship.
 
     Raises:
         UsageError: a package has no fact, or a fact no package; the locks disagree.
     """
-    for name in sorted((runtime.keys() | cuda.keys()) ^ facts.keys()):
+    for name in sorted((runtime.keys() | cuda.keys() | ray.keys()) ^ facts.keys()):
         why = "is in no lock that ships. Remove its entry" if name in facts else "ships. Give it an entry"
         raise UsageError(f"{FACTS}: {name} {why}")
-    for said in disagreements({str(RUNTIME): runtime, str(CUDA): cuda}):
+    for said in disagreements({str(RUNTIME): runtime, str(CUDA): cuda, str(RAY): ray}):
         raise UsageError(f"{said}. Run make lock")
-    extra = {name: versions for name, versions in cuda.items() if name not in runtime}
+    with_cuda, with_ray = (
+        {name: versions for name, versions in lock.items() if name not in runtime} for lock in (cuda, ray)
+    )
     return (
         HEAD.replace("{others}", str(others))
         + f"\n## In every image\n\n{COLUMNS}{_rows(runtime, facts)}"
-        + f"\n## With `CUDA=1`, these too\n\n{COLUMNS}{_rows(extra, facts)}"
+        + f"\n## With `CUDA=1`, these too\n\n{COLUMNS}{_rows(with_cuda, facts)}"
+        + f"\n## With `RAY=1`, these too\n\n{COLUMNS}{_rows(with_ray, facts)}"
     )
 
 
@@ -91,9 +94,9 @@ def current_table() -> str:
     Raises:
         UsageError: as `table_of`, `read_facts` and `read_lock`.
     """
-    runtime, cuda = read_lock(RUNTIME), read_lock(CUDA)
-    others = len(read_lock(FULL).keys() - runtime.keys() - cuda.keys())
-    return table_of(runtime, cuda, read_facts(), others)
+    runtime, cuda, ray = read_lock(RUNTIME), read_lock(CUDA), read_lock(RAY)
+    others = len(read_lock(FULL).keys() - runtime.keys() - cuda.keys() - ray.keys())
+    return table_of(runtime, cuda, ray, read_facts(), others)
 
 
 def _rows(lock: Lock, facts: Mapping[str, Fact]) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from infer.bundle.manifest import Manifest
+from infer.cluster.actors import ActorState, Suspects
 from infer.cluster.places import Place, places
 from infer.cluster.scorer import Scorer
-from infer.cluster.seats import Seat, Suspects
 from infer.cluster.work import Hello, Refusal, Work, answer_of, hello_of, patient_text
 from infer.cohort.patient import Patient, Verdict
 from infer.errors import BundleError, DeviceError, LymphoError, UsageError, WorkerError
@@ -24,7 +24,7 @@ FEWEST_HELD = 2  # one is scored while the next is on its way
 SCAN = 1.0  # seconds between looks at the cluster's nodes
 BUSY = 60.0  # seconds without an actor after which the log says so
 PATIENCE = 120.0  # seconds for a node to come back when none is left
-MOST_FALLS = 5  # deaths of a place's actors, one after the other, before the others do without it
+MOST_DEATHS = 5  # deaths of a place's actors, one after the other, before the others do without it
 DIED = "two processes ended with this patient in hand: a crash, memory is short, or a node was lost"
 ACTOR: type[Scorer] = Scorer
 
@@ -42,7 +42,7 @@ class Driver:
         """
         self._ray, self._work, self._manifest = ray, work, manifest
         self._threads, self._numerics = threads, numerics
-        self._seats: dict[Place, Seat] = {}
+        self._states: dict[Place, ActorState] = {}
         self._given_up: dict[Place, Refusal] = {}
         self._suspects = Suspects()
         self._waiting: deque[Patient] = deque()
@@ -70,8 +70,8 @@ class Driver:
                     unfinished -= 1
                     yield patient, result
         finally:
-            for seat in self._seats.values():
-                self._end(seat)
+            for state in self._states.values():
+                self._end(state)
 
     def nodes(self) -> list[dict[str, Any]]:
         """For run.json: every node that took part, and whether it rounds as this process does.
@@ -87,17 +87,17 @@ class Driver:
             return
         self._scanned = now
         there = places(self._ray.nodes(), self._work.device, self._threads)
-        for place in self._seats.keys() - set(there):
-            self._lose(self._seats[place], "its node is lost")
-            self._seats.pop(place, None)
+        for place in self._states.keys() - set(there):
+            self._lose(self._states[place], "its node is lost")
+            self._states.pop(place, None)
         for place in there:
-            if place not in self._given_up and self._seats.setdefault(place, Seat(place)).actor is None:
-                self._start(self._seats[place])
+            if place not in self._given_up and self._states.setdefault(place, ActorState(place)).actor is None:
+                self._start(self._states[place])
         self._check_places(now)
 
     def _check_places(self, now: float) -> None:
         """Wait for a place if there is none, but not for ever."""
-        if self._seats:
+        if self._states:
             self._left = math.inf
             if self._begun is not None and now - self._begun >= BUSY:
                 LOG.warning("no actor has started after %.0f seconds: is the cluster busy? See `ray status`", BUSY)
@@ -113,8 +113,8 @@ class Driver:
                 "seconds. See `ray status`, and start again: what is finished is kept"
             )
 
-    def _start(self, seat: Seat) -> None:
-        place = seat.place
+    def _start(self, state: ActorState) -> None:
+        place = state.place
         there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.node, soft=False)
         remote = self._ray.remote(
             num_cpus=place.processors,
@@ -124,30 +124,30 @@ class Driver:
             max_task_retries=0,
             scheduling_strategy=there,
         )(ACTOR)
-        seat.actor = remote.remote(self._work.text(), place.processors)
-        seat.greeting = seat.actor.hello.remote()
+        state.actor = remote.remote(self._work.text(), place.processors)
+        state.greeting = state.actor.hello.remote()
 
     def _hand_out(self) -> None:
-        ready = [seat for seat in self._seats.values() if seat.ready]
-        several = len({seat.place.node for seat in ready}) > 1
-        for seat in ready:
-            if self._suspects and not seat.held and (suspect := self._suspects.take(seat.place.node, several)):
-                self._hand(seat, suspect)
-                seat.alone = True
-        together = [seat for seat in ready if not seat.alone]
+        ready = [state for state in self._states.values() if state.ready]
+        several = len({state.place.node for state in ready}) > 1
+        for state in ready:
+            if self._suspects and not state.held and (suspect := self._suspects.take(state.place.node, several)):
+                self._hand(state, suspect)
+                state.alone = True
+        together = [state for state in ready if not state.alone]
         # Near the end few at a time, so that no actor still has many when the others have none.
         most = min(MOST_HELD, max(FEWEST_HELD, math.ceil(len(self._waiting) / (2 * max(len(together), 1)))))
-        for seat in together:
-            while self._waiting and len(seat.held) < most:
-                self._hand(seat, self._waiting.popleft())
+        for state in together:
+            while self._waiting and len(state.held) < most:
+                self._hand(state, self._waiting.popleft())
 
-    def _hand(self, seat: Seat, patient: Patient) -> None:
-        seat.held[seat.actor.score.remote(patient_text(patient))] = patient
+    def _hand(self, state: ActorState, patient: Patient) -> None:
+        state.held[state.actor.score.remote(patient_text(patient))] = patient
 
     def _collected(self) -> Iterator[tuple[Patient, PatientResult]]:
         """What has come in by now; waits a moment if that is nothing."""
-        waits = {seat.greeting: seat for seat in self._seats.values() if seat.greeting is not None}
-        waits |= {answer: seat for seat in self._seats.values() for answer in seat.held}
+        waits = {state.greeting: state for state in self._states.values() if state.greeting is not None}
+        waits |= {answer: state for state in self._states.values() for answer in state.held}
         if not waits:
             time.sleep(SCAN / 10)
             return
@@ -155,44 +155,44 @@ class Driver:
         if found:
             found, _ = self._ray.wait(list(waits), num_returns=len(waits), timeout=0)
         for reference in found:
-            seat = waits[reference]
-            if reference == seat.greeting:
-                self._greet(seat)
-            elif reference in seat.held:  # otherwise its actor was lost a moment ago
-                yield from self._take(seat, reference)
+            state = waits[reference]
+            if reference == state.greeting:
+                self._greet(state)
+            elif reference in state.held:  # otherwise its actor was lost a moment ago
+                yield from self._take(state, reference)
 
-    def _greet(self, seat: Seat) -> None:
+    def _greet(self, state: ActorState) -> None:
         try:
-            hello = hello_of(self._ray.get(seat.greeting))
+            hello = hello_of(self._ray.get(state.greeting))
         except self._ray.exceptions.RayError:
-            self._lose(seat, "its process ended at the start")
+            self._lose(state, "its process ended at the start")
             return
         self._begun = None
         if isinstance(hello, Refusal):
-            self._give_up(seat, hello)
+            self._give_up(state, hello)
             return
-        seat.greeting, seat.hello = None, hello
-        key = seat.place.node, hello.numerics
+        state.greeting, state.hello = None, hello
+        key = state.place.node, hello.numerics
         if key not in self._of_nodes:
-            self._of_nodes[key] = _record(seat.place, hello, hello.numerics == self._numerics)
-            _tell(seat.name, hello, hello.numerics == self._numerics)
+            self._of_nodes[key] = _record(state.place, hello, hello.numerics == self._numerics)
+            _tell(state.name, hello, hello.numerics == self._numerics)
         self._of_nodes[key]["actors_started"] += 1
-        self._note(seat, hello.downgrades)
+        self._note(state, hello.downgrades)
 
-    def _take(self, seat: Seat, reference: Any) -> Iterator[tuple[Patient, PatientResult]]:
+    def _take(self, state: ActorState, reference: Any) -> Iterator[tuple[Patient, PatientResult]]:
         try:
             answer = answer_of(self._ray.get(reference))
         except self._ray.exceptions.RayError:
-            self._lose(seat, "its process ended")
+            self._lose(state, "its process ended")
             return
-        self._note(seat, answer.downgrades)
+        self._note(state, answer.downgrades)
         if answer.result is None:
-            self._lose(seat, answer.broken)
+            self._lose(state, answer.broken)
             return
-        patient = seat.held.pop(reference)
-        seat.alone, seat.falls, seat.finished = False, 0, seat.finished + 1
-        if seat.hello:
-            self._of_nodes[seat.place.node, seat.hello.numerics]["patients"] += 1
+        patient = state.held.pop(reference)
+        state.alone, state.deaths, state.finished = False, 0, state.finished + 1
+        if state.hello:
+            self._of_nodes[state.place.node, state.hello.numerics]["patients"] += 1
         yield patient, answer.result
 
     def _failures(self) -> Iterator[tuple[Patient, PatientResult]]:
@@ -201,38 +201,38 @@ class Driver:
             verdict = Verdict.of(Reason.READING_BROKE_OFF, error=DIED)
             yield patient, given_up(self._work.patients, patient, verdict, self._manifest)
 
-    def _lose(self, seat: Seat, why: str) -> None:
+    def _lose(self, state: ActorState, why: str) -> None:
         """An actor is of no more use: others get its patients, and its place another actor."""
-        held, started = list(seat.held.values()), seat.actor is not None
-        self._end(seat)
+        held, started = list(state.held.values()), state.actor is not None
+        self._end(state)
         if not started:
             return
-        seat.falls += 1
-        LOG.warning("%s: an actor is lost, and %d patients are scored elsewhere: %s", seat.name, len(held), why)
+        state.deaths += 1
+        LOG.warning("%s: an actor is lost, and %d patients are scored elsewhere: %s", state.name, len(held), why)
         for patient in held:
-            if not self._suspects.add(patient, seat.place.node):
+            if not self._suspects.add(patient, state.place.node):
                 self._failed.append(patient)
         # A place that has never finished a patient is to blame itself; otherwise it may be the patients.
-        if seat.falls >= MOST_FALLS and (not seat.finished or len({one.node for one in self._seats}) > 1):
-            self._give_up(seat, Refusal(f"{MOST_FALLS} actors were lost one after the other: {why}"))
+        if state.deaths >= MOST_DEATHS and (not state.finished or len({one.node for one in self._states}) > 1):
+            self._give_up(state, Refusal(f"{MOST_DEATHS} actors were lost one after the other: {why}"))
 
-    def _give_up(self, seat: Seat, refusal: Refusal) -> None:
+    def _give_up(self, state: ActorState, refusal: Refusal) -> None:
         """Do without a place."""
-        self._end(seat)
-        LOG.warning("%s: takes no part: %s", seat.name, refusal.why)
-        self._given_up[seat.place] = refusal
-        self._seats.pop(seat.place, None)
+        self._end(state)
+        LOG.warning("%s: takes no part: %s", state.name, refusal.why)
+        self._given_up[state.place] = refusal
+        self._states.pop(state.place, None)
 
-    def _end(self, seat: Seat) -> None:
-        if seat.actor is not None:
-            self._ray.kill(seat.actor, no_restart=True)
-        seat.actor = seat.greeting = None
-        seat.held.clear()
-        seat.alone = False
+    def _end(self, state: ActorState) -> None:
+        if state.actor is not None:
+            self._ray.kill(state.actor, no_restart=True)
+        state.actor = state.greeting = None
+        state.held.clear()
+        state.alone = False
 
-    def _note(self, seat: Seat, downgrades: Iterable[str]) -> None:
+    def _note(self, state: ActorState, downgrades: Iterable[str]) -> None:
         for downgrade in downgrades:
-            if (text := f"{seat.name}: {downgrade}") not in self.downgrades:
+            if (text := f"{state.name}: {downgrade}") not in self.downgrades:
                 self.downgrades.append(text)
 
 

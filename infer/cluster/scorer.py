@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -27,7 +26,7 @@ from infer.engine.sessions import choose_device
 from infer.errors import UsageError, ending_of
 from infer.output.audit import libraries, program_digest
 from infer.scoring.cohort import score_patients
-from infer.scoring.prevalence import at_prevalence
+from infer.scoring.prevalence import bundle_at
 from infer.scoring.result import PatientResult
 from infer.scoring.workers import decoding_processes
 
@@ -48,19 +47,19 @@ class Scorer:
         logging.getLogger("lympho").addHandler(logging.NullHandler())
         logging.getLogger("lympho").propagate = False
         self._work, self._processors = work_of(work), processors
-        self._desk = _Desk()
+        self._inbox = _Inbox()
 
     def hello(self) -> str:
         """Load the bundle, pass the self-test and begin: returns a `Hello`, or a `Refusal`."""
         try:
             return answer_text(self._begin())
-        except Exception as error:  # noqa: BLE001 - Ray would write its traceback to a log and pickle it
+        except Exception as error:  # noqa: BLE001 - the driver says it; Ray would log and pickle a traceback with values
             code, why = ending_of(error)
             return answer_text(Refusal(why, code))
 
     def score(self, patient: str) -> str:
         """Score a patient, beside those of other calls: returns an `Answer`."""
-        return answer_text(self._desk.ask(patient_of(patient)))
+        return answer_text(self._inbox.ask(patient_of(patient)))
 
     def _begin(self) -> Hello:
         work = self._work
@@ -68,12 +67,11 @@ class Scorer:
         bundle = load_bundle(work.bundle)
         if bundle.bundle_id != work.bundle_id:
             raise UsageError(f"--bundle {work.bundle}: is another bundle there ({bundle.short_id})")
-        if work.prevalence is not None:
-            bundle = replace(bundle, manifest=at_prevalence(bundle.manifest, work.prevalence))
+        bundle = bundle_at(bundle, work.prevalence)
         device = choose_device(work.device, smallest_graph(bundle))
         engine = Engine(bundle, device, work.batch_size, self._processors)
         numerics = self._numerics(engine)
-        self._desk.begin(engine, self._scored(engine, bundle))
+        self._inbox.begin(engine, self._scored(engine, bundle))
         return Hello(
             platform.node(),
             numerics,
@@ -91,7 +89,7 @@ class Scorer:
         work = self._work
         return score_patients(
             work.patients,
-            self._desk.patients(),
+            self._inbox.patients(),
             engine,
             bundle.manifest,
             work.operating_point,
@@ -118,7 +116,7 @@ def check_same(work: Work) -> None:
         raise UsageError(f"{work.table}: is not there, or is another table. All nodes need it at the same path")
 
 
-class _Desk:
+class _Inbox:
     """Patients on their way into the pipeline, and who waits for their results."""
 
     def __init__(self) -> None:

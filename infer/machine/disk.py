@@ -1,5 +1,6 @@
 """Syncs files and folders to the disk, if the file system can."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable
@@ -47,6 +48,32 @@ def make_folder(folder: Path) -> set[str]:
     new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     folder.mkdir(parents=True, exist_ok=True)
     return {sync(path.parent) for path in new}
+
+
+def replace_file(path: Path, text: str, mode: int) -> None:
+    """Write a small file whole, and give it its name once it is on the disk: whoever reads sees the old or the new one.
+
+    Args:
+        text: may hold file names that are not UTF-8.
+        mode: its rights, less what the umask takes away.
+
+    Raises:
+        OSError: it cannot be written; the old one stays.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.unlink(missing_ok=True)  # another user's can be removed, but not overwritten
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            sync(descriptor)
+        part.rename(path)
+        sync(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def sync_note(unsynced: Iterable[str]) -> str:

@@ -1,6 +1,13 @@
-"""A time for people, no more exact than an estimate is."""
+"""Times as text: moments for programs, durations for people, no more exact than an estimate is."""
+
+import datetime as dt
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400  # seconds
+
+
+def iso(moment: dt.datetime) -> str:
+    """A moment to the second, with its offset from UTC."""
+    return moment.isoformat(timespec="seconds")
 
 
 def in_words(seconds: float) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from infer import __version__
-from infer.bundle.load import REFERENCE, Bundle, load_bundle
+from infer.bundle.load import REFERENCE, load_bundle
 from infer.drift.history import check_place
 from infer.errors import UsageError, ending_of, tables_are_complete
+from infer.machine.times import iso
 from infer.merge.shards import Finished, is_shard, read_shards, rows_of
 from infer.options import is_inside
 from infer.output.conclude import Terms, conclude
@@ -23,8 +24,8 @@ from infer.output.lock import LOCK, check_free
 from infer.output.names import OWN
 from infer.output.results import Results
 from infer.output.summary import Summary
+from infer.output.used import as_used
 from infer.output.watch import Watch
-from infer.scoring.prevalence import at_prevalence
 
 LOG = logging.getLogger("lympho")
 MERGED = "merged"  # in place of a shard, in the journal and the kept results: no run resumes from them
@@ -99,7 +100,7 @@ def _merge(options: Merge, started: str) -> int:
     first = shards[0]
     if is_inside(options.out, Path(first.option["patients"])):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
-    bundle = _as_used(load_bundle(options.bundle), first)
+    bundle = as_used(first.folder, load_bundle(options.bundle), first.header.identity)
     terms = Terms(
         first.header.identity.operating_point,
         dt.date.fromisoformat(first.header.date),
@@ -139,22 +140,6 @@ def _check_unfinished(out: Path) -> None:
     stored = unfinished(out)
     if stored and stored.header.identity.shard != MERGED:
         raise UsageError(f"{out}: holds an unfinished run. Let it finish, or choose another output folder")
-
-
-def _as_used(bundle: Bundle, shard: Finished) -> Bundle:
-    """The bundle as the shards used it.
-
-    Raises:
-        UsageError: it is another one.
-    """
-    identity = shard.header.identity
-    if bundle.bundle_id != identity.bundle:
-        raise UsageError(
-            f"--bundle {bundle.folder}: is {bundle.short_id}, but {shard.folder} was scored with "
-            f"{identity.bundle[:12]}. Give that one"
-        )
-    share = identity.prevalence
-    return bundle if share is None else replace(bundle, manifest=at_prevalence(bundle.manifest, share))
 
 
 def _header(shards: Sequence[Finished]) -> Header:
@@ -217,4 +202,4 @@ def _text(path: Path | None) -> str | None:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return iso(dt.datetime.now(dt.UTC))

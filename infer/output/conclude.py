@@ -8,6 +8,7 @@ from typing import Any
 from infer.bundle.load import Bundle
 from infer.bundle.manifest import load_members
 from infer.errors import EXIT_MEANING, FINISHED_WITH_FAILURES
+from infer.machine.times import iso
 from infer.output.columns import Basis
 from infer.output.csv import DIALECTS, ImagesWriter, PredictionsWriter
 from infer.output.messages import tell_drift, tell_end
@@ -58,7 +59,7 @@ def conclude(
     ended = dt.datetime.now(dt.UTC)
     record = {
         **record,
-        "ended": ended.isoformat(timespec="seconds"),
+        "ended": iso(ended),
         **summary.as_record(),
         "drift": {"changed": watch.changed, "sentences": [sentence for sentence, _ in watch.said]},
         "exit_code": code,

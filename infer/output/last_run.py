@@ -4,7 +4,6 @@ run.json is written by a run that finished, and stays until another one has. Thi
 whenever one ends, except by dry runs and by SIGKILL: then it still says that the run has begun.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ from typing import Any
 
 from infer import __version__
 from infer.errors import EXIT_MEANING, OutputError
-from infer.machine.disk import sync
+from infer.machine.disk import replace_file
 from infer.machine.locks import MODE
 from infer.output.checks import check_not_append_only
 from infer.output.journal import JOURNAL
@@ -21,7 +20,6 @@ from infer.output.kept import KEPT
 from infer.output.names import LAST_RUN, RECORD
 
 LOG = logging.getLogger("lympho")
-PART = f".{LAST_RUN}.part"
 OURS = (RECORD, JOURNAL, KEPT, LAST_RUN)  # a folder that holds one of these is an output folder
 IN_EMPTY_VOLUMES = {"lost+found"}
 
@@ -47,26 +45,15 @@ def tell_last_run(out: Path, started: str, ended: str | None, code: int | None, 
         "started": started,
         "ended": ended,
         "exit_code": code,
-        "exit_meaning": "has begun and not ended, or was killed" if code is None else EXIT_MEANING[code],
+        "exit_meaning": "has begun and not ended, or was killed" if code is None else EXIT_MEANING.get(code, ""),
         "message": message,
         "results_ended": _ended(out / RECORD),
     }
-    part = out / PART
     try:
-        part.unlink(missing_ok=True)  # another user's can be removed, but not overwritten
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
-        # A path in a message need not be UTF-8.
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-            file.flush()
-            sync(file.fileno())
-        part.rename(out / LAST_RUN)
-        sync(out)
+        replace_file(out / LAST_RUN, json.dumps(content, indent=1, ensure_ascii=False) + "\n", MODE)
     except OSError as error:
         if code != OutputError.exit_code:  # else the error itself says it
             LOG.warning("%s: cannot be written (%s)", out / LAST_RUN, error.strerror)
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def last_code(out: Path) -> int | None:

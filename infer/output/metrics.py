@@ -16,7 +16,7 @@ from pathlib import Path
 from infer import __version__
 from infer.drift.history import check_place
 from infer.errors import UsageError
-from infer.machine.disk import sync
+from infer.machine.disk import replace_file
 from infer.output.summary import Summary
 
 LOG = logging.getLogger("lympho")
@@ -86,19 +86,10 @@ class Metrics:
         if self.path is None or not self.checked:
             return
         text = "\n".join([*(line for family in self.families(ended, code) for line in family.lines()), "# EOF\n"])
-        part = self.path.with_name(f".{self.path.name}.part")
         try:
-            part.unlink(missing_ok=True)  # another user's can be removed, but not overwritten
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                sync(descriptor)
-            part.rename(self.path)
+            replace_file(self.path, text, MODE)
         except OSError as error:
             LOG.warning("--metrics %s: cannot be written (%s)", self.path, error.strerror)
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
     def families(self, ended: dt.datetime, code: int) -> list[Family]:
         """All that is known; what is not is left out."""

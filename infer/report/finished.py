@@ -1,7 +1,6 @@
 """A finished run in OUT, for what is written from it later."""
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from infer.output.folder import output_errors, unfinished_size
 from infer.output.kept import KEPT, read_header
 from infer.output.lock import held
 from infer.output.names import MOVED, RECORD
-from infer.scoring.prevalence import at_prevalence
+from infer.output.used import as_used
 
 
 @contextlib.contextmanager
@@ -74,10 +73,7 @@ def _as_used(out: Path, bundle: Bundle) -> Bundle:
             f"{out}: was scored with a bundle of schema {schema}, this program reads schema {SCHEMA}. Use the version "
             "that scored it, or score the patients again"
         )
-    header = read_header(out / KEPT)
-    if {bundle_id, header.identity.bundle} != {bundle.bundle_id}:
-        raise UsageError(
-            f"--bundle {bundle.folder}: is {bundle.short_id}, but {out} was scored with {bundle_id[:12]}. Give that one"
-        )
-    share = header.identity.prevalence
-    return bundle if share is None else dataclasses.replace(bundle, manifest=at_prevalence(bundle.manifest, share))
+    identity = read_header(out / KEPT).identity
+    if identity.bundle != bundle_id:
+        raise UsageError(f"{out}: {RECORD} and {KEPT} are of two bundles. Score the patients again")
+    return as_used(out, bundle, identity)

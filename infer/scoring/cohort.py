@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from infer.bundle.manifest import Manifest
-from infer.cohort.patient import Clinical, Cohort, Patient, Verdict
+from infer.cohort.patient import Clinical, Patient, Verdict
 from infer.engine.fallback import Engine
 from infer.members.member import Opinion
 from infer.pictures.decode import RejectedImage
@@ -40,35 +40,6 @@ from infer.scoring.stream import Mark, decoded
 from infer.scoring.unusual import Likeness, Ood, likeness
 
 
-def score_cohort(
-    cohort: Cohort,
-    engine: Engine | None,
-    manifest: Manifest,
-    point: str,
-    workers: int,
-    settle: float = 0.0,
-    *,
-    scale: float = 1.0,
-    ood: Ood = "refer",
-) -> Generator[PatientResult, None, None]:
-    """Score a cohort; yields one result per patient, in the table's order.
-
-    Args:
-        engine: None for a dry run: everything is read and checked, nothing is scored (`Scores` stay None).
-        point: operating point, a key of the manifest's.
-        workers: decoding processes.
-        settle: seconds for which a patient's folder must have been unchanged, otherwise the patient fails.
-        scale: by which pictures are rescaled before they are cropped; 1: not at all.
-        ood: what becomes of a patient unlike the training patients.
-
-    Raises, during iteration:
-        WorkerError: a decoding process cannot be started.
-    """
-    yield from score_patients(
-        cohort.folder, cohort.patients, engine, manifest, point, workers, settle, scale=scale, ood=ood
-    )
-
-
 def score_patients(
     folder: Path,
     patients: Iterable[Patient | None],
@@ -81,11 +52,20 @@ def score_patients(
     scale: float = 1.0,
     ood: Ood = "refer",
 ) -> Generator[PatientResult, None, None]:
-    """Like `score_cohort`, for patients that come one by one; yields one result per patient, in their order.
+    """Score patients, who may come one by one; yields one result per patient, in their order.
 
     Args:
         folder: of the cohort.
         patients: None where the next one may take long to come: all before it are finished first.
+        engine: None for a dry run: everything is read and checked, nothing is scored (`Scores` stay None).
+        point: operating point, a key of the manifest's.
+        workers: decoding processes.
+        settle: seconds for which a patient's folder must have been unchanged, otherwise the patient fails.
+        scale: by which pictures are rescaled before they are cropped; 1: not at all.
+        ood: what becomes of a patient unlike the training patients.
+
+    Raises, during iteration:
+        WorkerError: a decoding process cannot be started.
     """
     minimum = manifest.plausible.minimum_images
     batches = Batches(engine)

@@ -7,9 +7,11 @@ many there are.
 """
 
 import math
+from dataclasses import replace
 
 import msgspec
 
+from infer.bundle.load import Bundle
 from infer.bundle.manifest import Calibration, Manifest, OperatingPoint
 from infer.bundle.reference import ClinicalAlone
 
@@ -31,6 +33,11 @@ def at_prevalence(manifest: Manifest, share: float) -> Manifest:
     if moved.adapted:
         moved = msgspec.structs.replace(moved, adapted=msgspec.structs.replace(moved.adapted, prevalence=share))
     return moved
+
+
+def bundle_at(bundle: Bundle, share: float | None) -> Bundle:
+    """A bundle with probabilities that hold at another prevalence; as it is on the disk where none is given."""
+    return bundle if share is None else replace(bundle, manifest=at_prevalence(bundle.manifest, share))
 
 
 def recalibrate(manifest: Manifest, by: Calibration, clinical: ClinicalAlone) -> Manifest:

@@ -80,25 +80,21 @@ def test_a_lock_without_hashes_is_none(tmp_path: Path, text: str) -> None:
 def test_the_table_of_soup_is_what_the_locks_say() -> None:
     assert TABLE.read_text(encoding="utf-8") == current_table(), "run `make soup`"
     rows = re.findall(r"^\| ([a-z0-9-]+) \| ([^|]+) \|", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
-    shipped = read_lock(RUNTIME) | read_lock(CUDA)
+    shipped = read_lock(RUNTIME) | read_lock(CUDA) | read_lock(RAY)
     assert {name for name, _ in rows} - {"package"} == shipped.keys()
     assert dict(rows)["onnxruntime-gpu"] == shipped["onnxruntime-gpu"][0].version
 
 
 def test_a_package_that_nobody_has_described_is_an_error() -> None:
-    runtime, cuda = read_lock(RUNTIME), read_lock(CUDA)
+    runtime, cuda, ray = read_lock(RUNTIME), read_lock(CUDA), read_lock(RAY)
+    without_click = tuple({k: v for k, v in lock.items() if k != "click"} for lock in (runtime, cuda, ray))
     new = runtime | {"new": (Locked("new", "1", "", frozenset({HASH})),)}
     with pytest.raises(UsageError, match=r"new ships\. Give it an entry"):
-        table_of(new, cuda | new, FACTS, 0)
+        table_of(new, cuda | new, ray | new, FACTS, 0)
     with pytest.raises(UsageError, match=r"click is in no lock that ships"):
-        table_of(
-            {k: v for k, v in runtime.items() if k != "click"},
-            {k: v for k, v in cuda.items() if k != "click"},
-            FACTS,
-            0,
-        )
+        table_of(without_click[0], without_click[1], without_click[2], FACTS, 0)
     with pytest.raises(UsageError, match="Run make lock"):
-        table_of(runtime, cuda | {"click": (replace(cuda["click"][0], version="0"),)}, FACTS, 0)
+        table_of(runtime, cuda | {"click": (replace(cuda["click"][0], version="0"),)}, ray, FACTS, 0)
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))

@@ -177,7 +177,7 @@ def test_on_one_node_alone_too() -> None:
 
 
 def test_a_row_of_such_patients_does_not_cost_the_only_node() -> None:
-    poison = {f"P{one:03}" for one in range(40, 40 + 2 * driver.MOST_FALLS)}
+    poison = {f"P{one:03}" for one in range(40, 40 + 2 * driver.MOST_DEATHS)}
     played = Played({"a": 1}, lambda node, patient: patient.patient_id in poison)
     found = scored(played, 64)
     assert {name for name, status in found.items() if status == "failed"} == poison
@@ -187,14 +187,14 @@ def test_deaths_between_finished_patients_do_not_add_up() -> None:
     played = Played({"a": 1, "b": 1}, lambda node, patient: patient.line % 20 == 0)
     found = scored(played, 300)
     assert sum(status == "failed" for status in found.values()) == 15
-    assert played.deaths > 2 * driver.MOST_FALLS
+    assert played.deaths > 2 * driver.MOST_DEATHS
 
 
 def test_a_suspect_goes_to_another_node() -> None:
     """A node whose actors die at every patient costs nobody a result."""
     played = Played({"a": 1, "bad": 1, "c": 1}, lambda node, patient: node == "bad")
     assert set(scored(played, 300).values()) == {"scored"}
-    assert sum(actor.node == "bad" for actor in played.actors) == driver.MOST_FALLS
+    assert sum(actor.node == "bad" for actor in played.actors) == driver.MOST_DEATHS
 
 
 def test_a_node_that_is_lost_and_one_that_joins() -> None:

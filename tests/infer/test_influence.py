@@ -14,7 +14,7 @@ from infer.cohort.patients import read_cohort
 from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device
 from infer.members.member import Mean, Opinion
-from infer.scoring.cohort import score_cohort
+from infer.scoring.cohort import score_patients
 from infer.scoring.ensemble import log_odds
 from infer.scoring.influence import influences
 from infer.scoring.result import ImageResult, PatientResult
@@ -42,7 +42,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(folder: Path, bundle: Bundle) -> dict[str, PatientResult]:
     engine = Engine(bundle, Device(CPU, "test"), None, 2)
     cohort = read_cohort(folder, bundle.manifest.plausible, reference_date=REFERENCE_DATE)
-    found = score_cohort(cohort, engine, bundle.manifest, "balanced", 1)
+    found = score_patients(cohort.folder, cohort.patients, engine, bundle.manifest, "balanced", 1)
     return {result.patient_id: result for result in found}
 
 

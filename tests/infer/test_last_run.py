@@ -82,7 +82,7 @@ def test_a_held_folder_and_one_that_cannot_be_written(
     [
         (SystemExit(143), 143, "stopped by SIGTERM"),
         (MemoryError(), 1, "out of memory"),
-        (ValueError("born 3/4/1950"), 1, "a bug (ValueError): report it with the traceback"),
+        (ValueError("born 3/4/1950"), 1, "a bug (ValueError, test_last_run.py line "),
     ],
 )
 def test_a_run_that_broke_off(

@@ -194,7 +194,7 @@ def test_that_it_cannot_be_written_changes_nothing_else(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("infer.output.metrics.sync", full)
+    monkeypatch.setattr("infer.machine.disk.sync", full)
     metrics.write(STARTED, 0)
     assert "cannot be written (No space left on device)" in caplog.text
     assert not list(tmp_path.glob("*.prom*")) + list(tmp_path.glob(".*"))

@@ -14,7 +14,7 @@ from infer.cohort.patients import read_cohort
 from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device
 from infer.errors import UsageError
-from infer.scoring.cohort import score_cohort, score_patients
+from infer.scoring.cohort import score_patients
 from infer.scoring.workers import decoding_processes
 from tests.infer.runs import TINY, names, score
 from tests.synthetic import REFERENCE_DATE
@@ -81,7 +81,7 @@ def test_patients_that_come_slowly_are_finished_before_the_next_comes(pristine: 
     for result in score_patients(cohort.folder, slowly(), engine, bundle.manifest, "balanced", 2):
         finished.append(result.patient_id)
         results.append(result)
-    assert results == list(score_cohort(cohort, engine, bundle.manifest, "balanced", 2))
+    assert results == list(score_patients(cohort.folder, cohort.patients, engine, bundle.manifest, "balanced", 2))
 
 
 @pytest.mark.parametrize(("provider", "processors", "expected"), [(CPU, 9, 3), ("CUDA", 9, 9), (None, 99, 16)])

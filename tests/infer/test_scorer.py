@@ -1,7 +1,6 @@
 """An actor without Ray: a plain object, whose calls wait side by side in threads."""
 
-import hashlib
-import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from infer import __version__
 from infer.bundle.load import load_bundle
 from infer.cluster.scorer import Scorer
 from infer.cluster.work import Answer, Hello, Refusal, Work, answer_of, hello_of, patient_text
@@ -17,10 +15,10 @@ from infer.cohort.patient import Cohort
 from infer.cohort.patients import read_cohort
 from infer.engine.fallback import Engine
 from infer.engine.sessions import CPU, Device
-from infer.output.audit import libraries, program_digest
-from infer.scoring.cohort import score_cohort
+from infer.scoring.cohort import score_patients
 from infer.scoring.result import PatientResult
 from tests.infer.runs import TABLE, TINY, tiny_manifest, write_bundle
+from tests.ray_work import work_of
 from tests.synthetic import REFERENCE_DATE
 
 
@@ -30,31 +28,17 @@ def cohort(pristine: Path) -> Cohort:
 
 
 @pytest.fixture
-def work(pristine: Path) -> Work:
-    return Work(
-        patients=pristine,
-        table=pristine / TABLE,
-        table_sha256=hashlib.sha256((pristine / TABLE).read_bytes()).hexdigest(),
-        bundle=TINY,
-        bundle_id=load_bundle(TINY).bundle_id,
-        code=f"{__version__} {program_digest()}",
-        libraries=json.dumps(libraries()),
-        device="cpu",
-        operating_point="balanced",
-        prevalence=None,
-        batch_size=None,
-        workers=1,
-        settle=0.0,
-        ood="refer",
-        scale=1.0,
-    )
+def work(cohort: Cohort) -> Work:
+    return work_of(cohort, load_bundle(TINY))
 
 
 def scored_here(cohort: Cohort) -> tuple[list[PatientResult], str]:
     """The results of one process, and the digest of its rounding."""
     bundle = load_bundle(TINY)
     engine = Engine(bundle, Device(CPU, "test"), None, 2)
-    return list(score_cohort(cohort, engine, bundle.manifest, "balanced", 1)), engine.run_self_test()
+    return list(
+        score_patients(cohort.folder, cohort.patients, engine, bundle.manifest, "balanced", 1)
+    ), engine.run_self_test()
 
 
 def answers(scorer: Scorer, cohort: Cohort) -> list[Answer]:
@@ -143,7 +127,8 @@ def test_networks_that_fail_break_the_actor_and_every_call(
     monkeypatch.setattr(Engine, "score_pictures", fail)
     for _ in range(2):  # those that wait, and those that come later
         found = answers(scorer, cohort)
-        assert {answer.broken for answer in found} == {"a bug (ValueError): report it with the traceback"}
+        (broken,) = {answer.broken for answer in found}
+        assert re.fullmatch(r"a bug \(ValueError, test_scorer\.py line \d+\): report it, with .*", broken)
         assert all(answer.result is None for answer in found)
 
 

@@ -9,7 +9,7 @@ from infer.cohort.patient import Patient
 
 
 @dataclass
-class Seat:
+class ActorState:
     """A place with its actor, or with the next one after an actor that died."""
 
     place: Place
@@ -18,7 +18,7 @@ class Seat:
     hello: Hello | None = None
     held: dict[Any, Patient] = field(default_factory=dict)  # reference to the answer -> patient
     alone: bool = False  # it has a suspect, who is scored alone
-    falls: int = 0  # deaths since it last finished a patient
+    deaths: int = 0  # deaths since it last finished a patient
     finished: int = 0  # patients
 
     @property
