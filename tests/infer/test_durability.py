@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from infer.merge.command import Merge, merge
 from infer.output.exchange import exchange, remove_earlier, settle
-from infer.output.folder import check_folder
+from infer.output.folder import check_folder, unfinished
 from infer.output.journal import JOURNAL, read_journal
 from infer.output.names import LAST_RUN, NAMES, RECORD, part_of
 from infer.output.pages import PAGES
@@ -159,6 +160,31 @@ def test_a_run_that_has_returned_is_there_with_its_new_folder(pristine: Path, tm
         assert score(pristine, out, bundle=TINY).code == 0
         expected = csv_bytes(out)
         disk.cut()
+
+
+def test_a_merge_that_has_returned_is_there_and_one_that_has_not_costs_nothing(pristine: Path, tmp_path: Path) -> None:
+    shards = tuple(score(pristine, tmp_path / f"s{index}", bundle=TINY, shard=f"{index}/2").out for index in range(2))
+    root = tmp_path / "root"
+    root.mkdir()
+    yesterday = score(pristine, root / "out", bundle=TINY, prevalence=0.3).csv_bytes
+    today = score(pristine, tmp_path / "whole", bundle=TINY).csv_bytes
+    reported = yesterday
+    seen = set()
+
+    def check(state: Path) -> None:
+        folder = state / "out"
+        if (folder / RECORD).exists():
+            assert csv_bytes(folder) in (reported, today)
+        check_folder(folder, unfinished(folder))
+        assert csv_bytes(folder) in (reported, today)
+        seen.add(csv_bytes(folder) == today)
+
+    disk = Disk(root, check, most=6)
+    with disk.watching():
+        assert merge(Merge(shards, root / "out", TINY)) == 0
+        reported = today
+        disk.cut()
+    assert seen == {True, False}
 
 
 def test_a_run_cut_off_anywhere_goes_on_to_the_same_tables(
