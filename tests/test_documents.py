@@ -48,7 +48,7 @@ MOST_LINES = 120  # of README.md
 # Absolute paths of the container and of the examples. Any other is of somebody's own machine.
 ABSOLUTE = (
     "/data/patients", "/out", "/bundle", "/hospital/", "/usr/local/bin/lympho-night", "/usr/bin/", "/etc/", "/bin/sh",
-    "/opt/lympho/", "/app/", "/tmp/ray", "/dev/shm", "/tmp",
+    "/opt/lympho/", "/metrics", "/app/", "/tmp/ray", "/dev/shm", "/tmp",
 )  # fmt: skip
 # Options of Docker, systemctl and Ray in the examples.
 OF_OTHERS = {
