@@ -189,7 +189,8 @@ def _check_metrics(options: Options, metrics: Metrics) -> None:
     """The file of --metrics lies where it harms nothing."""
     given = (options.history, options.annotations, options.codes)
     own = tuple(options.out / name for name in (*OWN, LOCK))
-    metrics.check(options.patients, options.bundle, (*own, *(path for path in given if path is not None)))
+    outside = (("the cohort", options.patients), ("the bundle", options.bundle))
+    metrics.check(outside, (*own, *(path for path in given if path is not None)))
 
 
 def _note(downgrades: list[str], results: Results) -> int:

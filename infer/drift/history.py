@@ -6,6 +6,7 @@ turns at a lock on it. Nothing is repaired: a line that cannot be read stops the
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -43,21 +44,24 @@ def tonights_line(when: str, bundle: str, run: str, patients: int, sums: Sums, s
     return Line(FORMAT, when, bundle, run, patients, rounded, seen)
 
 
-def check_place(path: Path, cohort: Path, others: tuple[Path, ...] = (), option: str = "--history") -> None:
+def check_place(
+    path: Path, outside: Iterable[tuple[str, Path]], others: Iterable[Path] = (), option: str = "--history"
+) -> None:
     """Make sure that a file that outlives the run may lie there.
 
     Args:
         path: the file.
-        cohort: the patients' folder, or another that is never written to.
+        outside: folders that are never written to, each with what it is ("the cohort").
         others: files that the run writes or removes.
         option: by which the file is given.
 
     Raises:
-        UsageError: it lies in the cohort, or is one of the others.
+        UsageError: it lies in one of the folders, or is one of the others.
     """
     real = Path(os.path.realpath(path))
-    if real.is_relative_to(os.path.realpath(cohort)):
-        raise UsageError(f"{option} {path}: lies inside the cohort, which is never written to. Choose another file")
+    for what, folder in outside:
+        if real.is_relative_to(os.path.realpath(folder)):
+            raise UsageError(f"{option} {path}: lies inside {what}, which is never written to. Choose another file")
     if real in {Path(os.path.realpath(other)) for other in others}:
         raise UsageError(f"{option} {path}: is a file that every run replaces. Choose another file")
 

@@ -21,9 +21,9 @@ from infer.output.folder import output_errors, unfinished
 from infer.output.journal import FORMAT, Header
 from infer.output.last_run import tell_last_run
 from infer.output.lock import LOCK, check_free
+from infer.output.metrics import Metrics
 from infer.output.names import OWN
 from infer.output.results import Results
-from infer.output.summary import Summary
 from infer.output.used import as_used
 from infer.output.watch import Watch
 
@@ -40,6 +40,7 @@ class Merge:
     out: Path
     bundle: Path = REFERENCE
     history: Path | None = None
+    metrics: Path | None = None
     drift: str = "tell"  # tell, fail
 
 
@@ -56,16 +57,19 @@ class _Row:
 @click.argument("out", type=PATH)
 @click.option("--bundle", type=PATH, help="The bundle that the shards used.  [default: the bundle shipped with lympho]")
 @click.option("--history", type=PATH, help="File that gets a line for each run, to look for drift over all nights.")
+@click.option("--metrics", type=PATH, help="File that says how the merge ended, for Prometheus' node exporter.")
 @click.option(
     "--drift", type=click.Choice(["tell", "fail"]), default="tell", help="fail: exit with code 3 if drift is found."
 )
 @click.version_option(__version__, prog_name="lympho")
-def command(shards: tuple[Path, ...], out: Path, bundle: Path | None, history: Path | None, drift: str) -> int:
+def command(
+    shards: tuple[Path, ...], out: Path, bundle: Path | None, history: Path | None, metrics: Path | None, drift: str
+) -> int:
     """Make one run of the finished shards in the folders SHARDS, and write it to OUT.
 
     The tables are the same bytes that one machine would have written. Not a medical device.
     """
-    return merge(Merge(shards, out, bundle or REFERENCE, history, drift))
+    return merge(Merge(shards, out, bundle or REFERENCE, history, metrics, drift))
 
 
 def merge(options: Merge) -> int:
@@ -74,31 +78,57 @@ def merge(options: Merge) -> int:
     Raises:
         LymphoError: with the matching exit code; an earlier run's results in OUT stay.
     """
-    _check_places(options)
     started = _now()
+    metrics = Metrics(options.metrics, started)
     try:
-        return _merge(options, started)
+        _check_places(options, metrics)
+        code = _merge_and_tell(options, iso(started), metrics)
     except BaseException as error:  # a signal, too
-        tell_last_run(options.out, started, _now(), *ending_of(error))
+        metrics.write(_now(), ending_of(error)[0])
+        raise
+    metrics.write(_now(), code)
+    return code
+
+
+def _merge_and_tell(options: Merge, started: str, metrics: Metrics) -> int:
+    """Merge, and leave word in OUT of how it ended."""
+    try:
+        return _merge(options, started, metrics)
+    except BaseException as error:
+        tell_last_run(options.out, started, iso(_now()), *ending_of(error))
         raise
 
 
-def _check_places(options: Merge) -> None:
-    """OUT and the history may be no shard's, and lie in none: what is given is only read."""
+def _check_places(options: Merge, metrics: Metrics) -> None:
+    """OUT and the files that are asked for may be no shard's, and lie in none: what is given is only read."""
+    shards = [("a shard", folder) for folder in options.shards]
+    metrics.check((*shards, ("the bundle", options.bundle)), _other_files(options))
+    if options.history is not None:
+        check_place(options.history, shards)
     for folder in options.shards:
         if is_inside(options.out, folder) or is_inside(folder, options.out):
             raise UsageError(f"{options.out}: lies in a shard, or a shard in it. Choose another output folder")
-        if options.history is not None:
-            check_place(options.history, folder)
     if is_shard(options.out):
         raise UsageError(f"{options.out}: holds a shard, which the merge would replace. Name OUT behind the shards")
 
 
-def _merge(options: Merge, started: str) -> int:
+def _own_files(options: Merge) -> tuple[Path, ...]:
+    """What is written or removed in OUT."""
+    return tuple(options.out / name for name in (*OWN, LOCK))
+
+
+def _other_files(options: Merge) -> tuple[Path, ...]:
+    """What the file of --metrics may not be."""
+    return (*_own_files(options), *([options.history] if options.history else []))
+
+
+def _merge(options: Merge, started: str, metrics: Metrics) -> int:
     check_free(options.out)
     shards = read_shards(options.shards)
     first = shards[0]
-    if is_inside(options.out, Path(first.option["patients"])):
+    cohort = Path(first.option["patients"])
+    metrics.check([("the cohort", cohort)], _other_files(options))
+    if is_inside(options.out, cohort):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     bundle = as_used(first.folder, load_bundle(options.bundle), first.header.identity)
     terms = Terms(
@@ -109,14 +139,15 @@ def _merge(options: Merge, started: str) -> int:
         options.drift == "fail",
     )
     point = bundle.manifest.ensemble.operating_points[terms.operating_point]
-    own = tuple(options.out / name for name in (*OWN, LOCK))
-    watch = Watch(bundle, point, options.history, Path(first.option["patients"]), own)
+    watch = Watch(bundle, point, options.history, cohort, _own_files(options))
+    metrics.bundle = bundle.bundle_id
     _check_unfinished(options.out)
     with Results(options.out, _header(shards), started, None) as results:
         tell_last_run(options.out, started, None, None, "")
         LOG.info("merging %d shards with %d patients", len(shards), first.cohort["patients_in_table"])
         _tell_rounding(shards)
-        summary, rows = Summary(), []
+        summary, rows = metrics.summary, []
+        metrics.scoring = True
         with output_errors(options.out):
             for line, result in rows_of(shards):
                 results.write(line, result)
@@ -125,9 +156,10 @@ def _merge(options: Merge, started: str) -> int:
                 rows.append(_Row(result.patient_id, line))
         record = _record(options, shards, started)
         code, reasons = conclude(results, rows, bundle, terms, summary, watch, record, started)
+        metrics.drift = watch.changed
         with tables_are_complete("only this run's line in the history is missing"):
             watch.remember()
-        tell_last_run(options.out, started, _now(), code, "; ".join(reasons))
+        tell_last_run(options.out, started, iso(_now()), code, "; ".join(reasons))
     return code
 
 
@@ -201,5 +233,5 @@ def _text(path: Path | None) -> str | None:
     return str(path) if path else None
 
 
-def _now() -> str:
-    return iso(dt.datetime.now(dt.UTC))
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -8,8 +8,7 @@ a timestamp (it refuses those as well), and # UNIT and # EOF are comments to it.
 import contextlib
 import datetime as dt
 import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,22 +55,20 @@ class Metrics:
     drift: bool | None = None  # whether it was found; None: not known
     checked: bool = False  # whether the file may be written
 
-    def check(self, cohort: Path, bundle: Path, others: tuple[Path, ...]) -> None:
-        """Make sure that the file may lie there.
+    def check(self, outside: Iterable[tuple[str, Path]], others: Iterable[Path] = ()) -> None:
+        """Make sure that the file may lie there; until then, and if it may not, it is not written.
 
         Args:
-            cohort: the patients' folder, which is never written to.
-            bundle: the bundle's, which must hold nothing else.
+            outside: folders that are never written to, each with what it is ("the cohort").
             others: files that the run reads, writes or removes.
 
         Raises:
             UsageError: it lies in one of these folders, is one of these files, or is somebody's file.
         """
+        self.checked = False
         if self.path is None:
             return
-        check_place(self.path, cohort, others, "--metrics")
-        if Path(os.path.realpath(self.path)).is_relative_to(os.path.realpath(bundle)):
-            raise UsageError(f"--metrics {self.path}: lies inside the bundle. Choose another file")
+        check_place(self.path, outside, others, "--metrics")
         with contextlib.suppress(OSError), self.path.open("rb") as file:
             if not (file.read(len(BEGINS)) or BEGINS).startswith(BEGINS):
                 raise UsageError(f"--metrics {self.path}: is a file of another kind. Choose another name")

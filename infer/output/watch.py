@@ -48,7 +48,7 @@ class Watch:
         self._values, self._new = Values(), Values()
         self._earlier: tuple[Line, ...] = ()
         if history is not None:
-            check_place(history, cohort, others)
+            check_place(history, [("the cohort", cohort)], others)
             self._earlier = read_history(history, self._bundle)
         self._seen = {one for line in self._earlier for one in line.seen}
         self._digests: list[str] = []  # of patients who are in no earlier line

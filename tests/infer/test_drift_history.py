@@ -216,9 +216,9 @@ def test_it_may_not_lie_in_the_cohort_nor_be_a_result(tmp_path: Path) -> None:
     cohort, out = tmp_path / "cohort", tmp_path / "out"
     cohort.mkdir()
     (tmp_path / "link").symlink_to(cohort)
-    check_place(out / "history.jsonl", cohort, (out / "run.json",))
+    check_place(out / "history.jsonl", [("the cohort", cohort)], (out / "run.json",))
     for inside in (cohort / "history.jsonl", tmp_path / "link/history.jsonl", cohort / "P1/../h"):
         with pytest.raises(UsageError, match="lies inside the cohort, which is never written to"):
-            check_place(inside, cohort)
+            check_place(inside, [("the cohort", cohort)])
     with pytest.raises(UsageError, match="is a file that every run replaces"):
-        check_place(out / "../out/run.json", cohort, (out / "run.json",))
+        check_place(out / "../out/run.json", [("the cohort", cohort)], (out / "run.json",))
