@@ -12,7 +12,8 @@ BASE_IMAGE ?= $(shell sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
 SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 CUDA ?= 0
 RAY ?= 0
-IMAGE ?= lympho-infer$(if $(filter 1,$(CUDA)),:cuda$(if $(filter 1,$(RAY)),-ray),$(if $(filter 1,$(RAY)),:ray))
+RAY_IMAGE := lympho-infer:$(if $(filter 1,$(CUDA)),cuda-)ray
+IMAGE ?= $(if $(filter 1,$(RAY)),$(RAY_IMAGE),lympho-infer$(if $(filter 1,$(CUDA)),:cuda))
 TRAIN_OPTIONS ?= --recipe small
 EXPORT_OPTIONS = $(if $(ABOUT),--about "$(ABOUT)") $(if $(REDUCED),--reduced "$(REDUCED)") $(if $(ACCEPT_WEAK),--accept-weak)
 UV := $(BUILD)/uv/bin/uv
@@ -49,8 +50,9 @@ test-fast: $(BUILD)/lean/ready  ## the runtime's tests alone
 test-browser: $(BUILD)/full/ready  ## the evidence pages in Chromium, headless (needs Debian's chromium and chromium-driver)
 	LYMPHO_BROWSER=1 $(FULL) -m pytest tests/report
 
-test-container: image $(BUILD)/lean/ready  ## build the image and test it as a hospital runs it (needs a Docker engine)
-	LYMPHO_IMAGE=$(IMAGE) $(LEAN) -m pytest tests/container
+test-container: image $(BUILD)/lean/ready  ## build the images with and without Ray, and test them as a hospital runs them (needs a Docker engine)
+	$(MAKE) image RAY=1 IMAGE=$(RAY_IMAGE)
+	LYMPHO_IMAGE=$(IMAGE) LYMPHO_RAY_IMAGE=$(RAY_IMAGE) $(LEAN) -m pytest tests/container
 
 test-ray: $(BUILD)/ray/ready  ## --ray on a real cluster of three nodes on this machine (two minutes)
 	$(BUILD)/ray/bin/python -m pytest tests/cluster

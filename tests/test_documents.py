@@ -54,7 +54,7 @@ ABSOLUTE = (
 OF_OTHERS = {
     "--rm", "--name", "--network", "--read-only", "--cap-drop", "--security-opt", "--user", "--memory", "--pids-limit",
     "--cpus", "--gpus", "--now", "--entrypoint", "--shm-size", "--tmpfs", "--head", "--block",
-    "--include-dashboard", "--address",
+    "--include-dashboard", "--address", "--data-binary", "--fail-with-body",
 }  # fmt: skip
 COMMANDS = {
     "infer": infer_command,

@@ -1,4 +1,4 @@
-"""The image named by LYMPHO_IMAGE, run as in a hospital: no network, read-only, no privileges, not root."""
+"""The images named by LYMPHO_IMAGE and LYMPHO_RAY_IMAGE, run as in a hospital: locked up, and not as root."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from export.supply.installed import one_name
 from infer.bundle.load import REFERENCE
 from infer.output.journal import JOURNAL, read_journal
 from infer.output.names import LAST_RUN
@@ -19,6 +20,7 @@ from tests.soak import write_linked_cohort
 from tests.synthetic import make_patients, write_cohort
 
 IMAGE = os.environ.get("LYMPHO_IMAGE", "")
+RAY_IMAGE = os.environ.get("LYMPHO_RAY_IMAGE", "")
 REAL = os.environ.get("LYMPHO_REAL_PATIENTS", "")
 ROOT = Path(__file__).parents[2]
 TABLE = "clinical_annotation.csv"
@@ -29,6 +31,7 @@ GROUP = os.getgid()
 MANY = 100  # patients of 16 pictures: a run must take longer than another run's start
 RESULTS = [".results", "drift.json", "images.csv", "predictions.csv", "run.json", "run.log"]
 
+both_images = pytest.mark.parametrize("image", [pytest.param(IMAGE, id="plain"), pytest.param(RAY_IMAGE, id="ray")])
 real_patients = pytest.mark.skipif(not REAL, reason="LYMPHO_REAL_PATIENTS names no cohort")
 
 
@@ -64,9 +67,9 @@ def score_line(
     return ["run", "--rm", *LOCKED, *flags, user, *bound, IMAGE, "/data/patients", "/out", *options]
 
 
-def in_the_image(program: str) -> str:
+def in_the_image(program: str, image: str = IMAGE) -> str:
     """The output of a program, run by the image's Python as the image's user."""
-    done = docker("run", "--rm", *LOCKED, "--entrypoint=python3", IMAGE, "-c", program)
+    done = docker("run", "--rm", *LOCKED, "--entrypoint=python3", image, "-c", program)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -88,9 +91,10 @@ def _image_is_there() -> None:
     """A missing engine or image is a failure: these tests were explicitly requested."""
     if shutil.which("docker") is None:
         pytest.fail("there is no docker command")
-    found = docker("image", "inspect", IMAGE)
-    if found.returncode:
-        pytest.fail(f"docker has no image {IMAGE}: {found.stderr.strip()}")
+    for image in (IMAGE, RAY_IMAGE):
+        found = docker("image", "inspect", image)
+        if found.returncode:
+            pytest.fail(f"docker has no image {image!r}: {found.stderr.strip()}")
 
 
 @pytest.fixture(scope="module")
@@ -143,35 +147,45 @@ def test_a_cohort_is_scored_to_the_same_bytes_by_any_user(patients: Path, out: P
     assert {path.stat().st_uid for path in other.iterdir()} == {4321}
 
 
-def test_the_image_holds_no_training_library() -> None:
+@both_images
+def test_the_image_holds_no_training_library(image: str) -> None:
     looked_for = ["torch", "torchvision", "sklearn", "scipy", "pandas", "onnx", "train", "export", "tests", "pip"]
     program = (
         f"import importlib.util as u; print([n for n in {looked_for} if u.find_spec(n)], bool(u.find_spec('infer')))"
     )
-    assert in_the_image(program) == "[] True"
+    assert in_the_image(program, image) == "[] True"
 
 
-def test_the_image_holds_the_locked_packages_and_the_program_alone() -> None:
-    lock = (ROOT / "infer/requirements.txt").read_text(encoding="utf-8")
-    locked = {line.partition("==")[0].lower() for line in lock.splitlines() if "==" in line}
+@pytest.mark.parametrize(
+    ("image", "requirements"),
+    [
+        pytest.param(IMAGE, "infer/requirements.txt", id="plain"),
+        pytest.param(RAY_IMAGE, "infer/requirements-ray.txt", id="ray"),
+    ],
+)
+def test_the_image_holds_the_locked_packages_and_the_program_alone(image: str, requirements: str) -> None:
+    lock = (ROOT / requirements).read_text(encoding="utf-8")
+    locked = {one_name(line.partition("==")[0]) for line in lock.splitlines() if "==" in line}
     assert len(locked) >= 5
-    program = "import importlib.metadata as m; print(*(d.metadata['Name'].lower() for d in m.distributions()))"
-    assert set(in_the_image(program).split()) <= locked
-    assert in_the_image("import os; print(sorted(os.listdir('/app')))") == "['infer', 'sbom.cdx.json']"
+    program = "import importlib.metadata as m; print(*(d.metadata['Name'] for d in m.distributions()))"
+    assert set(map(one_name, in_the_image(program, image).split())) <= locked
+    assert in_the_image("import os; print(sorted(os.listdir('/app')))", image) == "['infer', 'sbom.cdx.json']"
 
 
-def test_the_image_is_not_root_by_itself() -> None:
-    assert in_the_image("import os; print(os.getuid() > 0, os.getgid() > 0)") == "True True"
+@both_images
+def test_the_image_is_not_root_by_itself(image: str) -> None:
+    assert in_the_image("import os; print(os.getuid() > 0, os.getgid() > 0)", image) == "True True"
 
 
-def test_the_image_can_write_nowhere_of_its_own() -> None:
+@both_images
+def test_the_image_can_write_nowhere_of_its_own(image: str) -> None:
     program = (
         "import os\n"
         "trees = [one for place in ('/app', '/opt/lympho') for one in os.walk(place)]\n"
         "found = [os.path.join(folder, name) for folder, _, names in trees for name in [*names, '.']]\n"
         "print(len(found) > 100, [p for p in ['/', *found] if os.access(p, os.W_OK) and not os.path.islink(p)])"
     )
-    done = docker("run", "--rm", "--network=none", "--entrypoint=python3", IMAGE, "-c", program)
+    done = docker("run", "--rm", "--network=none", "--entrypoint=python3", image, "-c", program)
     assert done.stdout.strip() == "True []"
 
 

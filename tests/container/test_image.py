@@ -11,18 +11,23 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from export.supply.installed import one_name
-from export.supply.locks import CUDA, RUNTIME, read_lock
+from export.supply.locks import CUDA, CUDA_RAY, RAY, RUNTIME, read_lock
 from infer.bundle.load import load_bundle
 from infer.output.audit import program_digest
-from tests.container.test_container import IMAGE, ROOT, docker, in_the_image
+from tests.container.test_container import IMAGE, RAY_IMAGE, ROOT, docker, in_the_image
 
 BUNDLE = ROOT / os.environ.get("BUNDLE", "infer/reference")
 OTHER_UMASK = 0o002  # of whoever builds
 
 
+@pytest.fixture(scope="module", params=[pytest.param(IMAGE, id="plain"), pytest.param(RAY_IMAGE, id="ray")])
+def image(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def sbom() -> str:
-    done = docker("run", "--rm", "--network=none", "--entrypoint=cat", IMAGE, "/app/sbom.cdx.json")
+def sbom(image: str) -> str:
+    done = docker("run", "--rm", "--network=none", "--entrypoint=cat", image, "/app/sbom.cdx.json")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -38,13 +43,15 @@ def test_the_sbom_is_valid_cyclonedx(sbom: str) -> None:
     assert problem is None, str(problem)[:500]
 
 
-def test_the_sbom_holds_every_python_package_with_a_hash_of_the_lock(components: list[dict[str, Any]]) -> None:
+def test_the_sbom_holds_every_python_package_with_a_hash_of_the_lock(
+    image: str, components: list[dict[str, Any]]
+) -> None:
     program = (
         "import importlib.metadata as m; print(*(f\"{d.metadata['Name']}=={d.version}\" for d in m.distributions()))"
     )
-    installed = dict(one.split("==") for one in in_the_image(program).split())
+    installed = dict(one.split("==") for one in in_the_image(program, image).split())
     listed = {one["name"]: one for one in components if one.get("purl", "").startswith("pkg:pypi/")}
-    locked = read_lock(CUDA) | read_lock(RUNTIME)
+    locked = read_lock(CUDA_RAY) | read_lock(RAY) | read_lock(CUDA) | read_lock(RUNTIME)
     for name, version in installed.items():
         one = listed[one_name(name)]
         assert one["version"] == version
@@ -54,15 +61,15 @@ def test_the_sbom_holds_every_python_package_with_a_hash_of_the_lock(components:
     assert len(installed) >= 10
 
 
-def test_the_sbom_holds_every_debian_package_and_python(components: list[dict[str, Any]]) -> None:
-    line = ("--entrypoint=dpkg-query", IMAGE, "-W", "-f=${Package} ${Version} ${db:Status-Status}\n")
+def test_the_sbom_holds_every_debian_package_and_python(image: str, components: list[dict[str, Any]]) -> None:
+    line = ("--entrypoint=dpkg-query", image, "-W", "-f=${Package} ${Version} ${db:Status-Status}\n")
     done = docker("run", "--rm", "--network=none", *line)
     installed = {tuple(one.split()[:2]) for one in done.stdout.splitlines() if one.endswith(" installed")}
     assert len(installed) > 50
     listed = {(one["name"], one["version"]) for one in components if one.get("purl", "").startswith("pkg:deb/")}
     assert listed == installed
     (python,) = [one for one in components if one["name"] == "CPython"]
-    assert python["version"] == in_the_image("import platform; print(platform.python_version())")
+    assert python["version"] == in_the_image("import platform; print(platform.python_version())", image)
 
 
 def test_the_sbom_names_program_and_bundle(components: list[dict[str, Any]]) -> None:
