@@ -16,6 +16,7 @@ from infer.output.audit import what_ran
 from infer.output.conclude import Terms, conclude
 from infer.output.folder import check_folder, output_errors
 from infer.output.journal import FORMAT, Header
+from infer.output.kinds import FHIR
 from infer.output.last_run import tell_last_run
 from infer.output.lock import LOCK
 from infer.output.messages import tell_end, tell_stopped, warn_of_dates, warn_of_patient
@@ -79,7 +80,8 @@ def _run(options: Options, started: dt.datetime, metrics: Metrics) -> int:
             tell_stopped(results.kept, len(ready.cohort.patients), finished=results.finished)
             raise
         try:
-            with tables_are_complete("write the pages with python -m infer.report"):
+            documents = ", the documents with python -m infer.fhir" if options.fhir else ""
+            with tables_are_complete(f"write the pages with python -m infer.report{documents}"):
                 write_pages(ready)
             with tables_are_complete("write the documents with python -m infer.fhir"):
                 write_documents(ready)
@@ -181,7 +183,11 @@ def _documents_writer(options: Options) -> Callable[[Ready], None]:
     from infer.fhir.asked import documents_writer
 
     workers = min(processors(options), MOST_WORKERS)
-    write = documents_writer(options, options.fhir_identifier_system, options.fhir, workers)
+    pages_of = options.patients if options.report else None
+    system = options.fhir_identifier_system
+    write = documents_writer(options.fhir, system, options.codes, options.language, pages_of, workers)
+    with output_errors(options.out):
+        check_pages(options.out, FHIR)
     return lambda ready: write(options.out, ready.bundle)
 
 

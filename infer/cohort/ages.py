@@ -41,6 +41,16 @@ def ages_of(
     ]
 
 
+def sample_dates(table: Table, columns: Mapping[str, DateColumn]) -> list[str]:
+    """Each row's SAMPLE_DATE as an ISO date; empty where there is none, or one that no sample was taken on."""
+    if "SAMPLE_DATE" not in columns:
+        return [""] * len(table.rows)
+    return [
+        "" if date is None or is_placeholder(row.cells["SAMPLE_DATE"], date, NO_SAMPLES) else date.isoformat()
+        for row, date in zip(table.rows, columns["SAMPLE_DATE"].dates, strict=True)
+    ]
+
+
 def _age(
     row: Row, birth: dt.date | None, sample: dt.date | None, reference_date: dt.date | None, today: dt.date
 ) -> float | Verdict:

@@ -46,6 +46,7 @@ class Patient:
     verdict: Verdict | None
     label: str = ""  # the unchanged cell; training checks it
     centre: str = ""  # the unchanged cell, if it was read; training checks it
+    sample_date: str = ""  # ISO date; empty: the table has none, or the row has a verdict
     look_alike: str = ""  # a folder without a row whose name looks like the ID but differs from it
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from infer.cohort.ages import ages_of, date_columns
+from infer.cohort.ages import ages_of, date_columns, sample_dates
 from infer.cohort.dates import (
     check_date_format,
 )
@@ -68,11 +68,12 @@ def read_cohort(
         raise CohortError(f"{path}: has no column SAMPLE_DATE, but --sample-date-format is given. Correct one of them")
     columns = date_columns(table, path, {"DOB": date_format, "SAMPLE_DATE": sample_date_format or date_format})
     ages = ages_of(table, columns, reference_date, today or dt.datetime.now(dt.UTC).date())
+    samples = sample_dates(table, columns)
     genders, lines = [row.cells["GENDER"] for row in rows], [row.line for row in rows]
     of_sexes, sex_reading = sexes(genders, lines, "GENDER", str(path), sex_codes)
     times = Counter(row.cells["ID"] for row in rows)
     without_row = folders_without_row_of(folder, times)
-    patients = _patients(rows, ages, of_sexes, times, without_row, plausible)
+    patients = _patients(rows, ages, samples, of_sexes, times, without_row, plausible)
     return Cohort(
         folder=folder,
         table=path,
@@ -90,6 +91,7 @@ def read_cohort(
 def _patients(
     rows: Sequence[Row],
     ages: Sequence[float | Verdict],
+    samples: Sequence[str],
     of_sexes: Sequence[Sex | None],
     times: Mapping[str, int],
     without_row: Sequence[str],
@@ -97,12 +99,12 @@ def _patients(
 ) -> tuple[Patient, ...]:
     look_alikes = {look_alike_key(name): name for name in without_row}
     patients: dict[tuple[str, int], Patient] = {}
-    for row, age, sex in zip(rows, ages, of_sexes, strict=True):
+    for row, age, sample, sex in zip(rows, ages, samples, of_sexes, strict=True):
         patient_id = row.cells["ID"]
         # A patient with two rows gets one result, failed, at the first row's position. Rows without ID stay separate.
         key = (patient_id, 0 if patient_id else row.line)
         if key not in patients:
-            patient = patient_of_row(row, age, sex, times[patient_id], plausible)
+            patient = patient_of_row(row, age, sample, sex, times[patient_id], plausible)
             patients[key] = replace(patient, look_alike=look_alikes.get(look_alike_key(patient_id), ""))
     return tuple(patients.values())
 

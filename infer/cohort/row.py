@@ -7,11 +7,14 @@ from infer.cohort.table import CENTRE, Row, number
 from infer.reasons import Reason
 
 
-def patient_of_row(row: Row, age: float | Verdict, sex: Sex | None, times: int, plausible: Plausible) -> Patient:
+def patient_of_row(
+    row: Row, age: float | Verdict, sample: str, sex: Sex | None, times: int, plausible: Plausible
+) -> Patient:
     """The patient of a row.
 
     Args:
         age: in years, or the reason why there is none.
+        sample: ISO date of the sample; empty: not known.
         times: number of rows with this ID.
     """
     patient_id = row.cells["ID"]
@@ -20,7 +23,7 @@ def patient_of_row(row: Row, age: float | Verdict, sex: Sex | None, times: int, 
     clinical = verdict or _clinical(row, age, sex, plausible)
     if isinstance(clinical, Verdict):
         return Patient(patient_id, row.line, None, clinical, label, centre)
-    return Patient(patient_id, row.line, clinical, None, label, centre)
+    return Patient(patient_id, row.line, clinical, None, label, centre, sample)
 
 
 def _bad_id(patient_id: str, line: int, times: int) -> Verdict | None:

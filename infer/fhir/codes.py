@@ -14,7 +14,14 @@ from infer.errors import UsageError
 
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
-URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+")
+_SIGNS = r"[!#-;=?-\[\]_a-z~]"  # that a URI may have: ASCII alone
+# Of the kinds that systems have, each as its own rules write it: one that is mistyped is another system.
+URI = re.compile(
+    r"urn:oid:[0-2](\.(0|[1-9][0-9]*))+"
+    r"|urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    rf"|urn:(?!oid:|uuid:)[A-Za-z0-9][A-Za-z0-9-]+:{_SIGNS}+"
+    rf"|https?://[A-Za-z0-9\[]{_SIGNS}*"
+)
 CODE = re.compile(r"\S+( \S+)*")  # FHIR's code: no space at its ends, none doubled
 
 
@@ -59,18 +66,25 @@ def read_codes(path: Path | None) -> Codes:
     if path is None:
         return Codes()
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         codes = msgspec.convert({name: _as_list(value) for name, value in content.items()}, Codes)
     except OSError as error:
         raise UsageError(f"--codes {path}: cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise UsageError(f"--codes {path}: is nested too deep. The manual says what such a file may hold") from error
     except ValueError as error:  # TOML's, UTF-8's and msgspec's errors are ValueErrors
         raise UsageError(f"--codes {path}: {error}. The manual says what such a file may hold") from error
     for name in Codes.__struct_fields__:
         for code in getattr(codes, name):
-            if not (URI.fullmatch(code.system) and CODE.fullmatch(code.code)):
+            if not (URI.fullmatch(code.system) and CODE.fullmatch(code.code) and code.code.isprintable()):
                 raise UsageError(
                     f"--codes {path}, {name}: system must be a URI, such as {LOINC}, and code a code without spaces "
                     "around it"
+                )
+            if code.display and not (code.display.strip() == code.display and code.display.isprintable()):
+                raise UsageError(
+                    f"--codes {path}, {name}: display must be a line of text without spaces around it. Correct it, or "
+                    "leave it out"
                 )
     if not codes.lymphocyte_count:
         raise UsageError(f"--codes {path}, lymphocyte_count: is empty. Give a code, or leave the line out")

@@ -5,14 +5,12 @@ from pathlib import Path
 import click
 
 from infer.bundle.load import REFERENCE
-from infer.fhir.codes import check_system, read_codes
-from infer.fhir.site import VERSIONS, Site
-from infer.fhir.write import Attached, write_fhir
+from infer.fhir.asked import documents_writer
+from infer.fhir.site import VERSIONS
 from infer.machine.processors import available_processors
 from infer.pictures.pool import MOST_WORKERS
 from infer.report.finished import finished
-from infer.report.texts import LANGUAGES, Texts
-from infer.report.write import layout
+from infer.report.texts import LANGUAGES
 
 PATH = click.Path(path_type=Path, readable=False)
 
@@ -40,9 +38,9 @@ def command(
 
     PATIENTS is the folder that the run scored. Not a medical device.
     """
-    check_system(fhir_identifier_system)
-    site = Site(fhir, fhir_identifier_system, read_codes(codes), Texts(language))
     workers = min(available_processors(), MOST_WORKERS)
+    pages_of = patients if report else None
+    write = documents_writer(fhir, fhir_identifier_system, codes, language, pages_of, workers)
     with finished(patients, out, bundle or REFERENCE, "write the documents") as loaded:
-        write_fhir(out, loaded, site, Attached(patients, layout(site.texts), workers) if report else None)
+        write(out, loaded)
     return 0

@@ -28,9 +28,9 @@ def of_patient(system: str, patient: str) -> Json:
     return {"type": "Patient", "identifier": {"system": system, "value": patient}}
 
 
-def reference(resource_id: str) -> Json:
-    """Another resource of the Bundle; a server replaces it by the resource's place."""
-    return {"reference": f"urn:uuid:{resource_id}"}
+def reference(kind: str, resource_id: str) -> Json:
+    """Another resource, by the place that its PUT gives it: servers need rewrite urn:uuid only for what they name."""
+    return {"reference": f"{kind}/{resource_id}"}
 
 
 def authored() -> Json:

@@ -4,9 +4,9 @@ A second night PUTs the same resources again, so that a server has each once. Wh
 
 - the bundle's ID: another model says something of its own, and what an earlier one said stays;
 - identifier system and patient ID;
-- the sample: the patient's pictures, in any order and under any names. A second sample, of which there are other
-  pictures, does not replace what was said of the first. Sex, age, count and options are no part of it: where they are
-  corrected, the resource is.
+- the sample: its date, so that a picture more corrects what was said. Where the table has none, the patient's pictures,
+  in any order and under any names: a picture more is then another sample. What was said of one sample is not replaced
+  by what is said of another. Sex, age, count and options are no part of it: where they are corrected, the resource is.
 
 A night without a result says so in resources of their own, one set a patient: it takes no result back.
 """
@@ -26,8 +26,10 @@ def new_id(*parts: str) -> str:
 
 
 def sample(result: PatientResult) -> str:
-    """A digest of a scored patient's pictures; empty for a patient without a result."""
-    return hashlib.sha256("".join(sorted(result.contents)).encode()).hexdigest() if result.scores else ""
+    """A scored patient's sample: its ISO date, or a digest of its pictures; empty for a patient without a result."""
+    if not result.scores:
+        return ""
+    return result.sample_date or hashlib.sha256("".join(sorted(result.contents)).encode()).hexdigest()
 
 
 def device_id(version: str, bundle: str) -> str:

@@ -1,7 +1,6 @@
 """A patient's document: what was found, by what, from what, and how it was decided.
 
-Nothing has a date: what a finished run keeps holds none that is the sample's, and a run's own time would make each
-night another document. A server knows when it was told (meta.lastUpdated).
+The sample's date is stated where the table has one. A run's own time is not: each night would be another document.
 """
 
 from infer.fhir.codes import AI_ASSERTED, AUTHOR, ERROR, LABORATORY, NOT_PERFORMED, UCUM
@@ -17,9 +16,9 @@ from infer.fhir.elements import (
     transaction,
 )
 from infer.fhir.ids import count_id, sample
-from infer.fhir.model import device
+from infer.fhir.model import Model, device
 from infer.fhir.said import conclusion
-from infer.fhir.site import R4, Model, Site
+from infer.fhir.site import R4, Site
 from infer.reasons import FAILED
 from infer.report.page import PatientPage
 from infer.scoring.result import PatientResult, Scores
@@ -40,6 +39,10 @@ class _Document:
         self._result, self._page, self._model, self._site = result, page, model, site
         self._sample = sample(result)
         self._subject = of_patient(site.system, result.patient_id)
+        self._taken = {"effectiveDateTime": result.sample_date} if result.sample_date else {}
+        self._device = reference("Device", model.device_id)
+        self._conclusion = conclusion(page, site.texts)
+        self._note = [{"text": self._conclusion}]  # whoever reads one resource alone must read of doubts, too
         self._count = count_id(site.system, result.patient_id, self._sample)
         self._probability, self._risk, self._report, self._origin, self._bundle = (
             model.id_of(kind, site, result.patient_id, self._sample)
@@ -53,20 +56,21 @@ class _Document:
         )
         made.append(self._diagnostic_report(html))
         found = [self._lymphocyte_count()] if scores else []
-        origin = self._provenance([resource["id"] for resource in made])
+        origin = self._provenance(made)
         return transaction(self._bundle, [device(self._model, self._site), *found, *made, origin])
 
     def _begin(self, kind: str, resource_id: str) -> Json:
         return {"resourceType": kind, "id": resource_id, "language": self._site.texts.language}
 
     def _lymphocyte_count(self) -> Json:
-        """As the table has it: the status is not known, and no software has authored it."""
+        """The table's, to six digits: the status is not known, and no software has authored it."""
         return {
             **self._begin("Observation", self._count),
             "status": "unknown",
             "category": [{"coding": [coding(LABORATORY)]}],
             "code": concept(self._site.texts("measures.lymph_count"), self._site.codes.lymphocyte_count),
             "subject": self._subject,
+            **self._taken,
             # 10^9/L is the same number.
             "valueQuantity": _quantity(float(format(self._result.measures["lymph_count"], "g")), "10*3/uL", "10*3/uL"),
         }
@@ -78,6 +82,7 @@ class _Document:
             "status": status,
             "code": concept(self._site.texts("fhir.probability"), self._site.codes.probability),
             "subject": self._subject,
+            **self._taken,
         }
 
     def _with_probability(self, scores: Scores) -> Json:
@@ -85,11 +90,11 @@ class _Document:
         return {
             **self._probability_of("preliminary"),
             "valueQuantity": _quantity(_rounded(scores.probability), texts("fhir.unit"), "1"),
-            "interpretation": [concept(f"{self._page.decided} ({scores.decision})")],
-            "note": [{"text": texts("fhir.support")}],
+            "interpretation": [concept(self._decided(scores))],
+            "note": self._note,
             "method": concept(self._method()),
-            "device": reference(self._model.device),
-            "derivedFrom": [reference(self._count)],
+            "device": self._device,
+            "derivedFrom": [reference("Observation", self._count)],
         }
 
     def _no_probability(self) -> Json:
@@ -98,7 +103,7 @@ class _Document:
         return {
             **self._probability_of("cancelled"),
             "dataAbsentReason": concept(f"{why} ({self._result.code})", [absent]),
-            "device": reference(self._model.device),
+            "device": self._device,
         }
 
     def _assessment(self, scores: Scores) -> Json:
@@ -113,12 +118,14 @@ class _Document:
             "method": concept(self._method()),
             "code": concept(texts("fhir.risk"), codes.risk_assessment),
             "subject": self._subject,
-            "performer": reference(self._model.device),
-            "basis": [reference(self._count), reference(self._probability)],
+            **({"occurrenceDateTime": self._result.sample_date} if self._result.sample_date else {}),
+            "performer": self._device,
+            "basis": [reference("Observation", one) for one in (self._count, self._probability)],
             "prediction": [
                 {
                     "outcome": concept(texts("fhir.outcome"), codes.outcome),
                     "probabilityDecimal": percent,
+                    "qualitativeRisk": concept(self._decided(scores)),
                     "rationale": texts(
                         "fhir.rationale",
                         percent=texts.number(percent, 4),
@@ -129,27 +136,28 @@ class _Document:
                     ),
                 }
             ],
-            "note": [{"text": texts("fhir.support")}],
+            "note": self._note,
         }
 
     def _diagnostic_report(self, html: str) -> Json:
         texts, codes, scored = self._site.texts, self._site.codes, self._result.scores is not None
-        category = {"category": [concept(texts("fhir.report"), codes.report_category)]} if codes.report_category else {}
+        categories = [{"coding": [coding(one)]} for one in codes.report_category]
         form = attachment("text/html", html, language=texts.language, title=texts("fhir.page")) if html else None
         found = [self._probability, *([self._count] if scored else [])]
         return {
             **self._begin("DiagnosticReport", self._report),
             "meta": authored(),
             "status": "preliminary" if scored else "cancelled",
-            **category,
+            **({"category": categories} if categories else {}),
             "code": concept(texts("fhir.report"), codes.report),
             "subject": self._subject,
-            "result": [reference(one) for one in found],
-            "conclusion": conclusion(self._page, texts),
+            **self._taken,
+            "result": [reference("Observation", one) for one in found],
+            "conclusion": self._conclusion,
             **({"presentedForm": [form]} if form else {}),
         }
 
-    def _provenance(self, targets: list[str]) -> Json:
+    def _provenance(self, targets: list[Json]) -> Json:
         """R4 wants to know when it was recorded, and takes a reason instead; its guide wants to know that it was AI."""
         own: Json = (
             {
@@ -159,14 +167,21 @@ class _Document:
             if self._site.version == R4
             else {}
         )
-        source = {"entity": [{"role": "source", "what": reference(self._count)}]} if self._result.scores else {}
+        source = (
+            {"entity": [{"role": "source", "what": reference("Observation", self._count)}]}
+            if self._result.scores
+            else {}
+        )
         return {
             **self._begin("Provenance", self._origin),
-            "target": [reference(one) for one in targets],
+            "target": [reference(one["resourceType"], one["id"]) for one in targets],
             **own,
-            "agent": [{"type": {"coding": [coding(AUTHOR)]}, "who": reference(self._model.device)}],
+            "agent": [{"type": {"coding": [coding(AUTHOR)]}, "who": self._device}],
             **source,
         }
+
+    def _decided(self, scores: Scores) -> str:
+        return f"{self._page.decided} ({scores.decision})"
 
     def _method(self) -> str:
         return self._site.texts(

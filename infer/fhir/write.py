@@ -10,11 +10,11 @@ from pathlib import Path
 from infer.bundle.load import Bundle
 from infer.errors import OutputError
 from infer.fhir.elements import Json
-from infer.fhir.model import card_document
+from infer.fhir.model import Model, card_document
 from infer.fhir.names import CARD, Names, can_be_written
 from infer.fhir.patient import patient_document
 from infer.fhir.said import of_one, unnamed, without_others
-from infer.fhir.site import Model, Site
+from infer.fhir.site import Site
 from infer.options import picture_scale
 from infer.output.kept import KEPT, read_header, read_results
 from infer.output.kinds import FHIR
@@ -35,7 +35,7 @@ class Attached:
     """The pages that reports carry."""
 
     patients: Path  # the cohort's folder
-    made: Layout
+    layout: Layout
     workers: int  # decoding processes
 
 
@@ -110,7 +110,7 @@ def _write_patients(
         about = of_one(model.about, result.patient_id, site.texts)
         clean, cells = unnamed(result, chosen, site.texts)
         page = patient_page(clean, cells, pictures, about, site.texts)
-        html = attached.made.patient.render(page=page, about=about) if attached else ""
+        html = attached.layout.patient.render(page=page, about=about) if attached else ""
         _write(pages, name, patient_document(clean, page, model, site, html))
         written += 1
     return written, left_out

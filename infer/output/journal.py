@@ -23,7 +23,7 @@ from infer.machine.locks import MODE
 from infer.scoring.result import PatientResult
 
 JOURNAL = ".journal"
-FORMAT = 7  # raised whenever an older journal would be misread
+FORMAT = 8  # raised whenever an older journal would be misread
 SYNC_SECONDS = 1.0  # a killed process loses nothing; a power failure loses this much
 
 

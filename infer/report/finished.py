@@ -12,6 +12,7 @@ from infer.errors import CohortError, UsageError
 from infer.output.checks import put_back
 from infer.output.exchange import broke_off, settle
 from infer.output.folder import output_errors, unfinished_size
+from infer.output.journal import run_of
 from infer.output.kept import KEPT, read_header
 from infer.output.lock import held
 from infer.output.names import MOVED, RECORD
@@ -64,8 +65,8 @@ def _as_used(out: Path, bundle: Bundle) -> Bundle:
         UsageError: this program, or this bundle, cannot read what the run left.
     """
     try:
-        used: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))["bundle"]
-        schema, bundle_id = used["schema"], used["id"]
+        record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        run, schema, bundle_id = record["run"], record["bundle"]["schema"], record["bundle"]["id"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{out / RECORD}: is not the record of a run. Score the patients again") from error
     if schema != SCHEMA:
@@ -74,6 +75,9 @@ def _as_used(out: Path, bundle: Bundle) -> Bundle:
             "that scored it, or score the patients again"
         )
     identity = read_header(out / KEPT).identity
-    if identity.bundle != bundle_id:
-        raise UsageError(f"{out}: {RECORD} and {KEPT} are of two bundles. Score the patients again")
+    if identity.bundle != bundle_id or run_of(out / KEPT) != run:
+        raise UsageError(
+            f"{out}: {RECORD} and the hidden {KEPT} are of two runs. Copy both from the run's folder, or score the "
+            "patients again"
+        )
     return as_used(out, bundle, identity)

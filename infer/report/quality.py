@@ -23,7 +23,8 @@ def quality(result: PatientResult, about: About, texts: Texts) -> Quality:
     """What is unusual about a patient's pictures."""
     flags = []
     if result.unusual:
-        flags.append(texts("quality.unlike", measures=_unlike(result.unusual, texts)))
+        key = "quality.unlike" if result.scores else "quality.unlike_refused"
+        flags.append(texts(key, measures=_unlike(result.unusual, texts)))
     if result.unusual_sizes:
         pictures = texts.number(sum(result.unusual_sizes.values()))
         flags.append(texts("quality.size", pictures=pictures, size=about.sizes))

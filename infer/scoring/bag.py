@@ -79,7 +79,13 @@ def open_bag(folder: Path, root: Path, patient: Patient, settle: float) -> Bag:
     bag = _listed(folder, root, patient, settle)
     names = [image.image for image in bag.images]
     bag.add_to_fingerprint(
-        patient.patient_id, patient.clinical, bag.verdict, names, bag.ignored_files, bag.pictures_below
+        patient.patient_id,
+        patient.clinical,
+        patient.sample_date,
+        bag.verdict,
+        names,
+        bag.ignored_files,
+        bag.pictures_below,
     )
     return bag
 

@@ -175,6 +175,7 @@ def _result(bag: Bag, engine: Engine | None, manifest: Manifest, point: str, ood
         age_years=patient.clinical.age_years if patient.clinical and not bag.verdict else None,
         scores=scores,
         images=tuple(bag.images),
+        sample_date=patient.sample_date,
         fingerprint=bag.fingerprint,
         ignored_files=bag.ignored_files,
         pictures_below=bag.pictures_below,

@@ -71,6 +71,7 @@ class PatientResult(msgspec.Struct, frozen=True):
     contents: tuple[str, ...] = ()  # the first digits of each decoded picture's SHA-256
     # What is unlike the training patients, as "sharpness low", the most unlike first; a refused patient's too.
     unusual: tuple[str, ...] = ()
+    sample_date: str = ""  # ISO date; empty: not known
 
     @property
     def unusual_pictures(self) -> tuple[str, ...]:

@@ -11,10 +11,11 @@ from msgspec import structs
 from infer.bundle.load import load_bundle
 from infer.errors import EXIT_MEANING
 from infer.fhir.codes import Codes, read_codes
+from infer.fhir.model import Model
 from infer.fhir.names import CARD
 from infer.fhir.patient import patient_document
 from infer.fhir.said import of_one, unnamed
-from infer.fhir.site import Model, Site
+from infer.fhir.site import Site
 from infer.fhir.write import write_fhir
 from infer.output.journal import Header
 from infer.output.kept import KEPT, KeptWriter
@@ -62,7 +63,7 @@ ODD = (
     *("a\N{RIGHT-TO-LEFT OVERRIDE}b", "\N{ZERO WIDTH SPACE}", "\N{FULLWIDTH SOLIDUS}", "a\\b", ";DROP TABLE", "=1+1"),
     "\N{NO-BREAK SPACE}9",
 )
-NO_DOCUMENT = ("", "  ", "tab\tin", "line\nend", "bell\a", "del\x7f", "c1\x85")
+NO_DOCUMENT = ("", "  ", "tab\tin", "line\nend", "bell\a", "del\x7f", "c1\x85", "surrogate\ud800")
 RECORD_OF_A_RUN: dict[str, Any] = {
     "program": {"version": "0.1.0"},
     "bundle": {"prevalence": 0.69},
@@ -110,10 +111,9 @@ def drawn_patients(number: int, seed: int = 0) -> list[PatientResult]:
         pictures = [image(at, float(rng.normal())) for at in range(int(rng.integers(10, 60)))]
         contents = tuple(f"{rng.integers(2**63):016x}" for _ in pictures)
         scores = structs.replace(SCORES, probability=probability, decision=decision)
-        measures = {"lymph_count": float(rng.uniform(4, 1000))}
-        patients.append(
-            result(pictures, patient_id=name, scores=scores, measures=measures, unusual=unusual, contents=contents)
-        )
+        of_it: dict[str, Any] = {"measures": {"lymph_count": float(rng.uniform(4, 1000))}, "unusual": unusual}
+        of_it["sample_date"] = "2019-06-28" if index % 2 else ""
+        patients.append(result(pictures, patient_id=name, scores=scores, contents=contents, **of_it))
     return patients
 
 

@@ -1,7 +1,9 @@
 """FHIR documents by value: what they say, of whom, under which IDs, and what they must not say."""
 
 import base64
+import datetime as dt
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from tests.infer.fhir_documents import (
     write_finished,
 )
 from tests.infer.report_pages import SCORES, image, result
-from tests.infer.runs import RESULT_FILES, TABLE, TINY, Outcome, csv_bytes, names, score, set_count
+from tests.infer.runs import RESULT_FILES, TABLE, TINY, Outcome, csv_bytes, keep_patients, names, score, set_count
 
 GOLDEN = Path(__file__).parent / "golden"
 LOINC = "http://loinc.org"
@@ -117,6 +119,45 @@ def test_the_tables_are_the_same_without_them(pristine: Path, tmp_path: Path) ->
     assert FHIR.folder not in names(out)
 
 
+def test_options_of_the_run_are_told(cohort: Path, tmp_path: Path) -> None:
+    """The threshold and the prevalence by which was decided, not the bundle's own."""
+    asked: dict[str, Any] = {"prevalence": 0.3, "operating_point": "sensitivity-95"}
+    found = by_patient(documents(run_with_documents(keep_patients(cohort, "S001"), tmp_path / "out", **asked).out))
+    (assessment,) = of_kind(found["S001"], "RiskAssessment")
+    assert "operating point sensitivity-95. The probability holds where 30% of" in assessment["method"]["text"]
+
+
+def test_the_date_at_which_ages_are_taken_is_not_in_a_page(cohort: Path, tmp_path: Path) -> None:
+    """Each night has another one; with AGE in the table no age depends on it."""
+    table = cohort / TABLE
+    header, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},AGE", *(f"{line},63" for line in lines)]) + "\n")
+    nights = [
+        bytes_of(
+            run_with_documents(cohort, tmp_path / date, report=True, reference_date=dt.date.fromisoformat(date)).out
+        )
+        for date in ("2019-07-01", "2019-07-02")
+    ]
+    assert nights[0] == nights[1]
+
+
+def test_the_samples_date_goes_from_the_table_into_the_documents(cohort: Path, tmp_path: Path) -> None:
+    """And tells the sample: a picture more corrects the result, it is no second one."""
+    table = keep_patients(cohort, "S001") / TABLE
+    header, line = table.read_text().splitlines()
+    table.write_text(f"{header},SAMPLE_DATE\n{line},6/28/2019\n")
+    first = documents(run_with_documents(cohort, tmp_path / "first").out)["S001.json"]
+    assert {one["effectiveDateTime"] for one in of_kind(first, "Observation")} == {"2019-06-28"}
+    shutil.copy(cohort / "S001" / "000000.jpg", cohort / "S001" / "late.jpg")
+    second = documents(run_with_documents(cohort, tmp_path / "second").out)["S001.json"]
+    assert [one["id"] for one in resources(first)] == [one["id"] for one in resources(second)]
+    assert first != second
+    table.write_text(f"{header},SAMPLE_DATE\n{line},6/29/2019\n")
+    third = documents(run_with_documents(cohort, tmp_path / "third").out)["S001.json"]
+    same = {one["id"] for one in resources(second)} & {one["id"] for one in resources(third)}
+    assert len(same) == 1  # the Device
+
+
 def test_pages_are_attached_without_what_is_others(cohort: Path, tmp_path: Path) -> None:
     for number, name in enumerate(("000000.jpg", "000001.jpg")):
         (cohort / "S002" / f"shared{number}.jpg").write_bytes((cohort / "S003" / name).read_bytes())
@@ -146,10 +187,50 @@ def test_pages_are_attached_without_what_is_others(cohort: Path, tmp_path: Path)
 # What is in a document
 
 
+GOLDEN_PATIENTS = {
+    "": counted(sample_date="2019-06-28"),
+    "-refused": result(scores=None, status="refused", reason="count_missing: line 3", contents=(), images=[]),
+}
+
+
 @pytest.mark.parametrize("version", ["r4", "r5"])
-def test_the_golden_document(version: str) -> None:
-    """By value, so that a change is seen: python -m tests.infer.test_fhir writes both anew."""
-    assert document_of(counted(), site(version)) == json.loads((GOLDEN / f"fhir-{version}.json").read_text())
+@pytest.mark.parametrize("name", list(GOLDEN_PATIENTS))
+def test_the_golden_documents(version: str, name: str) -> None:
+    """By value, so that a change is seen: python -m tests.infer.test_fhir writes all anew."""
+    golden = json.loads((GOLDEN / f"fhir-{version}{name}.json").read_text())
+    assert document_of(GOLDEN_PATIENTS[name], site(version)) == golden
+
+
+def test_each_resource_with_the_number_says_why_it_does_not_decide() -> None:
+    """A system may show a RiskAssessment alone: .97 without its doubts would read as malignant."""
+    unusual = ("sharpness low", "lymph_count high")
+    scores = structs.replace(SCORES, probability=0.97, decision="refer")
+    document = document_of(counted(scores=scores, unusual=unusual))
+    (report,) = of_kind(document, "DiagnosticReport")
+    (assessment,), probability = of_kind(document, "RiskAssessment"), of_kind(document, "Observation")[1]
+    for one in (assessment, probability):
+        assert one["note"] == [{"text": report["conclusion"]}]
+    assert "Undecided (decision: refer)" in report["conclusion"]
+    assert "Unlike the training patients: Sharpness low, Lymphocyte count high" in report["conclusion"]
+    (prediction,) = assessment["prediction"]
+    assert prediction["qualitativeRisk"] == probability["interpretation"][0] == {"text": "Undecided (refer)"}
+    assert "By this number alone" in prediction["rationale"]
+
+
+def test_the_samples_date_is_stated_where_the_table_has_one() -> None:
+    dates = {
+        (one["resourceType"], key): one[key]
+        for patient in (counted(sample_date="2019-06-28"), counted())
+        for one in resources(document_of(patient))
+        for key in one
+        if "DateTime" in key
+    }
+    assert dates == {
+        ("Observation", "effectiveDateTime"): "2019-06-28",
+        ("RiskAssessment", "occurrenceDateTime"): "2019-06-28",
+        ("DiagnosticReport", "effectiveDateTime"): "2019-06-28",
+    }
+    assert "DateTime" not in json.dumps(document_of(counted()))
 
 
 def test_what_differs_between_the_versions() -> None:
@@ -165,10 +246,10 @@ def test_what_differs_between_the_versions() -> None:
 def test_every_reference_is_in_the_document_and_the_patient_is_an_identifier_alone() -> None:
     for one in (counted(), *drawn_patients(12)):
         document = document_of(one)
-        known = {entry["fullUrl"] for entry in document["entry"]}
-        text = json.dumps(document)
-        assert {f"urn:uuid:{part[:36]}" for part in text.split('"reference": "urn:uuid:')[1:]} <= known
-        assert text.count('"reference"') == text.count('"reference": "urn:uuid:')
+        places = {entry["request"]["url"] for entry in document["entry"]}
+        referred = re.findall(r'"reference": "([^"]*)"', json.dumps(document))
+        assert len(referred) >= 4
+        assert set(referred) <= places
         subjects = [found["subject"] for found in resources(document) if "subject" in found]
         assert len(subjects) == (4 if one.scores else 2)
         for subject in subjects:
@@ -232,6 +313,17 @@ def test_the_conclusion(decision: str, changes: dict[str, Any], words: list[str]
     )
 
 
+def test_a_patient_refused_as_unlike_has_no_probability_that_may_be_wrong() -> None:
+    refused: dict[str, Any] = {
+        "scores": None,
+        "status": "refused",
+        "reason": "unlike_training: sharpness low",
+        "contents": (),
+    }
+    text = said(result(**refused, unusual=("sharpness low",)))
+    assert "(refused): Unlike the training patients. What is unlike: Sharpness low. Decision support" in text
+
+
 def test_the_conclusion_without_a_result() -> None:
     one = result(scores=None, status="refused", reason="count_missing: LYMPH_COUNT in line 3", contents=(), images=())
     text = said(structs.replace(one, images=()))
@@ -272,7 +364,7 @@ def test_the_model_card(tmp_path: Path) -> None:
     found = write_documents(write_finished(tmp_path, [counted()]), site("r4"))
     device, card = resources(found[CARD])
     assert device == next(resources(found["P1.json"]))
-    assert card["subject"] == {"reference": f"urn:uuid:{device['id']}"}
+    assert card["subject"] == {"reference": f"Device/{device['id']}"}
     (content,) = card["content"]
     assert base64.b64decode(content["attachment"]["data"]) == (TINY / "MODEL_CARD.md").read_bytes()
     assert content["attachment"]["contentType"] == "text/markdown"
@@ -297,5 +389,6 @@ def test_drawn_patients_say_what_they_are(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     for version in ("r4", "r5"):
-        text = json.dumps(document_of(counted(), site(version)), indent=1, ensure_ascii=False)
-        (GOLDEN / f"fhir-{version}.json").write_text(text + "\n", encoding="utf-8")
+        for name, patient in GOLDEN_PATIENTS.items():
+            text = json.dumps(document_of(patient, site(version)), indent=1, ensure_ascii=False)
+            (GOLDEN / f"fhir-{version}{name}.json").write_text(text + "\n", encoding="utf-8")

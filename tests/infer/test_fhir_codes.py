@@ -50,7 +50,7 @@ def test_each_code_gets_its_place(tmp_path: Path, version: str) -> None:
     assert probability["code"]["coding"] == [{"system": "urn:oid:2.1", "code": "P"}]
     assert assessment["code"]["coding"] == [{"system": "urn:oid:2.2", "code": "R"}]
     assert assessment["prediction"][0]["outcome"]["coding"] == [{"system": "urn:oid:2.3", "code": "O"}]
-    assert report["category"][0]["coding"] == [{"system": "urn:oid:2.4", "code": "C"}]
+    assert report["category"] == [{"coding": [{"system": "urn:oid:2.4", "code": "C"}]}]
     kind = device["type"] if version == "r4" else device["type"][0]
     assert kind["coding"] == [{"system": "urn:oid:2.5", "code": "D"}]
     assert reference["type"]["coding"] == [{"system": "urn:oid:2.6", "code": "M"}]
@@ -80,13 +80,17 @@ def test_nothing_is_invented() -> None:
     ("text", "says"),
     [
         ("report = ", "Invalid value"),
-        ("reports = { system = 'urn:x:y', code = '1' }", "Object contains unknown field `reports`"),
-        ("report = { system = 'urn:x:y', kode = '1' }", "Object contains unknown field `kode`"),
-        ("report = { system = 'urn:x:y' }", "Object missing required field `code`"),
+        ("reports = { system = 'urn:x1:y', code = '1' }", "Object contains unknown field `reports`"),
+        ("report = { system = 'urn:x1:y', kode = '1' }", "Object contains unknown field `kode`"),
+        ("report = { system = 'urn:x1:y' }", "Object missing required field `code`"),
         ("report = 'A'", "Expected `array`, got `str`"),
         ("report = { system = 'loinc', code = '1' }", "report: system must be a URI"),
-        ("report = { system = 'urn:x:y', code = ' 1' }", "report: system must be a URI"),
-        ("report = { system = 'urn:x:y', code = '' }", "report: system must be a URI"),
+        ("report = { system = 'urn:x1:y', code = ' 1' }", "report: system must be a URI"),
+        ("report = { system = 'urn:x1:y', code = '' }", "report: system must be a URI"),
+        ("report = { system = 'urn:x1:y', code = \"a\\u0007\" }", "report: system must be a URI"),
+        ("report = { system = 'urn:x1:y', code = '1', display = '  ' }", "report: display must be a line of text"),
+        ("report = { system = 'urn:x1:y', code = '1', display = \"a\\nb\" }", "report: display must be a line of text"),
+        (f"report = {'[' * 5000}", "is nested too deep"),
         ("lymphocyte_count = []", "lymphocyte_count: is empty"),
     ],
 )
@@ -97,6 +101,13 @@ def test_a_bad_file_is_2_before_anything_is_scored(cohort: Path, tmp_path: Path,
     assert f"--codes {path}" in str(caught.value)
     assert says in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mark_of_byte_order_is_no_error(tmp_path: Path) -> None:
+    """Some editors begin every file with one."""
+    text = 'report = { system = "urn:oid:2.1", code = "A" }'
+    (tmp_path / "codes.toml").write_text(text, encoding="utf-8-sig")
+    assert read_codes(tmp_path / "codes.toml") == read_codes(file_with(tmp_path, text)) != Codes()
 
 
 def test_no_file_and_one_that_is_not_text(tmp_path: Path) -> None:
@@ -124,9 +135,15 @@ def test_options_that_do_not_fit(cohort: Path, tmp_path: Path, options: dict[str
 
 
 def test_systems() -> None:
-    for good in ("urn:oid:1.2", "https://hospital.example/ids", "urn:uuid:c757873d-ec9a-4326-a141-556f43239520"):
+    uuid = "c757873d-ec9a-4326-a141-556f43239520"
+    for good in ("urn:oid:1.2", "https://hospital.example/ids", "http://[::1]:80/a?b=c#d", "urn:ietf:rfc:3986"):
         check_system(good)
-    for bad in ("", "1.2.3", "urn:", "http://with space", "/ids", "urn:oid:1\n"):
+    check_system(f"urn:uuid:{uuid}")
+    for bad in (
+        *("", "1.2.3", "urn:", "http://with space", "/ids", "urn:oid:1\n", "http://", "https:///ids", "C:/ids", "ID:7"),
+        *("urn:oid:", "urn:oid:1", "urn:oid:1.2.x", "urn:oid:1.02", "urn:oid:3.1", "urn:oid:1.2.", f"urn:uuid:{uuid}0"),
+        *("urn:uuid:x", "urn:oid:1.2\N{ZERO WIDTH SPACE}", "https://h/\N{SNOWMAN}", "https://h/\x07", 'https://h/"'),
+    ):
         with pytest.raises(UsageError):
             check_system(bad)
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from infer.errors import LymphoError, OutputError
+from infer.errors import LymphoError, OutputError, UsageError
 from infer.fhir import write
 from infer.fhir.command import command
 from infer.output.exchange import broke_off, exchange, settle
+from infer.output.kept import KEPT
 from infer.output.kinds import FHIR, LIST
 from infer.output.names import NAMES, part_of
 from infer.output.pages import new_pages, remove_pages
@@ -153,6 +154,34 @@ def test_later_they_are_the_same_bytes(pristine: Path, tmp_path: Path, options: 
     assert later(pristine, out, *given) == 0
     read = [{path.name: path.read_bytes() for path in (one / FOLDER).iterdir()} for one in (in_the_run, out)]
     assert read[0] == read[1]
+
+
+def test_later_with_codes_and_with_a_bad_system(pristine: Path, out: Path, tmp_path: Path) -> None:
+    codes = tmp_path / "codes.toml"
+    codes.write_text('report = { system = "urn:oid:2.7", code = "A" }')
+    assert later(pristine, out, f"--codes={codes}") == 0
+    assert '"urn:oid:2.7"' in (out / FOLDER / "S001.json").read_text()
+    with pytest.raises(UsageError, match="is no URI"):
+        later(pristine, out, "--fhir-identifier-system=hospital")
+
+
+def test_later_from_another_runs_results_is_2(pristine: Path, out: Path, tmp_path: Path) -> None:
+    """A copy of the visible files alone leaves the hidden ones of the run before."""
+    other = runs.score(pristine, tmp_path / "other", bundle=TINY, operating_point="sensitivity-95").out
+    shutil.copy(other / KEPT, out / KEPT)
+    with pytest.raises(UsageError, match=r"run\.json and the hidden \.results are of two runs"):
+        later(pristine, out)
+
+
+def test_pages_that_fail_do_not_let_the_documents_be_forgotten(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OutputError("no pages")
+
+    monkeypatch.setattr("infer.report.write.write_report", fails)
+    with pytest.raises(OutputError, match=r"with python -m infer\.report, the documents with python -m infer\.fhir"):
+        runs.score(cohort, tmp_path / "out", **ASKED, report=True)
 
 
 def test_later_without_a_finished_run_is_2(pristine: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from infer.fhir.ids import NAMESPACE, result_id, sample
+from infer.fhir.ids import NAMESPACE, card_id, result_id, sample
 from infer.fhir.names import CARD, Names
 from infer.fhir.site import Site
 from infer.output.kinds import FHIR
@@ -45,6 +45,12 @@ def test_what_an_id_depends_on() -> None:
     other = counted(contents=(*one.contents[1:], "f" * 16))
     assert changed(other) == count | rest
     assert changed(structs.replace(one, patient_id="P2")) == count | rest
+    dated = structs.replace(one, sample_date="2019-06-28")
+    assert changed(dated) == count | rest
+    of_the_date = [found["id"] for found in resources(document_of(dated))]
+    assert of_the_date == [
+        found["id"] for found in resources(document_of(structs.replace(other, sample_date="2019-06-28")))
+    ]
     elsewhere = Site("r4", "urn:oid:9", site("r4").codes, Texts("en"))
     assert changed(one, elsewhere) == count | rest
 
@@ -72,6 +78,7 @@ def test_ids_tell_parts_apart() -> None:
     assert result_id("a", "b", "c", "d", "e") == "b0d0ef96-e1e0-53ff-9599-c57d173e97e9"  # for ever
     assert uuid.UUID(result_id("a", "b", "c", "d", "e")) == uuid.uuid5(NAMESPACE, '["a", "b", "c", "d", "e"]')
     assert len({result_id("k", "b", *parts, "") for parts in (("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""))}) == 4
+    assert card_id("b", "x") != card_id("b", "y")
     assert sample(counted()) == sample(counted(contents=counted().contents[::-1])) != ""
 
 

@@ -280,9 +280,13 @@ def test_pages_and_documents_are_written_after_the_merge(
     pages = {path.name: path.read_text() for path in (outcome.out / "report").iterdir()}
     assert len(pages) == 7
     assert "Processor (CPU)" in pages["index.html"] or "CPU" in pages["index.html"]
-    site = ["--fhir", "r4", "--fhir-identifier-system", "urn:x"]
-    assert CliRunner().invoke(fhir_command, [*line, *site], standalone_mode=False).exception is None
-    assert len(list((outcome.out / "fhir").glob("*.json"))) > 3
+    site = ["--fhir", "r4", "--fhir-identifier-system", "urn:oid:1.2", "--report"]
+    of_one_run = [str(all_kinds), str(shutil.copytree(whole.out, tmp_path / "whole")), *line[2:]]
+    for of in (line, of_one_run):
+        assert CliRunner().invoke(fhir_command, [*of, *site], standalone_mode=False).exception is None
+    documents = {path.name: path.read_bytes() for path in (outcome.out / "fhir").iterdir()}
+    assert len(documents) > 3
+    assert documents == {path.name: path.read_bytes() for path in (tmp_path / "whole" / "fhir").iterdir()}
 
 
 def ended_with(folder: Path, code: int) -> None:
@@ -398,7 +402,7 @@ def test_out_may_not_be_a_shard(shards: tuple[Path, ...]) -> None:
         ({"shard": "0/100001"}, "must be I/N"),
         ({"shard": "0/3", "reference_date": None}, "--shard: needs --reference-date"),
         ({"shard": "0/3", "report": True}, "--report: judges whole runs"),
-        ({"shard": "0/3", "fhir": "r5", "fhir_identifier_system": "urn:x"}, "--fhir: judges whole runs"),
+        ({"shard": "0/3", "fhir": "r5", "fhir_identifier_system": "urn:oid:1.2"}, "--fhir: judges whole runs"),
         ({"shard": "0/3", "history": Path("h")}, "--history: judges whole runs"),
         ({"shard": "0/3", "drift": "fail"}, "--drift fail: judges whole runs"),
     ],

@@ -116,7 +116,8 @@ def every_patient() -> list[PatientResult]:
     ]
     many = result([*(image(number) for number in range(40)), *(ImageResult(f"{n}.x", "empty: x") for n in range(201))])
     nobody = structs.replace(failed[0], patient_id="")
-    return [*scored, odd, *failed, many, nobody, *apart]
+    unlike = structs.replace(failed[2], unusual=("sharpness low",))
+    return [*scored, odd, *failed, many, nobody, *apart, unlike]
 
 
 RECORD = {

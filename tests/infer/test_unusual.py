@@ -142,7 +142,11 @@ def test_pages_are_written_whatever_becomes_of_the_patient(ood: Ood, with_blur: 
     page = (outcome.out / "report/p00001.html").read_text(encoding="utf-8")
     assert outcome.code == 0
     assert "Patients unlike the training patients" in index
-    assert "Unlike the training patients: Sharpness low." in page
+    said = (
+        "What is unlike: Sharpness low." if ood == "refuse" else "Unlike the training patients: Sharpness low. The prob"
+    )
+    assert said in page
+    assert ("The probability may be wrong" in page) == (ood != "refuse")  # a refused patient has none
 
 
 def test_what_cannot_be_measured_is_not_taken_for_usual(
