@@ -19,8 +19,8 @@ from infer.machine.processors import available_processors
 from infer.options import Options, check_adapted, check_options, picture_scale
 from infer.output.audit import libraries, program_digest
 from infer.output.journal import Identity
-from infer.output.lock import LOCK, check_free
-from infer.output.names import OWN
+from infer.output.lock import check_free
+from infer.output.names import no_file_at, no_file_in
 from infer.output.resume import Past, find_past, unchanged
 from infer.output.watch import Watch
 from infer.pictures.pool import MOST_WORKERS
@@ -56,8 +56,8 @@ def prepare(options: Options, started: dt.datetime) -> Ready:
         raise UsageError(
             f"--operating-point {options.operating_point}: not in this bundle. Choose from {', '.join(sorted(points))}"
         )
-    own = tuple(options.out / name for name in (*OWN, LOCK))
-    watch = Watch(bundle, points[options.operating_point], options.history, options.patients, own)
+    outside, others = no_file_in(options.out, options.patients), no_file_at(options.out)
+    watch = Watch(bundle, points[options.operating_point], options.history, outside, others)
     asked = Identity(
         code=f"{__version__} {program_digest()}",
         libraries=json.dumps(libraries()),

@@ -18,10 +18,9 @@ from infer.output.folder import check_folder, output_errors
 from infer.output.journal import FORMAT, Header
 from infer.output.kinds import FHIR
 from infer.output.last_run import tell_last_run
-from infer.output.lock import LOCK
 from infer.output.messages import tell_end, tell_stopped, warn_of_dates, warn_of_patient
 from infer.output.metrics import Metrics
-from infer.output.names import OWN
+from infer.output.names import no_file_at, no_file_in
 from infer.output.pages import check_pages
 from infer.output.progress import Progress
 from infer.output.results import Results
@@ -194,9 +193,8 @@ def _documents_writer(options: Options) -> Callable[[Ready], None]:
 def _check_metrics(options: Options, metrics: Metrics) -> None:
     """The file of --metrics lies where it harms nothing."""
     given = (options.history, options.annotations, options.codes)
-    own = tuple(options.out / name for name in (*OWN, LOCK))
-    outside = (("the cohort", options.patients), ("the bundle", options.bundle))
-    metrics.check(outside, (*own, *(path for path in given if path is not None)))
+    outside = (("the bundle", options.bundle), *no_file_in(options.out, options.patients))
+    metrics.check(outside, (*no_file_at(options.out), *(path for path in given if path is not None)))
 
 
 def _note(downgrades: list[str], results: Results) -> int:

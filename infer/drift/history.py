@@ -51,7 +51,7 @@ def check_place(
 
     Args:
         path: the file.
-        outside: folders that are never written to, each with what it is ("the cohort").
+        outside: folders, each with what it is and why no file may lie there.
         others: files that the run writes or removes.
         option: by which the file is given.
 
@@ -61,7 +61,7 @@ def check_place(
     real = Path(os.path.realpath(path))
     for what, folder in outside:
         if real.is_relative_to(os.path.realpath(folder)):
-            raise UsageError(f"{option} {path}: lies inside {what}, which is never written to. Choose another file")
+            raise UsageError(f"{option} {path}: lies inside {what}. Choose another file")
     if real in {Path(os.path.realpath(other)) for other in others}:
         raise UsageError(f"{option} {path}: is a file that every run replaces. Choose another file")
 

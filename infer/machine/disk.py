@@ -50,12 +50,13 @@ def make_folder(folder: Path) -> set[str]:
     return {sync(path.parent) for path in new}
 
 
-def replace_file(path: Path, text: str, mode: int) -> None:
+def replace_file(path: Path, text: str, mode: int, *, for_all: bool = False) -> None:
     """Write a small file whole, and give it its name once it is on the disk: whoever reads sees the old or the new one.
 
     Args:
         text: may hold file names that are not UTF-8.
         mode: its rights, less what the umask takes away.
+        for_all: the umask takes nothing away: another user's program reads it.
 
     Raises:
         OSError: it cannot be written; the old one stays.
@@ -67,6 +68,8 @@ def replace_file(path: Path, text: str, mode: int) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
+            if for_all:
+                os.fchmod(descriptor, mode)
             sync(descriptor)
         part.rename(path)
         sync(path.parent)

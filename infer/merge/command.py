@@ -20,9 +20,9 @@ from infer.output.conclude import Terms, conclude
 from infer.output.folder import output_errors, unfinished
 from infer.output.journal import FORMAT, Header
 from infer.output.last_run import tell_last_run
-from infer.output.lock import LOCK, check_free
+from infer.output.lock import check_free
 from infer.output.metrics import Metrics
-from infer.output.names import OWN
+from infer.output.names import no_file_at, no_file_in
 from infer.output.results import Results
 from infer.output.used import as_used
 from infer.output.watch import Watch
@@ -101,8 +101,9 @@ def _merge_and_tell(options: Merge, started: str, metrics: Metrics) -> int:
 
 def _check_places(options: Merge, metrics: Metrics) -> None:
     """OUT and the files that are asked for may be no shard's, and lie in none: what is given is only read."""
-    shards = [("a shard", folder) for folder in options.shards]
-    metrics.check((*shards, ("the bundle", options.bundle)), _other_files(options))
+    shards = [("a shard, which is only read", folder) for folder in options.shards]
+    outside = (*shards, ("the bundle", options.bundle), *no_file_in(options.out, None))
+    metrics.check(outside, _other_files(options))
     if options.history is not None:
         check_place(options.history, shards)
     for folder in options.shards:
@@ -112,14 +113,9 @@ def _check_places(options: Merge, metrics: Metrics) -> None:
         raise UsageError(f"{options.out}: holds a shard, which the merge would replace. Name OUT behind the shards")
 
 
-def _own_files(options: Merge) -> tuple[Path, ...]:
-    """What is written or removed in OUT."""
-    return tuple(options.out / name for name in (*OWN, LOCK))
-
-
 def _other_files(options: Merge) -> tuple[Path, ...]:
     """What the file of --metrics may not be."""
-    return (*_own_files(options), *([options.history] if options.history else []))
+    return (*no_file_at(options.out), *([options.history] if options.history else []))
 
 
 def _merge(options: Merge, started: str, metrics: Metrics) -> int:
@@ -127,7 +123,7 @@ def _merge(options: Merge, started: str, metrics: Metrics) -> int:
     shards = read_shards(options.shards)
     first = shards[0]
     cohort = Path(first.option["patients"])
-    metrics.check([("the cohort", cohort)], _other_files(options))
+    metrics.check(no_file_in(options.out, cohort), _other_files(options))
     if is_inside(options.out, cohort):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     bundle = as_used(first.folder, load_bundle(options.bundle), first.header.identity)
@@ -139,7 +135,7 @@ def _merge(options: Merge, started: str, metrics: Metrics) -> int:
         options.drift == "fail",
     )
     point = bundle.manifest.ensemble.operating_points[terms.operating_point]
-    watch = Watch(bundle, point, options.history, cohort, _own_files(options))
+    watch = Watch(bundle, point, options.history, no_file_in(options.out, cohort), no_file_at(options.out))
     metrics.bundle = bundle.bundle_id
     _check_unfinished(options.out)
     with Results(options.out, _header(shards), started, None) as results:

@@ -2,12 +2,14 @@
 
 The collector reads Prometheus' text format. The file is OpenMetrics, too: it keeps to what both know. So everything is
 a gauge (a counter's name is not the same in both, and the collector refuses a file that declares an info), nothing has
-a timestamp (it refuses those as well), and # UNIT and # EOF are comments to it.
+a timestamp (it refuses those as well), and # UNIT and # EOF are comments to it. Every sample has the file's name as a
+label: of two samples from two files that differ in nothing the exporter takes one.
 """
 
 import contextlib
 import datetime as dt
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +61,7 @@ class Metrics:
         """Make sure that the file may lie there; until then, and if it may not, it is not written.
 
         Args:
-            outside: folders that are never written to, each with what it is ("the cohort").
+            outside: folders, each with what it is and why no file may lie there.
             others: files that the run reads, writes or removes.
 
         Raises:
@@ -68,6 +70,8 @@ class Metrics:
         self.checked = False
         if self.path is None:
             return
+        if not self.path.name or (self.path.exists() and not self.path.is_file()):
+            raise UsageError(f"--metrics {self.path}: is no place for a file. Give a name ending in .prom")
         check_place(self.path, outside, others, "--metrics")
         with contextlib.suppress(OSError), self.path.open("rb") as file:
             if not (file.read(len(BEGINS)) or BEGINS).startswith(BEGINS):
@@ -84,51 +88,54 @@ class Metrics:
             return
         text = "\n".join([*(line for family in self.families(ended, code) for line in family.lines()), "# EOF\n"])
         try:
-            replace_file(self.path, text, MODE)
+            replace_file(Path(os.path.realpath(self.path)), text, MODE, for_all=True)
         except OSError as error:
             LOG.warning("--metrics %s: cannot be written (%s)", self.path, error.strerror)
 
     def families(self, ended: dt.datetime, code: int) -> list[Family]:
         """All that is known; what is not is left out."""
-        begun, done = self.started.timestamp(), ended.timestamp()
+        begun, done, run = self.started.timestamp(), ended.timestamp(), self._labels()
         found = [
-            Family("lympho_run_exit_code", "Exit code of the last run, as in the manual.", {"": code}),
-            Family("lympho_run_start_timestamp_seconds", "When the last run started.", {"": begun}, "seconds"),
-            Family("lympho_run_end_timestamp_seconds", "When the last run ended.", {"": done}, "seconds"),
-            Family("lympho_run_duration_seconds", "Wall-clock time of the last run.", {"": done - begun}, "seconds"),
+            Family("lympho_run_exit_code", "Exit code of the last run, as in the manual.", {run: code}),
+            Family("lympho_run_start_timestamp_seconds", "When the last run started.", {run: begun}, "seconds"),
+            Family("lympho_run_end_timestamp_seconds", "When the last run ended.", {run: done}, "seconds"),
+            Family("lympho_run_duration_seconds", "Wall-clock time of the last run.", {run: done - begun}, "seconds"),
             Family(
                 "lympho_build_info",
                 "1, with the program's version and the bundle's ID; empty: not loaded.",
-                {labels(version=__version__, bundle=self.bundle): 1},
+                {self._labels(version=__version__, bundle=self.bundle): 1},
             ),
         ]
         if self.scoring:
             found += self._counted()
         if self.drift is not None:
-            found.append(Family("lympho_run_drift", "1 if drift was found, else 0.", {"": int(self.drift)}))
+            found.append(Family("lympho_run_drift", "1 if drift was found, else 0.", {run: int(self.drift)}))
         return found
+
+    def _labels(self, **more: str) -> str:
+        return labels(run=self.path.stem if self.path else "", **more)
 
     def _counted(self) -> list[Family]:
         counted = self.summary.as_counts()
-        unlike = {"": self.summary.unlike}
+        unlike = {self._labels(): self.summary.unlike}
         return [
             Family(
                 "lympho_run_patients",
                 "Patients that the last run finished, by status.",
-                {labels(status=status): number for status, number in counted["patients"].items()},
+                {self._labels(status=status): number for status, number in counted["patients"].items()},
                 "patients",
             ),
             Family(
                 "lympho_run_decided_patients",
                 "Scored patients among them, by decision.",
-                {labels(decision=decision): number for decision, number in counted["decisions"].items()},
+                {self._labels(decision=decision): number for decision, number in counted["decisions"].items()},
                 "patients",
             ),
             Family("lympho_run_unlike_patients", "Patients unlike the training patients.", unlike, "patients"),
             Family(
                 "lympho_run_pictures",
                 "Pictures of these patients, by status.",
-                {labels(status=status): number for status, number in counted["images"].items()},
+                {self._labels(status=status): number for status, number in counted["images"].items()},
                 "pictures",
             ),
         ]

@@ -6,6 +6,7 @@ from infer.output.csv import IMAGES, PREDICTIONS
 from infer.output.journal import JOURNAL
 from infer.output.kept import KEPT
 from infer.output.kinds import FOLDERS
+from infer.output.lock import LOCK
 from infer.output.watch import DRIFT
 
 RECORD, LOG_FILE, LAST_RUN = "run.json", "run.log", "last_run.json"
@@ -25,3 +26,18 @@ def part_of(folder: Path, name: str) -> Path:
 def earlier_of(folder: Path, name: str) -> Path:
     """The path of an earlier run's file while a new one takes its name."""
     return folder / f".{name.lstrip('.')}.earlier"
+
+
+def no_file_in(out: Path, cohort: Path | None) -> tuple[tuple[str, Path], ...]:
+    """The folders where no file that is asked for may lie, each with what it is and why.
+
+    Args:
+        cohort: the patients' folder; None: not known yet.
+    """
+    own = tuple((f"{out / name}, which holds nothing but a run's own files", out / name) for name in FOLDERS)
+    return (("the cohort, which is never written to", cohort), *own) if cohort else own
+
+
+def no_file_at(out: Path) -> tuple[Path, ...]:
+    """The files in OUT that a run writes, renames or removes, also while it changes places with the one before."""
+    return tuple(path for name in (*OWN, LOCK) for path in (out / name, earlier_of(out, name)))

@@ -1,6 +1,7 @@
 """What the run says of drift: its patients against the training patients, and all nights' in a history."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ class Watch:
         bundle: Bundle,
         point: OperatingPoint,
         history: Path | None = None,
-        cohort: Path = Path(),
-        others: tuple[Path, ...] = (),
+        outside: Iterable[tuple[str, Path]] = (),
+        others: Iterable[Path] = (),
     ) -> None:
         """Read the history, so that a bad one stops the run before anything is scored.
 
         Args:
             point: by which the run decides.
             history: --history; None: the nights so far are not looked at.
-            cohort: the patients' folder, where no history may lie.
+            outside: folders where no history may lie, each with what it is and why.
             others: files that the run writes or removes, which a history may not be.
 
         Raises:
@@ -48,7 +49,7 @@ class Watch:
         self._values, self._new = Values(), Values()
         self._earlier: tuple[Line, ...] = ()
         if history is not None:
-            check_place(history, [("the cohort", cohort)], others)
+            check_place(history, outside, others)
             self._earlier = read_history(history, self._bundle)
         self._seen = {one for line in self._earlier for one in line.seen}
         self._digests: list[str] = []  # of patients who are in no earlier line

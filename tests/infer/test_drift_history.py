@@ -19,6 +19,7 @@ from infer.drift import history
 from infer.drift.history import Line, append_history, check_place, read_history, tonights_line
 from infer.drift.locked import locked
 from infer.errors import HeldError, LymphoError, OutputError, UsageError
+from infer.output.names import no_file_in
 from tests.fuzz import fuzz
 
 LINE = tonights_line("2031-05-01T02:00:00+00:00", "bundle", "run 1", 12, {"red": (-3.25, 12), "sex": (0.5, 11)})
@@ -216,9 +217,11 @@ def test_it_may_not_lie_in_the_cohort_nor_be_a_result(tmp_path: Path) -> None:
     cohort, out = tmp_path / "cohort", tmp_path / "out"
     cohort.mkdir()
     (tmp_path / "link").symlink_to(cohort)
-    check_place(out / "history.jsonl", [("the cohort", cohort)], (out / "run.json",))
+    check_place(out / "history.jsonl", [("the cohort, which is never written to", cohort)], (out / "run.json",))
     for inside in (cohort / "history.jsonl", tmp_path / "link/history.jsonl", cohort / "P1/../h"):
         with pytest.raises(UsageError, match="lies inside the cohort, which is never written to"):
-            check_place(inside, [("the cohort", cohort)])
+            check_place(inside, [("the cohort, which is never written to", cohort)])
+    with pytest.raises(UsageError, match=r"lies inside .*/report, which holds nothing but a run's own files"):
+        check_place(out / "report/h", no_file_in(out, cohort))
     with pytest.raises(UsageError, match="is a file that every run replaces"):
-        check_place(out / "../out/run.json", [("the cohort", cohort)], (out / "run.json",))
+        check_place(out / "../out/run.json", [("the cohort, which is never written to", cohort)], (out / "run.json",))

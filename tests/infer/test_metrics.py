@@ -16,6 +16,7 @@ from infer.output.results import Results
 from tests.infer.runs import TINY, Cut, score, set_count
 
 SAMPLE = re.compile(r'([a-z_]+)((?:\{[a-z]+="[^"\n]*"(?:,[a-z]+="[^"\n]*")*\})?) (-?[0-9.e+-]+)')
+RUN = re.compile(r'\{run="([^"]*)",?(.*)\}')
 STARTED = dt.datetime(2026, 11, 28, 2, 0, tzinfo=dt.UTC)
 COUNTED = ["lympho_run_patients", "lympho_run_decided_patients", "lympho_run_unlike_patients", "lympho_run_pictures"]
 ALWAYS = [
@@ -36,6 +37,7 @@ def parsed(text: str) -> dict[str, float]:
     assert (last, nothing) == ("# EOF", "")
     found: dict[str, float] = {}
     families: list[str] = []
+    runs = set()
     for line in lines:
         if line.startswith("# HELP "):
             families.append(line.split()[2])
@@ -47,9 +49,12 @@ def parsed(text: str) -> dict[str, float]:
             match = SAMPLE.fullmatch(line)
             assert match, line
             assert match[1] == families[-1]
-            assert match[1] + match[2] not in found
-            found[match[1] + match[2]] = float(match[3])
+            run, rest = RUN.fullmatch(match[2]).groups()  # type: ignore[union-attr]
+            runs.add(run)
+            found[match[1] + (f"{{{rest}}}" if rest else "")] = float(match[3])
     assert len(set(families)) == len(families)
+    assert len(runs) == 1  # one label for all, which tells this file's samples from another's; left out here
+    assert len(found) == sum(not line.startswith("#") for line in lines)
     return found
 
 
@@ -174,6 +179,9 @@ def test_where_it_may_not_lie(cohort: Path, tmp_path: Path) -> None:
         (out / "run.json", "is a file that every run replaces"),
         (history, "is a file that every run replaces"),
         (TINY / "m.prom", "lies inside the bundle"),
+        (out / "report" / "m.prom", f"lies inside {re.escape(str(out))}/report, which holds nothing but"),
+        (out / "fhir" / "m.prom", f"lies inside {re.escape(str(out))}/fhir, which holds nothing but"),
+        (out / ".run.json.earlier", "is a file that every run replaces"),
         (letter, "is a file of another kind"),
     ):
         with pytest.raises(UsageError, match=f"--metrics {re.escape(str(path))}: {says}"):
@@ -181,6 +189,42 @@ def test_where_it_may_not_lie(cohort: Path, tmp_path: Path) -> None:
     assert (letter.read_text(), history.read_bytes()) == ("Dear", lines)
     assert sorted(cohort.rglob("*")) == before
     assert not (TINY / "m.prom").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "folder", "pipe"])
+def test_what_is_no_place_for_a_file_is_2_at_once(pristine: Path, tmp_path: Path, name: str) -> None:
+    """An unset variable gives an empty name; a pipe without a reader would be waited for."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    path = Path(name) if name in ("", ".", "/") else tmp_path / name
+    with pytest.raises(UsageError, match=r"is no place for a file\. Give a name ending in \.prom"):
+        score(pristine, tmp_path / "out", bundle=TINY, metrics=path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_may_be_read_by_everybody_whatever_the_umask_and_follows_a_link(pristine: Path, tmp_path: Path) -> None:
+    link, target = tmp_path / "m.prom", tmp_path / "target.prom"
+    target.write_text("# HELP lympho_run_exit_code old\n")
+    link.symlink_to(target)
+    before = os.umask(0o077)
+    try:
+        score(pristine, tmp_path / "out", bundle=TINY, metrics=link)
+    finally:
+        os.umask(before)
+    assert link.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    assert read(target)["lympho_run_exit_code"] == 0
+
+
+def test_two_files_of_one_folder_can_be_told_apart(pristine: Path, tmp_path: Path) -> None:
+    """The exporter takes one of two samples that differ in nothing."""
+    texts = []
+    for name in ("shard-0.prom", "shard-1.prom"):
+        score(pristine, tmp_path / "out", bundle=TINY, metrics=tmp_path / name)
+        texts.append((tmp_path / name).read_text())
+    found = [{line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")} for text in texts]
+    assert found[0] & found[1] == set()
+    assert 'lympho_run_exit_code{run="shard-0"}' in found[0]
 
 
 def test_that_it_cannot_be_written_changes_nothing_else(
