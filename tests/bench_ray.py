@@ -18,7 +18,8 @@ import click
 import msgspec
 
 from infer.bundle.load import REFERENCE, load_bundle
-from infer.cluster import connect, driver
+from infer.cluster import connect, pool
+from infer.cluster.driver import Driver
 from infer.cluster.scorer import Scorer
 from infer.cluster.work import Answer, Hello, answer_text, patient_of
 from infer.cohort.patients import read_cohort
@@ -70,8 +71,8 @@ def bench(folder: Path, patients: int, rounds: int, many: int, actors: tuple[int
         for _ in range(rounds):
             one = score_patients(cohort.folder, cohort.patients, engine, bundle.manifest, "balanced", 2)
             alone, _ = speed(one)
-            pool = driver.Driver(ray, work_of(cohort, bundle), bundle.manifest, 1, "usual")
-            two, start = speed(result for _, result in pool.score(cohort.patients))
+            driver = Driver(ray, work_of(cohort, bundle), bundle.manifest, 1, "usual")
+            two, start = speed(result for _, result in driver.score(cohort.patients))
             speeds.append((alone, two))
             starts.append(start)
             click.echo(
@@ -114,7 +115,7 @@ def spend(folder: Path, result: PatientResult, actors: int, patients: int) -> tu
     (cohort / ANSWER).write_text(answer_text(Answer(msgspec.structs.replace(result, patient_id=NOBODY))))
     options = Options(cohort, folder / "out", device="cpu", reference_date=REFERENCE_DATE, ray="local", threads=1)
     begin, used = time.monotonic(), time.process_time()
-    with patch.object(driver, "ACTOR", Ready), patch.object(connect, "available_processors", lambda: actors):
+    with patch.object(pool, "ACTOR", Ready), patch.object(connect, "available_processors", lambda: actors):
         run(options)
     return time.process_time() - used, time.monotonic() - begin
 

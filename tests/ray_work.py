@@ -13,6 +13,7 @@ def work_of(cohort: Cohort, bundle: Bundle) -> Work:
     """On the CPU, one decoding process, everything else as it is without options."""
     return Work(
         patients=cohort.folder.absolute(),
+        some_folders=(cohort.patients[0].patient_id,),
         table=cohort.table.absolute(),
         table_sha256=cohort.table_sha256,
         bundle=bundle.folder,

@@ -19,6 +19,7 @@ class ActorState:
     held: dict[Any, Patient] = field(default_factory=dict)  # reference to the answer -> patient
     alone: bool = False  # it has a suspect, who is scored alone
     deaths: int = 0  # deaths since it last finished a patient
+    starts: int = 0  # deaths before a greeting, since the last greeting
     finished: int = 0  # patients
 
     @property
@@ -31,30 +32,3 @@ class ActorState:
         """The node, for people."""
         node = self.place.node[:12]
         return f"{self.hello.machine} ({node})" if self.hello else f"node {node}"
-
-
-class Suspects:
-    """Patients in whose hands an actor died: which of several it was shows when each is scored alone."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Patient, str]] = []  # with the node where it happened
-        self._lines: set[int] = set()  # all that have ever been suspects
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def add(self, patient: Patient, node: str) -> bool:
-        """Add a patient after a death; False: it was the second one, so the patient has failed."""
-        if patient.line in self._lines:
-            return False
-        self._lines.add(patient.line)
-        self._waiting.append((patient, node))
-        return True
-
-    def take(self, node: str, others: bool) -> Patient | None:
-        """The next patient for a node, and not one for whom it died there if there are other nodes."""
-        for at, (patient, where) in enumerate(self._waiting):
-            if where != node or not others:
-                del self._waiting[at]
-                return patient
-        return None

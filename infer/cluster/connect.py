@@ -8,21 +8,28 @@ import re
 import secrets
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from infer.errors import UsageError
+from infer.errors import LymphoError, UsageError, WorkerError
 from infer.machine.processors import available_processors
 
 LOG = logging.getLogger("lympho")
 LOCAL = "local"
 AUTO = "auto"
-PATIENCE = 10.0  # seconds for the cluster's head to answer; Ray itself would try for minutes
+PATIENCE = 10.0  # seconds for a connection to the cluster's head
+HEALTH = 30.0  # seconds for the head to say that it is one; Ray itself would try for ever
 STORE = 256 << 20  # bytes, for results on their way; Ray would take 30% of the memory
+SESSIONS = "/tmp"  # as Ray: the names of its sockets must be short
 AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 NO_REPORT = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray's statistics of use: no data may leave a hospital
 # Ray listens to the loopback device alone where this is 0, on Linux as elsewhere; an address of 127.0.0.1 would not do.
 NOT_BEYOND_THIS_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+BY_SIGNAL = 128  # an exit code less the signal's number
 
 
 def check_ray(address: str) -> None:
@@ -48,51 +55,128 @@ def joined(address: str) -> Iterator[Any]:
     """Join the cluster for the block; gives the module `ray`. Afterwards all actors that the block started are gone.
 
     Raises:
-        UsageError: there is no cluster at this address.
+        WorkerError: there is no cluster at this address, or not yet.
+        UsageError: it asks for another token.
     """
-    how: dict[str, Any] = {"address": address}
-    settings = NO_REPORT
-    if address == LOCAL:
-        # A token that only this process and those it starts know. No dashboard: it is a part of ray[default] besides.
-        token = os.environ.get(AUTH_TOKEN) or secrets.token_hex(32)  # Ray reads it once in a process
-        settings = {**NO_REPORT, **NOT_BEYOND_THIS_MACHINE, AUTH_MODE: "token", AUTH_TOKEN: token}
-        how |= {"include_dashboard": False, "num_cpus": available_processors(), "object_store_memory": STORE}
-    elif address != AUTO:
-        _check_answers(address)
-    os.environ.update(settings)  # before the import, which reads them
-    import ray
-    import ray.util.scheduling_strategies
+    with contextlib.ExitStack() as ends:
+        how = _local(ends.enter_context(_session_folder())) if address == LOCAL else {"address": address}
+        os.environ.update(NO_REPORT)  # before the import, which reads it
+        if address != LOCAL:
+            _check_answers(address)
+        import ray
+        import ray.util.scheduling_strategies
 
-    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        # Nothing that actors print comes here: the log is written by the driver alone.
-        ray.init(**how, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
-        ray.shutdown()
-        first = str(error).partition("\n")[0].rstrip(".")
-        raise UsageError(
-            f"--ray {address}: no cluster can be joined: {first}. See `ray start` and `ray status`"
-        ) from error
-    finally:
-        for one, handler in handlers.items():  # Ray's own handler would end the run with another exit code
-            with contextlib.suppress(ValueError):  # not in the main thread, where Ray sets none either
-                signal.signal(one, handler)
-    if os.environ.get(AUTH_MODE) != "token":  # Ray has set it if it found a token
-        LOG.warning(
-            "this cluster asks for no token: whoever reaches its ports can run programs on it. Set %s=token",
-            AUTH_MODE,
-        )
-    try:
+        keep_handlers = ends.enter_context(_signals())
+        ends.callback(ray.shutdown)
+        try:
+            # Nothing that actors print comes here: the log is written by the driver alone.
+            ray.init(**how, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _not_joined(address, str(error).partition("\n")[0]) from error
+        finally:
+            keep_handlers()
+        if os.environ.get(AUTH_MODE) != "token":  # Ray has set it if it found a token
+            LOG.warning(
+                "this cluster asks for no token: whoever reaches its ports can run programs on it. Set %s=token",
+                AUTH_MODE,
+            )
         yield ray
+
+
+def _local(folder: str) -> dict[str, Any]:
+    """How a cluster of this machine's own is started, with its files in a folder."""
+    # A token that only this process and those it starts know. No dashboard: it is a part of ray[default] besides.
+    token = os.environ.get(AUTH_TOKEN) or secrets.token_hex(32)  # Ray reads it once in a process
+    os.environ.update({**NOT_BEYOND_THIS_MACHINE, AUTH_MODE: "token", AUTH_TOKEN: token})
+    # Ray opens the folder that it is given to everybody: so one below it.
+    return {
+        "address": LOCAL,
+        "include_dashboard": False,
+        "num_cpus": available_processors(),
+        "object_store_memory": STORE,
+        "_temp_dir": str(Path(folder) / "ray"),
+    }
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[str]:
+    """A folder that only this user can enter, removed at the end."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="lympho-ray-", dir=SESSIONS, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _not_joined(LOCAL, f"{SESSIONS} cannot be written ({error.strerror})") from error
+    with made as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], None]]:
+    """A signal ends the block with this program's code, also where Ray makes another of it.
+
+    Ray sets a handler of its own when it is initialised, and turns a SystemExit in one of its calls into SystemExit(1).
+
+    Yields:
+        What puts the handlers back.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+    sent: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        sent.append(number)
+        for one in numbers:
+            signal.signal(one, before[one])
+        its = before[number]
+        if callable(its):
+            its(number, frame)
+
+    def keep() -> None:
+        for number in numbers if not sent else ():
+            if callable(before[number]):
+                with contextlib.suppress(ValueError):  # not in the main thread, where Ray sets none either
+                    signal.signal(number, handler)
+
+    keep()
+    try:
+        yield keep
+    except SystemExit as end:
+        number = sent[0] if sent else end.code
+        if number in numbers:
+            raise SystemExit(BY_SIGNAL + int(number)) from end
+        raise
     finally:
-        ray.shutdown()
+        for number in numbers if not sent else ():
+            with contextlib.suppress(ValueError):
+                signal.signal(number, before[number])
 
 
 def _check_answers(address: str) -> None:
-    host, _, port = address.rpartition(":")
+    """Make sure that a cluster's head is there. In a process of its own: Ray would not come back from a silent server.
+
+    Raises:
+        WorkerError, UsageError: as `joined`.
+    """
+    where: list[str] = []
+    if address != AUTO:
+        where = ["--address", address]
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            raise _not_joined(address, f"nothing answers there ({error})") from error
+    line = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(
-            f"--ray {address}: nothing answers there ({error}). Is it the address that `ray start --head` printed?"
-        ) from error
+        done = subprocess.run(line, capture_output=True, text=True, errors="replace", timeout=HEALTH, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise _not_joined(address, f"no head of a cluster answers within {HEALTH:.0f} seconds") from error
+    if done.returncode:
+        raise _not_joined(address, (done.stderr.strip() or "unhealthy").splitlines()[-1])
+
+
+def _not_joined(address: str, why: str) -> LymphoError:
+    if "AuthenticationError" in why or "InvalidAuthToken" in why:
+        return UsageError(f"--ray {address}: the cluster asks for a token. Set {AUTH_MODE}=token and its {AUTH_TOKEN}")
+    return WorkerError(
+        f"--ray {address}: no cluster can be joined: {why.rstrip('.')}. Is it the address that `ray start --head` "
+        "printed? See `ray status`"
+    )

@@ -112,8 +112,13 @@ def check_same(work: Work) -> None:
         raise UsageError("another version of lympho is installed there")
     if json.dumps(libraries()) != work.libraries:
         raise UsageError("other versions of the libraries are installed there")
-    if not work.patients.is_dir() or _sha256(work.table) != work.table_sha256:
+    if _sha256(work.table) != work.table_sha256:
         raise UsageError(f"{work.table}: is not there, or is another table. All nodes need it at the same path")
+    there = [one for one in work.some_folders if (work.patients / one).is_dir()]
+    if not work.patients.is_dir() or (work.some_folders and not there):
+        raise UsageError(
+            f"{work.patients}: is not there, or has none of the patients' folders. All nodes need it at the same path"
+        )
 
 
 class _Inbox:

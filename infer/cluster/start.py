@@ -12,6 +12,8 @@ from infer.errors import UsageError
 from infer.options import Options
 from infer.output.journal import Identity
 
+SOME = 16  # patients whose folders an actor looks for
+
 
 @contextlib.contextmanager
 def driving(options: Options, bundle: Bundle, cohort: Cohort, identity: Identity, scale: float) -> Iterator[Driver]:
@@ -23,12 +25,13 @@ def driving(options: Options, bundle: Bundle, cohort: Cohort, identity: Identity
         scale: by which pictures are rescaled before they are cropped.
 
     Raises:
-        UsageError: there is no such cluster.
+        UsageError, WorkerError: as `joined`.
     """
     if options.ray is None:
         raise UsageError("--ray: is not given")
     work = Work(
         patients=options.patients.absolute(),
+        some_folders=_some_folders(cohort),
         table=cohort.table.absolute(),
         table_sha256=cohort.table_sha256,
         bundle=options.bundle.absolute(),
@@ -45,4 +48,12 @@ def driving(options: Options, bundle: Bundle, cohort: Cohort, identity: Identity
         scale=scale,
     )
     with joined(options.ray) as ray:
-        yield Driver(ray, work, bundle.manifest, options.threads, identity.numerics)
+        head = ray.get_runtime_context().gcs_address
+        yield Driver(ray, work, bundle.manifest, options.threads, identity.numerics, head)
+
+
+def _some_folders(cohort: Cohort) -> tuple[str, ...]:
+    """Some patients, spread over the table, who have a folder here: a node that has none of them sees another share."""
+    patients = [patient for patient in cohort.patients if patient.verdict is None]
+    some = patients[:: max(len(patients) // SOME, 1)][:SOME]
+    return tuple(one.patient_id for one in some if (cohort.folder / one.patient_id).is_dir())

@@ -17,6 +17,7 @@ class Work:
     """What every actor must know before its first patient. Paths must lead to the same files on all nodes."""
 
     patients: Path
+    some_folders: tuple[str, ...]  # patients who have a folder there
     table: Path
     table_sha256: str
     bundle: Path

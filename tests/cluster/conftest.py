@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.infer.conftest import many, pristine, whole
+from tests.infer.conftest import cohort, many, pristine, whole
 
-__all__ = ["cluster", "many", "pristine", "whole"]  # fixtures: these cohorts are those of the runtime's tests
+__all__ = ["cluster", "cohort", "many", "pristine", "whole"]  # fixtures: these cohorts are those of the runtime's tests
 
 # Read when Ray is imported.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64, "RAY_USAGE_STATS_ENABLED": "0"}

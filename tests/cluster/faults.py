@@ -4,10 +4,13 @@ import os
 import signal
 
 from infer.cluster.scorer import Scorer
-from infer.cluster.work import patient_of
+from infer.cluster.work import Answer, answer_text, patient_of
 from infer.engine.fallback import Engine
+from infer.reasons import Reason
+from infer.scoring.result import PatientResult
 
 POISON = "S003"
+BLIND = "LYMPHO_TEST_BLIND"  # in the environment of a node whose share is gone in mid-run
 ROUNDS = "LYMPHO_TEST_ROUNDS"  # in the environment of a node whose processors round otherwise
 OTHER = "0" * 64
 
@@ -27,6 +30,17 @@ class Rounding(Scorer):
     def _numerics(self, engine: Engine) -> str:
         numerics = super()._numerics(engine)
         return OTHER if os.environ.get(ROUNDS) else numerics
+
+
+class Blind(Scorer):
+    """On one node finds no folder of any patient, as where a share is no longer mounted."""
+
+    def score(self, patient: str) -> str:
+        if not os.environ.get(BLIND):
+            return super().score(patient)
+        name = patient_of(patient).patient_id
+        reason = Reason.FOLDER_MISSING.text(hint="")
+        return answer_text(Answer(PatientResult(name, Reason.FOLDER_MISSING.status, reason, None, None, ())))
 
 
 class Disobedient(Scorer):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from infer.bundle.load import load_bundle
-from infer.cluster import driver
-from infer.cluster.driver import FEWEST_HELD, MOST_HELD, Driver
+from infer.cluster import again, driver, pool
+from infer.cluster.driver import FEWEST_HELD, Driver
 from infer.cluster.places import Place, places
+from infer.cluster.pool import MOST_DEATHS, MOST_HELD
 from infer.cluster.work import (
     Answer,
     Hello,
@@ -32,7 +33,7 @@ from infer.scoring.result import ImageResult, PatientResult
 from tests.infer.runs import TINY
 
 HELLO = Hello("here", "usual", "CPUExecutionProvider", "", "int8", 1, ())
-WORK = Work(Path("p"), Path("t"), "", TINY, "", "", "", "cpu", "balanced", None, None, 0, 0.0, "refer", 1.0)
+WORK = Work(Path("p"), (), Path("t"), "", TINY, "", "", "", "cpu", "balanced", None, None, 0, 0.0, "refer", 1.0)
 
 
 class _GoneError(Exception):
@@ -76,6 +77,9 @@ class Played:
     def __init__(self, nodes: dict[str, int], kills: Callable[[str, Patient], bool] = lambda node, patient: False):
         self.alive = dict(nodes)
         self.kills = kills
+        self.fails: Callable[[str, Patient], bool] = lambda node, patient: False
+        self.stillborn: Callable[[str], bool] = lambda node: False
+        self.scored_on: list[str] = []  # nodes, patient by patient
         self.hello: Callable[[str], Hello | Refusal] = lambda node: HELLO
         self.actors: list[_Actor] = []
         self.most_held = self.asked = self.deaths = 0
@@ -91,6 +95,9 @@ class Played:
 
     def remote(self, scheduling_strategy: str, **options: Any) -> Any:
         assert options["max_restarts"] == options["max_task_retries"] == 0
+        assert options["max_concurrency"] >= MOST_HELD + 2  # `hello` and `score` wait side by side
+        assert options["num_gpus"] == 0
+        assert 0 < options["num_cpus"] <= self.alive[scheduling_strategy]
 
         def made(work: str, processors: int) -> _Actor:
             assert work_of(work) == WORK
@@ -106,7 +113,7 @@ class Played:
 
     def get(self, reference: _Reference) -> str:
         actor = reference.actor
-        if self.alive[actor.node] == 0 or actor.dead:
+        if self.alive[actor.node] == 0 or actor.dead or (reference.patient is None and self.stillborn(actor.node)):
             actor.dead = True
             raise _GoneError
         if reference.patient is None:
@@ -117,14 +124,16 @@ class Played:
             actor.dead, self.deaths = True, self.deaths + 1
             raise _GoneError
         actor.held.remove(reference)
-        return answer_text(Answer(result(reference.patient)))
+        self.scored_on.append(actor.node)
+        status = "failed" if self.fails(actor.node, reference.patient) else "scored"
+        return answer_text(Answer(result(reference.patient, status)))
 
     def kill(self, actor: _Actor, no_restart: bool) -> None:
         actor.dead = True
 
 
-def result(patient: Patient) -> PatientResult:
-    return PatientResult(patient.patient_id, "scored", "", None, None, ())
+def result(patient: Patient, status: str = "scored") -> PatientResult:
+    return PatientResult(patient.patient_id, status, "", None, None, ())
 
 
 def patients(number: int) -> tuple[Patient, ...]:
@@ -134,6 +143,7 @@ def patients(number: int) -> tuple[Patient, ...]:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "SCAN", 0.0)
+    monkeypatch.setattr(pool, "SCAN", 0.0)
 
 
 def driver_of(played: Played, threads: int | None = None) -> Driver:
@@ -177,24 +187,171 @@ def test_on_one_node_alone_too() -> None:
 
 
 def test_a_row_of_such_patients_does_not_cost_the_only_node() -> None:
-    poison = {f"P{one:03}" for one in range(40, 40 + 2 * driver.MOST_DEATHS)}
+    poison = {f"P{one:03}" for one in range(40, 40 + 2 * MOST_DEATHS)}
     played = Played({"a": 1}, lambda node, patient: patient.patient_id in poison)
     found = scored(played, 64)
     assert {name for name, status in found.items() if status == "failed"} == poison
 
 
-def test_deaths_between_finished_patients_do_not_add_up() -> None:
+def test_deaths_between_finished_patients_do_not_add_up(caplog: pytest.LogCaptureFixture) -> None:
     played = Played({"a": 1, "b": 1}, lambda node, patient: patient.line % 20 == 0)
     found = scored(played, 300)
     assert sum(status == "failed" for status in found.values()) == 15
-    assert played.deaths > 2 * driver.MOST_DEATHS
+    assert played.deaths > 2 * MOST_DEATHS
+    assert "takes no part" not in caplog.text
 
 
 def test_a_suspect_goes_to_another_node() -> None:
     """A node whose actors die at every patient costs nobody a result."""
     played = Played({"a": 1, "bad": 1, "c": 1}, lambda node, patient: node == "bad")
     assert set(scored(played, 300).values()) == {"scored"}
-    assert sum(actor.node == "bad" for actor in played.actors) == driver.MOST_DEATHS
+    assert sum(actor.node == "bad" for actor in played.actors) == MOST_DEATHS
+
+
+def test_a_node_that_cannot_read_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """It would be the fastest of all: failing takes no time."""
+    played = Played({"a": 1, "sick": 1, "c": 1})
+    played.fails = lambda node, patient: node == "sick"
+    assert set(scored(played, 500).values()) == {"scored"}
+    assert played.scored_on.count("sick") <= again.MOST_OPEN + MOST_HELD
+    assert "node sick: takes no part: 5 patients failed there one after the other whom others could score" in (
+        caplog.text.replace("here (sick)", "node sick")
+    )
+
+
+def test_who_fails_everywhere_has_failed_and_costs_no_node(caplog: pytest.LogCaptureFixture) -> None:
+    played = Played({"a": 1, "b": 1})
+    played.fails = lambda node, patient: patient.line % 3 == 0
+    found = scored(played, 300)
+    assert sum(status == "failed" for status in found.values()) == 100
+    assert len(played.scored_on) == 400  # those twice, on two nodes
+    assert "takes no part" not in caplog.text
+
+
+def test_on_one_node_alone_a_second_failure_counts() -> None:
+    played = Played({"a": 1})
+    played.fails = lambda node, patient: patient.line % 3 == 0
+    assert sum(status == "failed" for status in scored(played, 30).values()) == 10
+    assert len(played.scored_on) == 40
+
+
+def test_whom_the_table_fails_is_not_tried_again() -> None:
+    played = Played({"a": 1, "b": 1})
+    played.fails = lambda node, patient: True
+    doubtless = tuple(replace(one, clinical=None, verdict=Verdict("failed", "id_duplicate: x")) for one in patients(20))
+    assert len(list(driver_of(played).score(doubtless))) == len(played.scored_on) == 20
+
+
+def test_a_node_that_fails_now_and_then_stays() -> None:
+    """Its patients are tried elsewhere, and it goes on."""
+    played = Played({"a": 1, "flaky": 1})
+    played.fails = lambda node, patient: node == "flaky" and patient.line % 4 == 0
+    assert set(scored(played, 400).values()) == {"scored"}
+    assert played.scored_on.count("flaky") > 100
+
+
+class Finished(Played):
+    """Its actors have finished all that they were given, but for one patient, at whom an actor dies."""
+
+    def wait(self, references: list[_Reference], num_returns: int, timeout: float) -> tuple[list[_Reference], None]:
+        return references[:num_returns], None
+
+    def get(self, reference: _Reference) -> str:
+        patient = reference.patient
+        if patient is None:
+            return answer_text(HELLO)
+        if patient.patient_id == "P000" and not self.deaths:
+            self.deaths, reference.actor.dead = 1, True
+            raise _GoneError
+        return answer_text(Answer(result(patient)))
+
+
+def test_what_an_actor_had_finished_when_it_died_is_a_result(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(scored(Finished({"a": 1, "b": 1}), 60)) == 60
+    assert "an actor is lost, and 1 patients are scored elsewhere" in caplog.text
+
+
+def test_actors_that_die_at_their_start_end_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    """Also on a node that has finished patients before: such a death is nobody's fault, and comes again for ever."""
+    played = Played({"a": 1}, lambda node, patient: patient.patient_id == "P040")
+    played.stillborn = lambda node: played.deaths > 0
+    with pytest.raises(WorkerError, match=r"5 actors were lost one after the other: its process ended at the start"):
+        scored(played, 64)
+    assert len(played.actors) == 1 + MOST_DEATHS
+
+
+def test_starts_that_fail_now_and_then_do_not_add_up() -> None:
+    played = Played({"a": 1}, lambda node, patient: patient.line % 10 == 0)
+    played.stillborn = lambda node: len(played.actors) % 2 == 0
+    scored(played, 200)
+    assert len(played.actors) > 2 * MOST_DEATHS
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which goes on by ten seconds whenever somebody looks."""
+    now = [0.0]
+
+    def look() -> float:
+        now[0] += 10.0
+        return now[0]
+
+    monkeypatch.setattr("time.monotonic", look)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    return now
+
+
+def test_a_lost_node_is_waited_for_although_another_refuses(clock: list[float]) -> None:
+    """Otherwise a short loss would end the night with the other's code, which nobody tries again."""
+    played = Played({"a": 1, "b": 1})
+    played.hello = lambda node: Refusal("another version", 2) if node == "b" else HELLO
+    found = driver_of(played).score(patients(100))
+    next(found)
+    played.alive["a"] = 0
+    with pytest.raises(WorkerError, match=r"no node of the cluster has a processor and can score, after 120 seconds"):
+        list(found)
+    assert clock[0] > 120
+    played.alive |= {"a": 1}
+    found = driver_of(played).score(patients(100))
+    next(found)
+    played.alive |= {"a": 0, "new": 1}
+    assert len(list(found)) == 99
+
+
+def test_a_busy_cluster_is_waited_for_aloud_and_not_for_ever(
+    clock: list[float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played({"a": 1})
+    monkeypatch.setattr(played, "wait", lambda *of, **more: ([], None))
+    with pytest.raises(WorkerError, match=r"no actor has started in 60 minutes: the cluster is busy"):
+        list(driver_of(played).score(patients(3)))
+    said = [line for line in caplog.messages if "no actor has started for" in line]
+    assert 6 <= len(said) <= 7  # after a minute, and every ten minutes
+    assert clock[0] >= 3600
+
+
+def test_a_head_that_no_longer_answers_ends_the_run(clock: list[float]) -> None:
+    """Ray is not asked meanwhile: its call would not come back."""
+    played = Played({"a": 1})
+    of = Driver(played, WORK, load_bundle(TINY).manifest, None, "usual", head="127.0.0.1:1")
+    with pytest.raises(WorkerError, match=r"^the cluster's head at 127\.0\.0\.1:1 no longer answers"):
+        list(of.score(patients(3)))
+    assert played.asked == 0
+
+
+def test_that_actors_cannot_be_ended_hides_no_error() -> None:
+    played = Played({"a": 1}, lambda node, patient: True)
+
+    def broken(actor: Any, no_restart: bool) -> None:
+        raise RuntimeError("not connected")
+
+    found = driver_of(played).score(patients(3))
+    played.hello = lambda node: HELLO
+    played.kills = lambda node, patient: False
+    next(found)
+    played.kill = broken  # type: ignore[method-assign]
+    with pytest.raises(KeyError):
+        found.throw(KeyError("the error"))
 
 
 def test_a_node_that_is_lost_and_one_that_joins() -> None:
@@ -234,7 +391,7 @@ def test_without_a_place_the_run_waits_and_then_ends(monkeypatch: pytest.MonkeyP
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with pytest.raises(WorkerError, match=r"no node of the cluster has 2 processors, after 120 seconds"):
+    with pytest.raises(WorkerError, match=r"no node of the cluster has 2 processors and can score, after 120 seconds"):
         list(driver_of(Played({"a": 1}), threads=2).score(patients(2)))
 
 
@@ -247,10 +404,8 @@ def test_the_record_of_the_nodes(caplog: pytest.LogCaptureFixture) -> None:
     nodes = {node["node"]: node for node in of.nodes()}
     assert {name: node["same_rounding"] for name, node in nodes.items()} == {"a": True, "b": False}
     assert sum(node["patients"] for node in nodes.values()) == len(found) == 40
-    assert of.downgrades == ["host-a (a): x", "host-b (b): x"]
-    assert [line for line in caplog.messages if "round differently" in line] == [
-        "the networks round differently on host-b (b) than here: last digits may differ from one machine's"
-    ]
+    rounds = "host-b (b): its networks round differently than the driver's: last digits may differ"
+    assert of.downgrades == ["host-a (a): x", "host-b (b): x", rounds]  # kept in the journal, for later starts
 
 
 @pytest.mark.parametrize(

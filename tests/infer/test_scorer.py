@@ -77,10 +77,15 @@ def test_another_table(work: Work, tmp_path: Path) -> None:
     assert hello(replace(work, table=table)) == expected
 
 
-def test_no_folder_of_patients(work: Work, tmp_path: Path) -> None:
-    said = hello(replace(work, patients=tmp_path / "none"))
-    assert isinstance(said, Refusal)
-    assert said.exit_code == 2
+def test_no_folder_of_patients_and_one_with_nobody(work: Work, tmp_path: Path) -> None:
+    """A share that is not mounted leaves an empty folder."""
+    for folder in (tmp_path / "none", tmp_path):
+        said = hello(replace(work, patients=folder))
+        assert said == Refusal(
+            f"{folder}: is not there, or has none of the patients' folders. All nodes need it at the same path", 2
+        )
+    assert isinstance(hello(replace(work, some_folders=("somebody who has left", *work.some_folders))), Hello)
+    assert isinstance(hello(replace(work, some_folders=())), Hello)
 
 
 def test_another_program_or_library(work: Work) -> None:
