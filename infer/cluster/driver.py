@@ -11,7 +11,7 @@ from infer.bundle.manifest import Manifest
 from infer.cluster.actors import ActorState
 from infer.cluster.again import Doubts, Suspects
 from infer.cluster.nodes import NodeRecords
-from infer.cluster.pool import MOST_HELD, SCAN, Pool
+from infer.cluster.pool import MOST_HELD, PATIENCE, SCAN, Pool
 from infer.cluster.work import Answer, Refusal, Work, answer_of, patient_text
 from infer.cohort.patient import Patient, Verdict
 from infer.reasons import FAILED, Reason
@@ -44,6 +44,7 @@ class Driver:
         self._pool = Pool(ray, work, threads, self._suspects, head)
         self._records = NodeRecords(numerics)
         self._waiting: deque[Patient] = deque()
+        self._alone_since = 0.0  # when several nodes were last ready
         self.downgrades: list[str] = []
 
     def score(self, patients: Iterable[Patient]) -> Generator[Scored, None, None]:
@@ -53,7 +54,7 @@ class Driver:
             LymphoError: no node can score, or none is left.
         """
         self._waiting.extend(patients)
-        unfinished = len(self._waiting)
+        unfinished, self._alone_since = len(self._waiting), time.monotonic()
         try:
             while unfinished:
                 self._pool.look_around()
@@ -72,19 +73,29 @@ class Driver:
         ready = self._pool.ready
         several = len({state.place.node for state in ready}) > 1
         for state in ready:
-            if self._suspects and not state.held and (suspect := self._suspects.take(state.place.node, several)):
+            suspect = None if state.held else self._suspects.take(state.place.node, own_too=not several)
+            if suspect:
                 self._hand(state, suspect)
                 state.alone = True
         together = [state for state in ready if not state.alone]
         # Near the end few at a time, so that no actor still has many when the others have none.
         most = min(MOST_HELD, max(FEWEST_HELD, math.ceil(len(self._waiting) / (2 * max(len(together), 1)))))
+        own_too = self._nobody_else(several)
         for state in together:
-            while len(state.held) < most and (patient := self._next(state.place.node, several)):
+            while len(state.held) < most and (patient := self._next(state.place.node, several, own_too)):
                 self._hand(state, patient)
 
-    def _next(self, node: str, several: bool) -> Patient | None:
-        """The next patient for a node: one whom another failed, or a new one."""
-        if doubtful := self._doubts.take(node, several):
+    def _nobody_else(self, several: bool) -> bool:
+        """Whether a node must try itself whom it has failed: another that is about to start is waited for."""
+        now = time.monotonic()
+        if several:
+            self._alone_since = now
+        alone = len({place.node for place in self._pool.states}) < 2
+        return not several and (alone or now - self._alone_since >= PATIENCE)
+
+    def _next(self, node: str, several: bool, own_too: bool) -> Patient | None:
+        """The next patient for a node: one who has failed, or a new one."""
+        if doubtful := self._doubts.take(node, own_too=own_too):
             return doubtful
         if not self._waiting or (several and self._doubts.holds_up(node)):
             return None
@@ -130,23 +141,23 @@ class Driver:
             return Answer(broken="its process ended")
 
     def _take(self, state: ActorState, reference: Any, result: PatientResult) -> Iterator[Scored]:
-        """Take a result; one that says that the patient has failed only if another node finds the same."""
-        patient, node, failed = state.held.pop(reference), state.place.node, result.status == FAILED
+        """Take a result; one for which something could not be read there only after another node has tried."""
+        patient, node, good = state.held.pop(reference), state.place.node, _all_read(result)
         state.alone, state.deaths, state.finished = False, 0, state.finished + 1
-        if failed and patient.verdict is None and self._doubts.add(patient, node):
+        if not good and patient.verdict is None and self._doubts.add(patient, node):
             return
         self._records.finished(state)
-        wrong, times = self._doubts.settle(patient, not failed)
-        if not failed:
+        wrong, times = self._doubts.settle(patient, good)
+        if good:
             self._doubts.trust(node)
         if times >= MOST_WRONG and wrong != node:
-            why = f"{times} patients failed there one after the other whom others could score: can it read their files?"
+            why = f"{times} patients one after the other could not be read there, and elsewhere they could"
             self._waiting.extendleft(reversed(self._pool.give_up_node(wrong, Refusal(why))))
         yield patient, result
 
     def _failures(self) -> Iterator[Scored]:
         for patient in self._suspects.failed():
-            self._doubts.settle(patient, scored=False)
+            self._doubts.settle(patient, good=False)
             verdict = Verdict.of(Reason.READING_BROKE_OFF, error=DIED)
             yield patient, given_up(self._work.patients, patient, verdict, self._manifest)
 
@@ -154,3 +165,8 @@ class Driver:
         for downgrade in downgrades:
             if (text := f"{state.name}: {downgrade}") not in self.downgrades:
                 self.downgrades.append(text)
+
+
+def _all_read(result: PatientResult) -> bool:
+    """Whether nothing says that this node cannot read what others may."""
+    return result.status != FAILED and not result.image_reasons[Reason.UNREADABLE.code]

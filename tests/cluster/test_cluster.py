@@ -160,7 +160,7 @@ def test_a_node_without_the_share_fails_nobody(
     assert outcome.code == 0
     assert outcome.csv_bytes == whole.csv_bytes
     log = (tmp_path / "run.log").read_text()
-    assert re.search(rf"\({other.node_id[:12]}\): takes no part: 5 patients failed there", log)
+    assert re.search(rf"\({other.node_id[:12]}\): takes no part: 5 patients one after the other could not be read", log)
 
 
 def test_where_every_actor_breaks_the_run_ends_and_says_why(

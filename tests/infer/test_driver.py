@@ -78,6 +78,7 @@ class Played:
         self.alive = dict(nodes)
         self.kills = kills
         self.fails: Callable[[str, Patient], bool] = lambda node, patient: False
+        self.blinks: Callable[[str, Patient], bool] = lambda node, patient: False  # cannot read a picture
         self.stillborn: Callable[[str], bool] = lambda node: False
         self.scored_on: list[str] = []  # nodes, patient by patient
         self.hello: Callable[[str], Hello | Refusal] = lambda node: HELLO
@@ -126,7 +127,8 @@ class Played:
         actor.held.remove(reference)
         self.scored_on.append(actor.node)
         status = "failed" if self.fails(actor.node, reference.patient) else "scored"
-        return answer_text(Answer(result(reference.patient, status)))
+        images = (ImageResult("1.jpg", "unreadable: Permission denied"),) * self.blinks(actor.node, reference.patient)
+        return answer_text(Answer(msgspec.structs.replace(result(reference.patient, status), images=images)))
 
     def kill(self, actor: _Actor, no_restart: bool) -> None:
         actor.dead = True
@@ -144,6 +146,20 @@ def patients(number: int) -> tuple[Patient, ...]:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "SCAN", 0.0)
     monkeypatch.setattr(pool, "SCAN", 0.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which goes on by ten seconds whenever somebody looks."""
+    now = [0.0]
+
+    def look() -> float:
+        now[0] += 10.0
+        return now[0]
+
+    monkeypatch.setattr("time.monotonic", look)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    return now
 
 
 def driver_of(played: Played, threads: int | None = None) -> Driver:
@@ -214,9 +230,47 @@ def test_a_node_that_cannot_read_fails_nobody(caplog: pytest.LogCaptureFixture) 
     played.fails = lambda node, patient: node == "sick"
     assert set(scored(played, 500).values()) == {"scored"}
     assert played.scored_on.count("sick") <= again.MOST_OPEN + MOST_HELD
-    assert "node sick: takes no part: 5 patients failed there one after the other whom others could score" in (
+    assert "node sick: takes no part: 5 patients one after the other could not be read there, and elsewhere they" in (
         caplog.text.replace("here (sick)", "node sick")
     )
+
+
+def test_a_node_that_cannot_read_does_not_confirm_itself_while_others_start() -> None:
+    """It is ready first."""
+    played = Played({"sick": 1, "slow": 1})
+    played.fails = lambda node, patient: node == "sick"
+    wait = played.wait
+
+    def late(references: list[_Reference], num_returns: int, timeout: float) -> tuple[list[_Reference], None]:
+        started = len(played.scored_on) >= 40
+        return wait([one for one in references if one.actor.node == "sick" or started], num_returns, timeout)
+
+    played.wait = late  # type: ignore[method-assign]
+    assert set(scored(played, 60).values()) == {"scored"}
+
+
+def test_a_node_that_never_starts_is_not_waited_for(clock: list[float]) -> None:
+    played = Played({"a": 1, "never": 1})
+    played.fails = lambda node, patient: patient.line == 7
+    wait = played.wait
+    played.wait = lambda references, num_returns, timeout: wait(  # type: ignore[method-assign]
+        [one for one in references if one.actor.node == "a"], num_returns, timeout
+    )
+    found = scored(played, 20)
+    assert [name for name, status in found.items() if status == "failed"] == ["P005"]
+    assert clock[0] >= pool.PATIENCE
+
+
+def test_a_picture_that_one_node_alone_cannot_read_is_not_missing() -> None:
+    """The number would be another, and look right."""
+    played = Played({"a": 1, "sick": 1})
+    played.blinks = lambda node, patient: node == "sick"
+    found = list(driver_of(played).score(patients(300)))
+    assert len(found) == 300
+    assert not any(result.images for _, result in found)
+    played.blinks = lambda node, patient: patient.line == 9
+    found = list(driver_of(played).score(patients(30)))
+    assert [patient.line for patient, result in found if result.images] == [9]
 
 
 def test_who_fails_everywhere_has_failed_and_costs_no_node(caplog: pytest.LogCaptureFixture) -> None:
@@ -285,20 +339,6 @@ def test_starts_that_fail_now_and_then_do_not_add_up() -> None:
     played.stillborn = lambda node: len(played.actors) % 2 == 0
     scored(played, 200)
     assert len(played.actors) > 2 * MOST_DEATHS
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which goes on by ten seconds whenever somebody looks."""
-    now = [0.0]
-
-    def look() -> float:
-        now[0] += 10.0
-        return now[0]
-
-    monkeypatch.setattr("time.monotonic", look)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    return now
 
 
 def test_a_lost_node_is_waited_for_although_another_refuses(clock: list[float]) -> None:
