@@ -17,6 +17,7 @@ class ActorState:
     greeting: Any = None  # reference to the answer that `hello` will give; None: it has come
     hello: Hello | None = None
     held: dict[Any, Patient] = field(default_factory=dict)  # reference to the answer -> patient
+    started: float | None = None  # when the actor was started; None: it will be in a moment
     alone: bool = False  # it has a suspect, who is scored alone
     deaths: int = 0  # deaths since it last finished a patient
     starts: int = 0  # deaths before a greeting, since the last greeting

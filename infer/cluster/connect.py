@@ -6,15 +6,15 @@ import logging
 import os
 import re
 import secrets
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infer.cluster.signals import Signals
 from infer.errors import LymphoError, UsageError, WorkerError
 from infer.machine.processors import available_processors
 
@@ -29,7 +29,7 @@ AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 NO_REPORT = {"RAY_USAGE_STATS_ENABLED": "0"}  # Ray's statistics of use: no data may leave a hospital
 # Ray listens to the loopback device alone where this is 0, on Linux as elsewhere; an address of 127.0.0.1 would not do.
 NOT_BEYOND_THIS_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-BY_SIGNAL = 128  # an exit code less the signal's number
+MOST_PORTS = 65535
 
 
 def check_ray(address: str) -> None:
@@ -40,9 +40,8 @@ def check_ray(address: str) -> None:
     """
     if address.startswith("ray://"):
         raise UsageError(f"--ray {address}: Ray's client port is not used. Give the head's own address, HOST:6379")
-    if address not in (AUTO, LOCAL) and not re.fullmatch(
-        r"[\w.-]+:\d{1,5}|\[[\da-fA-F:]+\]:\d{1,5}", address, re.ASCII
-    ):
+    whole = re.fullmatch(r"([\w.-]+|\[[\da-fA-F:]+\]):(\d{1,5})", address, re.ASCII)
+    if address not in (AUTO, LOCAL) and not (whole and 0 < int(whole[2]) <= MOST_PORTS):
         raise UsageError(f"--ray {address}: must be auto, local or the address of the cluster's head, HOST:PORT")
     if importlib.util.find_spec("ray") is None:
         raise UsageError(
@@ -66,15 +65,18 @@ def joined(address: str) -> Iterator[Any]:
         import ray
         import ray.util.scheduling_strategies
 
-        keep_handlers = ends.enter_context(_signals())
+        signals = ends.enter_context(Signals())
         ends.callback(ray.shutdown)
         try:
             # Nothing that actors print comes here: the log is written by the driver alone.
             ray.init(**how, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise _not_joined(address, str(error).partition("\n")[0]) from error
+        except SystemExit as end:
+            signals.rays(end)
+            raise
         finally:
-            keep_handlers()
+            signals.set()
         if os.environ.get(AUTH_MODE) != "token":  # Ray has set it if it found a token
             LOG.warning(
                 "this cluster asks for no token: whoever reaches its ports can run programs on it. Set %s=token",
@@ -109,47 +111,6 @@ def _session_folder() -> Iterator[str]:
         yield folder
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], None]]:
-    """A signal ends the block with this program's code, also where Ray makes another of it.
-
-    Ray sets a handler of its own when it is initialised, and turns a SystemExit in one of its calls into SystemExit(1).
-
-    Yields:
-        What puts the handlers back.
-    """
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
-    sent: list[int] = []
-
-    def handler(number: int, frame: Any) -> None:
-        sent.append(number)
-        for one in numbers:
-            signal.signal(one, before[one])
-        its = before[number]
-        if callable(its):
-            its(number, frame)
-
-    def keep() -> None:
-        for number in numbers if not sent else ():
-            if callable(before[number]):
-                with contextlib.suppress(ValueError):  # not in the main thread, where Ray sets none either
-                    signal.signal(number, handler)
-
-    keep()
-    try:
-        yield keep
-    except SystemExit as end:
-        number = sent[0] if sent else end.code
-        if number in numbers:
-            raise SystemExit(BY_SIGNAL + int(number)) from end
-        raise
-    finally:
-        for number in numbers if not sent else ():
-            with contextlib.suppress(ValueError):
-                signal.signal(number, before[number])
-
-
 def _check_answers(address: str) -> None:
     """Make sure that a cluster's head is there. In a process of its own: Ray would not come back from a silent server.
 
@@ -162,7 +123,7 @@ def _check_answers(address: str) -> None:
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise _not_joined(address, f"nothing answers there ({error})") from error
     line = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
     try:
@@ -176,7 +137,7 @@ def _check_answers(address: str) -> None:
 def _not_joined(address: str, why: str) -> LymphoError:
     if "AuthenticationError" in why or "InvalidAuthToken" in why:
         return UsageError(f"--ray {address}: the cluster asks for a token. Set {AUTH_MODE}=token and its {AUTH_TOKEN}")
-    return WorkerError(
-        f"--ray {address}: no cluster can be joined: {why.rstrip('.')}. Is it the address that `ray start --head` "
-        "printed? See `ray status`"
-    )
+    if address == LOCAL:
+        return WorkerError(f"--ray {LOCAL}: no cluster can be started: {why.rstrip('.')}")
+    hint = "" if address == AUTO else "Is it the address that `ray start --head` printed? "
+    return WorkerError(f"--ray {address}: no cluster can be joined: {why.rstrip('.')}. {hint}See `ray status`")

@@ -9,18 +9,17 @@ from typing import Any
 
 from infer.bundle.manifest import Manifest
 from infer.cluster.actors import ActorState
-from infer.cluster.again import Doubts, Suspects
+from infer.cluster.again import MOST_WRONG, Again, all_read
 from infer.cluster.nodes import NodeRecords
-from infer.cluster.pool import MOST_HELD, PATIENCE, SCAN, Pool
+from infer.cluster.pool import MOST_HELD, SCAN, Pool
 from infer.cluster.work import Answer, Refusal, Work, answer_of, patient_text
 from infer.cohort.patient import Patient, Verdict
-from infer.reasons import FAILED, Reason
+from infer.reasons import Reason
 from infer.scoring.cohort import given_up
 from infer.scoring.result import PatientResult
 
 LOG = logging.getLogger("lympho")
 FEWEST_HELD = 2  # one is scored while the next is on its way
-MOST_WRONG = 5  # patients whom a node failed one after the other, and others could score
 DIED = "two processes ended with this patient in hand: a crash, memory is short, or a node was lost"
 Scored = tuple[Patient, PatientResult]
 
@@ -40,11 +39,10 @@ class Driver:
             head: HOST:PORT of the cluster's head; empty: nobody looks whether it is still there.
         """
         self._ray, self._work, self._manifest = ray, work, manifest
-        self._suspects, self._doubts = Suspects(), Doubts()
-        self._pool = Pool(ray, work, threads, self._suspects, head)
+        self.again = Again()
+        self._pool = Pool(ray, work, threads, self.again, head)
         self._records = NodeRecords(numerics)
         self._waiting: deque[Patient] = deque()
-        self._alone_since = 0.0  # when several nodes were last ready
         self.downgrades: list[str] = []
 
     def score(self, patients: Iterable[Patient]) -> Generator[Scored, None, None]:
@@ -54,12 +52,12 @@ class Driver:
             LymphoError: no node can score, or none is left.
         """
         self._waiting.extend(patients)
-        unfinished, self._alone_since = len(self._waiting), time.monotonic()
+        unfinished = len(self._waiting)
         try:
             while unfinished:
                 self._pool.look_around()
                 self._hand_out()
-                for patient, result in (*self._collected(), *self._failures()):
+                for patient, result in (*self._collected(), *self._untried(), *self._failures()):
                     unfinished -= 1
                     yield patient, result
         finally:
@@ -70,34 +68,25 @@ class Driver:
         return self._records.all()
 
     def _hand_out(self) -> None:
-        ready = self._pool.ready
+        ready, nodes = self._pool.ready, self._pool.nodes
         several = len({state.place.node for state in ready}) > 1
         for state in ready:
-            suspect = None if state.held else self._suspects.take(state.place.node, own_too=not several)
+            suspect = None if state.held else self.again.suspect(state.place.node, nodes)
             if suspect:
                 self._hand(state, suspect)
                 state.alone = True
         together = [state for state in ready if not state.alone]
         # Near the end few at a time, so that no actor still has many when the others have none.
         most = min(MOST_HELD, max(FEWEST_HELD, math.ceil(len(self._waiting) / (2 * max(len(together), 1)))))
-        own_too = self._nobody_else(several)
         for state in together:
-            while len(state.held) < most and (patient := self._next(state.place.node, several, own_too)):
+            while len(state.held) < most and (patient := self._next(state.place.node, several)):
                 self._hand(state, patient)
 
-    def _nobody_else(self, several: bool) -> bool:
-        """Whether a node must try itself whom it has failed: another that is about to start is waited for."""
-        now = time.monotonic()
-        if several:
-            self._alone_since = now
-        alone = len({place.node for place in self._pool.states}) < 2
-        return not several and (alone or now - self._alone_since >= PATIENCE)
-
-    def _next(self, node: str, several: bool, own_too: bool) -> Patient | None:
-        """The next patient for a node: one who has failed, or a new one."""
-        if doubtful := self._doubts.take(node, own_too=own_too):
-            return doubtful
-        if not self._waiting or (several and self._doubts.holds_up(node)):
+    def _next(self, node: str, several: bool) -> Patient | None:
+        """The next patient for a node: one of whom another could not read everything, or a new one."""
+        if doubt := self.again.doubt(node):
+            return doubt
+        if not self._waiting or (several and self.again.holds_up(node)):
             return None
         return self._waiting.popleft()
 
@@ -141,23 +130,30 @@ class Driver:
             return Answer(broken="its process ended")
 
     def _take(self, state: ActorState, reference: Any, result: PatientResult) -> Iterator[Scored]:
-        """Take a result; one for which something could not be read there only after another node has tried."""
-        patient, node, good = state.held.pop(reference), state.place.node, _all_read(result)
+        """Take a result; one for which something could not be read there only after other nodes have tried."""
+        patient, node = state.held.pop(reference), state.place.node
         state.alone, state.deaths, state.finished = False, 0, state.finished + 1
-        if not good and patient.verdict is None and self._doubts.add(patient, node):
-            return
+        if patient.verdict is None and not all_read(result):
+            if not self.again.unread(patient, result, state):
+                return
+        elif patient.verdict is None:
+            for wrong in self.again.read(patient, node):
+                self._do_without(wrong)
         self._records.finished(state)
-        wrong, times = self._doubts.settle(patient, good)
-        if good:
-            self._doubts.trust(node)
-        if times >= MOST_WRONG and wrong != node:
-            why = f"{times} patients one after the other could not be read there, and elsewhere they could"
-            self._waiting.extendleft(reversed(self._pool.give_up_node(wrong, Refusal(why))))
         yield patient, result
 
+    def _do_without(self, node: str) -> None:
+        why = f"{MOST_WRONG} patients one after the other could not be read there, and elsewhere they could"
+        self._waiting.extendleft(self._pool.give_up_node(node, Refusal(why)))
+
+    def _untried(self) -> Iterator[Scored]:
+        """Patients whom no other node is left to try."""
+        for patient, result, state in self.again.untried(self._pool.nodes):
+            self._records.finished(state)
+            yield patient, result
+
     def _failures(self) -> Iterator[Scored]:
-        for patient in self._suspects.failed():
-            self._doubts.settle(patient, good=False)
+        for patient in self.again.failed():
             verdict = Verdict.of(Reason.READING_BROKE_OFF, error=DIED)
             yield patient, given_up(self._work.patients, patient, verdict, self._manifest)
 
@@ -165,8 +161,3 @@ class Driver:
         for downgrade in downgrades:
             if (text := f"{state.name}: {downgrade}") not in self.downgrades:
                 self.downgrades.append(text)
-
-
-def _all_read(result: PatientResult) -> bool:
-    """Whether nothing says that this node cannot read what others may."""
-    return result.status != FAILED and not result.image_reasons[Reason.UNREADABLE.code]

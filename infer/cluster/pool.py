@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from infer.cluster.actors import ActorState
-from infer.cluster.again import Suspects
+from infer.cluster.again import Again
 from infer.cluster.places import Place, places
 from infer.cluster.scorer import Scorer
 from infer.cluster.work import Hello, Refusal, Work, hello_of
@@ -31,17 +31,17 @@ ACTOR: type[Scorer] = Scorer
 class Pool:
     """All actors of a run, by place."""
 
-    def __init__(self, ray: Any, work: Work, threads: int | None, suspects: Suspects, head: str = "") -> None:
+    def __init__(self, ray: Any, work: Work, threads: int | None, again: Again, head: str = "") -> None:
         """Create the pool; starts no actor yet.
 
         Args:
             ray: the module, connected to a cluster.
             threads: processors an actor; None: all of its node.
-            suspects: get the patients of actors that die.
+            again: gets the patients of actors that die.
             head: HOST:PORT of the cluster's head; empty: nobody looks whether it is still there.
         """
         self._ray, self._work, self._threads = ray, work, threads
-        self._suspects, self._head = suspects, head
+        self._again, self._head = again, head
         self.states: dict[Place, ActorState] = {}
         self._given_up: dict[Place, Refusal] = {}
         self._scanned = -math.inf
@@ -55,6 +55,16 @@ class Pool:
     def ready(self) -> list[ActorState]:
         """The actors that take patients."""
         return [state for state in self.states.values() if state.ready]
+
+    @property
+    def nodes(self) -> set[str]:
+        """The nodes that take patients, or are about to."""
+        latest = time.monotonic() - PATIENCE
+        return {
+            state.place.node
+            for state in self.states.values()
+            if state.ready or state.started is None or state.started > latest
+        }
 
     def look_around(self) -> None:
         """Start an actor wherever there is a place without one; forget the places of lost nodes.
@@ -96,13 +106,13 @@ class Pool:
 
     def lose(self, state: ActorState, why: str) -> None:
         """An actor is of no more use: others get its patients, and its place another actor."""
-        started, greeted = state.actor is not None, state.ready
+        started, greeted, alone = state.actor is not None, state.ready, state.alone
         held = self._end(state)
         if not started:
             return
         LOG.warning("%s: an actor is lost, and %d patients are scored elsewhere: %s", state.name, len(held), why)
         for patient in held:
-            self._suspects.add(patient, state.place.node)
+            self._again.died(patient, state.place.node, alone=alone)
         if greeted:
             state.deaths += 1
         else:
@@ -143,13 +153,13 @@ class Pool:
             scheduling_strategy=there,
         )(ACTOR)
         state.actor = remote.remote(self._work.text(), place.processors)
-        state.greeting = state.actor.hello.remote()
+        state.greeting, state.started = state.actor.hello.remote(), time.monotonic()
 
     def _end(self, state: ActorState) -> list[Patient]:
         held = list(state.held.values())
         if state.actor is not None:
             self._ray.kill(state.actor, no_restart=True)
-        state.actor = state.greeting = None
+        state.actor = state.greeting = state.started = None
         state.held.clear()
         state.alone = False
         return held

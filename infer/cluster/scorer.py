@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 
 from infer import __version__
 from infer.bundle.load import Bundle, load_bundle
-from infer.cluster.work import Answer, Hello, Refusal, Work, answer_text, patient_of, work_of
+from infer.cluster.work import Answer, Hello, Refusal, Work, answer_text, patient_of, some_of, work_of
 from infer.cohort.patient import Patient
 from infer.engine.fallback import Engine
 from infer.engine.networks import smallest_graph
@@ -114,8 +114,7 @@ def check_same(work: Work) -> None:
         raise UsageError("other versions of the libraries are installed there")
     if _sha256(work.table) != work.table_sha256:
         raise UsageError(f"{work.table}: is not there, or is another table. All nodes need it at the same path")
-    there = [one for one in work.some_folders if (work.patients / one).is_dir()]
-    if not work.patients.is_dir() or (work.some_folders and not there):
+    if not work.patients.is_dir() or (work.some_folders and not some_of(work.patients, work.some_folders)):
         raise UsageError(
             f"{work.patients}: is not there, or has none of the patients' folders. All nodes need it at the same path"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from infer.bundle.load import Bundle
 from infer.cluster.connect import joined
 from infer.cluster.driver import Driver
-from infer.cluster.work import Work
+from infer.cluster.work import Work, some_of
 from infer.cohort.patient import Cohort
 from infer.errors import UsageError
 from infer.options import Options
@@ -56,4 +56,4 @@ def _some_folders(cohort: Cohort) -> tuple[str, ...]:
     """Some patients, spread over the table, who have a folder here: a node that has none of them sees another share."""
     patients = [patient for patient in cohort.patients if patient.verdict is None]
     some = patients[:: max(len(patients) // SOME, 1)][:SOME]
-    return tuple(one.patient_id for one in some if (cohort.folder / one.patient_id).is_dir())
+    return some_of(cohort.folder, (one.patient_id for one in some))

@@ -1,6 +1,8 @@
 """What goes between the driver and its actors: JSON text alone, so that nothing of ours is unpickled on either side."""
 
 import json
+import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,12 @@ class Refusal:
 
     why: str  # for people; ends without a full stop
     exit_code: int = 1  # that a run would end with for this reason
+
+
+def some_of(patients: Path, folders: Iterable[str]) -> tuple[str, ...]:
+    """Those of some patients' folders that are there."""
+    # Not Path.is_dir, which raises where a name is too long for a folder.
+    return tuple(one for one in folders if os.path.isdir(patients / one))  # noqa: PTH112
 
 
 def work_of(text: str) -> Work:

@@ -14,7 +14,7 @@ from infer.bundle.load import REFERENCE, load_bundle
 from infer.drift.history import check_place
 from infer.errors import UsageError, ending_of, tables_are_complete
 from infer.machine.times import iso
-from infer.merge.shards import Finished, is_shard, read_shards, rows_of
+from infer.merge.shards import Finished, cohorts_of, is_shard, read_shards, rows_of
 from infer.options import is_inside
 from infer.output.conclude import Terms, conclude
 from infer.output.folder import output_errors, unfinished
@@ -102,8 +102,9 @@ def _merge_and_tell(options: Merge, started: str, metrics: Metrics) -> int:
 def _check_places(options: Merge, metrics: Metrics) -> None:
     """OUT and the files that are asked for may be no shard's, and lie in none: what is given is only read."""
     shards = [("a shard, which is only read", folder) for folder in options.shards]
-    outside = (*shards, ("the bundle", options.bundle), *no_file_in(options.out, None))
-    metrics.check(outside, _other_files(options))
+    folders = no_file_in(options.out, *cohorts_of(options.shards))
+    others = (*no_file_at(options.out), *([options.history] if options.history else []))
+    metrics.check((*shards, ("the bundle", options.bundle), *folders), others)
     if options.history is not None:
         check_place(options.history, shards)
     for folder in options.shards:
@@ -113,17 +114,11 @@ def _check_places(options: Merge, metrics: Metrics) -> None:
         raise UsageError(f"{options.out}: holds a shard, which the merge would replace. Name OUT behind the shards")
 
 
-def _other_files(options: Merge) -> tuple[Path, ...]:
-    """What the file of --metrics may not be."""
-    return (*no_file_at(options.out), *([options.history] if options.history else []))
-
-
 def _merge(options: Merge, started: str, metrics: Metrics) -> int:
     check_free(options.out)
     shards = read_shards(options.shards)
     first = shards[0]
     cohort = Path(first.option["patients"])
-    metrics.check(no_file_in(options.out, cohort), _other_files(options))
     if is_inside(options.out, cohort):
         raise UsageError(f"{options.out}: lies inside the cohort, which is never written to. Choose another folder")
     bundle = as_used(first.folder, load_bundle(options.bundle), first.header.identity)

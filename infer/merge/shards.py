@@ -1,5 +1,6 @@
 """Finished shards: what each says of itself, and whether together they are one cohort, every patient once."""
 
+import contextlib
 import heapq
 import json
 import resource
@@ -84,6 +85,15 @@ def is_shard(folder: Path) -> bool:
         return json.loads((folder / RECORD).read_text(encoding="utf-8"))["options"]["shard"] is not None
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def cohorts_of(folders: Sequence[Path]) -> set[Path]:
+    """The patients' folders that shards name, as far as they can be read."""
+    found = set()
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found.add(Path(json.loads((folder / RECORD).read_text(encoding="utf-8"))["options"]["patients"]))
+    return found
 
 
 def rows_of(shards: Sequence[Finished]) -> Iterator[tuple[int, PatientResult]]:

@@ -70,7 +70,9 @@ class Metrics:
         self.checked = False
         if self.path is None:
             return
-        if not self.path.name or (self.path.exists() and not self.path.is_file()):
+        # Not Path's, which raise where a folder may not be entered: that is for `write` to say.
+        something, a_file = os.path.exists(self.path), os.path.isfile(self.path)  # noqa: PTH110, PTH113
+        if not self.path.name or (something and not a_file):
             raise UsageError(f"--metrics {self.path}: is no place for a file. Give a name ending in .prom")
         check_place(self.path, outside, others, "--metrics")
         with contextlib.suppress(OSError), self.path.open("rb") as file:

@@ -28,14 +28,10 @@ def earlier_of(folder: Path, name: str) -> Path:
     return folder / f".{name.lstrip('.')}.earlier"
 
 
-def no_file_in(out: Path, cohort: Path | None) -> tuple[tuple[str, Path], ...]:
-    """The folders where no file that is asked for may lie, each with what it is and why.
-
-    Args:
-        cohort: the patients' folder; None: not known yet.
-    """
-    own = tuple((f"{out / name}, which holds nothing but a run's own files", out / name) for name in FOLDERS)
-    return (("the cohort, which is never written to", cohort), *own) if cohort else own
+def no_file_in(out: Path, *cohorts: Path) -> tuple[tuple[str, Path], ...]:
+    """The folders where no file that is asked for may lie, each with what it is and why."""
+    own = ((f"{out / name}, which holds nothing but a run's own files", out / name) for name in FOLDERS)
+    return (*(("the cohort, which is never written to", cohort) for cohort in cohorts), *own)
 
 
 def no_file_at(out: Path) -> tuple[Path, ...]:

@@ -189,7 +189,9 @@ def test_pages_are_attached_without_what_is_others(cohort: Path, tmp_path: Path)
 
 GOLDEN_PATIENTS = {
     "": counted(sample_date="2019-06-28"),
-    "-refused": result(scores=None, status="refused", reason="count_missing: line 3", contents=(), images=[]),
+    "-refused": result(
+        scores=None, status="refused", reason="too_few_images: x", contents=(), images=[], sample_date="2019-06-28"
+    ),
 }
 
 

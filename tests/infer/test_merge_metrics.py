@@ -77,6 +77,16 @@ def test_where_it_may_not_lie(shards: tuple[Path, ...], all_kinds: Path, tmp_pat
     assert not history.exists()
 
 
+def test_it_may_not_lie_in_the_cohort_of_shards_that_do_not_fit(
+    shards: tuple[Path, ...], all_kinds: Path, tmp_path: Path
+) -> None:
+    """One that can be read says where the patients are."""
+    before = sorted(all_kinds.iterdir())
+    with pytest.raises(UsageError, match="lies inside the cohort"):
+        merged((tmp_path, shards[1]), tmp_path / "out", metrics=all_kinds / "m.prom")
+    assert sorted(all_kinds.iterdir()) == before
+
+
 def test_out_in_a_shard_is_told_too(shards: tuple[Path, ...], tmp_path: Path) -> None:
     """The monitor hears of it, the shard gets no file."""
     before = sorted(shards[0].iterdir())

@@ -233,6 +233,9 @@ def test_that_it_cannot_be_written_changes_nothing_else(
     missing = tmp_path / "missing" / "m.prom"
     assert score(pristine, tmp_path / "out", bundle=TINY, metrics=missing).code == 0
     assert f"--metrics {missing}: cannot be written (No such file or directory)" in caplog.text
+    too_long = tmp_path / f"{'x' * 300}.prom"
+    assert score(pristine, tmp_path / "out", bundle=TINY, metrics=too_long).code == 0
+    assert f"--metrics {too_long}: cannot be written (File name too long)" in caplog.text
     metrics = Metrics(tmp_path / "m.prom", STARTED, checked=True)
 
     def full(*_: Any) -> None:

@@ -47,7 +47,9 @@ def test_addresses(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_ray(address)
 
 
-@pytest.mark.parametrize("address", ["", "head", "head:port", "10.0.0.7", "http://head:8265", "head:6379/x", "a b:1"])
+@pytest.mark.parametrize(
+    "address", ["", "head", "head:port", "10.0.0.7", "http://head:8265", "head:6379/x", "a b:1", "head:65536", "head:0"]
+)
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(UsageError, match=r"must be auto, local or the address of the cluster's head, HOST:PORT$"):
         check_ray(address)

@@ -10,7 +10,7 @@ import pytest
 
 from infer.bundle.load import load_bundle
 from infer.cluster.scorer import Scorer
-from infer.cluster.work import Answer, Hello, Refusal, Work, answer_of, hello_of, patient_text
+from infer.cluster.work import Answer, Hello, Refusal, Work, answer_of, hello_of, patient_text, some_of
 from infer.cohort.patient import Cohort
 from infer.cohort.patients import read_cohort
 from infer.engine.fallback import Engine
@@ -86,6 +86,7 @@ def test_no_folder_of_patients_and_one_with_nobody(work: Work, tmp_path: Path) -
         )
     assert isinstance(hello(replace(work, some_folders=("somebody who has left", *work.some_folders))), Hello)
     assert isinstance(hello(replace(work, some_folders=())), Hello)
+    assert some_of(work.patients, ("x" * 300, *work.some_folders)) == work.some_folders  # too long for any folder
 
 
 def test_another_program_or_library(work: Work) -> None:
