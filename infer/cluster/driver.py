@@ -133,12 +133,13 @@ class Driver:
         """Take a result; one for which something could not be read there only after other nodes have tried."""
         patient, node = state.held.pop(reference), state.place.node
         state.alone, state.deaths, state.finished = False, 0, state.finished + 1
-        if patient.verdict is None and not all_read(result):
-            if not self.again.unread(patient, result, state):
-                return
-        elif patient.verdict is None:
+        if patient.verdict is not None:  # nothing was read for it
+            self.again.finished(patient)
+        elif all_read(result):
             for wrong in self.again.read(patient, node):
                 self._do_without(wrong)
+        elif not self.again.unread(patient, result, state):
+            return
         self._records.finished(state)
         yield patient, result
 
