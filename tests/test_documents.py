@@ -20,7 +20,7 @@ import pytest
 
 from export.cli import adapt_command, export_command
 from export.supply.base import command as pin_command
-from infer.bundle.load import REFERENCE, load_bundle
+from infer.bundle.load import CARD, REFERENCE, load_bundle
 from infer.bundle.manifest import SCHEMA, Manifest, OperatingPoint, load_members
 from infer.cli import command as infer_command
 from infer.errors import EXIT_MEANING
@@ -305,6 +305,31 @@ def test_the_thresholds_are_the_bundles() -> None:
     assert found == {name: f"{point.refer_low:.3f}".lstrip("0") for name, point in points.items()}
     (above,) = {f"{point.refer_high:.3f}".lstrip("0") for point in points.values()}
     assert f"from which malignant ({above} in all three)" in " ".join(read(HAEMATOLOGISTS).split())
+
+
+def test_the_shares_of_decisions_are_the_cards() -> None:
+    """Nested; as per cent, to one digit."""
+    row = re.compile(
+        r"\| ([\w-]+) \| (all|malignant|reactive) \| (malignant|refer|reactive) \| ([\d.]+) \[", re.MULTILINE
+    )
+    card = {match[:3]: f"{100 * float(match[3]):.1f}%" for match in row.findall(read(REFERENCE / CARD))}
+    expected = {
+        point: [card[point, "all", "refer"], card[point, "malignant", "reactive"], card[point, "reactive", "reactive"]]
+        for point in load_bundle(REFERENCE).manifest.ensemble.operating_points
+    }
+    assert {line[0]: line[2:] for line in table(HAEMATOLOGISTS, "Operating points")} == expected
+
+
+def test_what_one_threshold_saves_is_the_cards() -> None:
+    """Sensitivity, specificity and flow cytometries avoided, for each of the two aims."""
+    card = read(REFERENCE / CARD).partition("Referral to flow cytometry:")[2]
+    (line,) = [line for line in card.partition("\n\nAll")[0].splitlines() if line.startswith("| ensemble (1x) |")][:1]
+    cells = [cell.strip() for cell in line.split("|")[2:8]]
+    saved = [re.sub(r"[\d.]+", lambda one: f"{float(one[0]):.0f}", cell) for cell in cells]
+    short = [re.sub(r"\b0(?=\.)", "", cell) for cell in cells]
+    text = read(HAEMATOLOGISTS).partition("| aimed at keeping |")[2]
+    found = [[cell.strip() for cell in line.split("|")[2:5]] for line in text.splitlines()[2:4]]
+    assert found == [[*short[:2], saved[2]], [*short[3:5], saved[5]]]
 
 
 def test_what_the_haematologist_reads_about_is_there() -> None:
