@@ -9,9 +9,9 @@ from typing import Any
 
 from infer.bundle.manifest import Manifest
 from infer.cluster.actors import ActorState
-from infer.cluster.again import MOST_WRONG, Again, all_read
 from infer.cluster.nodes import NodeRecords
 from infer.cluster.pool import MOST_HELD, SCAN, Pool
+from infer.cluster.retries import MOST_WRONG, Retries, all_read
 from infer.cluster.work import Answer, Refusal, Work, answer_of, patient_text
 from infer.cohort.patient import Patient, Verdict
 from infer.reasons import Reason
@@ -39,8 +39,8 @@ class Driver:
             head: HOST:PORT of the cluster's head; empty: nobody looks whether it is still there.
         """
         self._ray, self._work, self._manifest = ray, work, manifest
-        self.again = Again()
-        self._pool = Pool(ray, work, threads, self.again, head)
+        self.retries = Retries()
+        self._pool = Pool(ray, work, threads, self.retries, head)
         self._records = NodeRecords(numerics)
         self._waiting: deque[Patient] = deque()
         self.downgrades: list[str] = []
@@ -71,7 +71,7 @@ class Driver:
         ready, nodes = self._pool.ready, self._pool.nodes
         several = len({state.place.node for state in ready}) > 1
         for state in ready:
-            suspect = None if state.held else self.again.suspect(state.place.node, nodes)
+            suspect = None if state.held else self.retries.suspect(state.place.node, nodes)
             if suspect:
                 self._hand(state, suspect)
                 state.alone = True
@@ -84,9 +84,9 @@ class Driver:
 
     def _next(self, node: str, several: bool) -> Patient | None:
         """The next patient for a node: one of whom another could not read everything, or a new one."""
-        if doubt := self.again.doubt(node):
+        if doubt := self.retries.doubt(node):
             return doubt
-        if not self._waiting or (several and self.again.holds_up(node)):
+        if not self._waiting or (several and self.retries.holds_up(node)):
             return None
         return self._waiting.popleft()
 
@@ -134,27 +134,27 @@ class Driver:
         patient, node = state.held.pop(reference), state.place.node
         state.alone, state.deaths, state.finished = False, 0, state.finished + 1
         if patient.verdict is not None:  # nothing was read for it
-            self.again.finished(patient)
+            self.retries.finished(patient)
         elif all_read(result):
-            for wrong in self.again.read(patient, node):
+            for wrong in self.retries.read(patient, node):
                 self._do_without(wrong)
-        elif not self.again.unread(patient, result, state):
+        elif not self.retries.unread(patient, result, state):
             return
         self._records.finished(state)
         yield patient, result
 
     def _do_without(self, node: str) -> None:
-        why = f"{MOST_WRONG} patients one after the other could not be read there, and elsewhere they could"
+        why = f"{MOST_WRONG} patients in a row could not be read on this node, but on others. Can it read PATIENTS?"
         self._waiting.extendleft(self._pool.give_up_node(node, Refusal(why)))
 
     def _untried(self) -> Iterator[Scored]:
         """Patients whom no other node is left to try."""
-        for patient, result, state in self.again.untried(self._pool.nodes):
+        for patient, result, state in self.retries.untried(self._pool.nodes):
             self._records.finished(state)
             yield patient, result
 
     def _failures(self) -> Iterator[Scored]:
-        for patient in self.again.failed():
+        for patient in self.retries.failed():
             verdict = Verdict.of(Reason.READING_BROKE_OFF, error=DIED)
             yield patient, given_up(self._work.patients, patient, verdict, self._manifest)
 

@@ -1,6 +1,5 @@
 """The pool of actors: started wherever there is a place, waited for, and done without where they cannot be."""
 
-import contextlib
 import logging
 import math
 import socket
@@ -9,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from infer.cluster.actors import ActorState
-from infer.cluster.again import Again
 from infer.cluster.places import Place, places
+from infer.cluster.retries import Retries
 from infer.cluster.scorer import Scorer
 from infer.cluster.work import Hello, Refusal, Work, hello_of
 from infer.cohort.patient import Patient
@@ -31,17 +30,17 @@ ACTOR: type[Scorer] = Scorer
 class Pool:
     """All actors of a run, by place."""
 
-    def __init__(self, ray: Any, work: Work, threads: int | None, again: Again, head: str = "") -> None:
+    def __init__(self, ray: Any, work: Work, threads: int | None, retries: Retries, head: str = "") -> None:
         """Create the pool; starts no actor yet.
 
         Args:
             ray: the module, connected to a cluster.
             threads: processors an actor; None: all of its node.
-            again: gets the patients of actors that die.
+            retries: gets the patients of actors that die.
             head: HOST:PORT of the cluster's head; empty: nobody looks whether it is still there.
         """
         self._ray, self._work, self._threads = ray, work, threads
-        self._again, self._head = again, head
+        self._retries, self._head = retries, head
         self.states: dict[Place, ActorState] = {}
         self._given_up: dict[Place, Refusal] = {}
         self._scanned = -math.inf
@@ -112,7 +111,7 @@ class Pool:
             return
         LOG.warning("%s: an actor is lost, and %d patients are scored elsewhere: %s", state.name, len(held), why)
         for patient in held:
-            self._again.died(patient, state.place.node, alone=alone)
+            self._retries.died(patient, state.place.node, alone=alone)
         if greeted:
             state.deaths += 1
         else:
@@ -138,8 +137,10 @@ class Pool:
     def end(self) -> None:
         """End all actors."""
         for state in self.states.values():
-            with contextlib.suppress(Exception):  # Ray's, where it is not connected any more: it hides no other error
+            try:
                 self._end(state)
+            except Exception as error:  # noqa: BLE001 - it must not hide why the run ends; leaving the cluster ends it, too
+                LOG.warning("%s: its actor could not be ended (%s)", state.name, type(error).__name__)
 
     def _start(self, state: ActorState) -> None:
         place = state.place
@@ -204,8 +205,8 @@ class Pool:
         if now - self._no_place >= PATIENCE:
             of = f"{self._threads} processors" if self._threads else "a processor"
             raise WorkerError(
-                f"no node of the cluster has {'a GPU' if self._work.device == 'cuda' else of} and can score, after "
-                f"{PATIENCE:.0f} seconds. {RESUMES}"
+                f"for {PATIENCE:.0f} seconds no node of the cluster with "
+                f"{'a GPU' if self._work.device == 'cuda' else of} could score. {RESUMES}"
             )
 
 

@@ -78,8 +78,8 @@ def read_codes(path: Path | None) -> Codes:
         for code in getattr(codes, name):
             if not (URI.fullmatch(code.system) and CODE.fullmatch(code.code) and code.code.isprintable()):
                 raise UsageError(
-                    f"--codes {path}, {name}: system must be a URI, such as {LOINC}, and code a code without spaces "
-                    "around it"
+                    f"--codes {path}, {name}: system must be a URI that begins with urn: or http, such as {LOINC}, and "
+                    "code a line of text without spaces around it. Correct them"
                 )
             if code.display and not (code.display.strip() == code.display and code.display.isprintable()):
                 raise UsageError(
@@ -103,6 +103,6 @@ def check_system(system: str) -> None:
     """
     if not URI.fullmatch(system):
         raise UsageError(
-            f"--fhir-identifier-system {system}: is no URI. Give that of your patient IDs, such as urn:oid:1.2.3.4 or "
-            "https://hospital.example/patient-id"
+            f"--fhir-identifier-system {system}: is no URI that begins with urn: or https://. Give that of your "
+            "patient IDs, such as urn:oid:1.2.3.4 or https://hospital.example/patient-id"
         )

@@ -33,6 +33,15 @@ def on(cluster: Any, cohort: Path, out: Path, **options: Any) -> Outcome:
     return score(cohort, out, **{"bundle": TINY, "ray": cluster.address, "workers": 1, **options})
 
 
+def on_one_node_more(cluster: Any, variable: str, cohort: Path, out: Path) -> tuple[Any, Outcome]:
+    """The same, with one more node for the run that has this variable set; returns the node, too."""
+    other = cluster.add_node(**NODE, env_vars={variable: "1"})
+    try:
+        return other, on(cluster, cohort, out)
+    finally:
+        cluster.remove_node(other)
+
+
 def finished(out: Path) -> int:
     stored = read_journal(out / JOURNAL)
     return len(stored.places) if stored else 0
@@ -135,11 +144,7 @@ def test_a_node_that_rounds_otherwise_is_named(
     cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "ACTOR", Rounding)
-    other = cluster.add_node(**NODE, env_vars={ROUNDS: "1"})
-    try:
-        outcome = on(cluster, many, tmp_path)
-    finally:
-        cluster.remove_node(other)
+    other, outcome = on_one_node_more(cluster, ROUNDS, many, tmp_path)
     (found,) = [node for node in outcome.record["nodes"] if not node["same_rounding"]]
     assert (found["node"], found["numerics"]) == (other.node_id, OTHER)
     assert len(outcome.record["nodes"]) == 4
@@ -152,15 +157,11 @@ def test_a_node_without_the_share_fails_nobody(
     cluster: Any, many: Path, whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "ACTOR", Blind)
-    other = cluster.add_node(**NODE, env_vars={BLIND: "1"})
-    try:
-        outcome = on(cluster, many, tmp_path)
-    finally:
-        cluster.remove_node(other)
+    other, outcome = on_one_node_more(cluster, BLIND, many, tmp_path)
     assert outcome.code == 0
     assert outcome.csv_bytes == whole.csv_bytes
     log = (tmp_path / "run.log").read_text()
-    assert re.search(rf"\({other.node_id[:12]}\): takes no part: 5 patients one after the other could not be read", log)
+    assert re.search(rf"\({other.node_id[:12]}\): takes no part: 5 patients in a row could not be read", log)
 
 
 def test_where_every_actor_breaks_the_run_ends_and_says_why(

@@ -25,15 +25,16 @@ class _Record:
 
     died_on: set[str] = field(default_factory=set)  # nodes
     unread_on: set[str] = field(default_factory=set)  # nodes
-    said: dict[Any, str] = field(default_factory=dict)  # what could not be read -> the node that found it first
+    findings: dict[Any, str] = field(default_factory=dict)  # what could not be read -> the node that found it first
     best: Found | None = None  # the try that read most
 
 
-class Again:
-    """Suspects, in whose hands an actor died: which of several it was shows when each is scored alone. And doubts, for
-    whom a node could not read everything: it would fail patients faster than others score them.
+class Retries:
+    """Two kinds of patients. With a suspect in hand an actor died: which of several patients it was shows when each is
+    scored alone. Of a doubt a node could not read everything: such a node would fail patients faster than others score
+    them.
 
-    Neither comes back to a node where it went wrong while there is another.
+    A patient does not come back to a node where it went wrong while there is another.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class Again:
         return not (self._suspects or self._doubts or self._records or self._dead or +self._open)
 
     def died(self, patient: Patient, node: str, *, alone: bool) -> None:
-        """An actor died with a patient in hand. Who was alone, and had seen one die before, has failed."""
+        """An actor died with a patient in hand. If it is the second, and the patient was alone, it has failed."""
         record = self._of(patient)
         if alone and record.died_on:
             self._dead.append(patient)
@@ -64,7 +65,7 @@ class Again:
         if node not in record.unread_on:
             record.unread_on.add(node)
             self._open[node] += 1
-        if record.said.setdefault(_what(result), node) != node:
+        if record.findings.setdefault(_what(result), node) != node:
             self.finished(patient)
             return True
         if record.best is None or _readable(result) > _readable(record.best[1]):
