@@ -1,6 +1,7 @@
 """A real Ray cluster of three nodes on this machine, one processor each, which asks for a token."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.infer.conftest import cohort, many, pristine, whole
 __all__ = ["cluster", "cohort", "many", "pristine", "whole"]  # fixtures: these cohorts are those of the runtime's tests
 
 # Read when Ray is imported.
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 
 

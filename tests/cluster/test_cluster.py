@@ -91,11 +91,12 @@ def command(cluster: Any, cohort: Path, out: Path) -> list[str]:
 
 
 def decoders() -> set[int]:
-    """Processes that decode."""
+    """Processes of this cluster that decode: they know its token."""
+    token = os.environ["RAY_AUTH_TOKEN"].encode()
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"infer.pictures.worker" in path.read_bytes():
+            if b"infer.pictures.worker" in path.read_bytes() and token in (path.parent / "environ").read_bytes():
                 found.add(int(path.parent.name))
         except OSError:  # it has ended
             continue
@@ -106,12 +107,18 @@ def decoders() -> set[int]:
 def test_a_driver_that_is_stopped_goes_on_where_it_was(
     cluster: Any, many: Path, whole: Outcome, tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
-    before = decoders()
+    before, during = decoders(), set()
     process = subprocess.Popen(command(cluster, many, tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL)
-    when_finished(tmp_path, 30, lambda: process.send_signal(sent)).join()
+
+    def stop() -> None:
+        during.update(decoders())
+        process.send_signal(sent)
+
+    when_finished(tmp_path, 30, stop).join()
     assert process.wait(60) == code
     kept = finished(tmp_path)
     assert 30 <= kept < MANY_PATIENTS
+    assert during - before
     until = time.monotonic() + 30
     while decoders() - before and time.monotonic() < until:
         time.sleep(0.1)
